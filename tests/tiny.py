@@ -18,8 +18,8 @@ WORDS = (
     "a an the of in on at with by and photo picture portrait image drawing painting close up "
     "snapshot view sketch photograph style person woman man people art background park beach snow "
     "desert forest city mountains night sunset red blue green yellow purple white sky street "
-    "ground airplane automobile bird cat deer dog frog horse ship truck pixel voxel paper cutout doodle "
-    "line ink 's"
+    "ground airplane automobile bird cat deer dog frog horse ship truck pixel voxel paper cutout "
+    "doodle line ink 's"
 ).split()
 SYLLABLES = "an er in ar on el am en or le ri ra ne la st ch th ma jo ad".split()
 START, END = "<|startoftext|>", "<|endoftext|>"
