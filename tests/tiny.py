@@ -82,20 +82,32 @@ def tiny_tokenizer(*, context_length: int = 77, pad_token: str = END) -> CLIPTok
 
 
 def _vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Byte alphabet, then words merged from the left letter by letter, then syllables of names."""
+    """Byte alphabet, then what merges each word into one token, then syllables of names."""
     alphabet = sorted(ByteLevel.alphabet())
     merges: dict[tuple[str, str], None] = {}
     for word in WORDS:
-        letters = [*word[:-1], word[-1] + "</w>"]
-        for end in range(1, len(letters)):
-            merges["".join(letters[:end]), letters[end]] = None
+        pieces = _pieces([*word[:-1], word[-1] + "</w>"], merges)
+        while len(pieces) > 1:
+            merges[pieces[0], pieces[1]] = None
+            pieces = _pieces(pieces, merges)
     for first, second in SYLLABLES:
         merges[first, second] = None
         merges[first, second + "</w>"] = None
     tokens = [*alphabet, *(letter + "</w>" for letter in alphabet)]
     tokens += dict.fromkeys("".join(pair) for pair in merges)
-    tokens += [START, END]
+    tokens = list(dict.fromkeys([*tokens, START, END]))
     return {token: index for index, token in enumerate(tokens)}, list(merges)
+
+
+def _pieces(pieces: list[str], merges: dict[tuple[str, str], None]) -> list[str]:
+    """Apply the merges, earliest first, as byte-pair encoding does."""
+    for pair in merges:
+        index = 0
+        while index < len(pieces) - 1:
+            if (pieces[index], pieces[index + 1]) == pair:
+                pieces[index : index + 2] = ["".join(pair)]
+            index += 1
+    return pieces
 
 
 def _text_encoder(tokenizer: CLIPTokenizer, width: int) -> CLIPTextModel:

@@ -1,0 +1,213 @@
+"""Prompts as cross-attention reads them: token ids, hidden states, and where a phrase stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# A tokenizer without a limit of its own reports a huge number instead of None.
+_UNLIMITED = 10**6
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One tokenizer and its text encoder.
+
+    `layer` is None for the encoder's last hidden state, its final layer norm included (Stable
+    Diffusion 1.x and 2.x), or an index into all hidden states (-2 in SDXL).
+    """
+
+    tokenizer: Any
+    model: nn.Module
+    layer: int | None = None
+
+
+@dataclass(frozen=True)
+class PromptEncoder:
+    """Encode prompts exactly as the pipeline does.
+
+    Several branches stand side by side: their hidden states are concatenated along the features,
+    in the order that the UNet expects. Positions are those of the first branch; the branches
+    share CLIP's vocabulary and differ in their padding only.
+    """
+
+    branches: tuple[Branch, ...]
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.branches[0].tokenizer
+
+    @property
+    def context_length(self) -> int:
+        """L: how many tokens fit, start and end included."""
+        return min(_branch_length(branch) for branch in self.branches)
+
+    @property
+    def width(self) -> int:
+        """d: the features of one token, all branches together."""
+        return sum(_config(branch.model).hidden_size for branch in self.branches)
+
+    def token_ids(self, prompts: Sequence[str]) -> Tensor:
+        """Return ids [n, L] of the first branch. Raises ValueError where a prompt would be cut."""
+        return token_ids(self.tokenizer, prompts, self.context_length)
+
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str], *, batch_size: int = 64) -> Tensor:
+        """Return float32 hidden states [n, L, d] on the encoder's device."""
+        batches = list(self.stream(prompts, batch_size=batch_size))
+        if not batches:
+            raise ValueError("prompts is empty: at least one prompt is needed")
+        return torch.cat(batches)
+
+    @torch.no_grad()
+    def stream(self, prompts: Sequence[str], *, batch_size: int = 64) -> Iterator[Tensor]:
+        """Yield float32 hidden states [<= batch_size, L, d], so that no list need be held."""
+        for start in range(0, len(prompts), batch_size):
+            part = prompts[start : start + batch_size]
+            states = [_hidden_states(branch, part, self.context_length) for branch in self.branches]
+            yield torch.cat(states, dim=-1)
+
+    def positions(self, prompt: str, phrase: str, *, include_end: bool = False) -> Tensor:
+        """Return a mask [L], bool: tokens of every occurrence of `phrase`, and of the end if asked.
+
+        Raises ValueError where the phrase is not in the prompt or the prompt would be cut.
+        """
+        mask = torch.zeros(self.context_length, dtype=torch.bool)
+        mask[phrase_positions(self.tokenizer, prompt, phrase)] = True
+        if include_end:
+            ids = self.token_ids([prompt])[0].tolist()
+            mask[end_positions(ids, self.tokenizer.eos_token_id)] = True
+        return mask
+
+
+def stable_diffusion_encoder(pipeline: Any) -> PromptEncoder:
+    """Return the encoder of a StableDiffusionPipeline (1.x, 2.x), as in its `encode_prompt`."""
+    return PromptEncoder((Branch(pipeline.tokenizer, pipeline.text_encoder),))
+
+
+def token_ids(tokenizer: Any, prompts: Sequence[str], context_length: int) -> Tensor:
+    """Return ids [n, context_length], int64, padded with the tokenizer's own padding token.
+
+    Raises ValueError, with the prompt and its tokens, where a prompt would be cut: what is cut
+    would silently be missing from every statistic.
+    """
+    rows = [_plain_ids(tokenizer, prompt) for prompt in prompts]
+    for prompt, row in zip(prompts, rows, strict=True):
+        if len(row) > context_length:
+            raise ValueError(
+                f"prompt has {len(row)} tokens, start and end included; the model reads"
+                f" {context_length}: {prompt!r}, tokens {_spelling(tokenizer, row)}"
+            )
+    padding = tokenizer.pad_token_id
+    padding = tokenizer.eos_token_id if padding is None else padding
+    padded = [row + [padding] * (context_length - len(row)) for row in rows]
+    return torch.tensor(padded, dtype=torch.int64).reshape(len(rows), context_length)
+
+
+def phrase_positions(tokenizer: Any, prompt: str, phrase: str) -> list[int]:
+    """Return the positions of the tokens of every occurrence of `phrase` in `prompt`, in order.
+
+    Tokens are compared, not letters: "cat" is found in "Cat's" but not in "catalogue", and the
+    possessive ending is not part of the phrase.
+
+    Raises ValueError, with the prompt and its tokens, where the phrase does not occur.
+    """
+    wanted = _plain_ids(tokenizer, phrase)[1:-1]
+    row = _plain_ids(tokenizer, prompt)
+    found = list(_occurrences(row, wanted)) if wanted else []
+    if not found:
+        raise ValueError(
+            f"phrase {phrase!r} does not occur in the prompt {prompt!r}:"
+            f" tokens {_spelling(tokenizer, wanted)} are not in {_spelling(tokenizer, row)}"
+        )
+    return [start + offset for start in found for offset in range(len(wanted))]
+
+
+def end_positions(ids: Sequence[int], end_id: int) -> list[int]:
+    """Return the first end-of-text position and everything after it: padding, whatever its id."""
+    return list(range(_length(ids, end_id) - 1, len(ids)))
+
+
+def paired_positions(
+    old_ids: Sequence[int], new_ids: Sequence[int], end_id: int, *, all_words: bool = False
+) -> tuple[list[int], list[int]]:
+    """Return which positions of two padded prompts mean the same word (paper, section 4.1).
+
+    The common prefix of the two, their common suffix (end-of-text included), then both go on into
+    the padding by L - max(length of old, length of new) positions. What differs, the concept and
+    its anchor, is left out. `all_words` pairs every position with itself instead.
+
+    Raises ValueError where the rows are not of one length or have no end-of-text token.
+    """
+    if len(old_ids) != len(new_ids):
+        raise ValueError(f"rows of {len(old_ids)} and {len(new_ids)} ids: pad both to one length")
+    if all_words:
+        return list(range(len(old_ids))), list(range(len(new_ids)))
+    old, new = old_ids[: _length(old_ids, end_id)], new_ids[: _length(new_ids, end_id)]
+    prefix = _common(old, new)
+    suffix = _common(old[prefix:][::-1], new[prefix:][::-1])
+    padding = len(old_ids) - max(len(old), len(new))
+    return _kept(len(old), prefix, suffix + padding, padding), _kept(
+        len(new), prefix, suffix + padding, padding
+    )
+
+
+def _kept(length: int, prefix: int, tail: int, padding: int) -> list[int]:
+    """Return the first `prefix` positions and the last `tail` of `length + padding`."""
+    end = length + padding
+    return [*range(prefix), *range(end - tail, end)]
+
+
+def _common(first: Sequence[int], second: Sequence[int]) -> int:
+    pairs = zip(first, second, strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def _occurrences(row: Sequence[int], wanted: Sequence[int]) -> Iterator[int]:
+    """Yield the start of each occurrence; occurrences do not overlap."""
+    start = 0
+    while start + len(wanted) <= len(row):
+        if list(row[start : start + len(wanted)]) == list(wanted):
+            yield start
+            start += len(wanted)
+        else:
+            start += 1
+
+
+def _length(ids: Sequence[int], end_id: int) -> int:
+    """Return the number of tokens up to and including the first end-of-text."""
+    try:
+        return list(ids).index(end_id) + 1
+    except ValueError:
+        raise ValueError(f"no end-of-text token {end_id} in the ids {list(ids)}") from None
+
+
+def _plain_ids(tokenizer: Any, prompt: str) -> list[int]:
+    """Return start, tokens, end: neither cut nor padded. `verbose` is off: we raise instead."""
+    return tokenizer(prompt, padding=False, truncation=False, verbose=False).input_ids
+
+
+def _spelling(tokenizer: Any, ids: Sequence[int]) -> list[str]:
+    return tokenizer.convert_ids_to_tokens(list(ids))
+
+
+def _config(model: nn.Module) -> Any:
+    return model.config
+
+
+def _branch_length(branch: Branch) -> int:
+    limit = getattr(branch.tokenizer, "model_max_length", None) or _UNLIMITED
+    return min(limit, _config(branch.model).max_position_embeddings)
+
+
+def _hidden_states(branch: Branch, prompts: Sequence[str], context_length: int) -> Tensor:
+    parameter = next(branch.model.parameters())
+    ids = token_ids(branch.tokenizer, prompts, context_length).to(parameter.device)
+    if branch.layer is None:
+        return branch.model(ids)[0].float()
+    return branch.model(ids, output_hidden_states=True).hidden_states[branch.layer].float()
