@@ -1,0 +1,109 @@
+"""What is erased: a concept, its kind and the anchor that takes its place."""
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Kind(Enum):
+    """What a concept is; decides its templates and its default anchor.
+
+    Configuration files name members, not values: hence the lower-case names beside the usual ones.
+    """
+
+    person = "person"
+    object = "object"
+    style = "style"
+    explicit = "explicit"
+    PERSON = "person"
+    OBJECT = "object"
+    STYLE = "style"
+    EXPLICIT = "explicit"
+
+
+@dataclass(frozen=True)
+class Concept:
+    """One thing to erase."""
+
+    name: str
+    kind: Kind
+    anchor: str
+
+    @property
+    def slug(self) -> str:
+        """The name as it is written in file names and metrics: `Adam Driver` -> `adam-driver`."""
+        return slugify(self.name)
+
+
+def slugify(name: str) -> str:
+    """Lower-case ASCII letters and digits of `name`, joined by hyphens.
+
+    Raises:
+        ValueError: nothing of the name is left.
+    """
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    slug = "-".join(re.findall(r"[a-z0-9]+", plain.lower()))
+    if not slug:
+        raise ValueError(
+            f"the name {name!r} has no letter a-z and no digit: spell it in Latin letters"
+        )
+    return slug
+
+
+def build_concepts(
+    names: Sequence[str],
+    kind: Kind,
+    *,
+    kinds: Mapping[str, Kind],
+    anchors: Mapping[Kind, str],
+    anchor_per_concept: Mapping[str, str],
+) -> list[Concept]:
+    """Return one Concept a name; `kinds` and `anchor_per_concept` win over the general values.
+
+    Raises:
+        ValueError: no names, a name twice (or two that share a slug), a concept equal to its
+            anchor, or an override for a name that is not in the list.
+    """
+    names = [" ".join(name.split()) for name in names]
+    if not names:
+        raise ValueError(
+            "concepts.names is empty: name at least one concept, as in concepts='[Adam Driver]'"
+        )
+    _check_overrides("concepts.kinds", kinds, names)
+    _check_overrides("anchors.per_concept", anchor_per_concept, names)
+    concepts = []
+    for name in names:
+        own_kind = kinds.get(name, kind)
+        anchor = anchor_per_concept.get(name, anchors[own_kind])
+        concepts.append(Concept(name=name, kind=own_kind, anchor=anchor))
+    _check_distinct(concepts)
+    return concepts
+
+
+def _check_overrides(key: str, overrides: Mapping[str, object], names: Sequence[str]) -> None:
+    """Refuse an override that no concept would read."""
+    strangers = [name for name in overrides if name not in names]
+    if strangers:
+        raise ValueError(
+            f"{key} names {strangers[0]!r}, which is not erased in this run: "
+            f"the concepts are {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
+        )
+
+
+def _check_distinct(concepts: Sequence[Concept]) -> None:
+    """Refuse two concepts that would share files, and a concept that is its own anchor."""
+    seen: dict[str, str] = {}
+    for concept in concepts:
+        if concept.slug in seen:
+            raise ValueError(
+                f"concepts.names holds {seen[concept.slug]!r} and {concept.name!r}, which would "
+                f"share the files {concept.slug!r}: remove one"
+            )
+        seen[concept.slug] = concept.name
+        if slugify(concept.anchor) == concept.slug:
+            raise ValueError(
+                f"the anchor of {concept.name!r} is {concept.anchor!r}, the concept itself: "
+                f"choose another by 'anchors.per_concept={{{concept.name}: ...}}'"
+            )

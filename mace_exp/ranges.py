@@ -1,0 +1,76 @@
+"""Ranges that a configuration value must lie in, written beside its type."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from math import isfinite
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """An interval: `low` and `high` belong to it, `above` and `below` don't."""
+
+    low: float | None = None
+    above: float | None = None
+    high: float | None = None
+    below: float | None = None
+
+    def holds(self, value: float) -> bool:
+        """Tell whether a finite `value` lies in the interval."""
+        return (
+            isfinite(value)
+            and (self.low is None or value >= self.low)
+            and (self.above is None or value > self.above)
+            and (self.high is None or value <= self.high)
+            and (self.below is None or value < self.below)
+        )
+
+    def __str__(self) -> str:
+        words = {"low": "at least", "above": "above", "high": "at most", "below": "below"}
+        limits = [(words[f.name], getattr(self, f.name)) for f in fields(self)]
+        return " and ".join(f"{word} {limit:g}" for word, limit in limits if limit is not None)
+
+
+WHOLE = Range(low=1)
+NONNEGATIVE = Range(low=0)
+POSITIVE = Range(above=0)
+PROPORTION = Range(low=0, high=1)
+
+
+def out_of_range(config: object, prefix: str = "") -> Iterable[str]:
+    """Yield one message for each value in a tree of dataclasses that is outside its range."""
+    hints = get_type_hints(type(config), include_extras=True)
+    for name, hint in hints.items():
+        key, value = f"{prefix}{name}", getattr(config, name)
+        if is_dataclass(value):
+            yield from out_of_range(value, f"{key}.")
+        elif value is not None and get_origin(hint) is Annotated:
+            yield from _explain(key, value, get_args(hint)[1:])
+
+
+def _explain(key: str, value: Any, limits: Iterable[object]) -> Iterable[str]:
+    for limit in limits:
+        if isinstance(limit, Range) and not limit.holds(value):
+            yield f"{key} = {value:g} is out of range: it must be {limit}, as in {key}={_near(limit)}"
+
+
+def _near(limit: Range) -> str:
+    """An allowed value to show as an example."""
+    candidates = (1, 0, 0.5, limit.low, limit.high)
+    return next(f"{c:g}" for c in candidates if c is not None and limit.holds(c))
+
+
+def suggestion(word: str, known: Sequence[str], prefix: str = "") -> str:
+    """Return ` Did you mean ...?`, or the empty string when nothing known resembles `word`."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f" Did you mean {prefix}{close[0]}?" if close else ""
+
+
+def unknown_key(key: str, known: Sequence[str]) -> str:
+    """Return the message for a key that nobody reads; `known` are the keys in its place."""
+    parent, _, name = key.rpartition(".")
+    prefix = f"{parent}." if parent else ""
+    place = f"{parent} takes" if parent else "the configuration takes"
+    hint = suggestion(name, known, prefix)
+    return f"{key}: there is no such key.{hint} {place[0].upper()}{place[1:]} {', '.join(known)}."
