@@ -1,0 +1,98 @@
+"""Save a pipeline so that diffusers loads it beside transformers 4 and transformers 5.
+
+transformers 5 writes a CLIP text encoder without the prefix that version 4 expects on its tensors,
+and a tokenizer without the two files that version 4 reads; it accepts both. So the older form is
+written, checked with 4.57 and 5.23.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mace_exp.files import atomic_folder
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+    from torch import Tensor
+
+PREFIX = "text_model."
+ENCODER_PARTS = ("embeddings.", "encoder.", "final_layer_norm.")
+
+
+def save_pipeline(
+    pipeline: DiffusionPipeline, folder: Path, *, dtype: torch.dtype | None = None
+) -> None:
+    """Write the whole pipeline to `folder`, at once or not at all; an old folder is replaced.
+
+    `dtype` is the type of the stored numbers (None: that of the pipeline). Whatever it is, the text
+    encoder is described as float32, the type in which diffusers loads everything else.
+    """
+    with atomic_folder(folder) as temporary:
+        pipeline.save_pretrained(temporary, safe_serialization=True)
+        for encoder in sorted(temporary.glob("text_encoder*")):
+            _rename_encoder(encoder)
+            _describe_as_float32(encoder / "config.json")
+        for tokenizer in sorted(temporary.glob("tokenizer*")):
+            _write_vocabulary(tokenizer)
+        if dtype is not None:
+            for file in sorted(temporary.rglob("*.safetensors")):
+                _store_as(file, dtype)
+
+
+def _rename_encoder(folder: Path) -> None:
+    """Prefix the tensors of a CLIPTextModel; one with a projection has the prefix already."""
+    for file in sorted(folder.glob("*.safetensors")):
+        tensors = _load(file)
+        if any(name.startswith(ENCODER_PARTS) for name in tensors):
+            _save({_prefixed(name): tensor for name, tensor in tensors.items()}, file)
+    for file in folder.glob("*.safetensors.index.json"):
+        index = json.loads(file.read_text(encoding="utf-8"))
+        index["weight_map"] = {_prefixed(n): shard for n, shard in index["weight_map"].items()}
+        file.write_text(json.dumps(index, indent=2), encoding="utf-8")
+
+
+def _prefixed(name: str) -> str:
+    return f"{PREFIX}{name}" if name.startswith(ENCODER_PARTS) else name
+
+
+def _describe_as_float32(file: Path) -> None:
+    """Say float32: transformers 5 loads in the type described here, diffusers in float32."""
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config.pop("torch_dtype", None)
+    config["dtype"] = "float32"
+    file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _write_vocabulary(folder: Path) -> None:
+    """Write vocab.json and merges.txt out of tokenizer.json, where they are missing."""
+    source = folder / "tokenizer.json"
+    if not source.exists() or (folder / "vocab.json").exists():
+        return
+    model = json.loads(source.read_text(encoding="utf-8"))["model"]
+    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
+    vocabulary = json.dumps(model["vocab"], ensure_ascii=False)
+    (folder / "vocab.json").write_text(vocabulary, encoding="utf-8")
+    lines = "\n".join(["#version: 0.2", *merges])
+    (folder / "merges.txt").write_text(lines + "\n", encoding="utf-8")
+
+
+def _store_as(file: Path, dtype: torch.dtype) -> None:
+    tensors = _load(file)
+    if any(tensor.is_floating_point() and tensor.dtype != dtype for tensor in tensors.values()):
+        stored = {n: t.to(dtype) if t.is_floating_point() else t for n, t in tensors.items()}
+        _save(stored, file)
+
+
+def _load(file: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load
+
+    return load(file.read_bytes())  # no memory map: the file is about to be written over
+
+
+def _save(tensors: dict[str, Tensor], file: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file(tensors, file, metadata={"format": "pt"})
