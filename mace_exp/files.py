@@ -1,4 +1,4 @@
-"""Atomic writes: a reader never sees half a file or half a folder, whatever happens to the writer."""
+"""Atomic writes: a reader never sees half a file or half a folder."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def load_pipeline(
 
 
 def choose_device(device: str) -> torch.device:
-    """Return the device; "auto" is CUDA where there is one. Raises ValueError where it is absent."""
+    """Return the device; "auto" is CUDA where there is one. Raises ValueError for an absent GPU."""
     import torch
 
     if device == "auto":
