@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mace_exp.model_source import ModelLocation, find_model, read_index
-from mace_exp.saving import save_pipeline
+from mace_exp.saving import quiet, save_pipeline
 
 if TYPE_CHECKING:
     import torch
@@ -63,7 +63,7 @@ def load_pipeline(
     options: dict[str, Any] = {"dtype": getattr(torch, dtype)}
     if not safety_checker and "safety_checker" in read_index(location.folder):
         options |= {"safety_checker": None, "requires_safety_checker": False}
-    with _quiet():
+    with quiet():
         if location.file is not None:
             pipeline = _load_file(location, options)
         else:
@@ -126,7 +126,7 @@ def cross_attention_projections(
 ) -> dict[str, nn.Linear]:
     """Return the linear layers `targets` of every cross-attention, by module name, in model order.
 
-    Cross-attention is `attn2` of each transformer block; the name plus ".weight" is the parameter's.
+    Cross-attention is `attn2` of each transformer block; name + ".weight" is the parameter's name.
     "to_out" stands for its linear layer, `to_out.0`.
 
     Raises:
@@ -186,7 +186,7 @@ def _checked_edits(
         parameter = parameters[name]
         if value.shape != parameter.shape:
             raise ValueError(
-                f"weight {name!r} has shape {list(value.shape)}, the model's {list(parameter.shape)}"
+                f"weight {name!r}: shape {list(value.shape)}, the model's {list(parameter.shape)}"
             )
         own = value.detach().to(parameter.device, parameter.dtype, copy=True)
         if not own.isfinite().all():
@@ -237,21 +237,3 @@ def _load_file(location: ModelLocation, options: dict[str, Any]) -> DiffusionPip
     return getattr(diffusers, family).from_single_file(
         str(location.file), config=str(location.folder), local_files_only=True, **options
     )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the libraries' own progress bars and import notices off the terminal."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    diffusers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        transformers_logging.enable_progress_bar()
-        diffusers_logging.enable_progress_bar()

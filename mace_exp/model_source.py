@@ -17,7 +17,7 @@ WITH_WEIGHTS = ("text_encoder", "text_encoder_2", "unet", "vae")
 
 @dataclass(frozen=True, kw_only=True)
 class ModelLocation:
-    """Where a model is: a folder, a checkpoint file with the folder of its configuration, or a hub id."""
+    """A folder, a checkpoint file with the folder of its configuration, or a hub id."""
 
     folder: Path | None = None
     file: Path | None = None
@@ -83,7 +83,7 @@ def _checked_family(folder: Path) -> dict[str, Any]:
 
 
 def read_index(folder: Path | None) -> dict[str, Any]:
-    """Return model_index.json of a diffusers folder ({} for None). Raises ValueError without one."""
+    """Return model_index.json of a folder ({} for None). Raises ValueError where it is missing."""
     if folder is None:
         return {}
     file = folder / "model_index.json"

@@ -8,6 +8,8 @@ written, checked with 4.57 and 5.23.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +33,8 @@ def save_pipeline(
     encoder is described as float32, the type in which diffusers loads everything else.
     """
     with atomic_folder(folder) as temporary:
-        pipeline.save_pretrained(temporary, safe_serialization=True)
+        with quiet():
+            pipeline.save_pretrained(temporary, safe_serialization=True)
         for encoder in sorted(temporary.glob("text_encoder*")):
             _rename_encoder(encoder)
             _describe_as_float32(encoder / "config.json")
@@ -96,3 +99,21 @@ def _save(tensors: dict[str, Tensor], file: Path) -> None:
     from safetensors.torch import save_file
 
     save_file(tensors, file, metadata={"format": "pt"})
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the libraries' own progress bars and import notices off the terminal."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    diffusers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        transformers_logging.enable_progress_bar()
+        diffusers_logging.enable_progress_bar()

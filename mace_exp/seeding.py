@@ -1,4 +1,4 @@
-"""Random generators derived from one seed and a scope: randomness is an argument, never a global."""
+"""Random generators from one seed and a scope: randomness is an argument, never a global."""
 
 from __future__ import annotations
 

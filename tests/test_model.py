@@ -238,7 +238,7 @@ def test_edits_act_in_the_context_and_are_undone_exactly(pipeline):
     ("name", "value", "message"),
     [
         ("nothing.weight", torch.ones(1), "not of this model"),
-        (None, torch.ones(2, 2), "has shape"),
+        (None, torch.ones(2, 2), "shape"),
         (None, torch.full((16, 32), float("nan")), "not finite"),
     ],
 )
