@@ -1,305 +1,54 @@
-"""Every schema of the run configuration: types, units and ranges; the values live in conf/.
+"""The run configuration, its registration in Hydra, and the one crossing from DictConfig to dataclasses.
 
-Annotated[int, Range(...)] carries the range beside the type; `ranges.check` reads it.
-Enums have lower-case members because Hydra matches them by member name.
+Nothing here imports torch: a run that is refused is refused in about a second.
 """
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from enum import Enum
+from pathlib import Path
 from typing import Annotated
 
 from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from mace_exp.concepts import Kind
-from mace_exp.ranges import (
-    NONNEGATIVE,
-    POSITIVE,
-    PROPORTION,
-    WHOLE,
-    Range,
-    out_of_range,
-    unknown_key,
+from mace_exp.concepts import Concept, Kind, build_concepts
+from mace_exp.prompts import EVALUATION_TEMPLATES, TRAINING_TEMPLATES
+from mace_exp.ranges import NONNEGATIVE, out_of_range, suggestion, unknown_key
+from mace_exp.schemas import (
+    AnchorsConfig,
+    AttentionMasks,
+    CfrConfig,
+    ConceptsConfig,
+    Device,
+    EvaluationConfig,
+    FusionConfig,
+    GeneratedImages,
+    ImagesConfig,
+    KeptConfig,
+    LoraConfig,
+    MasksConfig,
+    ModelConfig,
+    NoEvaluation,
+    NoMasks,
+    NoTracking,
+    PrecomputedMasks,
+    PreservationConfig,
+    PromptsConfig,
+    SampledEvaluation,
+    SamplingConfig,
+    SaveConfig,
+    Stage,
+    TemplatePrompts,
+    TrackingConfig,
+    WandbTracking,
 )
 
-
-class Device(Enum):
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-class Precision(Enum):
-    float32 = "float32"
-    float16 = "float16"
-    bfloat16 = "bfloat16"
-
-
-class JudgeName(Enum):
-    mini = "mini"
-    none = "none"
-
-
-class SchedulerName(Enum):
-    dpm = "dpm"
-    ddim = "ddim"
-
-
-class Part(Enum):
-    """A part of the evaluation; the names are those in metrics.json and prompts.csv."""
-
-    erased = "erased"
-    preserved = "preserved"
-    objects = "objects"
-    styles = "styles"
-    scenes = "scenes"
-
-
-class WandbMode(Enum):
-    auto = "auto"
-    online = "online"
-    offline = "offline"
-    disabled = "disabled"
-
-
-class Stage(Enum):
-    """The stages of a run, in their order."""
-
-    images = "images"
-    masks = "masks"
-    preservation = "preservation"
-    cfr = "cfr"
-    lora = "lora"
-    fusion = "fusion"
-    samples = "samples"
-    metrics = "metrics"
-    report = "report"
-
-
-@dataclass(kw_only=True)
-class ModelConfig:
-    """The model that is edited, and who can judge its pictures."""
-
-    name: str
-    source: str | None  # a diffusers folder or a hub id; null: the embedded weights
-    variant: str | None  # "fp16" where the folder holds such files
-    dtype: Precision
-    judge: JudgeName
-
-
-@dataclass(kw_only=True)
-class ConceptsConfig:
-    """What is erased."""
-
-    names: list[str]
-    kind: Kind
-    kinds: dict[str, Kind]  # by name, where a concept is of another kind
-
-
-@dataclass(kw_only=True)
-class AnchorsConfig:
-    """What takes a concept's place, by kind."""
-
-    person: str
-    object: str
-    style: str
-    explicit: str
-    per_concept: dict[str, str]  # by name
-
-
-@dataclass(kw_only=True)
-class PromptsConfig:
-    """Training prompts; a subclass says where they come from."""
-
-    count: Annotated[int, WHOLE]  # a concept
-
-
-@dataclass(kw_only=True)
-class TemplatePrompts(PromptsConfig):
-    """The project's own templates."""
-
-
-@dataclass(kw_only=True)
-class ImagesConfig:
-    """Training images; a subclass says where they come from."""
-
-    per_concept: Annotated[int, WHOLE]
-
-
-@dataclass(kw_only=True)
-class GeneratedImages(ImagesConfig):
-    """Drawn by the model itself before it is edited."""
-
-    seed: Annotated[int, NONNEGATIVE]
-
-
-@dataclass(kw_only=True)
-class MasksConfig:
-    """Where in a training image its concept is; a subclass says how that is known."""
-
-
-@dataclass(kw_only=True)
-class NoMasks(MasksConfig):
-    """The whole image."""
-
-
-@dataclass(kw_only=True)
-class AttentionMasks(MasksConfig):
-    """The model's own cross-attention to the concept's tokens."""
-
-    threshold: Annotated[float, PROPORTION]  # of the map's range
-
-
-@dataclass(kw_only=True)
-class PrecomputedMasks(MasksConfig):
-    """Mask files made elsewhere: `<path>/<slug>/<index>.png`."""
-
-    path: str
-
-
-@dataclass(kw_only=True)
-class KeptConfig:
-    """What must survive, by name: preservation and evaluation read it."""
-
-    people: list[str]
-    artists: list[str]
-    objects: list[str]
-    styles: list[str]
-
-
-@dataclass(kw_only=True)
-class PriorConfig:
-    """Captions of things in general (kept objects and styles, nameless people, scenes)."""
-
-    count: Annotated[int, NONNEGATIVE]  # captions out of the templates
-    captions: list[str]  # further ones
-    file: str | None  # further ones, one a line
-
-
-@dataclass(kw_only=True)
-class DomainConfig:
-    """Captions of the concepts' neighbours: the kept people's and artists' names."""
-
-    count: Annotated[int, NONNEGATIVE]  # captions, names x templates
-
-
-@dataclass(kw_only=True)
-class PreservationConfig:
-    """What the closed forms hold fixed; a weight counts as so many prompts."""
-
-    prior_weight: Annotated[float, NONNEGATIVE]
-    domain_weight: Annotated[float, NONNEGATIVE]
-    prior: PriorConfig
-    domain: DomainConfig
-
-
-@dataclass(kw_only=True)
-class CfrConfig:
-    """Stage 1, closed-form refinement."""
-
-    closeness: Annotated[float, NONNEGATIVE]
-    prior_weight: Annotated[float, NONNEGATIVE]
-    domain_weight: Annotated[float, NONNEGATIVE]
-    all_words: bool
-
-
-@dataclass(kw_only=True)
-class LoraConfig:
-    """Stage 2, one LoRA a concept."""
-
-    rank: Annotated[int, WHOLE]
-    alpha: Annotated[float, POSITIVE]
-    dropout: Annotated[float, Range(low=0, below=1)]
-    targets: list[str]
-    learning_rate: Annotated[float, POSITIVE]
-    steps: Annotated[int, WHOLE]
-    batch_size: Annotated[int, WHOLE]  # images a step and concept
-    concepts_per_batch: Annotated[int, WHOLE]  # trained side by side in one step
-    max_grad_norm: Annotated[float, POSITIVE]
-    end_of_text: bool  # the end-of-text token and the padding count as the concept's
-    per_concept: bool  # false: one LoRA for all
-    importance_sampling: bool  # false: timesteps uniform
-    k: Annotated[float, POSITIVE]  # steepness, 1 / timestep
-    t1: Annotated[float, Range(low=0, high=1000)]  # timesteps
-    t2: Annotated[float, Range(low=0, high=1000)]  # timesteps
-
-    def __post_init__(self) -> None:
-        if self.t1 >= self.t2:
-            raise ValueError(
-                f"lora.t1 = {self.t1:g} is not below lora.t2 = {self.t2:g}: importance sampling "
-                "draws the timesteps between them; lower lora.t1 or raise lora.t2"
-            )
-
-
-@dataclass(kw_only=True)
-class FusionConfig:
-    """Stage 3, one weight for all concepts."""
-
-    closeness: Annotated[float, NONNEGATIVE]
-    prior_weight: Annotated[float, NONNEGATIVE]
-    domain_weight: Annotated[float, NONNEGATIVE]
-
-
-@dataclass(kw_only=True)
-class SamplingConfig:
-    """How pictures are drawn."""
-
-    steps: Annotated[int, WHOLE]
-    guidance: Annotated[float, NONNEGATIVE]
-    scheduler: SchedulerName
-    batch_size: Annotated[int, WHOLE]
-    height: Annotated[int | None, Range(low=8)]  # pixels; null: the model's own
-    width: Annotated[int | None, Range(low=8)]
-
-
-@dataclass(kw_only=True)
-class EvaluationConfig:
-    """What is measured; a subclass says how."""
-
-
-@dataclass(kw_only=True)
-class NoEvaluation(EvaluationConfig):
-    """Nothing is drawn and nothing measured."""
-
-
-@dataclass(kw_only=True)
-class SampledEvaluation(EvaluationConfig):
-    """Pictures before and after, on templates that training never saw."""
-
-    parts: list[Part]
-    images_per_part: Annotated[int, WHOLE]
-    templates: Annotated[int, WHOLE]
-    seed: Annotated[int, NONNEGATIVE]
-    attention_maps: Annotated[int, NONNEGATIVE]  # concepts whose attention is drawn
-
-
-@dataclass(kw_only=True)
-class TrackingConfig:
-    """Where the run is shown beside its own folder."""
-
-
-@dataclass(kw_only=True)
-class NoTracking(TrackingConfig):
-    """The run folder alone."""
-
-
-@dataclass(kw_only=True)
-class WandbTracking(TrackingConfig):
-    """Weights & Biases; auto: online where a key is set, offline elsewhere."""
-
-    mode: WandbMode
-    project: str
-    entity: str | None
-    group: str | None  # null: the sweep's folder in a sweep, none elsewhere
-    log_images: bool
-
-
-@dataclass(kw_only=True)
-class SaveConfig:
-    """What leaves a run beside the edited weights."""
-
-    pipeline: bool
+PACKAGE = Path(__file__).parent
+CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+"""The configuration files: inside the package in a wheel, beside it in the repository."""
 
 
 @dataclass(kw_only=True)
@@ -327,6 +76,69 @@ class RunConfig:
     cache_dir: str
     resume: str | None
 
+    def __post_init__(self) -> None:
+        self.concept_list()
+        self._check_kinds()
+        self._check_weights()
+        self._check_templates()
+        if not self.stages or len(set(self.stages)) != len(self.stages):
+            names = [stage.name for stage in self.stages]
+            raise ValueError(
+                f"stages = {names} must name at least one stage, and each once, "
+                f"out of {', '.join(stage.name for stage in Stage)}"
+            )
+
+    def concept_list(self) -> list[Concept]:
+        """Return the concepts to erase, each with its own kind and anchor."""
+        return build_concepts(
+            self.concepts.names,
+            self.concepts.kind,
+            kinds=self.concepts.kinds,
+            anchors={kind: getattr(self.anchors, kind.name) for kind in Kind},
+            anchor_per_concept=self.anchors.per_concept,
+        )
+
+    def _check_kinds(self) -> None:
+        """Refuse `concepts=[cat]` as a person: it would train on `a photo of cat`."""
+        known = {name.lower(): Kind.OBJECT for name in self.kept.objects}
+        known |= {name.lower(): Kind.STYLE for name in self.kept.styles}
+        for concept in self.concept_list():
+            kind = known.get(concept.name.lower(), concept.kind)
+            if kind is not concept.kind:
+                raise ValueError(
+                    f"concepts.kind = {concept.kind.name} for {concept.name!r}, which "
+                    f"kept.{kind.name}s lists: give concepts.kind={kind.name}, or for this one "
+                    f"alone concepts.kinds='{{{concept.name}: {kind.name}}}'"
+                )
+
+    def _check_weights(self) -> None:
+        """Refuse a weight on captions that there are none of."""
+        prior, domain = self.preservation.prior, self.preservation.domain
+        has_prior = bool(prior.count or prior.captions or prior.file)
+        has_domain = bool(domain.count and (self.kept.people or self.kept.artists))
+        for key, config in (("cfr", self.cfr), ("fusion", self.fusion)):
+            if config.prior_weight and not has_prior:
+                raise ValueError(
+                    f"{key}.prior_weight = {config.prior_weight:g} weighs no captions: give "
+                    f"preservation.prior.count, .captions or .file, or {key}.prior_weight=0"
+                )
+            if config.domain_weight and not has_domain:
+                raise ValueError(
+                    f"{key}.domain_weight = {config.domain_weight:g} weighs no captions: give "
+                    f"preservation.domain.count and kept.people or kept.artists, or "
+                    f"{key}.domain_weight=0"
+                )
+
+    def _check_templates(self) -> None:
+        """Refuse more prompts than there are templates."""
+        wanted = [("prompts.count", self.prompts.count, len(TRAINING_TEMPLATES))]
+        if isinstance(self.evaluation, SampledEvaluation):
+            templates = self.evaluation.templates
+            wanted.append(("evaluation.templates", templates, len(EVALUATION_TEMPLATES)))
+        for key, count, most in wanted:
+            if count > most:
+                raise ValueError(f"{key} = {count} is more than there are: at most {most}")
+
 
 VARIANTS: dict[str, dict[str, type]] = {
     "prompts": {"templates": TemplatePrompts},
@@ -350,23 +162,28 @@ def to_run_config(composed: DictConfig) -> RunConfig:
     """Return the typed configuration; past this point no DictConfig exists.
 
     Raises:
-        ValueError: an unknown key, a value that is not given, or one out of its range.
+        ValueError: an unknown key, a value that is not given, one out of its range, two that
+            contradict each other, or a file that does not exist.
     """
-    problems = [
-        *_unknown_keys(composed),
-        *(f"{key} is not set: give {key}=..." for key in sorted(OmegaConf.missing_keys(composed))),
-    ]
-    if problems:
-        raise ValueError("\n".join(problems))
+    _refuse(_unknown_keys(composed))
+    _refuse(
+        f"{key} is not set: give {key}=..." for key in sorted(OmegaConf.missing_keys(composed))
+    )
     config = OmegaConf.to_object(composed)
     assert isinstance(config, RunConfig)
-    problems = list(out_of_range(config))
-    if problems:
-        raise ValueError("\n".join(problems))
+    _refuse(out_of_range(config))
+    _refuse(_missing_files(config))
     return config
 
 
-def _unknown_keys(node: DictConfig, prefix: str = "") -> Iterable[str]:
+def _refuse(problems: Iterator[str]) -> None:
+    text = "\n".join(problems)
+    if text:
+        raise ValueError(text)
+
+
+def _unknown_keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
+    """Yield a message for each key that no schema has; Hydra lets `+key` past its own check."""
     schema = OmegaConf.get_type(node)
     known = [field.name for field in fields(schema)] if is_dataclass(schema) else None
     for key in node:
@@ -374,3 +191,80 @@ def _unknown_keys(node: DictConfig, prefix: str = "") -> Iterable[str]:
             yield unknown_key(f"{prefix}{key}", known)
         elif not OmegaConf.is_missing(node, key) and isinstance(node[key], DictConfig):
             yield from _unknown_keys(node[key], f"{prefix}{key}.")
+
+
+def _missing_files(config: RunConfig) -> Iterator[str]:
+    """Yield a message for each file or folder that the configuration names and that is not there."""
+    source = config.model.source
+    if source is not None and (config.model.name == "path" or source.startswith((".", "/", "~"))):
+        if not (Path(source).expanduser() / "model_index.json").is_file():
+            yield (
+                f"model.source = {source} is no diffusers folder: it holds no model_index.json; "
+                "name the folder that `save_pretrained` wrote"
+            )
+    if isinstance(config.masks, PrecomputedMasks) and not Path(config.masks.path).is_dir():
+        yield f"masks.path = {config.masks.path} is no folder: name the one that holds the masks"
+    captions = config.preservation.prior.file
+    if captions is not None and not Path(captions).is_file():
+        yield f"preservation.prior.file = {captions} is no file: name a text file, a caption a line"
+
+
+def explain(error: Exception) -> str:
+    """Say in one message what Hydra, OmegaConf or this module refused, and what to do."""
+    match error:
+        case MissingConfigException(missing_cfg_file=str(wanted)):
+            return _unknown_option(wanted, error.options or ())
+        case OverrideParseException():
+            return (
+                f"{error.override}: this can't be read as key=value. Quote the whole argument for "
+                "the shell, and inside it what holds quotes, commas or brackets: "
+                """"concepts=['A, B',Amy Adams]\""""
+            )
+        case HydraException() | OmegaConfBaseException():
+            return _composition_problem(error)
+    return str(error)
+
+
+def _unknown_option(wanted: str, options: Sequence[str]) -> str:
+    group, _, option = wanted.rpartition("/")
+    choice = f"{group}={option}" if group else option
+    known = sorted(options) or sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    hint = suggestion(option, known, f"{group}=")
+    own = " Names of your own go into brackets: concepts='[...]'." if group == "concepts" else ""
+    return f"{choice}: there is no such option.{hint}{own} {group} takes {', '.join(known)}."
+
+
+def _composition_problem(error: Exception) -> str:
+    """Explain a key or a value that the schemas refused, naming the file where it stands in one."""
+    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__ or error.__context__
+    place = re.match(r"In '(.+?)': ", str(error))
+    where = f"conf/{place[1]}.yaml: " if place and place[1] != "config" else ""
+    if not isinstance(cause, OmegaConfBaseException):
+        return where + _unknown_group(str(error).removeprefix(place[0] if place else ""))
+    key, problem = cause.full_key or str(cause.key), (cause.msg or str(cause)).split("\n")[0]
+    if re.match(r"Key '.*' (not in|is not in) ", problem) and is_dataclass(cause.object_type):
+        known = [field.name for field in fields(cause.object_type)]
+        if not known or cause.object_type in {MasksConfig, EvaluationConfig, TrackingConfig}:
+            return (
+                f"{where}{key}: this option names no schema; its file needs the line "
+                f"defaults: [/schema/{key.split('.')[0]}/<variant>@_here_, _self_]"
+            )
+        return where + unknown_key(key, known)
+    return f"{where}{key}: {_allowed(problem)}"
+
+
+def _unknown_group(message: str) -> str:
+    """Add the likely group to Hydra's `Could not override 'lroa'. No match in the defaults list.`"""
+    wrong = re.match(r"Could not override '([\w/]+)'\. No match", message)
+    if not wrong:
+        return message.strip()
+    return unknown_key(wrong[1], [field.name for field in fields(RunConfig)])
+
+
+def _allowed(problem: str) -> str:
+    """Leave each choice of an enum once in OmegaConf's `expected one of [person, PERSON]`."""
+    choices = re.search(r"Invalid value '(.*)', expected one of \[(.*)\]", problem)
+    if not choices:
+        return problem
+    names = [name for name in choices[2].split(", ") if name.islower()]
+    return f"{choices[1]!r} is no choice.{suggestion(choices[1], names)} It takes {', '.join(names)}."

@@ -52,7 +52,8 @@ def out_of_range(config: object, prefix: str = "") -> Iterable[str]:
 def _explain(key: str, value: Any, limits: Iterable[object]) -> Iterable[str]:
     for limit in limits:
         if isinstance(limit, Range) and not limit.holds(value):
-            yield f"{key} = {value:g} is out of range: it must be {limit}, as in {key}={_near(limit)}"
+            example = f"{key}={_near(limit)}"
+            yield f"{key} = {value:g} is out of range: it must be {limit}, as in {example}"
 
 
 def _near(limit: Range) -> str:
@@ -63,14 +64,13 @@ def _near(limit: Range) -> str:
 
 def suggestion(word: str, known: Sequence[str], prefix: str = "") -> str:
     """Return ` Did you mean ...?`, or the empty string when nothing known resembles `word`."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.7)
     return f" Did you mean {prefix}{close[0]}?" if close else ""
 
 
 def unknown_key(key: str, known: Sequence[str]) -> str:
     """Return the message for a key that nobody reads; `known` are the keys in its place."""
     parent, _, name = key.rpartition(".")
-    prefix = f"{parent}." if parent else ""
-    place = f"{parent} takes" if parent else "the configuration takes"
-    hint = suggestion(name, known, prefix)
-    return f"{key}: there is no such key.{hint} {place[0].upper()}{place[1:]} {', '.join(known)}."
+    hint = suggestion(name, known, f"{parent}." if parent else "")
+    place = f"Keys of {parent}" if parent else "Keys"
+    return f"{key}: there is no such key.{hint} {place}: {', '.join(known)}."

@@ -1,0 +1,179 @@
+"""The sentences that a run trains on, measures with and preserves: templates of our own.
+
+A sentence is a prefix, a subject and perhaps a scene. The embedded model knows this grammar and Stable
+Diffusion understands it. Training and evaluation never share a prefix, hence never a template.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from mace_exp.concepts import Concept, Kind
+
+SCENES = (
+    "in the park",
+    "on the beach",
+    "in the snow",
+    "in the desert",
+    "in the forest",
+    "in the city",
+    "in the mountains",
+    "at night",
+    "at sunset",
+    "on a red background",
+    "on a blue background",
+    "on a green background",
+    "on a yellow background",
+    "on a purple background",
+    "on a white background",
+)
+TRAINING_PREFIXES = (
+    "a photo of {}",
+    "{}",
+    "a picture of {}",
+    "a painting of {}",
+    "a close-up of {}",
+    "a photograph of {}",
+    "a view of {}",
+    "a sketch of {}",
+)
+EVALUATION_PREFIXES = (
+    "a portrait of {}",
+    "an image of {}",
+    "a snapshot of {}",
+    "a drawing of {}",
+)
+STYLE_SUBJECTS = (
+    "a portrait in the style of {}",
+    "a person in the style of {}",
+    "a face in the style of {}",
+)
+NAMELESS = ("a person", "a woman", "a man")
+EMPTY = "the background"
+
+
+_ARTICLES = ("a", "an", "the")
+
+
+def _templates(prefixes: Sequence[str]) -> tuple[str, ...]:
+    """Every prefix alone in turn with a prefix in a scene, then the rest of prefix x scene.
+
+    Stepping through both at once meets each pair once, since 4 and 8 prefixes and 15 scenes have no
+    common divisor; so the first few templates already show many prefixes and many scenes.
+    """
+    placed = [
+        f"{prefixes[(i + 1) % len(prefixes)]} {SCENES[i % len(SCENES)]}"
+        for i in range(len(prefixes) * len(SCENES))
+    ]
+    both = zip(prefixes, placed, strict=False)
+    return (*(template for pair in both for template in pair), *placed[len(prefixes) :])
+
+
+TRAINING_TEMPLATES = _templates(TRAINING_PREFIXES)
+EVALUATION_TEMPLATES = _templates(EVALUATION_PREFIXES)
+
+
+def training_prompts(concept: Concept, count: int) -> list[str]:
+    """Return `count` sentences that name `concept`, for refinement, LoRA and fusion."""
+    return _sentences(concept.name, concept.kind, TRAINING_TEMPLATES, count)
+
+
+def evaluation_prompts(name: str, kind: Kind, count: int) -> list[str]:
+    """Return `count` sentences that name `name`, none of which training ever uses."""
+    return _sentences(name, kind, EVALUATION_TEMPLATES, count)
+
+
+def scene_prompts(count: int) -> list[str]:
+    """Return `count` evaluation sentences of nameless people, and of nobody, in a scene."""
+    placed = [template for template in EVALUATION_TEMPLATES if scene_of(template)]
+    subjects = (*NAMELESS, EMPTY)
+    if count > len(placed) * len(subjects):
+        raise ValueError(f"{count} scene prompts: at most {len(placed) * len(subjects)} differ")
+    # The shifts tie the subject neither to the prefix nor, from round to round, to the template.
+    shifted = (i + i // len(SCENES) + i // len(placed) for i in range(count))
+    return [
+        placed[i % len(placed)].format(subjects[j % len(subjects)]) for i, j in enumerate(shifted)
+    ]
+
+
+def scene_of(prompt: str) -> str | None:
+    """Return the scene at the end of a sentence, or None where it leaves the scene open."""
+    return next((scene for scene in SCENES if prompt.endswith(f" {scene}")), None)
+
+
+def anchor_prompt(prompt: str, concept: Concept) -> str:
+    """Return `prompt` with the anchor in the place of the concept.
+
+    An anchor without an article takes `the` where the concept had one: "a cat in the park" becomes
+    "the background in the park".
+
+    Raises:
+        ValueError: the prompt does not name the concept.
+    """
+    name = re.compile(rf"(?<!\w)(?:(an?|the) )?{re.escape(concept.name)}(?!\w)", re.IGNORECASE)
+    bare = concept.anchor.split(" ")[0].lower() not in _ARTICLES
+    anchored, found = name.subn(
+        lambda match: f"the {concept.anchor}" if match[1] and bare else concept.anchor, prompt
+    )
+    if not found:
+        raise ValueError(f"the prompt {prompt!r} does not name the concept {concept.name!r}")
+    return anchored
+
+
+def prior_captions(
+    objects: Iterable[str], styles: Iterable[str], count: int, *, avoid: Iterable[str] = ()
+) -> list[str]:
+    """Return `count` captions of things in general: objects, styles, nameless people, bare scenes.
+
+    They are training sentences. What `avoid` names (the erased concepts) does not occur.
+    """
+    subjects = [(name, Kind.OBJECT) for name in objects]
+    subjects += [(name, Kind.STYLE) for name in styles]
+    nameless = [(name, Kind.PERSON) for name in (*NAMELESS, EMPTY)]
+    return _captions(_without(subjects, avoid) + nameless, count)
+
+
+def domain_captions(
+    people: Iterable[str], artists: Iterable[str], count: int, *, avoid: Iterable[str] = ()
+) -> list[str]:
+    """Return `count` captions of the kept people and artists, none of them in `avoid`."""
+    subjects = [(name, Kind.PERSON) for name in people]
+    subjects += [(name, Kind.STYLE) for name in artists]
+    return _captions(_without(subjects, avoid), count)
+
+
+def _without(subjects: list[tuple[str, Kind]], avoid: Iterable[str]) -> list[tuple[str, Kind]]:
+    avoided = {name.lower() for name in avoid}
+    return [subject for subject in subjects if subject[0].lower() not in avoided]
+
+
+def _captions(subjects: Sequence[tuple[str, Kind]], count: int) -> list[str]:
+    """Go round the subjects, each of which starts at another template and takes the next each time."""
+    if not subjects:
+        return []
+    captions = []
+    for i in range(count):
+        turn, place = divmod(i, len(subjects))
+        template = (turn + 5 * place) % len(TRAINING_TEMPLATES)
+        captions.append(TRAINING_TEMPLATES[template].format(_subject(*subjects[place], template)))
+    return captions
+
+
+def _sentences(name: str, kind: Kind, templates: Sequence[str], count: int) -> list[str]:
+    if count > len(templates):
+        raise ValueError(f"{count} prompts of {name!r}: there are {len(templates)} templates")
+    return [template.format(_subject(name, kind, i)) for i, template in enumerate(templates[:count])]
+
+
+def _subject(name: str, kind: Kind, index: int) -> str:
+    """Return the words for `name`: an object's article and a style's picture vary with `index`."""
+    # Plain `index` would tie the article to the prefix (8 of them) and the picture to the scene (15).
+    index += index // len(TRAINING_PREFIXES) + index // len(SCENES)
+    if kind is Kind.STYLE:
+        return STYLE_SUBJECTS[index % len(STYLE_SUBJECTS)].format(name)
+    if kind is Kind.OBJECT:
+        return f"{_article(name)} {name}" if index % 2 == 0 else f"the {name}"
+    return name
+
+
+def _article(noun: str) -> str:
+    return "an" if noun[0].lower() in "aeiou" else "a"

@@ -1,0 +1,307 @@
+"""The schemas of the groups in conf/: types, units and ranges. No values: those live in conf/.
+
+`Annotated[int, Range(...)]` carries the range beside the type; `ranges.out_of_range` reads it.
+Enums have lower-case members because configuration files name members.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Annotated
+
+from mace_exp.concepts import Kind
+from mace_exp.ranges import NONNEGATIVE, POSITIVE, PROPORTION, WHOLE, Range
+
+
+class Device(Enum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Precision(Enum):
+    float32 = "float32"
+    float16 = "float16"
+    bfloat16 = "bfloat16"
+
+
+class JudgeName(Enum):
+    mini = "mini"
+    none = "none"
+
+
+class SchedulerName(Enum):
+    dpm = "dpm"
+    ddim = "ddim"
+
+
+class Part(Enum):
+    """A part of the evaluation; the names are those in metrics.json and prompts.csv."""
+
+    erased = "erased"
+    preserved = "preserved"
+    objects = "objects"
+    styles = "styles"
+    scenes = "scenes"
+
+
+class WandbMode(Enum):
+    auto = "auto"
+    online = "online"
+    offline = "offline"
+    disabled = "disabled"
+
+
+class Stage(Enum):
+    """The stages of a run, in their order."""
+
+    images = "images"
+    masks = "masks"
+    preservation = "preservation"
+    cfr = "cfr"
+    lora = "lora"
+    fusion = "fusion"
+    samples = "samples"
+    metrics = "metrics"
+    report = "report"
+
+
+@dataclass(kw_only=True)
+class ModelConfig:
+    """The model that is edited, and who can judge its pictures."""
+
+    name: str
+    source: str | None  # a diffusers folder or a hub id; null: the embedded weights
+    variant: str | None  # "fp16" where the folder holds such files
+    dtype: Precision
+    judge: JudgeName
+
+
+@dataclass(kw_only=True)
+class ConceptsConfig:
+    """What is erased."""
+
+    names: list[str]
+    kind: Kind
+    kinds: dict[str, Kind]  # by name, where a concept is of another kind
+
+
+@dataclass(kw_only=True)
+class AnchorsConfig:
+    """What takes a concept's place, by kind."""
+
+    person: str
+    object: str
+    style: str
+    explicit: str
+    per_concept: dict[str, str]  # by name
+
+
+@dataclass(kw_only=True)
+class PromptsConfig:
+    """Training prompts; a subclass says where they come from."""
+
+    count: Annotated[int, WHOLE]  # a concept
+
+
+@dataclass(kw_only=True)
+class TemplatePrompts(PromptsConfig):
+    """The project's own templates."""
+
+
+@dataclass(kw_only=True)
+class ImagesConfig:
+    """Training images; a subclass says where they come from."""
+
+    per_concept: Annotated[int, WHOLE]
+
+
+@dataclass(kw_only=True)
+class GeneratedImages(ImagesConfig):
+    """Drawn by the model itself before it is edited."""
+
+    seed: Annotated[int, NONNEGATIVE]
+
+
+@dataclass(kw_only=True)
+class MasksConfig:
+    """Where in a training image its concept is; a subclass says how that is known."""
+
+
+@dataclass(kw_only=True)
+class NoMasks(MasksConfig):
+    """The whole image."""
+
+
+@dataclass(kw_only=True)
+class AttentionMasks(MasksConfig):
+    """The model's own cross-attention to the concept's tokens."""
+
+    threshold: Annotated[float, PROPORTION]  # of the map's range
+
+
+@dataclass(kw_only=True)
+class PrecomputedMasks(MasksConfig):
+    """Mask files made elsewhere: `<path>/<slug>/<index>.png`."""
+
+    path: str
+
+
+@dataclass(kw_only=True)
+class KeptConfig:
+    """What must survive, by name: preservation and evaluation read it."""
+
+    people: list[str]
+    artists: list[str]
+    objects: list[str]
+    styles: list[str]
+
+
+@dataclass(kw_only=True)
+class PriorConfig:
+    """Captions of things in general (kept objects and styles, nameless people, scenes)."""
+
+    count: Annotated[int, NONNEGATIVE]  # captions out of the templates
+    captions: list[str]  # further ones
+    file: str | None  # further ones, one a line
+
+
+@dataclass(kw_only=True)
+class DomainConfig:
+    """Captions of the concepts' neighbours: the kept people's and artists' names."""
+
+    count: Annotated[int, NONNEGATIVE]  # captions, names x templates
+
+
+@dataclass(kw_only=True)
+class PreservationConfig:
+    """What the closed forms hold fixed; a weight counts as so many prompts."""
+
+    prior_weight: Annotated[float, NONNEGATIVE]
+    domain_weight: Annotated[float, NONNEGATIVE]
+    prior: PriorConfig
+    domain: DomainConfig
+
+
+@dataclass(kw_only=True)
+class CfrConfig:
+    """Stage 1, closed-form refinement."""
+
+    closeness: Annotated[float, NONNEGATIVE]
+    prior_weight: Annotated[float, NONNEGATIVE]
+    domain_weight: Annotated[float, NONNEGATIVE]
+    all_words: bool
+
+
+LORA_TARGETS = ("to_k", "to_v")
+
+
+@dataclass(kw_only=True)
+class LoraConfig:
+    """Stage 2, one LoRA a concept."""
+
+    rank: Annotated[int, WHOLE]
+    alpha: Annotated[float, POSITIVE]
+    dropout: Annotated[float, Range(low=0, below=1)]
+    targets: list[str]
+    learning_rate: Annotated[float, POSITIVE]
+    steps: Annotated[int, WHOLE]
+    batch_size: Annotated[int, WHOLE]  # images a step and concept
+    concepts_per_batch: Annotated[int, WHOLE]  # trained side by side in one step
+    max_grad_norm: Annotated[float, POSITIVE]
+    end_of_text: bool  # the end-of-text token and the padding count as the concept's
+    per_concept: bool  # false: one LoRA for all
+    importance_sampling: bool  # false: timesteps uniform
+    k: Annotated[float, POSITIVE]  # steepness, 1 / timestep
+    t1: Annotated[float, Range(low=0, high=1000)]  # timesteps
+    t2: Annotated[float, Range(low=0, high=1000)]  # timesteps
+
+    def __post_init__(self) -> None:
+        strangers = [target for target in self.targets if target not in LORA_TARGETS]
+        if strangers or not self.targets:
+            raise ValueError(
+                f"lora.targets = {self.targets} names {strangers[0] if strangers else 'nothing'}: "
+                f"it takes some of {', '.join(LORA_TARGETS)}, as in lora.targets=[to_k,to_v]"
+            )
+        if self.t1 >= self.t2:
+            raise ValueError(
+                f"lora.t1 = {self.t1:g} is not below lora.t2 = {self.t2:g}: importance sampling "
+                "draws the timesteps between them; lower lora.t1 or raise lora.t2"
+            )
+
+
+@dataclass(kw_only=True)
+class FusionConfig:
+    """Stage 3, one weight for all concepts."""
+
+    closeness: Annotated[float, NONNEGATIVE]
+    prior_weight: Annotated[float, NONNEGATIVE]
+    domain_weight: Annotated[float, NONNEGATIVE]
+
+
+@dataclass(kw_only=True)
+class SamplingConfig:
+    """How pictures are drawn."""
+
+    steps: Annotated[int, WHOLE]
+    guidance: Annotated[float, NONNEGATIVE]
+    scheduler: SchedulerName
+    batch_size: Annotated[int, WHOLE]
+    height: Annotated[int | None, Range(low=8)]  # pixels; null: the model's own
+    width: Annotated[int | None, Range(low=8)]
+
+    def __post_init__(self) -> None:
+        for key, size in (("height", self.height), ("width", self.width)):
+            if size is not None and size % 8:
+                raise ValueError(
+                    f"sampling.{key} = {size} is no multiple of 8, the pixels of one latent: "
+                    f"take {max(8, size - size % 8)}, or null for the model's own size"
+                )
+
+
+@dataclass(kw_only=True)
+class EvaluationConfig:
+    """What is measured; a subclass says how."""
+
+
+@dataclass(kw_only=True)
+class NoEvaluation(EvaluationConfig):
+    """Nothing is drawn and nothing measured."""
+
+
+@dataclass(kw_only=True)
+class SampledEvaluation(EvaluationConfig):
+    """Pictures before and after, on templates that training never saw."""
+
+    parts: list[Part]
+    images_per_part: Annotated[int, WHOLE]
+    templates: Annotated[int, WHOLE]
+    seed: Annotated[int, NONNEGATIVE]
+    attention_maps: Annotated[int, NONNEGATIVE]  # concepts whose attention is drawn
+
+
+@dataclass(kw_only=True)
+class TrackingConfig:
+    """Where the run is shown beside its own folder."""
+
+
+@dataclass(kw_only=True)
+class NoTracking(TrackingConfig):
+    """The run folder alone."""
+
+
+@dataclass(kw_only=True)
+class WandbTracking(TrackingConfig):
+    """Weights & Biases; auto: online where a key is set, offline elsewhere."""
+
+    mode: WandbMode
+    project: str
+    entity: str | None
+    group: str | None  # null: the sweep's folder in a sweep, none elsewhere
+    log_images: bool
+
+
+@dataclass(kw_only=True)
+class SaveConfig:
+    """What leaves a run beside the edited weights."""
+
+    pipeline: bool
