@@ -1,0 +1,123 @@
+"""Drawing pictures: batches, seeds, schedulers."""
+
+import numpy as np
+import pytest
+import torch
+
+from mace_exp.sampling import (
+    SCHEDULERS,
+    SamplingSettings,
+    decode,
+    sample,
+    sample_with_latents,
+    swapped_scheduler,
+)
+from tests.tiny import tiny_pipeline
+
+PROMPTS = ["a cat", "adam in the park", "a cat", "a dog at night", "a ship"]
+SEEDS = [1, 2, 3, 4, 5]
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return tiny_pipeline()
+
+
+def settings(**changes) -> SamplingSettings:
+    values = {"steps": 3, "guidance": 3.0, "scheduler": "dpm", "batch_size": 4} | changes
+    return SamplingSettings(**values)
+
+
+def test_a_picture_does_not_depend_on_its_batch(pipeline):
+    together = sample_with_latents(pipeline, PROMPTS, SEEDS, settings(batch_size=4))
+    alone = sample_with_latents(pipeline, PROMPTS, SEEDS, settings(batch_size=1))
+    order = [4, 1, 0, 3, 2]
+    shuffled = sample_with_latents(
+        pipeline, [PROMPTS[i] for i in order], [SEEDS[i] for i in order], settings(batch_size=3)
+    )
+    # Float32 sums are taken in another order in another batch; rounding may move a pixel by one.
+    assert torch.allclose(together.latents, alone.latents, atol=1e-4)
+    assert torch.allclose(together.latents[order], shuffled.latents, atol=1e-4)
+    assert np.abs(together.images.astype(int) - alone.images).max() <= 1
+
+
+def test_shapes_types_and_progress(pipeline):
+    heard = []
+    drawn = sample_with_latents(pipeline, PROMPTS, SEEDS, settings(), progress=heard.append)
+    assert drawn.images.shape == (5, 32, 32, 3) and drawn.images.dtype == np.uint8
+    assert drawn.latents.shape == (5, 4, 8, 8) and drawn.latents.dtype == torch.float32
+    assert heard == [4, 1]
+    torch.ones(1, requires_grad=True).mul(drawn.latents).sum().backward()  # no inference tensors
+    assert np.array_equal(decode(pipeline, drawn.latents), drawn.images)
+
+
+def test_prompt_and_seed_both_matter(pipeline):
+    first, second, third = sample_with_latents(
+        pipeline, ["a cat", "a cat", "a dog"], [1, 2, 1], settings()
+    ).latents
+    assert not torch.allclose(first, second) and not torch.allclose(first, third)
+
+
+def test_guidance_of_one_is_the_conditional_model_alone(pipeline):
+    plain = sample_with_latents(pipeline, ["a cat"], [1], settings(guidance=1.0)).latents
+    guided = sample_with_latents(pipeline, ["a cat"], [1], settings(guidance=1.0001)).latents
+    assert torch.allclose(plain, guided, atol=1e-2)
+
+
+def test_matches_the_pipeline_itself(pipeline):
+    with swapped_scheduler(pipeline, "ddim"):
+        direct = pipeline(
+            "a cat",
+            num_inference_steps=3,
+            guidance_scale=3.0,
+            generator=torch.Generator().manual_seed(1),
+            output_type="np",
+        ).images
+    ours = sample(pipeline, ["a cat"], [1], settings(scheduler="ddim"))
+    assert np.abs(ours / 255 - direct).max() < 0.003
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_many_steps_of_every_scheduler_agree(prediction_type):
+    """One ordinary differential equation: the solvers differ by their step error alone."""
+    pipeline = tiny_pipeline(prediction_type=prediction_type, context_length=16)
+    results = {
+        name: sample_with_latents(
+            pipeline, ["a cat"], [1], settings(scheduler=name, steps=40, guidance=1.0)
+        ).latents
+        for name in ("dpm", "ddim", "euler")
+    }
+    # The angle alone: near pure noise a random network's small errors change the length.
+    for name, latents in results.items():
+        assert torch.cosine_similarity(latents.flatten(), results["dpm"].flatten(), 0) > 0.98, name
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_scheduler_comes_back_and_keeps_the_noise_schedule(pipeline, name):
+    original = pipeline.scheduler
+    with pytest.raises(RuntimeError), swapped_scheduler(pipeline, name):
+        assert pipeline.scheduler.config.beta_end == original.config.beta_end
+        assert pipeline.scheduler.config.prediction_type == original.config.prediction_type
+        raise RuntimeError
+    assert pipeline.scheduler is original
+    assert sample(pipeline, ["a cat"], [1], settings(scheduler=name)).shape == (1, 32, 32, 3)
+    assert pipeline.scheduler is original
+
+
+def test_size_can_be_chosen(pipeline):
+    assert sample(pipeline, ["a cat"], [1], settings(height=16, width=24)).shape == (1, 16, 24, 3)
+    with pytest.raises(ValueError, match="sampling.width = 25"):
+        sample(pipeline, ["a cat"], [1], settings(width=25))
+
+
+def test_wrong_requests_are_refused(pipeline):
+    with pytest.raises(ValueError, match="one seed a prompt"):
+        sample(pipeline, ["a cat"], [1, 2], settings())
+    with pytest.raises(ValueError, match="sampling.scheduler = 'heun'"):
+        sample(pipeline, ["a cat"], [1], settings(scheduler="heun"))
+
+
+def test_progress_bar_setting_comes_back(pipeline):
+    pipeline.set_progress_bar_config(disable=True, leave=False)
+    sample(pipeline, ["a cat"], [1], settings())
+    assert pipeline._progress_bar_config == {"disable": True, "leave": False}
