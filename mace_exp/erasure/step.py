@@ -1,0 +1,158 @@
+"""One optimisation step of stage 2: the losses of a forward, and what they change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import DDPMScheduler
+from torch import Tensor, nn
+
+from mace_exp.erasure.attention import (
+    AttentionLoss,
+    AttentionTarget,
+    plain_self_attention,
+    visible_attention,
+)
+from mace_exp.erasure.lora import Lora
+from mace_exp.erasure.stacked import StackedLora, stacked_loras
+from mace_exp.erasure.unet import frozen
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's input for one concept.
+
+    `latents`, `noise`, `timesteps` and `states` have b + p rows: b images of the concept, whose
+    attention is trained, then p images of prior preservation, whose denoising error is kept low.
+    `target` covers the first b.
+    """
+
+    latents: Tensor
+    noise: Tensor
+    timesteps: Tensor
+    states: Tensor
+    target: AttentionTarget
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step did, one number per concept: [C], detached.
+
+    `loss` is the whole loss, `layers` the attention loss of each layer, `prior` the denoising
+    error on prior images, `grad_norm` the gradient's norm before clipping.
+    """
+
+    loss: Tensor
+    layers: Mapping[str, Tensor]
+    prior: Tensor | None
+    grad_norm: Tensor
+
+
+def noise_scheduler(scheduler: Any) -> DDPMScheduler:
+    """Return a scheduler that adds noise at any timestep, with the betas of `scheduler`.
+
+    Solvers such as DPM-Solver++ know the timesteps of their inference schedule only, and silently
+    take the last of these for any other.
+    """
+    return DDPMScheduler.from_config(scheduler.config)
+
+
+@contextmanager
+def lora_training(
+    unet: nn.Module, loras: Sequence[Lora], dropout: Sequence[torch.Generator] | None = None
+) -> Iterator[dict[str, StackedLora]]:
+    """Put `loras` on the UNet inside the block; only their factors take gradients there.
+
+    Always restores the UNet: modules, modes, gradient flags, attention processors.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(frozen(unet))
+        if next(unet.parameters()).device.type == "cpu":
+            stack.enter_context(plain_self_attention(unet))
+        yield stack.enter_context(stacked_loras(unet, loras, dropout))
+
+
+def lora_optimizer(
+    modules: Mapping[str, StackedLora], learning_rate: float, weight_decay: float = 0.01
+) -> torch.optim.AdamW:
+    """Return AdamW (0.9, 0.999, eps 1e-8) over the stacked factors."""
+    factors = [factor for module in modules.values() for factor in (module.down, module.up)]
+    return torch.optim.AdamW(factors, lr=learning_rate, weight_decay=weight_decay)
+
+
+def lora_step(
+    unet: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Sequence[Batch],
+    *,
+    noise: Any,
+    max_grad_norm: float = 1.0,
+    prior_weight: float = 1.0,
+) -> StepResult:
+    """Take one step for all concepts, one batch each, inside `lora_training`.
+
+    `noise` is a scheduler with `add_noise`, see `noise_scheduler`. Batches have equal shapes.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    attention, prior = lora_losses(unet, batches, noise)
+    loss = attention.total() if prior is None else attention.total() + prior_weight * prior
+    loss.sum().backward()
+    factors = [factor for group in optimizer.param_groups for factor in group["params"]]
+    grad_norm = clip_each(factors, max_grad_norm)
+    optimizer.step()
+    layers = {name: value.detach() for name, value in attention.per_layer().items()}
+    return StepResult(loss.detach(), layers, prior if prior is None else prior.detach(), grad_norm)
+
+
+def lora_losses(
+    unet: nn.Module, batches: Sequence[Batch], noise: Any
+) -> tuple[AttentionLoss, Tensor | None]:
+    """Return the attention loss of one forward, and the denoising error on prior images [C]."""
+    parameter = next(unet.parameters())
+    latents, drawn, timesteps, states = (
+        torch.cat([getattr(batch, name) for batch in batches]).to(parameter.device)
+        for name in ("latents", "noise", "timesteps", "states")
+    )
+    height, width = latents.shape[-2:]
+    attention = AttentionLoss([batch.target for batch in batches], (height, width))
+    with visible_attention(unet, attention):
+        noisy = noise.add_noise(latents, drawn, timesteps).to(parameter.dtype)
+        predicted = unet(noisy, timesteps, states.to(parameter.dtype)).sample
+    images, rows = len(batches[0].target.positions), len(batches[0].latents)
+    if images == rows:
+        return attention, None
+    wanted = _prediction_target(noise, latents, drawn, timesteps)
+    error = (predicted.float() - wanted.float()).square().unflatten(0, (len(batches), rows))
+    return attention, error[:, images:].flatten(1).mean(dim=1)
+
+
+@torch.no_grad()
+def clip_each(factors: Sequence[Tensor], max_norm: float) -> Tensor:
+    """Scale each concept's gradient to at most `max_norm`; return the norms before, [C].
+
+    `factors` are stacked, [C, ...]. What `clip_grad_norm_` does, for every concept by itself. A
+    factor that the loss does not reach (values of the last layer) has no gradient and keeps none.
+    """
+    gradients = [factor.grad for factor in factors if factor.grad is not None]
+    squares = [gradient.flatten(1).square().sum(dim=1) for gradient in gradients]
+    norms = torch.stack(squares).sum(dim=0).sqrt()
+    shrink = (max_norm / (norms + 1e-6)).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(shrink[:, None, None])
+    return norms
+
+
+def _prediction_target(noise: Any, latents: Tensor, drawn: Tensor, timesteps: Tensor) -> Tensor:
+    match noise.config.prediction_type:
+        case "epsilon":
+            return drawn
+        case "v_prediction":
+            return noise.get_velocity(latents, drawn, timesteps)
+        case "sample":
+            return latents
+        case other:
+            raise ValueError(f"the scheduler predicts {other!r}: epsilon, v_prediction or sample")

@@ -1,0 +1,33 @@
+"""Which timesteps a LoRA is trained at."""
+
+import torch
+from torch import Tensor
+
+
+def focal_density(
+    train_timesteps: int = 1000, *, k: float = 0.05, t1: float = 200, t2: float = 400
+) -> Tensor:
+    """Return the concept-focal density [train_timesteps], float64 (paper, section 4.2).
+
+        p(t) = sigmoid(k (t - t1)) - sigmoid(k (t - t2)), normalised
+
+    What an image shows is settled between t1 and t2, so that is where attention to the concept is
+    worth training. k, t1 and t2 are meant for 1000 timesteps and scale with another number.
+    """
+    if not 0 <= t1 < t2:
+        raise ValueError(f"t1 = {t1} and t2 = {t2}: 0 <= t1 < t2 is needed")
+    if k <= 0:
+        raise ValueError(f"k = {k}: a positive slope is needed")
+    t = torch.arange(train_timesteps, dtype=torch.float64) * (1000 / train_timesteps)
+    density = torch.sigmoid(k * (t - t1)) - torch.sigmoid(k * (t - t2))
+    return density / density.sum()
+
+
+def uniform_density(train_timesteps: int = 1000) -> Tensor:
+    """Return equal probabilities [train_timesteps], float64."""
+    return torch.full((train_timesteps,), 1 / train_timesteps, dtype=torch.float64)
+
+
+def draw_timesteps(density: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Return `count` timesteps, int64, drawn with replacement."""
+    return torch.multinomial(density, count, replacement=True, generator=generator)

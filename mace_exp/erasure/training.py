@@ -1,0 +1,201 @@
+"""Stage 2: train one LoRA per concept, several in one forward, each as if it were alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mace_exp.erasure.attention import AttentionTarget
+from mace_exp.erasure.lora import Lora, LoraShape, initial_lora
+from mace_exp.erasure.stacked import unstacked
+from mace_exp.erasure.step import (
+    Batch,
+    StepResult,
+    lora_optimizer,
+    lora_step,
+    lora_training,
+    noise_scheduler,
+)
+from mace_exp.erasure.timesteps import draw_timesteps
+from mace_exp.erasure.unet import replaced_weights
+from mace_exp.seeding import generator
+
+
+@dataclass(frozen=True)
+class LoraTraining:
+    """How LoRAs are trained: AdamW, constant learning rate, gradients clipped per concept.
+
+    `density` [train timesteps] says where timesteps are drawn. `together` is the number of
+    concepts that share a forward: it sets speed and memory and leaves the results alone.
+    `prior_weight` weighs the denoising error on images of prior preservation, where there are any.
+    """
+
+    steps: int
+    learning_rate: float
+    density: Tensor
+    seed: int
+    batch_size: int = 1
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    prior_weight: float = 1.0
+    together: int = 8
+
+
+@dataclass(frozen=True)
+class PriorImages:
+    """Images whose denoising must survive: latents [m, c, h, w] and states [m, L, d]."""
+
+    latents: Tensor
+    states: Tensor
+
+
+@dataclass(frozen=True)
+class ConceptData:
+    """What a LoRA is trained on: n images of one concept.
+
+    `latents` [n, c, h, w] as the UNet reads them (scaled), `states` [n, L, d] and `positions`
+    [n, L] of each image's prompt, `masks` [n, H, W] in [0, 1], or None for the whole image.
+    """
+
+    slug: str
+    latents: Tensor
+    states: Tensor
+    positions: Tensor
+    masks: Tensor | None = None
+    prior: PriorImages | None = None
+
+    def __post_init__(self) -> None:
+        masks = () if self.masks is None else (self.masks,)
+        lengths = [len(part) for part in (self.latents, self.states, self.positions, *masks)]
+        if lengths[0] == 0 or len(set(lengths)) > 1:
+            raise ValueError(f"{self.slug}: latents, states, positions and masks number {lengths}")
+
+
+@dataclass(frozen=True)
+class StepRow:
+    """What one step did for one concept; `timestep` is the mean over its batch."""
+
+    slug: str
+    step: int
+    loss: float
+    layers: Mapping[str, float]
+    grad_norm: float
+    learning_rate: float
+    timestep: float
+    prior_loss: float | None
+
+
+def train_loras(
+    unet: nn.Module,
+    concepts: Sequence[ConceptData],
+    scheduler: Any,
+    *,
+    shape: LoraShape,
+    training: LoraTraining,
+    weights: Mapping[str, Tensor] | None = None,
+    on_step: Callable[[StepRow], None] | None = None,
+) -> dict[str, Lora]:
+    """Return one LoRA per concept, by slug; the UNet is left exactly as it was.
+
+    Each result is, up to rounding, what training that concept alone would give: the images of a
+    forward do not see each other, every draw comes from the concept's own generator, gradients are
+    clipped per concept, and AdamW acts on each number by itself. `weights` are the refined ones,
+    under which the LoRAs are trained. `scheduler` is the pipeline's.
+
+    Raises ValueError where two concepts have one slug, or their latents differ in size.
+    """
+    _check_together(concepts)
+    loras: dict[str, Lora] = {}
+    with replaced_weights(unet, weights or {}):
+        for start in range(0, len(concepts), training.together):
+            group = concepts[start : start + training.together]
+            run = _Group(unet, group, noise_scheduler(scheduler), shape, training)
+            loras |= run.train(on_step or (lambda row: None))
+    return loras
+
+
+def draw_batch(data: ConceptData, count: int, density: Tensor, source: torch.Generator) -> Batch:
+    """Draw images (with replacement), timesteps and noise for one step of one concept."""
+    index = torch.randint(len(data.latents), (count,), generator=source)
+    latents, states = data.latents[index], data.states[index]
+    masks = None if data.masks is None else data.masks[index]
+    if data.prior is not None:
+        chosen = torch.randint(len(data.prior.latents), (count,), generator=source)
+        latents = torch.cat([latents, data.prior.latents[chosen]])
+        states = torch.cat([states, data.prior.states[chosen]])
+    timesteps = draw_timesteps(density, len(latents), source)
+    noise = torch.randn(latents.shape, generator=source).to(latents)
+    target = AttentionTarget(data.positions[index], masks)
+    return Batch(latents, noise, timesteps.to(latents.device), states, target)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Concepts that share their forwards."""
+
+    unet: nn.Module
+    concepts: Sequence[ConceptData]
+    noise: Any
+    shape: LoraShape
+    training: LoraTraining
+
+    def train(self, on_step: Callable[[StepRow], None]) -> dict[str, Lora]:
+        seed, slugs = self.training.seed, [data.slug for data in self.concepts]
+        loras = [initial_lora(self.unet, self.shape, seed, slug) for slug in slugs]
+        draws = [generator(seed, "lora", slug, "steps") for slug in slugs]
+        dropout = [generator(seed, "lora", slug, "dropout") for slug in slugs]
+        with lora_training(self.unet, loras, dropout) as modules:
+            optimizer = lora_optimizer(
+                modules, self.training.learning_rate, self.training.weight_decay
+            )
+            for step in range(self.training.steps):
+                batches = self._batches(draws)
+                result = self._step(optimizer, batches)
+                for row in self._rows(step, batches, result):
+                    on_step(row)
+            return dict(zip(slugs, unstacked(modules, self.shape), strict=True))
+
+    def _batches(self, draws: Sequence[torch.Generator]) -> list[Batch]:
+        return [
+            draw_batch(data, self.training.batch_size, self.training.density, source)
+            for data, source in zip(self.concepts, draws, strict=True)
+        ]
+
+    def _step(self, optimizer: torch.optim.Optimizer, batches: Sequence[Batch]) -> StepResult:
+        return lora_step(
+            self.unet,
+            optimizer,
+            batches,
+            noise=self.noise,
+            max_grad_norm=self.training.max_grad_norm,
+            prior_weight=self.training.prior_weight,
+        )
+
+    def _rows(self, step: int, batches: Sequence[Batch], result: StepResult) -> Iterator[StepRow]:
+        for index, (data, batch) in enumerate(zip(self.concepts, batches, strict=True)):
+            yield StepRow(
+                slug=data.slug,
+                step=step,
+                loss=float(result.loss[index]),
+                layers={name: float(value[index]) for name, value in result.layers.items()},
+                grad_norm=float(result.grad_norm[index]),
+                learning_rate=self.training.learning_rate,
+                timestep=float(batch.timesteps.double().mean()),
+                prior_loss=None if result.prior is None else float(result.prior[index]),
+            )
+
+
+def _check_together(concepts: Sequence[ConceptData]) -> None:
+    slugs = [data.slug for data in concepts]
+    if len(set(slugs)) < len(slugs):
+        raise ValueError(f"two concepts have one slug: {sorted(slugs)}")
+    shapes = {(data.latents.shape[1:], data.prior is None) for data in concepts}
+    if len(shapes) > 1:
+        raise ValueError(
+            "concepts that train together need latents of one size, and prior images for all of"
+            f" them or for none: {sorted(map(str, shapes))}"
+        )
