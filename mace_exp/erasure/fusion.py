@@ -1,0 +1,125 @@
+"""Stage 3, fusion: one weight per layer that acts like each concept's LoRA on its own prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mace_exp.erasure.closed_form import factorize, fused_weight
+from mace_exp.erasure.lora import Lora
+from mace_exp.erasure.preservation import gram
+from mace_exp.text import PromptEncoder
+
+_REMEDY = "fusion.closeness, fusion.prior_weight or fusion.domain_weight"
+
+
+@dataclass(frozen=True)
+class FusionSums:
+    """What fusion needs to know of a set of concepts; sums of disjoint sets add up.
+
+    With S_c = sum e e^T over all L tokens of concept c's prompts: `gram` = sum_c S_c, `mapped` =
+    sum_c T_c S_c, both [d, d], and `learned` = sum_c B_c (A_c S_c) for every projection by path,
+    [d_out, d]. All float64, on the CPU.
+    """
+
+    gram: Tensor
+    mapped: Tensor
+    learned: Mapping[str, Tensor]
+
+    def __add__(self, other: FusionSums) -> FusionSums:
+        return self._combined(other, 1)
+
+    def __sub__(self, other: FusionSums) -> FusionSums:
+        """Take concepts out again."""
+        return self._combined(other, -1)
+
+    def _combined(self, other: FusionSums, sign: int) -> FusionSums:
+        if self.learned.keys() != other.learned.keys():
+            raise ValueError(
+                "LoRAs of one erasure need the same projections:"
+                f" {sorted(self.learned.keys() ^ other.learned.keys())[:4]} are in one set only"
+            )
+        learned = {path: self.learned[path] + sign * other.learned[path] for path in self.learned}
+        return FusionSums(self.gram + sign * other.gram, self.mapped + sign * other.mapped, learned)
+
+
+def fusion_sums(
+    encoder: PromptEncoder,
+    prompts: Sequence[str],
+    lora: Lora,
+    transform: Tensor,
+    *,
+    batch_size: int = 64,
+) -> FusionSums:
+    """Return the sums of one concept: its prompts, its LoRA, and the T it was trained under.
+
+    Raises ValueError where there is no prompt, or the LoRA reaches projections other than those
+    that read text.
+    """
+    return fusion_sums_of(prompt_gram(encoder, prompts, batch_size=batch_size), lora, transform)
+
+
+def prompt_gram(encoder: PromptEncoder, prompts: Sequence[str], *, batch_size: int = 64) -> Tensor:
+    """Return S = sum e e^T over all L tokens of the prompts, [d, d], float64, on the CPU."""
+    if not prompts:
+        raise ValueError("prompts is empty: at least one prompt is needed")
+    total = torch.zeros(encoder.width, encoder.width, dtype=torch.float64)
+    for states in encoder.stream(prompts, batch_size=batch_size):
+        total += gram(states).cpu()
+    return total
+
+
+def fusion_sums_of(total: Tensor, lora: Lora, transform: Tensor) -> FusionSums:
+    """Return the sums of one concept from its S_c = `total`, [d, d], float64."""
+    learned = {
+        path: lora.shape.scale * (pair.up.double() @ (pair.down.double() @ total))
+        for path, pair in lora.factors.items()
+    }
+    return FusionSums(total, transform.double() @ total, learned)
+
+
+def fuse(
+    weights: Mapping[str, Tensor],
+    transform: Tensor,
+    sums: FusionSums,
+    *,
+    closeness: float = 0.0,
+    preserved: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """Return W* for every projection weight, in the type and on the device of W.
+
+    `weights` are the original ones by parameter name, `transform` is T [d, d]: W T is the refined
+    weight that closeness keeps to. `preserved` [d, d] is prior P + domain D, already weighted. See
+    `closed_form.fused_weight`.
+
+    Raises ValueError, naming what to raise, where the system is singular or ill-conditioned; where
+    a LoRA has no weight to go to; where a result is not finite.
+    """
+    unknown = sorted(path for path in sums.learned if f"{path}.weight" not in weights)
+    if unknown:
+        raise ValueError(
+            f"a LoRA reaches {unknown[0]}: fusion can only merge those of projections that read"
+            " text, to_k and to_v"
+        )
+    system = factorize(sums.gram, closeness, preserved, remedy=_REMEDY)
+    # What the concepts' own refinements would do beyond that of the whole; zero in a single run.
+    drift = sums.mapped - transform.double() @ sums.gram
+
+    def fused(name: str, weight: Tensor) -> Tensor:
+        original = weight.detach().double().cpu()
+        pull = original @ drift + sums.learned.get(name.removesuffix(".weight"), 0)
+        return fused_weight(
+            original @ transform.double(), pull, system, original=original, preserved=preserved
+        )
+
+    return {name: _cast(name, fused(name, weight), weight) for name, weight in weights.items()}
+
+
+def _cast(name: str, result: Tensor, like: Tensor) -> Tensor:
+    cast = result.to(like.device, like.dtype)
+    if not torch.isfinite(cast).all():
+        raise ValueError(f"the fused {name} is not finite in {like.dtype}")
+    return cast
