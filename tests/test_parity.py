@@ -1,0 +1,208 @@
+"""Replay recorded numbers of the published method through the project's own functions."""
+
+import json
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import PNDMScheduler, UNet2DConditionModel
+from safetensors.torch import load_file
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from mace_exp.erasure.attention import AttentionTarget
+from mace_exp.erasure.closed_form import factorize, fused_weight, weighted_sum
+from mace_exp.erasure.fusion import prompt_gram
+from mace_exp.erasure.lora import Factors, Lora, LoraShape
+from mace_exp.erasure.refinement import PairSums, PromptPair, pair_sums, refine, transformed_weights
+from mace_exp.erasure.stacked import unstacked
+from mace_exp.erasure.step import Batch, lora_optimizer, lora_step, lora_training
+from mace_exp.erasure.timesteps import focal_density
+from mace_exp.erasure.unet import projection_weights, replaced_weights
+from mace_exp.text import Branch, PromptEncoder, end_positions, paired_positions, phrase_positions
+
+ORACLE = Path(__file__).parents[2] / "shared" / "oracle"
+pytestmark = pytest.mark.skipif(not ORACLE.exists(), reason="no recorded numbers here")
+
+MANIFEST = json.loads((ORACLE / "manifest.json").read_text()) if ORACLE.exists() else {}
+
+
+def recordings(stage):
+    return sorted(MANIFEST.get(stage, {}))
+
+
+@cache
+def encoder():
+    tokenizer = CLIPTokenizer.from_pretrained(ORACLE / "tiny_sd" / "tokenizer")
+    model = CLIPTextModel.from_pretrained(ORACLE / "tiny_sd" / "text_encoder")
+    return PromptEncoder((Branch(tokenizer, model.eval()),))
+
+
+@cache
+def unet():
+    return UNet2DConditionModel.from_pretrained(ORACLE / "tiny_sd" / "unet").eval()
+
+
+def statistics(path):
+    """Return sum e e^T of a recorded cache: the same matrix for every layer."""
+    if not path:
+        return None
+    cached = load_file(ORACLE / path)
+    matrix = cached["0_for_mat2"]
+    weights = projection_weights(unet())
+    for index, name in enumerate(MANIFEST["layer_order"]):
+        torch.testing.assert_close(cached[f"{index}_for_mat2"], matrix)
+        torch.testing.assert_close(
+            cached[f"{index}_for_mat1"], weights[name] @ matrix, rtol=1e-4, atol=1e-2
+        )
+    return matrix
+
+
+def preserved(config, scale):
+    prior = statistics(config["prior_preservation_cache_path"])
+    domain = statistics(config["domain_preservation_cache_path"])
+    weights = {"prior": scale, "domain": scale * config["preserve_weight"]}
+    return weighted_sum(
+        (0 if prior is None else weights["prior"], prior),
+        (0 if domain is None else weights["domain"], domain),
+    )
+
+
+def relative_error(actual, expected):
+    expected = expected.double()
+    return float((actual.double() - expected).norm() / expected.norm())
+
+
+def test_token_alignment():
+    tokenizer = encoder().tokenizer
+    for record in json.loads((ORACLE / "token_alignment.json").read_text()):
+        ids = encoder().token_ids([record["old"], record["new"]]).tolist()
+        for side, row in zip(("old", "new"), ids, strict=True):
+            assert row[: len(record[f"{side}_ids"])] == record[f"{side}_ids"]
+        pairs = paired_positions(*ids, tokenizer.eos_token_id)
+        for side, positions in zip(("old", "new"), pairs, strict=True):
+            first, last = record[f"ext_{side}_tail"]
+            assert positions == [*record[f"match_{side}"], *range(first, last + 1)]
+            assert len(positions) == record[f"ext_{side}_len"]
+
+
+@pytest.mark.parametrize("name", recordings("cfr"))
+def test_refinement(name):
+    record = MANIFEST["cfr"][name]
+    config, recorded = record["config"], load_file(ORACLE / record["file"])
+    sums = PairSums.zeros(encoder().width)
+    for concept in record["prompt_pairs"]:
+        prompts = zip(concept["old"], concept["new"], strict=True)
+        pairs = [PromptPair(old, new) for (old, _), (new, _) in prompts]
+        sums = sums + pair_sums(encoder(), pairs, all_words=config["all_words"])
+    transform = refine(
+        sums,
+        closeness=config["lamb"],
+        preserved=preserved(config, config["train_preserve_scale"] ** 2),
+    )
+    for layer, weight in transformed_weights(projection_weights(unet()), transform).items():
+        assert relative_error(weight, recorded[f"fp64.{layer}"]) < 1e-5
+        assert relative_error(weight, recorded[f"ref.{layer}"]) < 1e-3
+
+
+def test_importance_density():
+    recorded = load_file(ORACLE / "importance_sampling.safetensors")["prob_dist"]
+    torch.testing.assert_close(focal_density(1000), recorded, rtol=1e-12, atol=1e-18)
+
+
+def recorded_lora(tensors, prefix, shape):
+    marker = ".down"
+    names = [n for n in tensors if n.startswith(prefix) and n.endswith(marker)]
+    paths = [name.removeprefix(prefix).removesuffix(marker) for name in names]
+    return Lora(
+        {p: Factors(tensors[f"{prefix}{p}.down"], tensors[f"{prefix}{p}.up"]) for p in paths}, shape
+    )
+
+
+def recorded_batch(tensors, key):
+    states = encoder().branches[0].model(tensors[f"{key}.input_ids"])[0].detach()
+    masks = tensors.get(f"{key}.masks")
+    target = AttentionTarget(
+        tensors[f"{key}.concept_positions"], None if masks is None else masks[:, 0].float() / 255
+    )
+    inputs = (tensors[f"{key}.{name}"] for name in ("latents", "noise", "timesteps"))
+    return Batch(*inputs, states, target)
+
+
+@pytest.mark.parametrize("name", recordings("lora"))
+def test_concept_positions(name):
+    record = MANIFEST["lora"][name]
+    config, tensors = record["config"], load_file(ORACLE / record["file"])
+    phrases = [slug.replace("-", " ") for group in config["multi_concept"] for slug, _ in group]
+    end = encoder().tokenizer.eos_token_id
+    for step in record["steps"]:
+        key = f"c{step['i']}.s{step['s']}"
+        [prompt] = step["prompts"]
+        ids = encoder().token_ids([prompt])
+        assert torch.equal(ids, tensors[f"{key}.input_ids"][:1])
+        expected = phrase_positions(encoder().tokenizer, prompt, phrases[step["i"]])
+        if config["use_pooler"]:
+            expected = expected + end_positions(ids[0].tolist(), end)
+        recorded = tensors[f"{key}.concept_positions"][0].nonzero().flatten().tolist()
+        assert recorded == expected
+        mask = encoder().positions(prompt, phrases[step["i"]], include_end=config["use_pooler"])
+        assert torch.equal(mask, tensors[f"{key}.concept_positions"][0])
+
+
+@pytest.mark.parametrize("name", recordings("lora"))
+def test_loss_and_five_steps(name):
+    record = MANIFEST["lora"][name]
+    config, tensors = record["config"], load_file(ORACLE / record["file"])
+    refined = {
+        key.removeprefix("cfr."): value for key, value in tensors.items() if key[:4] == "cfr."
+    }
+    assert refined
+    rate = config["learning_rate"]
+    tolerance = 1e-6 * rate / 1e-4
+    shape = LoraShape(rank=config["rank"], alpha=config["rank"])
+    noise = PNDMScheduler.from_pretrained(ORACLE / "tiny_sd" / "scheduler")
+    for concept in sorted({step["i"] for step in record["steps"]}):
+        start = recorded_lora(tensors, f"c{concept}.init.", shape)
+        with replaced_weights(unet(), refined), lora_training(unet(), [start]) as modules:
+            optimizer = lora_optimizer(modules, rate, config["adam_weight_decay"])
+            for step in (s for s in record["steps"] if s["i"] == concept):
+                key = f"c{concept}.s{step['s']}"
+                result = lora_step(
+                    unet(),
+                    optimizer,
+                    [recorded_batch(tensors, key)],
+                    noise=noise,
+                    max_grad_norm=config["max_grad_norm"],
+                    prior_weight=config["prior_loss_weight"],
+                )
+                assert float(result.loss) == pytest.approx(step["loss"], rel=1e-5)
+                assert list(result.layers) == step["layer_order"]
+                norms = [float(value) for value in result.layers.values()]
+                assert norms == pytest.approx(step["layer_norms"], rel=1e-5)
+                assert float(result.grad_norm) == pytest.approx(step["grad_norm_preclip"], rel=1e-4)
+                [after] = unstacked(modules, shape)
+                assert_close(after, recorded_lora(tensors, f"{key}.after.", shape), tolerance)
+
+
+def assert_close(actual, expected, tolerance):
+    assert actual.factors.keys() == expected.factors.keys()
+    for path, pair in expected.factors.items():
+        for side in ("down", "up"):
+            ours, theirs = getattr(actual.factors[path], side), getattr(pair, side)
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", recordings("fuse"))
+def test_fusion(name):
+    record = MANIFEST["fuse"][name]
+    config, recorded = record["config"], load_file(ORACLE / record["file"])
+    grams = [prompt_gram(encoder(), prompts) for prompts in record["prompts_old"]]
+    kept = preserved(config, config["fuse_preserve_scale"])
+    system = factorize(sum(grams), config["lamb"], kept)
+    for layer, original in projection_weights(unet()).items():
+        base = recorded[f"base.{layer}"].double()
+        changes = [recorded[f"lora_merged.{i}.{layer}"].double() - base for i in range(len(grams))]
+        pull = sum(change @ gram for change, gram in zip(changes, grams, strict=True))
+        fused = fused_weight(base, pull, system, original=original, preserved=kept)
+        assert relative_error(fused, recorded[f"fp64.{layer}"]) < 5e-5
+        assert relative_error(fused, recorded[f"ref.{layer}"]) < 1e-3
