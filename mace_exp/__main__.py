@@ -34,9 +34,13 @@ def main() -> None:
         sys.argv[1:] = expand(sys.argv[1:])
         register()
         job()
-    except (*REFUSALS, SystemExit) as error:
-        if full_error or isinstance(error, SystemExit):
-            raise (full_error and error.__cause__) or error
+    except SystemExit as stop:
+        if full_error and stop.__cause__:
+            raise stop.__cause__ from None
+        raise
+    except REFUSALS as error:
+        if full_error:
+            raise
         sys.exit(f"mace_exp: {explain(error)}")
 
 
@@ -122,7 +126,7 @@ def _plain(composed: DictConfig) -> dict[str, Any]:
 
 
 def _close(error: Exception) -> None:
-    """End a refused run without Hydra's own lines; in a sweep, report the job and free its frames."""
+    """End a refused run without Hydra's own lines; report a job of a sweep and free its memory."""
     if _in_sweep():
         log.error("job %s failed: %s", HydraConfig.get().job.num, explain(error))
         traceback.clear_frames(error.__traceback__)

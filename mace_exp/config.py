@@ -1,10 +1,10 @@
-"""The run configuration, its registration in Hydra, and the one crossing from DictConfig to dataclasses.
+"""The run configuration, and the one crossing from Hydra's DictConfig to dataclasses.
 
 Nothing here imports torch: a run that is refused is refused in about a second.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated
@@ -176,7 +176,7 @@ def to_run_config(composed: DictConfig) -> RunConfig:
     return config
 
 
-def _refuse(problems: Iterator[str]) -> None:
+def _refuse(problems: Iterable[str]) -> None:
     text = "\n".join(problems)
     if text:
         raise ValueError(text)
@@ -194,7 +194,7 @@ def _unknown_keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
 
 
 def _missing_files(config: RunConfig) -> Iterator[str]:
-    """Yield a message for each file or folder that the configuration names and that is not there."""
+    """Yield a message for each file or folder that is named and not there."""
     source = config.model.source
     if source is not None and (config.model.name == "path" or source.startswith((".", "/", "~"))):
         if not (Path(source).expanduser() / "model_index.json").is_file():
@@ -235,8 +235,10 @@ def _unknown_option(wanted: str, options: Sequence[str]) -> str:
 
 
 def _composition_problem(error: Exception) -> str:
-    """Explain a key or a value that the schemas refused, naming the file where it stands in one."""
-    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__ or error.__context__
+    """Explain a key or a value that the schemas refused, and name the file that it stands in."""
+    cause = error.__cause__ or error.__context__
+    if isinstance(error, OmegaConfBaseException):
+        cause = error
     place = re.match(r"In '(.+?)': ", str(error))
     where = f"conf/{place[1]}.yaml: " if place and place[1] != "config" else ""
     if not isinstance(cause, OmegaConfBaseException):
@@ -254,7 +256,7 @@ def _composition_problem(error: Exception) -> str:
 
 
 def _unknown_group(message: str) -> str:
-    """Add the likely group to Hydra's `Could not override 'lroa'. No match in the defaults list.`"""
+    """Name the likely group where a file overrides one that there is not."""
     wrong = re.match(r"Could not override '([\w/]+)'\. No match", message)
     if not wrong:
         return message.strip()
@@ -267,4 +269,5 @@ def _allowed(problem: str) -> str:
     if not choices:
         return problem
     names = [name for name in choices[2].split(", ") if name.islower()]
-    return f"{choices[1]!r} is no choice.{suggestion(choices[1], names)} It takes {', '.join(names)}."
+    hint = suggestion(choices[1], names)
+    return f"{choices[1]!r} is no choice.{hint} Choices: {', '.join(names)}."

@@ -1,7 +1,7 @@
 """The sentences that a run trains on, measures with and preserves: templates of our own.
 
-A sentence is a prefix, a subject and perhaps a scene. The embedded model knows this grammar and Stable
-Diffusion understands it. Training and evaluation never share a prefix, hence never a template.
+A sentence is a prefix, a subject and perhaps a scene. The embedded model knows this grammar and
+Stable Diffusion understands it. Training and evaluation share no prefix, hence no template.
 """
 
 import re
@@ -147,7 +147,7 @@ def _without(subjects: list[tuple[str, Kind]], avoid: Iterable[str]) -> list[tup
 
 
 def _captions(subjects: Sequence[tuple[str, Kind]], count: int) -> list[str]:
-    """Go round the subjects, each of which starts at another template and takes the next each time."""
+    """Go round the subjects; each starts at another template and moves on by one a round."""
     if not subjects:
         return []
     captions = []
@@ -161,12 +161,13 @@ def _captions(subjects: Sequence[tuple[str, Kind]], count: int) -> list[str]:
 def _sentences(name: str, kind: Kind, templates: Sequence[str], count: int) -> list[str]:
     if count > len(templates):
         raise ValueError(f"{count} prompts of {name!r}: there are {len(templates)} templates")
-    return [template.format(_subject(name, kind, i)) for i, template in enumerate(templates[:count])]
+    chosen = enumerate(templates[:count])
+    return [template.format(_subject(name, kind, i)) for i, template in chosen]
 
 
 def _subject(name: str, kind: Kind, index: int) -> str:
     """Return the words for `name`: an object's article and a style's picture vary with `index`."""
-    # Plain `index` would tie the article to the prefix (8 of them) and the picture to the scene (15).
+    # Plain `index` would tie the article to the prefix (8 of them), the picture to the scene (15).
     index += index // len(TRAINING_PREFIXES) + index // len(SCENES)
     if kind is Kind.STYLE:
         return STYLE_SUBJECTS[index % len(STYLE_SUBJECTS)].format(name)
