@@ -1,0 +1,151 @@
+"""Training images of a concept: drawn by the model itself, kept with their facts, read again.
+
+A folder holds 0000.png, 0001.png, ..., prompts.csv (index, file, prompt, seed) and, for images that
+the model drew, latents.safetensors: training on these needs no autoencoder.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mace_exp.files import atomic_folder
+from mace_exp.sampling import Progress, SamplingSettings, sample_with_latents
+from mace_exp.seeding import derive
+
+COLUMNS = ("index", "file", "prompt", "seed")
+SEED_LIMIT = 2**32  # short enough to be read, typed and kept exactly by every program
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """Images of one concept.
+
+    `images` [n, H, W, 3], uint8; `latents` [n, c, h, w], float32, scaled as the UNet expects them.
+    """
+
+    prompts: list[str]
+    seeds: list[int]
+    images: np.ndarray
+    latents: Tensor
+
+    def __post_init__(self) -> None:
+        counts = {len(self.prompts), len(self.seeds), len(self.images), len(self.latents)}
+        if len(counts) != 1:
+            raise ValueError(f"prompts, seeds, images and latents differ in number: {counts}")
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+
+def image_seeds(seed: int, scope: str, count: int) -> list[int]:
+    """Return one seed an image, from the run's seed and the concept's slug."""
+    return [derive(seed, "images", scope, index) % SEED_LIMIT for index in range(count)]
+
+
+def draw_images(
+    pipeline: DiffusionPipeline,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    settings: SamplingSettings,
+    *,
+    progress: Progress | None = None,
+) -> TrainingImages:
+    """Draw one image a prompt and seed with the model as it is."""
+    drawn = sample_with_latents(pipeline, prompts, seeds, settings, progress=progress)
+    return TrainingImages(list(prompts), list(seeds), drawn.images, drawn.latents)
+
+
+def save_images(images: TrainingImages, folder: Path) -> None:
+    """Write the folder described above, at once or not at all; an old one is replaced."""
+    with atomic_folder(folder) as temporary:
+        rows = []
+        for index, pixels in enumerate(images.images):
+            name = f"{index:04d}.png"
+            Image.fromarray(pixels).save(temporary / name)
+            rows.append((index, name, images.prompts[index], images.seeds[index]))
+        with (temporary / "prompts.csv").open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([COLUMNS, *rows])
+        save_file({"latents": images.latents.contiguous()}, temporary / "latents.safetensors")
+
+
+def load_images(folder: Path) -> TrainingImages:
+    """Read what `save_images` wrote.
+
+    Raises:
+        ValueError: a file is missing or unreadable, or the images differ in size.
+    """
+    rows = _read_rows(folder / "prompts.csv")
+    images = stack_images([folder / row["file"] for row in rows])
+    try:
+        latents = load_file(folder / "latents.safetensors")["latents"]
+    except Exception as error:  # safetensors raises its own kind, which is no OSError
+        raise ValueError(f"{folder / 'latents.safetensors'} can't be read: {error}") from error
+    prompts, seeds = [row["prompt"] for row in rows], [int(row["seed"]) for row in rows]
+    return TrainingImages(prompts, seeds, images, latents)
+
+
+def stack_images(paths: Sequence[Path]) -> np.ndarray:
+    """Return images of one size as [n, H, W, 3], uint8.
+
+    Raises:
+        ValueError: no path, a file that can't be read, or one of another size than the first.
+    """
+    if not paths:
+        raise ValueError("no images to read")
+    images = [read_image(path) for path in paths]
+    for path, image in zip(paths, images, strict=True):
+        if image.shape != images[0].shape:
+            sizes = [f"{each.shape[1]}x{each.shape[0]}" for each in (image, images[0])]
+            raise ValueError(f"image {path} is {sizes[0]} pixels, {paths[0]} is {sizes[1]}")
+    return np.stack(images)
+
+
+def read_image(path: Path, *, mode: str = "RGB") -> np.ndarray:
+    """Return pixels, uint8: [H, W, 3], or [H, W] for mode "L". Raises ValueError with the path."""
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert(mode))
+    except FileNotFoundError:
+        raise ValueError(f"image {path} is missing") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"image {path} can't be read: {error}") from error
+
+
+@torch.no_grad()
+def encode_images(
+    pipeline: DiffusionPipeline, images: np.ndarray, *, batch_size: int = 8
+) -> Tensor:
+    """Return scaled latents [n, c, h, w], float32, on the CPU, of images [n, H, W, 3], uint8.
+
+    The mode of the autoencoder's distribution is taken, not a draw: the same image always gives the
+    same latents, and they can be cached.
+    """
+    vae = pipeline.vae
+    latents = []
+    for start in range(0, len(images), batch_size):
+        pixels = torch.from_numpy(images[start : start + batch_size]).permute(0, 3, 1, 2)
+        pixels = (pixels.float() / 127.5 - 1).to(vae.device, vae.dtype)
+        mode = vae.encode(pixels).latent_dist.mode().float()
+        latents.append((mode - (vae.config.get("shift_factor") or 0)) * vae.config.scaling_factor)
+    return torch.cat(latents).cpu()
+
+
+def _read_rows(file: Path) -> list[dict[str, str]]:
+    try:
+        with file.open(newline="", encoding="utf-8") as lines:
+            rows = list(csv.DictReader(lines))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{file} can't be read: {error}") from error
+    if not rows or set(COLUMNS) - set(rows[0]):
+        raise ValueError(f"{file} needs the columns {', '.join(COLUMNS)} and at least one row")
+    return rows
