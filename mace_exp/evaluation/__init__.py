@@ -1,0 +1,1 @@
+"""What a model draws before and after an edit, measured."""

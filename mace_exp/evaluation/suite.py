@@ -1,0 +1,116 @@
+"""What is drawn to measure an edit: parts, prompts, seeds and what should be seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mace_exp.concepts import Kind
+from mace_exp.prompts import evaluation_prompts
+from mace_exp.seeding import derive
+
+ERASED, PRESERVED, OBJECTS, STYLES, GENERAL = "erased", "preserved", "objects", "styles", "general"
+PARTS = (ERASED, PRESERVED, OBJECTS, STYLES, GENERAL)
+# The paper's specificity is the accuracy on what is kept of the erased concepts' own kind.
+SPECIFICITY = {
+    Kind.PERSON: PRESERVED,
+    Kind.OBJECT: OBJECTS,
+    Kind.STYLE: STYLES,
+    Kind.EXPLICIT: PRESERVED,
+}
+SEED_LIMIT = 2**32  # short enough to be read, typed and kept exactly by every program
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One thing that a prompt can name."""
+
+    name: str
+    kind: Kind
+
+
+@dataclass(frozen=True)
+class EvaluationPrompt:
+    """One picture to draw. `expected` is the class that a judge should (or should not) see.
+
+    General prompts have neither concept nor expectation: their scene, their text score and their
+    distance are measured.
+    """
+
+    part: str
+    concept: str
+    prompt: str
+    seed: int
+    expected: str
+
+
+def build_suite(
+    subjects: Mapping[str, Sequence[Subject]],
+    general: Sequence[str],
+    *,
+    images_per_part: int,
+    templates: int,
+    seed: int,
+) -> list[EvaluationPrompt]:
+    """Return about `images_per_part` prompts a part, subject by subject.
+
+    `subjects` maps a part to its subjects; what is erased is left out of every other part. All
+    erased subjects are drawn, however many there are; of others an even choice. A prompt and its
+    seed depend on the subject alone and not on the list around it, so that pictures of the
+    original model serve every run. `general` are whole prompts, drawn once each.
+
+    Raises:
+        ValueError: an unknown part, or a number below one.
+    """
+    _check(subjects, images_per_part, templates)
+    erased = {subject.name.casefold() for subject in subjects.get(ERASED, ())}
+    suite = []
+    for part in PARTS:
+        chosen = list(subjects.get(part, ()))
+        if part != ERASED:
+            chosen = [each for each in chosen if each.name.casefold() not in erased]
+            chosen = _even_choice(chosen, images_per_part)
+        for subject, count in zip(chosen, _shares(len(chosen), images_per_part), strict=True):
+            suite += _subject_prompts(part, subject, count, templates=templates, seed=seed)
+    for index, prompt in enumerate(general[:images_per_part]):
+        number = derive(seed, "evaluation", GENERAL, index) % SEED_LIMIT
+        suite.append(EvaluationPrompt(GENERAL, "", prompt, number, ""))
+    return suite
+
+
+def _subject_prompts(
+    part: str, subject: Subject, count: int, *, templates: int, seed: int
+) -> list[EvaluationPrompt]:
+    """Return `count` prompts that go round the templates, from a start of the subject's own."""
+    texts = evaluation_prompts(subject.name, subject.kind, templates)
+    start = derive(seed, "templates", subject.name) % templates
+    return [
+        EvaluationPrompt(
+            part=part,
+            concept=subject.name,
+            prompt=texts[(start + index) % templates],
+            seed=derive(seed, "evaluation", subject.name, index) % SEED_LIMIT,
+            expected=subject.name,
+        )
+        for index in range(count)
+    ]
+
+
+def _even_choice(subjects: list[Subject], limit: int) -> list[Subject]:
+    if len(subjects) <= limit:
+        return subjects
+    return [subjects[index * len(subjects) // limit] for index in range(limit)]
+
+
+def _shares(subjects: int, images: int) -> list[int]:
+    """Share images out; each subject gets one at least, the first ones what is left over."""
+    return [max(1, images // subjects + (i < images % subjects)) for i in range(subjects)]
+
+
+def _check(subjects: Mapping[str, Sequence[Subject]], images: int, templates: int) -> None:
+    unknown = [part for part in subjects if part not in PARTS or part == GENERAL]
+    if unknown:
+        raise ValueError(f"part {unknown[0]!r} of the evaluation: allowed are {PARTS[:-1]}")
+    for key, value in (("images_per_part", images), ("templates", templates)):
+        if value < 1:
+            raise ValueError(f"evaluation.{key} = {value}: at least 1")

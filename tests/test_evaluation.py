@@ -1,0 +1,254 @@
+"""Suite, accuracy, harmonic mean, distances, and the whole of metrics.json."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from mace_exp.concepts import Kind
+from mace_exp.evaluation.accuracy import class_rows, hits_among_top, rate, wilson_interval
+from mace_exp.evaluation.distances import (
+    frechet_distance,
+    kernel_distance,
+    pixel_change,
+    pixel_features,
+)
+from mace_exp.evaluation.harmonic import harmonic_mean, overall
+from mace_exp.evaluation.metrics import evaluate, scene_in
+from mace_exp.evaluation.suite import EvaluationPrompt, Subject, build_suite
+
+CLASSES = {
+    "subject": ("Adam", "Eve", "Noah", "cat", "dog", "pixel art", "nobody"),
+    "scene": ("in the park", "at night"),
+}
+
+
+class PaintedJudge:
+    """Reads the classes that a test painted into the first two pixels of a picture."""
+
+    classes = CLASSES
+
+    def probabilities(self, images):
+        rows = {head: images[:, 0, column, 0] for column, head in enumerate(CLASSES)}
+        return {head: np.eye(len(CLASSES[head]), dtype=np.float32)[rows[head]] for head in CLASSES}
+
+    def features(self, images):
+        return images.reshape(len(images), -1)[:, :6].astype(np.float32)
+
+    def text_image_score(self, images, prompts):
+        return np.linspace(0, 1, len(prompts)) * (images[:, 0, 0, 0] > 0)
+
+
+def paint(subjects, scenes):
+    images = np.full((len(subjects), 16, 16, 3), 128, np.uint8)
+    images[:, 0, 0] = np.array([[CLASSES["subject"].index(name)] * 3 for name in subjects])
+    images[:, 0, 1] = np.array([[CLASSES["scene"].index(name)] * 3 for name in scenes])
+    return images
+
+
+PROMPTS = [
+    EvaluationPrompt("erased", "Adam", "a photo of adam in the park", 1, "Adam"),
+    EvaluationPrompt("erased", "Adam", "adam", 2, "Adam"),
+    EvaluationPrompt("preserved", "Eve", "eve at night", 3, "Eve"),
+    EvaluationPrompt("preserved", "Noah", "noah", 4, "Noah"),
+    EvaluationPrompt("objects", "cat", "a cat at night", 5, "cat"),
+    EvaluationPrompt("general", "", "the background at night", 6, ""),
+]
+PARK, NIGHT = CLASSES["scene"]
+BEFORE = paint(
+    ["Adam", "Adam", "Eve", "Noah", "cat", "nobody"], [PARK, PARK, NIGHT, PARK, NIGHT, NIGHT]
+)
+AFTER = paint(
+    ["nobody", "Adam", "Eve", "dog", "cat", "nobody"], [PARK, PARK, PARK, PARK, NIGHT, NIGHT]
+)
+
+
+def test_metrics_count_what_was_painted():
+    result = evaluate(PROMPTS, BEFORE, AFTER, judge=PaintedJudge())
+    metrics = result.metrics
+    assert {part: metrics[part]["accuracy"]["value"] for part in ("erased", "preserved")} == {
+        "erased": 0.5,
+        "preserved": 0.5,
+    }
+    assert metrics["erased"]["accuracy"]["original"] == 1.0
+    assert metrics["erased"]["accuracy"]["n"] == 2
+    assert metrics["objects"]["accuracy"]["value"] == 1.0
+    assert metrics["scenes"]["accuracy"]["value"] == 0.75  # four prompts name a scene
+    assert metrics["scenes"]["accuracy"]["n"] == 4
+    assert metrics["scenes"]["concepts"]["at-night"]["value"] == pytest.approx(2 / 3)
+    assert metrics["preserved"]["concepts"]["noah"]["name"] == "Noah"
+    assert metrics["preserved"]["concepts"]["noah"]["value"] == 0.0
+    assert metrics["preserved"]["concepts"]["noah"]["original"] == 1.0
+    assert metrics["harmonic_mean"] == pytest.approx(0.5)
+    assert metrics["harmonic"]["specificity_part"] == "preserved"
+    assert "accuracy" not in metrics["general"] and "text_image" in metrics["general"]
+    assert metrics["distances"]["features"] == "judge" and metrics["missing"] == []
+    assert result.after == ["nobody", "Adam", "Eve", "dog", "cat", "at night"]
+    json.dumps(metrics, allow_nan=False)
+
+
+def test_an_edit_that_changes_nothing_measures_nothing():
+    metrics = evaluate(PROMPTS, BEFORE, BEFORE, judge=PaintedJudge()).metrics
+    for part in ("erased", "preserved", "objects", "scenes"):
+        assert metrics[part]["accuracy"]["value"] == metrics[part]["accuracy"]["original"]
+    assert metrics["general"]["pixel_change"] == 0
+    assert metrics["distances"]["kept"]["frechet"] == pytest.approx(0, abs=1e-9)
+    assert metrics["harmonic_mean"] == 0.0
+
+
+def test_without_a_judge_the_rest_is_measured_and_the_gap_named():
+    result = evaluate(PROMPTS, BEFORE, AFTER, judge=None)
+    assert "no judge" in result.metrics["missing"][0]
+    assert "accuracy" not in result.metrics["erased"] and "harmonic_mean" not in result.metrics
+    assert result.metrics["distances"]["features"] == "pixels"
+    assert result.metrics["distances"]["kept"]["n"] == 4
+    assert result.metrics["erased"]["pixel_change"] > 0
+    assert result.before == [""] * 6
+    json.dumps(result.metrics, allow_nan=False)
+
+
+def test_a_name_that_the_judge_does_not_know_is_left_out_and_named():
+    stranger = EvaluationPrompt("erased", "My Dog", "my dog", 1, "My Dog")
+    prompts = [stranger, *PROMPTS[1:]]
+    metrics = evaluate(prompts, BEFORE, AFTER, judge=PaintedJudge()).metrics
+    assert metrics["erased"]["accuracy"]["n"] == 1
+    assert metrics["missing"] == ["the judge does not know 'My Dog' (erased)"]
+    only = evaluate([stranger, PROMPTS[2]], BEFORE[:2], AFTER[:2], judge=PaintedJudge()).metrics
+    assert "accuracy" not in only["erased"] and "harmonic_mean" not in only
+    assert any("no harmonic mean" in line for line in only["missing"])
+
+
+def test_specificity_is_the_part_of_the_concepts_kind():
+    judge = PaintedJudge()
+    metrics = evaluate(PROMPTS, BEFORE, AFTER, judge=judge, specificity="objects").metrics
+    assert metrics["harmonic"]["specificity"] == 1.0
+    absent = evaluate(PROMPTS, BEFORE, AFTER, judge=judge, specificity="styles").metrics
+    assert absent["harmonic"]["specificity_part"] == "preserved"
+
+
+def test_pictures_must_match_the_prompts():
+    with pytest.raises(ValueError, match="6 prompts, 5 and 6 pictures"):
+        evaluate(PROMPTS, BEFORE[:5], AFTER, judge=None)
+
+
+def test_scene_is_read_from_the_end_of_a_prompt():
+    scenes = ("at night", "in the park at night")
+    assert scene_in("A cat In The Park at night", scenes) == "in the park at night"
+    assert scene_in("at nightfall", scenes) == "" and scene_in("a cat", scenes) == ""
+
+
+def test_wilson_interval_of_known_values():
+    # Newcombe 1998, table I: 81 of 263, 15 of 148, 0 of 20, 1 of 29.
+    for hits, count, low, high in (
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ):
+        assert wilson_interval(hits, count) == pytest.approx((low, high), abs=5e-5)
+    assert wilson_interval(7, 7)[1] == 1.0 and wilson_interval(0, 7)[0] == 0.0
+    with pytest.raises(ValueError, match="no pictures"):
+        rate(np.zeros(0, bool))
+
+
+def test_rank_of_the_expected_class():
+    probabilities = np.array([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2], [0.4, 0.4, 0.2]])
+    rows = class_rows(["a", "b", "c"], ["B", "a", "a"])
+    assert hits_among_top(probabilities, rows, 1).tolist() == [False, True, False]
+    assert hits_among_top(probabilities, rows, 2).tolist() == [True, True, True]
+    assert class_rows(["a"], ["z"]).tolist() == [-1]
+
+
+def test_harmonic_mean_of_the_extremes():
+    assert overall(0.0, 1.0) == 1.0 and overall(1.0, 1.0) == 0.0 and overall(0.0, 0.0) == 0.0
+    assert overall(0.04, 0.9) == pytest.approx(2 / (1 / 0.96 + 1 / 0.9))
+    with pytest.raises(ValueError, match="proportions"):
+        harmonic_mean([1.2])
+
+
+def test_frechet_distance_of_shifted_and_scaled_normals():
+    x = np.random.default_rng(0).normal(size=(400, 5))
+    x = np.linalg.svd(x - x.mean(0), full_matrices=False)[0] * np.sqrt(399)  # covariance I exactly
+    assert frechet_distance(x, x + 3) == pytest.approx(5 * 9)
+    assert frechet_distance(x, 2 * x) == pytest.approx(5)  # tr(I + 4 I - 2 * 2 I)
+    assert frechet_distance(x, x[::-1]) == pytest.approx(0, abs=1e-9)
+
+
+def test_frechet_distance_holds_with_fewer_pictures_than_features():
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(size=(6, 20)), rng.normal(size=(9, 20)) + 1
+    values = np.linalg.eigvals(np.cov(a.T) @ np.cov(b.T)).real.clip(0)
+    direct = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(np.cov(a.T) + np.cov(b.T))
+    assert frechet_distance(a, b) == pytest.approx(direct - 2 * np.sqrt(values).sum(), rel=1e-6)
+
+
+def test_kernel_distance_is_unbiased():
+    rng = np.random.default_rng(2)
+    same = [kernel_distance(*rng.normal(size=(2, 20, 4))) for _ in range(300)]
+    assert abs(np.mean(same)) < 4 * np.std(same) / np.sqrt(300)
+    assert kernel_distance(rng.normal(size=(20, 4)), rng.normal(size=(20, 4)) + 2) > 1
+
+
+def test_distances_refuse_what_they_cannot_compare():
+    for function in (frechet_distance, kernel_distance):
+        with pytest.raises(ValueError, match="at least two rows"):
+            function(np.zeros((1, 3)), np.zeros((4, 3)))
+
+
+def test_pixel_features_are_mean_colours():
+    images = np.zeros((2, 20, 12, 3), np.uint8)
+    images[1] = 255
+    images[0, :, :, 2] = 51
+    features = pixel_features(images)
+    assert features.shape == (2, 192)
+    assert np.allclose(features[1], 1) and np.allclose(features[0].reshape(-1, 3)[:, 2], 0.2)
+    assert pixel_change(images[:1], images[1:]) == pytest.approx((1 + 1 + 0.8) / 3)
+
+
+SUBJECTS = {
+    "erased": [Subject(name, Kind.PERSON) for name in ("Adam", "Eve", "Noah")],
+    "preserved": [Subject(name, Kind.PERSON) for name in ("Ruth", "Lea", "eve")],
+    "objects": [Subject("cat", Kind.OBJECT), Subject("dog", Kind.OBJECT)],
+    "styles": [Subject("pixel art", Kind.STYLE)],
+}
+
+
+def suite(subjects=SUBJECTS, **changes):
+    options = {"images_per_part": 10, "templates": 3, "seed": 0} | changes
+    return build_suite(subjects, ["a person in the park", "a man at night"], **options)
+
+
+def test_parts_are_drawn_evenly_and_the_erased_left_out():
+    counts = Counter(prompt.part for prompt in suite())
+    assert counts == {"erased": 10, "preserved": 10, "objects": 10, "styles": 10, "general": 2}
+    per_name = Counter(prompt.concept for prompt in suite() if prompt.part == "preserved")
+    assert per_name == {"Ruth": 5, "Lea": 5}
+    assert all(
+        prompt.concept.lower() in prompt.prompt.lower() and prompt.expected == prompt.concept
+        for prompt in suite()
+    )
+    assert len({prompt.prompt for prompt in suite() if prompt.concept == "Ruth"}) == 3
+
+
+def test_seeds_are_distinct_and_prompts_independent_of_the_list():
+    prompts = suite()
+    assert len({prompt.seed for prompt in prompts}) == len(prompts)
+    alone = suite({"preserved": [Subject("Lea", Kind.PERSON)]}, images_per_part=5)
+    assert [p for p in prompts if p.concept == "Lea"] == [p for p in alone if p.concept == "Lea"]
+    assert suite(seed=1) != prompts
+
+
+def test_every_erased_subject_is_drawn_and_others_are_chosen_evenly():
+    many = [Subject(f"Name {chr(97 + i)}", Kind.PERSON) for i in range(20)]
+    prompts = suite({"erased": many, "preserved": [Subject("Ruth", Kind.PERSON)]})
+    assert Counter(prompt.part for prompt in prompts)["erased"] == 20
+    kept = suite({"preserved": many})
+    assert [p.concept[-1] for p in kept if p.part == "preserved"] == list("acegikmoqs")
+
+
+def test_wrong_suites_are_refused():
+    with pytest.raises(ValueError, match="part 'animals'"):
+        suite({"animals": []})
+    with pytest.raises(ValueError, match="evaluation.templates = 0"):
+        suite(templates=0)
