@@ -1,0 +1,300 @@
+"""The command line: the doors for a typo, names in brackets, sweeps, resume, help, the wheel."""
+
+import os
+import shutil
+import subprocess
+import sys
+import types
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import mace_exp
+from mace_exp.__main__ import expand, main
+from mace_exp.config import CONF, RunConfig
+
+ROOT = Path(__file__).parents[1]
+Refusal = Callable[..., str]
+
+
+@dataclass
+class FakePipeline:
+    """Stands in for `mace_exp.pipeline`: remembers what it was asked to run."""
+
+    runs: list[tuple[RunConfig, Path, dict[str, Any]]] = field(default_factory=list)
+
+    def run(self, config: RunConfig, run_dir: Path, composed: dict[str, Any]) -> dict[str, Any]:
+        self.runs.append((config, run_dir, composed))
+        if config.lora.rank == 7:
+            raise ValueError("seven is refused by the run itself")
+        if config.lora.rank == 8:
+            raise RuntimeError("eight breaks")
+        return {}
+
+
+@pytest.fixture
+def pipeline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakePipeline:
+    fake = FakePipeline()
+    module = types.ModuleType("mace_exp.pipeline")
+    module.__dict__["run"] = fake.run
+    monkeypatch.setitem(sys.modules, "mace_exp.pipeline", module)
+    monkeypatch.setattr(mace_exp, "pipeline", module, raising=False)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.chdir(tmp_path)
+    return fake
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    def run(*arguments: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["mace_exp", *arguments])
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+        main()
+
+    return run
+
+
+def write(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("lora.rnak=4", "lora.rnak: there is no such key. Did you mean lora.rank?"),
+        ("+lora.rnak=4", "lora.rnak: there is no such key. Did you mean lora.rank?"),
+        ("++lora.rnak=4", "lora.rnak: there is no such key. Did you mean lora.rank?"),
+        ("preservation.prior.cuont=4", "Did you mean preservation.prior.count?"),
+        ("+masks.treshold=0.3", "Did you mean masks.threshold?"),
+        ("+sead=1", "sead: there is no such key. Did you mean seed? Keys: model,"),
+        ("mask=none", "mask: there is no such key. Did you mean masks?"),
+        ("masks=atention", "masks=atention: there is no such option. Did you mean masks=attention"),
+        ("lora.rank=abc", "lora.rank: Value 'abc' of type 'str' could not be converted to Integer"),
+        ("concepts.kind=persn", "'persn' is no choice. Did you mean person? Choices: person, obj"),
+        ("concepts=Adam Driver", "Names of your own go into brackets: concepts='[...]'"),
+        ("concepts=[Adam Driver", "can't be read as key=value"),
+        ("lora", "lora: this can't be read as key=value"),
+        ("lora.alpha=${nope}", "lora.alpha: Interpolation key 'nope' not found"),
+        ("resume=/nowhere", "resume = /nowhere is no run folder"),
+    ],
+)
+def test_a_wrong_argument_is_refused_in_one_message(
+    refusal: Refusal, tmp_path: Path, argument: str, message: str
+) -> None:
+    said = refusal(argument)
+    assert message in said and said.startswith("mace_exp: ")
+    assert "Traceback" not in said and "\n" not in said
+    assert not any(tmp_path.iterdir()), "a refused run leaves nothing"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "argument", "message"),
+    [
+        (
+            "lora/mine.yaml",
+            "defaults: [mini, _self_]\nrnak: 4\n",
+            "lora=mine",
+            "conf/lora/mine.yaml: lora.rnak: there is no such key. Did you mean lora.rank?",
+        ),
+        (
+            "lora/mine.yaml",
+            "defaults: [mini, _self_]\nrank: four\n",
+            "lora=mine",
+            "conf/lora/mine.yaml: lora.rank: Value 'four'",
+        ),
+        (
+            "experiment/mine.yaml",
+            "# @package _global_\nlora:\n  rnak: 4\n",
+            "experiment=mine",
+            "conf/experiment/mine.yaml: lora.rnak: there is no such key. Did you mean lora.rank?",
+        ),
+        (
+            "experiment/mine.yaml",
+            "# @package _global_\ndefaults:\n  - override /lroa: mini\n",
+            "experiment=mine",
+            "conf/experiment/mine.yaml: lroa: there is no such key. Did you mean lora?",
+        ),
+        (
+            "experiment/mine.yaml",
+            "# @package _global_\ndefaults:\n  - override /lora: mimi\n",
+            "experiment=mine",
+            "lora=mimi: there is no such option. Did you mean lora=mini?",
+        ),
+        (
+            "masks/mine.yaml",
+            "threshold: 0.3\n",
+            "masks=mine",
+            "conf/masks/mine.yaml: masks.threshold: this option names no schema",
+        ),
+    ],
+)
+def test_a_wrong_file_is_refused_by_its_name(
+    refusal: Refusal, tmp_path: Path, *, file: str, text: str, argument: str, message: str
+) -> None:
+    write(tmp_path / "conf" / file, text)
+    assert message in refusal("--config-dir", str(tmp_path / "conf"), argument)
+
+
+def test_a_refusal_takes_about_a_second_and_never_imports_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys, time\nstart = time.time()\nfrom mace_exp.__main__ import main\n"
+        "try:\n    main()\nexcept SystemExit as stop:\n"
+        "    assert 'lora.rank = 0' in str(stop.code), stop.code\n"
+        "assert not {'torch', 'numpy', 'diffusers', 'wandb'} & set(sys.modules)\n"
+        "print(time.time() - start)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "lora.rank=0"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 5  # a second on a quiet machine
+    assert not any(tmp_path.iterdir())
+
+
+def test_names_of_ones_own(pipeline: FakePipeline, command: Callable[..., None]) -> None:
+    command(
+        "concepts=[Adam Driver,'A, B',cat]",
+        "concepts.kinds={cat: object}",
+        "anchors.per_concept={cat: a dog}",
+    )
+    config, _, composed = pipeline.runs[0]
+    assert [c.name for c in config.concept_list()] == ["Adam Driver", "A, B", "cat"]
+    assert config.concept_list()[2].anchor == "a dog"
+    assert composed["options"]["concepts"] == "custom"
+    assert composed["concepts"]["kinds"] == {"cat": "object"}
+
+
+def test_a_run_is_given_its_folder_and_its_settings(
+    pipeline: FakePipeline, command: Callable[..., None], tmp_path: Path
+) -> None:
+    command("lora.rank=4")
+    config, run_dir, composed = pipeline.runs[0]
+    assert run_dir.is_dir() and run_dir.parents[1] == tmp_path / "outputs"
+    assert config.lora.rank == composed["lora"]["rank"] == config.lora.alpha == 4
+    assert composed["overrides"] == ["lora.rank=4"]
+    assert composed["options"]["model"] == "mini"
+    assert composed["stages"][0] == "images"
+
+
+def test_resume_goes_on_in_the_old_folder_with_its_settings(
+    pipeline: FakePipeline, command: Callable[..., None]
+) -> None:
+    command("concepts=celebrity_5", "lora.rank=4")
+    folder = pipeline.runs[0][1]
+    command("lora.rank=2", f"resume={folder}")
+    config, run_dir, _ = pipeline.runs[1]
+    assert run_dir == folder
+    assert (len(config.concepts.names), config.lora.rank) == (5, 2)
+    assert config.resume == str(folder)
+
+
+def test_a_job_of_a_sweep_can_be_resumed(
+    pipeline: FakePipeline, command: Callable[..., None]
+) -> None:
+    command("sweep=seeds", "lora.rank=2")
+    folder = pipeline.runs[3][1]
+    command(f"resume={folder}")
+    config, run_dir, _ = pipeline.runs[-1]
+    assert len(pipeline.runs) == 6
+    assert (run_dir, config.seed, config.lora.rank) == (folder, 3, 2)
+
+
+def test_a_failed_job_does_not_stop_a_sweep(
+    pipeline: FakePipeline, command: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        command("-m", "lora.rank=7,0,8,4")
+    assert "seven is refused" in str(stop.value.code)
+    assert [config.lora.rank for config, _, _ in pipeline.runs] == [7, 8, 4]
+    groups = {config.tracking.group for config, _, _ in pipeline.runs}  # type: ignore[attr-defined]
+    assert len(groups) == 1 and None not in groups
+    assert [run_dir.name for _, run_dir, _ in pipeline.runs] == ["0", "2", "3"]
+
+
+def test_a_fault_keeps_its_traceback(
+    pipeline: FakePipeline, command: Callable[..., None]
+) -> None:
+    with pytest.raises(RuntimeError, match="eight breaks"):
+        command("lora.rank=8")
+
+
+def test_a_refusal_out_of_the_run_keeps_its_folder(
+    pipeline: FakePipeline, command: Callable[..., None]
+) -> None:
+    with pytest.raises(SystemExit, match="mace_exp: seven is refused by the run itself"):
+        command("lora.rank=7")
+    assert pipeline.runs[0][1].is_dir()
+
+
+def test_expand_leaves_the_rest_alone() -> None:
+    rest = ["-m", "lora.rank=1,2", "concepts=celebrity_5,object_10", "--cfg", "job", "resume=null"]
+    assert expand(rest) == rest
+
+
+def test_help_shows_every_group_and_option(
+    command: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        command("--help")
+    text = capsys.readouterr().out
+    assert text.count("python -m mace_exp ") == 4  # the usage and three examples
+    for folder in sorted(path for path in CONF.iterdir() if path.is_dir() and path.name != "hydra"):
+        assert f"\n  {folder.name} " in text
+        for option in folder.glob("*.yaml"):
+            family = option.stem.split("_")[0]
+            assert option.stem in text or f"{family}_<name>" in text, option
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package as a user gets it, unpacked."""
+    if not (ROOT / "README.md").exists():
+        pytest.skip("no README.md yet: the wheel needs it")
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
+def test_the_wheel_carries_conf(wheel: Path) -> None:
+    packed = {p.relative_to(wheel / "mace_exp" / "conf") for p in wheel.rglob("conf/**/*.yaml")}
+    assert packed == {p.relative_to(CONF) for p in CONF.rglob("*.yaml")}
+    assert "mace-exp = mace_exp.__main__:main" in next(wheel.rglob("entry_points.txt")).read_text()
+
+
+def test_the_wheel_works_from_anywhere(wheel: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mace_exp", "concepts=celebrity_5", "--cfg", "job"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(wheel)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert yaml.safe_load(done.stdout)["concepts"]["names"][0] == "Adam Driver"
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="completion is tried in bash's format")
+def test_completion_knows_groups_and_options(tmp_path: Path) -> None:
+    code = "import sys\nsys.argv[0] = 'mace-exp'\nfrom mace_exp.__main__ import main\nmain()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "-sc", "query=bash"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ
+        | {"PYTHONPATH": str(ROOT), "COMP_LINE": "mace-exp masks=", "COMP_POINT": "15"},
+    )
+    assert "masks=attention" in done.stdout, done.stderr

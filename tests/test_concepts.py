@@ -1,0 +1,73 @@
+"""Concepts: kinds, anchors, slugs, and the lists that are refused."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from mace_exp.concepts import Concept, Kind, build_concepts, slugify
+
+ANCHORS = {
+    Kind.PERSON: "a person",
+    Kind.OBJECT: "background",
+    Kind.STYLE: "art",
+    Kind.EXPLICIT: "a person wearing clothes",
+}
+
+
+def build(names: Sequence[str], **changes: Any) -> list[Concept]:
+    settings = {"kinds": {}, "anchors": ANCHORS, "anchor_per_concept": {}} | changes
+    return build_concepts(names, Kind.PERSON, **settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [
+        ("Adam Driver", "adam-driver"),
+        ("Chaïm Soutine", "chaim-soutine"),
+        ("A.J.Casson", "a-j-casson"),
+        ("Rosie O'Donnell", "rosie-o-donnell"),
+    ],
+)
+def test_slug_is_plain_ascii(name: str, slug: str) -> None:
+    assert slugify(name) == slug
+
+
+def test_a_name_without_a_slug_is_refused() -> None:
+    with pytest.raises(ValueError, match="Latin"):
+        slugify("???")
+
+
+def test_kind_and_anchor_can_differ_by_concept() -> None:
+    person, cat, art = build(
+        ["Adam Driver", "cat", "pixel art"],
+        kinds={"cat": Kind.OBJECT, "pixel art": Kind.STYLE},
+        anchor_per_concept={"cat": "a dog"},
+    )
+    assert (person.kind, person.anchor) == (Kind.PERSON, "a person")
+    assert (cat.kind, cat.anchor) == (Kind.OBJECT, "a dog")
+    assert (art.kind, art.anchor) == (Kind.STYLE, "art")
+
+
+def test_spaces_are_made_single() -> None:
+    assert build(["  Adam   Driver "])[0].name == "Adam Driver"
+
+
+def test_kind_goes_by_either_name() -> None:
+    assert Kind["person"] is Kind["PERSON"] is Kind.PERSON
+    assert len(Kind) == 4
+
+
+@pytest.mark.parametrize(
+    ("names", "changes", "message"),
+    [
+        ([], {}, "concepts.names is empty"),
+        (["Adam Driver", "adam driver"], {}, "share the files 'adam-driver'"),
+        (["a person"], {}, "the concept itself"),
+        (["Adam Driver"], {"anchor_per_concept": {"Adam Drivr": "x"}}, "which is not erased"),
+        (["Adam Driver"], {"kinds": {"cat": Kind.OBJECT}}, "concepts.kinds names 'cat'"),
+    ],
+)
+def test_wrong_lists_are_refused(names: list[str], changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(names, **changes)

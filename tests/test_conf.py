@@ -1,0 +1,136 @@
+"""conf/: every file composes, alone and with its defaults; the published lists are complete."""
+
+import csv
+import dataclasses
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+
+from mace_exp.concepts import Kind
+from mace_exp.config import CONF, VARIANTS, RunConfig, register, to_run_config
+
+NAMES = Path(__file__).parents[2] / "shared" / "names.csv"
+FILES = sorted(file.relative_to(CONF) for file in CONF.rglob("*.yaml"))
+OPTIONS = [file for file in FILES if file.parent.name and file.parent.name != "hydra"]
+
+
+def composed(*overrides: str) -> RunConfig:
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return to_run_config(compose("config", overrides=list(overrides)))
+
+
+def test_every_file_is_an_option_or_the_root() -> None:
+    assert len(FILES) == len(OPTIONS) + 2  # config.yaml and hydra/default.yaml
+    assert len(OPTIONS) == 68
+
+
+@pytest.mark.parametrize("file", OPTIONS, ids=str)
+def test_every_option_composes(file: Path, tmp_path: Path) -> None:
+    needs = {
+        "masks/precomputed": [f"masks.path={tmp_path}"],
+        "concepts/custom": ["concepts.names=[Adam Driver]"],
+        "preservation/captions": [f"preservation.prior.file={tmp_path / 'captions.txt'}"],
+        "model/path": [f"model.source={tmp_path}"],
+        "kept/none": ["preservation.domain_weight=0"],
+    }
+    (tmp_path / "captions.txt").write_text("a house\n")
+    (tmp_path / "model_index.json").write_text("{}")
+    group, option = file.parent.as_posix(), file.stem
+    config = composed(f"{group}={option}", *needs.get(f"{group}/{option}", []))
+    assert config.concept_list()
+
+
+@pytest.mark.parametrize("file", OPTIONS, ids=str)
+def test_every_option_begins_by_saying_what_it_is(file: Path) -> None:
+    lines = (CONF / file).read_text().splitlines()
+    if file.parent.name in ("experiment", "sweep"):
+        assert lines[0] == "# @package _global_"
+        lines = lines[1:]
+        assert lines[0].startswith(f"# python -m mace_exp {file.parent.name}={file.stem}")
+    assert lines[0].startswith("# ") and len(lines[0]) > 5
+
+
+def test_a_group_is_a_field() -> None:
+    groups = {file.parent.name for file in OPTIONS} - {"experiment", "sweep"}
+    fields = {field.name for field in dataclasses.fields(RunConfig)}
+    assert groups <= fields
+    assert fields - groups == {"stages", "seed", "device", "cache_dir", "resume"}
+    assert set(VARIANTS) <= groups
+
+
+def test_variants_of_a_group_share_its_schema() -> None:
+    for group, variants in VARIANTS.items():
+        base = RunConfig.__dataclass_fields__[group].type
+        assert isinstance(base, type)
+        assert all(issubclass(variant, base) for variant in variants.values())
+
+
+def test_no_schema_has_a_default() -> None:
+    def walk(schema: type) -> None:
+        for field in dataclasses.fields(schema):
+            assert field.default is dataclasses.MISSING, f"{schema.__name__}.{field.name}"
+            assert field.default_factory is dataclasses.MISSING, f"{schema.__name__}.{field.name}"
+            if isinstance(field.type, type) and dataclasses.is_dataclass(field.type):
+                walk(field.type)
+
+    walk(RunConfig)
+    for variants in VARIANTS.values():
+        for variant in variants.values():
+            walk(variant)
+
+
+def test_stable_diffusion_brings_its_own_settings_along() -> None:
+    mini, large = composed(), composed("model=sd_v1_4")
+    assert (mini.lora.learning_rate, mini.lora.batch_size, mini.lora.rank) == (1e-3, 4, 1)
+    assert (large.lora.learning_rate, large.lora.batch_size, large.lora.rank) == (1e-4, 1, 1)
+    assert (mini.sampling.steps, mini.sampling.guidance) == (15, 4)
+    assert (large.sampling.steps, large.sampling.guidance) == (50, 7.5)
+    assert mini.save.pipeline and not large.save.pipeline
+    assert composed("model=sd_v1_4", "sampling=mini").sampling.steps == 15
+
+
+def test_the_closed_forms_take_over_the_preservation_weights() -> None:
+    config = composed("preservation.prior_weight=7", "fusion.prior_weight=9")
+    assert (config.cfr.prior_weight, config.fusion.prior_weight) == (7, 9)
+    none = composed("preservation=none")
+    assert none.cfr.prior_weight == none.fusion.domain_weight == 0
+
+
+def test_every_sweep_runs_several_jobs() -> None:
+    for file in (CONF / "sweep").glob("*.yaml"):
+        hydra = yaml.safe_load(file.read_text())["hydra"]
+        assert hydra["mode"] == "MULTIRUN"
+        for key, values in hydra["sweeper"]["params"].items():
+            assert len(values.split(",")) > 1
+            composed(f"{key}={values.split(',')[-1]}")
+
+
+@pytest.mark.skipif(not NAMES.exists(), reason="the published list is not beside this checkout")
+@pytest.mark.parametrize(
+    ("option", "kind", "count"),
+    [
+        ("celebrity_1", "person", "1"),
+        ("celebrity_5", "person", "5"),
+        ("celebrity_10", "person", "10"),
+        ("celebrity_100", "person", "100"),
+        ("artist_100", "artist", "100"),
+    ],
+)
+def test_published_lists_are_complete(option: str, kind: str, count: str) -> None:
+    with NAMES.open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["kind"] == kind]
+    config = composed(f"concepts={option}", "kept=artist_100" if kind == "artist" else "seed=0")
+    erased = [row["name"] for row in rows if count in row["erased_in"].split()]
+    kept = [row["name"] for row in rows if row["split"] == "preserved"]
+    assert config.concepts.names == erased and len(erased) == int(count)
+    assert (config.kept.artists if kind == "artist" else config.kept.people) == kept
+
+
+def test_erased_and_kept_people_are_not_the_same() -> None:
+    config = composed("concepts=celebrity_100")
+    assert len(config.kept.people) == 100
+    assert not set(config.kept.people) & set(config.concepts.names)
+    assert config.concept_list()[0].kind is Kind.PERSON

@@ -1,0 +1,91 @@
+"""The crossing to dataclasses: ranges, contradictions, files that are not there."""
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from mace_exp.concepts import Kind
+from mace_exp.config import CONF, RunConfig, register, to_run_config
+from mace_exp.ranges import POSITIVE, PROPORTION, Range, suggestion
+from mace_exp.schemas import AttentionMasks, NoMasks, Stage
+
+
+def composed(*overrides: str) -> RunConfig:
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return to_run_config(compose("config", overrides=list(overrides)))
+
+
+def test_the_default_run_is_ten_people_of_the_embedded_model() -> None:
+    config = composed()
+    assert config.model.name == "mini"
+    assert len(config.concept_list()) == 10
+    assert config.stages == list(Stage)
+    assert isinstance(config.masks, AttentionMasks)
+    assert isinstance(composed("masks=none").masks, NoMasks)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("lora.rank=0", "lora.rank = 0 is out of range: it must be at least 1"),
+        ("lora.dropout=1", "it must be at least 0 and below 1, as in lora.dropout=0"),
+        ("lora.learning_rate=0", "it must be above 0"),
+        ("lora.learning_rate=nan", "lora.learning_rate = nan is out of range"),
+        ("lora.learning_rate=inf", "lora.learning_rate = inf is out of range"),
+        ("masks.threshold=1.5", "it must be at least 0 and at most 1"),
+        ("preservation.prior.count=-1", "preservation.prior.count = -1"),
+        ("sampling.height=4", "sampling.height = 4 is no multiple of 8"),
+        ("sampling.width=100", "take 96, or null"),
+        ("lora.t1=500", "lora.t1 = 500 is not below lora.t2 = 400"),
+        ("lora.targets=[to_k,to_vv]", "names to_vv: it takes some of to_k, to_v"),
+        ("lora.targets=[]", "names nothing"),
+        ("prompts.count=200", "prompts.count = 200 is more than there are: at most 128"),
+        ("evaluation.templates=65", "at most 64"),
+        ("stages=[]", "must name at least one stage"),
+        ("stages=[lora,lora]", "each once"),
+        ("preservation.prior.count=0", "cfr.prior_weight = 300 weighs no captions"),
+        ("kept=none", "cfr.domain_weight = 300 weighs no captions"),
+        ("concepts.names=[]", "concepts.names is empty"),
+        ("concepts.names=[cat]", "kept.objects lists: give concepts.kind=object"),
+        ("concepts.names=[Pixel Art]", "kept.styles lists: give concepts.kind=style"),
+        ("anchors.person=Adam Driver", "the anchor of 'Adam Driver' is 'Adam Driver'"),
+        ("masks=precomputed", "masks.path is not set: give masks.path="),
+        ("preservation=captions", "preservation.prior.file is not set"),
+        ("preservation.prior.file=/nowhere", "/nowhere is no file"),
+        ("model.source=/nowhere", "it holds no model_index.json"),
+    ],
+)
+def test_wrong_values_are_refused(override: str, message: str) -> None:
+    with pytest.raises(ValueError, match="(?s)" + message.replace("[", r"\[")):
+        composed(override)
+
+
+def test_all_ranges_are_reported_together() -> None:
+    with pytest.raises(ValueError, match=r"(?s)lora\.rank = 0.*sampling\.steps = -3"):
+        composed("lora.rank=0", "sampling.steps=-3")
+
+
+def test_no_prior_is_fine_where_nothing_weighs_it() -> None:
+    config = composed("preservation.prior.count=0", "preservation.prior_weight=0")
+    assert config.cfr.prior_weight == 0
+
+
+def test_kinds_can_be_mixed() -> None:
+    concepts = composed(
+        "concepts=custom", "concepts.names=[Adam Driver,cat]", "+concepts.kinds={cat: object}"
+    ).concept_list()
+    assert [(c.kind, c.anchor) for c in concepts] == [
+        (Kind.PERSON, "a person"),
+        (Kind.OBJECT, "background"),
+    ]
+
+
+def test_ranges_say_what_they_hold() -> None:
+    assert str(PROPORTION) == "at least 0 and at most 1"
+    assert PROPORTION.holds(1) and not PROPORTION.holds(1.01)
+    assert not POSITIVE.holds(0) and not Range().holds(float("nan"))
+
+
+def test_suggestions_are_close_or_absent() -> None:
+    assert suggestion("rnak", ["rank", "alpha"], "lora.") == " Did you mean lora.rank?"
+    assert suggestion("entirely", ["rank", "alpha"]) == ""

@@ -1,0 +1,118 @@
+"""Prompts: grammar, disjoint templates, anchors in the concept's place, preservation captions."""
+
+import pytest
+
+from mace_exp.concepts import Concept, Kind
+from mace_exp.mini import captions as world
+from mace_exp.prompts import (
+    EMPTY,
+    EVALUATION_TEMPLATES,
+    NAMELESS,
+    SCENES,
+    TRAINING_TEMPLATES,
+    anchor_prompt,
+    domain_captions,
+    evaluation_prompts,
+    prior_captions,
+    scene_of,
+    scene_prompts,
+    training_prompts,
+)
+
+PERSON = Concept("Adam Driver", Kind.PERSON, "a person")
+CONCEPTS = [
+    PERSON,
+    Concept("airplane", Kind.OBJECT, "background"),
+    Concept("pixel art", Kind.STYLE, "art"),
+    Concept("nudity", Kind.EXPLICIT, "a person wearing clothes"),
+]
+
+
+@pytest.mark.parametrize("concept", CONCEPTS, ids=lambda concept: concept.slug)
+def test_training_and_evaluation_share_no_prompt(concept: Concept) -> None:
+    training = training_prompts(concept, len(TRAINING_TEMPLATES))
+    evaluation = evaluation_prompts(concept.name, concept.kind, len(EVALUATION_TEMPLATES))
+    assert len(set(training)) == len(training) == 128
+    assert len(set(evaluation)) == len(evaluation) == 64
+    assert not set(training) & set(evaluation)
+
+
+@pytest.mark.parametrize("concept", CONCEPTS, ids=lambda concept: concept.slug)
+def test_every_prompt_names_its_concept_once_and_loses_it_to_the_anchor(concept: Concept) -> None:
+    for prompt in training_prompts(concept, 30):
+        assert prompt.count(concept.name) == 1
+        anchored = anchor_prompt(prompt, concept)
+        assert concept.name not in anchored
+        assert concept.anchor in anchored
+        assert scene_of(anchored) == scene_of(prompt)
+
+
+def test_thirty_training_prompts_show_every_scene_and_every_form() -> None:
+    prompts = training_prompts(CONCEPTS[1], 30)
+    assert {scene_of(prompt) for prompt in prompts} == {*SCENES, None}
+    assert any("an airplane" in prompt for prompt in prompts)
+    assert any("the airplane" in prompt for prompt in prompts)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "anchor", "kind", "expected"),
+    [
+        ("a view of a cat at night", "background", Kind.OBJECT, "a view of the background at night"),
+        ("The cat", "a dog", Kind.OBJECT, "a dog"),
+        ("a CAT and the cat", "sky", Kind.OBJECT, "the sky and the sky"),
+        ("concatenated cat", "dog", Kind.PERSON, "concatenated dog"),
+        ("cat's house", "a person", Kind.PERSON, "a person's house"),
+    ],
+)
+def test_anchor_takes_the_concepts_place(
+    prompt: str, anchor: str, kind: Kind, expected: str
+) -> None:
+    assert anchor_prompt(prompt, Concept("cat", kind, anchor)) == expected
+
+
+def test_a_prompt_without_the_concept_is_refused() -> None:
+    with pytest.raises(ValueError, match="does not name the concept 'Adam Driver'"):
+        anchor_prompt("a photo of Adam Drivers", PERSON)
+
+
+def test_the_prior_leaves_out_what_is_erased() -> None:
+    captions = prior_captions(["cat", "dog"], ["pixel art", "doodle"], 400, avoid=["Cat", "doodle"])
+    assert len(captions) == 400
+    assert len(set(captions)) > 350
+    assert not any("cat" in caption or "doodle" in caption for caption in captions)
+    for subject in ("dog", "pixel art", *NAMELESS, EMPTY):
+        assert any(subject in caption for caption in captions)
+
+
+def test_the_domain_leaves_out_what_is_erased() -> None:
+    captions = domain_captions(["Amy Adams", "Adam Driver"], ["Monet"], 60, avoid=["Adam Driver"])
+    assert len(set(captions)) == 60
+    assert sum("Amy Adams" in caption for caption in captions) == 30
+    assert sum("in the style of Monet" in caption for caption in captions) == 30
+    assert domain_captions(["Adam Driver"], [], 10, avoid=["Adam Driver"]) == []
+
+
+def test_preservation_never_shows_an_evaluation_prompt() -> None:
+    captions = set(prior_captions(["cat"], ["doodle"], 1000)) | set(domain_captions(["A"], [], 128))
+    measured = {*evaluation_prompts("cat", Kind.OBJECT, 64), *scene_prompts(240)}
+    measured |= {*evaluation_prompts("A", Kind.PERSON, 64)}
+    assert not captions & measured
+
+
+def test_scene_prompts_are_distinct_and_all_have_a_scene() -> None:
+    prompts = scene_prompts(240)
+    assert len(set(prompts)) == 240
+    assert {scene_of(prompt) for prompt in prompts} == set(SCENES)
+    assert {scene_of(prompt) for prompt in prompts[:15]} == set(SCENES)
+
+
+def test_more_prompts_than_templates_are_refused() -> None:
+    with pytest.raises(ValueError, match="129 prompts of 'Adam Driver': there are 128"):
+        training_prompts(PERSON, 129)
+
+
+def test_the_embedded_world_speaks_this_grammar() -> None:
+    assert SCENES == world.SCENES
+    assert NAMELESS == world.NAMELESS
+    for template in (*TRAINING_TEMPLATES, *EVALUATION_TEMPLATES):
+        assert f"{template.split('{}')[0]}" in world.PREFIXES
