@@ -1,0 +1,99 @@
+"""Refinement from prompts: sums over paired tokens, one transform for all layers."""
+
+import pytest
+import torch
+from tiny import tiny_pipeline
+
+from mace_exp.erasure.refinement import PairSums, PromptPair, pair_sums, refine, transformed_weights
+from mace_exp.erasure.unet import projection_weights
+from mace_exp.text import paired_positions, stable_diffusion_encoder
+
+TEMPLATES = ["a photo of {}", "{} in the park", "a portrait of {} at night", "{} and a dog"]
+PAIRS = [
+    PromptPair(template.format(name), template.format("a person"))
+    for name in ("adam driver", "amy adams")
+    for template in TEMPLATES
+]
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return tiny_pipeline(context_length=24)
+
+
+@pytest.fixture(scope="module")
+def encoder(pipeline):
+    return stable_diffusion_encoder(pipeline)
+
+
+def close(first, second):
+    # float32 states of another batch differ in their last digit.
+    torch.testing.assert_close(first.cross, second.cross, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(first.gram, second.gram, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("all_words", [False, True])
+def test_sums_are_those_of_single_tokens(encoder, all_words):
+    cross = gram = 0
+    end = encoder.tokenizer.eos_token_id
+    for pair in PAIRS:
+        ids = encoder.token_ids(pair).tolist()
+        concept, anchor = encoder.encode(pair).double()
+        for i, j in zip(*paired_positions(*ids, end, all_words=all_words), strict=True):
+            cross = cross + torch.outer(anchor[j], concept[i])
+            gram = gram + torch.outer(concept[i], concept[i])
+    close(pair_sums(encoder, PAIRS, all_words=all_words), PairSums(cross, gram))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_streaming_is_all_at_once(encoder, batch_size):
+    close(pair_sums(encoder, PAIRS, batch_size=batch_size), pair_sums(encoder, PAIRS))
+
+
+def test_concepts_add_up_and_come_out_again(encoder):
+    first, second = pair_sums(encoder, PAIRS[:4]), pair_sums(encoder, PAIRS[4:])
+    close(first + second, pair_sums(encoder, PAIRS))
+    close(first + second - first, second)
+
+
+def test_no_pairs_leave_the_model_alone(encoder):
+    transform = refine(pair_sums(encoder, []), closeness=1.0)
+    assert torch.equal(transform, torch.eye(encoder.width, dtype=torch.float64))
+
+
+def test_every_projection_follows_one_transform(pipeline, encoder):
+    weights = projection_weights(pipeline.unet)
+    transform = refine(pair_sums(encoder, PAIRS), closeness=0.1)
+    refined = transformed_weights(weights, transform)
+    assert refined.keys() == weights.keys()
+    for name, weight in weights.items():
+        assert refined[name].dtype == weight.dtype
+        torch.testing.assert_close(refined[name], (weight.double() @ transform).float())
+
+
+def test_refined_words_are_what_they_would_be_beside_the_anchor(encoder):
+    transform = refine(pair_sums(encoder, PAIRS), closeness=1e-3)
+    prompts = list(PAIRS[0])
+    concept, anchor = encoder.encode(prompts).double()
+    old, new = paired_positions(
+        *encoder.token_ids(prompts).tolist(), encoder.tokenizer.eos_token_id
+    )
+    before = (concept[old] - anchor[new]).norm()
+    assert (concept[old] @ transform.mT - anchor[new]).norm() < 0.7 * before
+
+
+def test_a_singular_system_names_the_keys(encoder):
+    with pytest.raises(ValueError, match="raise cfr.closeness, cfr.prior_weight or"):
+        refine(pair_sums(encoder, PAIRS[:1]))
+
+
+def test_a_long_prompt_is_refused(encoder):
+    with pytest.raises(ValueError, match="the model reads 24"):
+        pair_sums(encoder, [PromptPair("a cat " * 20, "a dog")])
+
+
+def test_weights_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="width 3, the transform has 2"):
+        transformed_weights({"w": torch.ones(4, 3)}, torch.eye(2))
+    with pytest.raises(ValueError, match="refined w is not finite in torch.float16"):
+        transformed_weights({"w": torch.ones(4, 2).half()}, 1e6 * torch.eye(2))
