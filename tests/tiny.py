@@ -111,7 +111,7 @@ def _pieces(pieces: list[str], merges: dict[tuple[str, str], None]) -> list[str]
 
 
 def _text_encoder(tokenizer: CLIPTokenizer, width: int) -> CLIPTextModel:
-    return CLIPTextModel(
+    model = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
             hidden_size=width,
@@ -126,6 +126,12 @@ def _text_encoder(tokenizer: CLIPTokenizer, width: int) -> CLIPTextModel:
             initializer_factor=10.0,  # larger than a trained model's start, so that words matter
         )
     )
+    # Without this every state sums to zero: token states that no closed form can tell apart from
+    # a singular set. Trained models have no such direction.
+    for name, parameter in model.named_parameters():
+        if "final_layer_norm" in name:
+            torch.nn.init.normal_(parameter, float(name.endswith("weight")), 0.3)
+    return model
 
 
 def _unet(width: int) -> UNet2DConditionModel:
