@@ -103,7 +103,7 @@ class AttentionLoss:
         if grid not in self._masks:
             self._masks[grid] = self._masks_on(grid)
         concepts, images, _ = self._positions.shape
-        groups = probabilities.unflatten(0, (concepts, -1))[:, :images].float()
+        groups = probabilities.unflatten(0, (concepts, -1))[:, :images]
         positions = self._positions.to(groups.device)
         # [concepts, images, heads, queries, L]; vector_norm has a gradient of zero at zero.
         chosen = (

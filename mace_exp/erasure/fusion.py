@@ -11,6 +11,7 @@ from torch import Tensor
 from mace_exp.erasure.closed_form import factorize, fused_weight
 from mace_exp.erasure.lora import Lora
 from mace_exp.erasure.preservation import gram
+from mace_exp.erasure.unet import EDITED
 from mace_exp.text import PromptEncoder
 
 _REMEDY = "fusion.closeness, fusion.prior_weight or fusion.domain_weight"
@@ -73,7 +74,15 @@ def prompt_gram(encoder: PromptEncoder, prompts: Sequence[str], *, batch_size: i
 
 
 def fusion_sums_of(total: Tensor, lora: Lora, transform: Tensor) -> FusionSums:
-    """Return the sums of one concept from its S_c = `total`, [d, d], float64."""
+    """Return the sums of one concept from its S_c = `total`, [d, d], float64.
+
+    Raises ValueError where the LoRA reaches projections that do not read text.
+    """
+    others = sorted(path for path in lora.factors if not path.endswith(EDITED))
+    if others:
+        raise ValueError(
+            f"the LoRA reaches {others[0]}: fusion can merge only what reads text, {list(EDITED)}"
+        )
     learned = {
         path: lora.shape.scale * (pair.up.double() @ (pair.down.double() @ total))
         for path, pair in lora.factors.items()
@@ -100,10 +109,7 @@ def fuse(
     """
     unknown = sorted(path for path in sums.learned if f"{path}.weight" not in weights)
     if unknown:
-        raise ValueError(
-            f"a LoRA reaches {unknown[0]}: fusion can only merge those of projections that read"
-            " text, to_k and to_v"
-        )
+        raise ValueError(f"no weight is given for the LoRA of {unknown[0]}")
     system = factorize(sums.gram, closeness, preserved, remedy=_REMEDY)
     # What the concepts' own refinements would do beyond that of the whole; zero in a single run.
     drift = sums.mapped - transform.double() @ sums.gram

@@ -21,7 +21,7 @@ class StackedLora(nn.Module):
 
         y_c = base(x_c) + scale B_c A_c x_c
 
-    `down` (A) is [C, r, d_in], `up` (B) [C, d_out, r], both float32 whatever the base is.
+    `down` (A) is [C, r, d_in], `up` (B) [C, d_out, r]; float32 where the base has half precision.
     """
 
     def __init__(
@@ -32,16 +32,17 @@ class StackedLora(nn.Module):
         dropout: Sequence[torch.Generator] | None = None,
     ) -> None:
         super().__init__()
-        device = next(base.parameters()).device
+        weight = next(base.parameters())
+        kind = {"device": weight.device, "dtype": torch.promote_types(weight.dtype, torch.float32)}
         self.base = base
-        self.down = nn.Parameter(torch.stack([pair.down for pair in pairs]).float().to(device))
-        self.up = nn.Parameter(torch.stack([pair.up for pair in pairs]).float().to(device))
+        self.down = nn.Parameter(torch.stack([pair.down for pair in pairs]).to(**kind))
+        self.up = nn.Parameter(torch.stack([pair.up for pair in pairs]).to(**kind))
         self._scale = shape.scale
         self._keep = 1 - shape.dropout if dropout is not None else 1.0
         self._dropout = dropout or ()
 
     def forward(self, x: Tensor) -> Tensor:
-        groups = x.float().reshape(len(self.down), -1, x.shape[-1])
+        groups = x.to(self.down.dtype).reshape(len(self.down), -1, x.shape[-1])
         low = torch.bmm(self._dropped(groups), self.down.mT)
         change = self._scale * torch.bmm(low, self.up.mT)
         base = self.base(x)
