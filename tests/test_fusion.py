@@ -1,0 +1,170 @@
+"""Fusion from prompts, LoRAs and refinements: what it acts like, and that concepts come and go."""
+
+import pytest
+import torch
+from tiny import tiny_pipeline
+
+from mace_exp.erasure.fusion import fuse, fusion_sums, fusion_sums_of, prompt_gram
+from mace_exp.erasure.lora import Factors, Lora, LoraShape, initial_lora
+from mace_exp.erasure.preservation import preservation_statistics
+from mace_exp.erasure.refinement import transformed_weights
+from mace_exp.erasure.unet import projection_weights
+from mace_exp.text import stable_diffusion_encoder
+
+PROMPTS = {
+    "cat": ["a cat", "a photo of a cat", "a cat in the park"],
+    "dog": ["a dog", "a painting of a dog", "a dog at night"],
+    "ship": ["a ship", "a ship on the beach", "a sketch of a ship"],
+}
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return tiny_pipeline(context_length=24)
+
+
+@pytest.fixture(scope="module")
+def encoder(pipeline):
+    return stable_diffusion_encoder(pipeline)
+
+
+@pytest.fixture(scope="module")
+def weights(pipeline):
+    # float64, so that results are compared as theorems rather than as float32.
+    return {name: weight.double() for name, weight in projection_weights(pipeline.unet).items()}
+
+
+def lora_of(pipeline, slug, targets=("to_k", "to_v")):
+    shape = LoraShape(rank=2, alpha=3, targets=targets)
+    start = initial_lora(pipeline.unet, shape, 0, slug)
+    source = torch.Generator().manual_seed(len(slug))
+    return Lora(
+        {
+            path: Factors(pair.down, torch.randn(pair.up.shape, generator=source))
+            for path, pair in start.factors.items()
+        },
+        shape,
+    )
+
+
+def transform(seed):
+    source = torch.Generator().manual_seed(seed)
+    return torch.eye(32) + 0.05 * torch.randn(32, 32, generator=source)
+
+
+@pytest.fixture(scope="module")
+def sums(pipeline, encoder):
+    return {
+        slug: fusion_sums(encoder, prompts, lora_of(pipeline, slug), transform(0))
+        for slug, prompts in PROMPTS.items()
+    }
+
+
+def close(first, second, tolerance=1e-8):
+    assert first.keys() == second.keys()
+    for name, weight in first.items():
+        torch.testing.assert_close(weight, second[name], rtol=tolerance, atol=tolerance)
+
+
+def targets(weights, lora, refinement):
+    refined = transformed_weights(weights, refinement)
+    return {
+        name: weight + lora.change(name.removesuffix(".weight")).double()
+        for name, weight in refined.items()
+    }
+
+
+def test_one_lora_fused_alone_acts_like_itself_on_its_prompts(pipeline, encoder, weights, sums):
+    fused = fuse(weights, transform(0), sums["cat"], closeness=1e-6)
+    states = encoder.encode(PROMPTS["cat"]).double()
+    for name, target in targets(weights, lora_of(pipeline, "cat"), transform(0)).items():
+        torch.testing.assert_close(
+            states @ fused[name].mT, states @ target.mT, rtol=1e-4, atol=1e-4
+        )
+
+
+def test_it_minimises_the_loss_over_single_tokens(pipeline, encoder, weights):
+    """Concepts with refinements of their own, as after two runs; gradient zero at the result."""
+    prior = preservation_statistics(encoder, ["a horse", "a man"], "model")
+    parts = {
+        slug: fusion_sums(encoder, prompts, lora_of(pipeline, slug), transform(seed))
+        for seed, (slug, prompts) in enumerate(PROMPTS.items())
+    }
+    total = parts["cat"] + parts["dog"] + parts["ship"]
+    fused = fuse(weights, transform(9), total, closeness=0.3, preserved=0.7 * prior.mean)
+    close_to = transformed_weights(weights, transform(9))
+    kept = encoder.encode(["a horse", "a man"]).double()
+    for name, original in weights.items():
+        weight = fused[name].clone().requires_grad_(True)
+        loss = 0.3 * (weight - close_to[name]).square().sum()
+        loss = loss + 0.7 / 2 * (kept @ (weight - original).mT).square().sum()
+        for seed, (slug, prompts) in enumerate(PROMPTS.items()):
+            target = targets(weights, lora_of(pipeline, slug), transform(seed))[name]
+            states = encoder.encode(prompts).double()
+            loss = loss + (states @ (weight - target).mT).square().sum()
+        [gradient] = torch.autograd.grad(loss, weight)
+        # States are float32: those of another batch differ by 1e-6 of what is summed here.
+        scale = float((states.mT @ states).norm() * target.norm())
+        assert float(gradient.norm()) < 1e-5 * scale
+
+
+def test_concepts_add_up_in_any_order_and_come_out_again(weights, sums):
+    both = fuse(weights, transform(0), sums["cat"] + sums["dog"], closeness=0.1)
+    close(both, fuse(weights, transform(0), sums["dog"] + sums["cat"], closeness=0.1))
+    without = sums["cat"] + sums["dog"] + sums["ship"] - sums["ship"]
+    close(both, fuse(weights, transform(0), without, closeness=0.1))
+
+
+def test_closeness_ends_at_the_refined_weights(weights, sums):
+    fused = fuse(weights, transform(0), sums["cat"], closeness=1e14)
+    close(fused, transformed_weights(weights, transform(0).double()))
+
+
+def test_preservation_ends_at_the_original_weights(encoder, weights, sums):
+    prompts = [prompt for part in PROMPTS.values() for prompt in part]
+    prior = preservation_statistics(encoder, prompts, "model")
+    fused = fuse(weights, transform(0), sums["cat"], preserved=1e9 * prior.mean)
+    close(fused, weights, 1e-5)
+
+
+def test_a_projection_without_lora_keeps_its_refined_weight(pipeline, encoder, weights):
+    part = fusion_sums(encoder, PROMPTS["cat"], lora_of(pipeline, "cat", ("to_k",)), transform(0))
+    fused = fuse(weights, transform(0), part, closeness=0.1)
+    refined = transformed_weights(weights, transform(0).double())
+    for name in weights:
+        moved = float((fused[name] - refined[name]).abs().max())
+        assert (moved < 1e-9) == name.endswith("to_v.weight")
+
+
+def test_sums_stream(pipeline, encoder):
+    prompts = PROMPTS["cat"]
+    whole, single = (prompt_gram(encoder, prompts, batch_size=size) for size in (64, 1))
+    torch.testing.assert_close(whole, single, rtol=1e-5, atol=1e-5)
+    part = fusion_sums_of(whole, lora_of(pipeline, "cat"), transform(0))
+    path, learned = next(iter(part.learned.items()))
+    expected = lora_of(pipeline, "cat").change(path).double() @ whole
+    torch.testing.assert_close(learned, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_types_are_kept_and_results_finite(pipeline, sums):
+    half = {name: w.half() for name, w in projection_weights(pipeline.unet).items()}
+    fused = fuse(half, transform(0), sums["cat"], closeness=0.1)
+    assert all(weight.dtype == torch.float16 for weight in fused.values())
+    with pytest.raises(ValueError, match="not finite in torch.float16"):
+        fuse(half, 1e7 * transform(0), sums["cat"], closeness=0.1)
+
+
+def test_what_cannot_be_fused_is_refused(pipeline, encoder, weights, sums):
+    reaching = lora_of(pipeline, "cat", ("to_k", "to_q"))
+    with pytest.raises(ValueError, match="to_q: fusion can merge only"):
+        fusion_sums(encoder, PROMPTS["cat"], reaching, transform(0))
+    part = fusion_sums(encoder, PROMPTS["cat"], lora_of(pipeline, "cat", ("to_k",)), transform(0))
+    with pytest.raises(ValueError, match="same projections"):
+        _ = part + sums["dog"]
+    with pytest.raises(ValueError, match="no weight is given for the LoRA of"):
+        fuse({}, transform(0), part, closeness=0.1)
+    with pytest.raises(ValueError, match="raise fusion.closeness, fusion.prior_weight"):
+        one = fusion_sums(encoder, ["a cat"], lora_of(pipeline, "cat"), transform(0))
+        fuse(weights, transform(0), one)
+    with pytest.raises(ValueError, match="at least one prompt"):
+        prompt_gram(encoder, [])

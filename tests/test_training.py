@@ -1,0 +1,265 @@
+"""Training of LoRAs: together is as alone, as peft would, and the UNet comes back untouched."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from diffusers import DDPMScheduler
+from peft import LoraConfig, inject_adapter_in_model
+from tiny import tiny_pipeline
+
+from mace_exp.erasure.attention import AttentionLoss, AttentionTarget, visible_attention
+from mace_exp.erasure.lora import LoraShape, initial_lora
+from mace_exp.erasure.step import Batch, clip_each, lora_losses, lora_training, noise_scheduler
+from mace_exp.erasure.timesteps import focal_density
+from mace_exp.erasure.training import (
+    ConceptData,
+    LoraTraining,
+    PriorImages,
+    draw_batch,
+    train_loras,
+)
+from mace_exp.erasure.unet import projection_weights
+from mace_exp.seeding import generator
+
+LENGTH = 24
+SHAPE = LoraShape(rank=2, alpha=3)
+TRAINING = LoraTraining(
+    steps=4, learning_rate=1e-2, density=focal_density(), seed=3, batch_size=2, together=8
+)
+
+
+@pytest.fixture
+def pipeline():
+    return tiny_pipeline(context_length=LENGTH)
+
+
+def concept(slug, images=3, *, masked=True, prior=False):
+    source = generator(0, slug)
+    return ConceptData(
+        slug=slug,
+        latents=torch.randn(images, 4, 8, 8, generator=source),
+        states=torch.randn(images, LENGTH, 32, generator=source),
+        positions=torch.rand(images, LENGTH, generator=source) < 0.3,
+        masks=(torch.rand(images, 32, 32, generator=source) < 0.5).float() if masked else None,
+        prior=PriorImages(torch.randn(4, 4, 8, 8), torch.randn(4, LENGTH, 32)) if prior else None,
+    )
+
+
+CONCEPTS = [concept("cat"), concept("monet", 2, masked=False), concept("dog", 5)]
+
+
+def train(pipeline, concepts, shape=SHAPE, training=TRAINING, **options):
+    return train_loras(
+        pipeline.unet, concepts, pipeline.scheduler, shape=shape, training=training, **options
+    )
+
+
+def assert_same(first, second, atol=1e-10):
+    """In float64: AdamW divides by gradients, and near zero these are rounding errors."""
+    assert first.factors.keys() == second.factors.keys()
+    for path, pair in first.factors.items():
+        torch.testing.assert_close(pair.down, second.factors[path].down, rtol=0, atol=atol)
+        torch.testing.assert_close(pair.up, second.factors[path].up, rtol=0, atol=atol)
+
+
+SHAPES = {
+    "plain": SHAPE,
+    "dropout": replace(SHAPE, dropout=0.3),
+    "all targets": replace(SHAPE, targets=("to_k", "to_v", "to_q", "to_out.0")),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_together_is_as_alone(pipeline, shape):
+    together, alone = [], []
+    pipeline.unet.double()
+    joint = train(pipeline, CONCEPTS, shape, on_step=together.append)
+    for data in CONCEPTS:
+        [single] = train(pipeline, [data], shape, on_step=alone.append).values()
+        assert_same(joint[data.slug], single)
+    together.sort(key=lambda row: [data.slug for data in CONCEPTS].index(row.slug))
+    for first, second in zip(together, alone, strict=True):
+        assert (first.slug, first.step, first.timestep) == (
+            second.slug,
+            second.step,
+            second.timestep,
+        )
+        assert first.loss == pytest.approx(second.loss, rel=1e-9)
+        assert first.grad_norm == pytest.approx(second.grad_norm, rel=1e-9)
+        assert first.layers == pytest.approx(second.layers, rel=1e-9)
+
+
+def test_grouping_and_order_do_not_matter(pipeline):
+    pipeline.unet.double()
+    whole = train(pipeline, CONCEPTS)
+    parts = train(pipeline, CONCEPTS[::-1], training=replace(TRAINING, together=2))
+    assert set(whole) == set(parts)
+    for slug in whole:
+        assert_same(whole[slug], parts[slug])
+
+
+def test_it_trains_as_peft_does(pipeline):
+    """The same draws through a peft adapter, torch's own clipping and one optimiser."""
+    unet, data = pipeline.unet.double(), CONCEPTS[0]
+    [ours] = train(pipeline, [data]).values()
+    start = initial_lora(unet, SHAPE, TRAINING.seed, data.slug)
+    unet.requires_grad_(False)
+    config = LoraConfig(r=2, lora_alpha=3, target_modules=list(start.factors))
+    inject_adapter_in_model(config, unet)
+    layers = {path: unet.get_submodule(path) for path in start.factors}
+    for path, layer in layers.items():
+        layer.lora_A["default"].weight.data = start.factors[path].down.double()
+        layer.lora_B["default"].weight.data = start.factors[path].up.double()
+    trainable = [parameter for parameter in unet.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=1e-2, weight_decay=0.01)
+    source, noise = (
+        generator(TRAINING.seed, "lora", data.slug, "steps"),
+        noise_scheduler(pipeline.scheduler),
+    )
+    for _ in range(TRAINING.steps):
+        batch = draw_batch(data, 2, TRAINING.density, source)
+        loss = AttentionLoss([batch.target], (8, 8))
+        with visible_attention(unet, loss):
+            noisy = noise.add_noise(batch.latents, batch.noise, batch.timesteps)
+            unet(noisy.double(), batch.timesteps, batch.states.double())
+        optimizer.zero_grad()
+        loss.total().sum().backward()
+        torch.nn.utils.clip_grad_norm_(trainable, 1.0)
+        optimizer.step()
+    for path, layer in layers.items():
+        for ours_factor, theirs in (
+            (ours.factors[path].down, layer.lora_A["default"].weight),
+            (ours.factors[path].up, layer.lora_B["default"].weight),
+        ):
+            torch.testing.assert_close(ours_factor, theirs.detach(), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_the_unet_comes_back_untouched(pipeline, broken):
+    unet = pipeline.unet.train()
+    before = {name: value.clone() for name, value in unet.state_dict().items()}
+    processors = {name: id(value) for name, value in unet.attn_processors.items()}
+    refined = {name: weight + 0.1 for name, weight in projection_weights(unet).items()}
+
+    def on_step(row):
+        if broken and row.step == 1:
+            raise KeyboardInterrupt
+
+    if broken:
+        with pytest.raises(KeyboardInterrupt):
+            train(pipeline, CONCEPTS, weights=refined, on_step=on_step)
+    else:
+        train(pipeline, CONCEPTS, weights=refined, on_step=on_step)
+    after = unet.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert {name: id(value) for name, value in unet.attn_processors.items()} == processors
+    assert unet.training and all(p.requires_grad and p.grad is None for p in unet.parameters())
+
+
+def test_it_trains_under_the_refined_weights(pipeline):
+    refined = {name: 2 * weight for name, weight in projection_weights(pipeline.unet).items()}
+    rows, other = [], []
+    train(pipeline, CONCEPTS[:1], on_step=rows.append)
+    train(pipeline, CONCEPTS[:1], weights=refined, on_step=other.append)
+    assert rows[0].loss != pytest.approx(other[0].loss, rel=1e-4)
+
+
+def test_attention_to_the_concept_fades(pipeline):
+    rows = []
+    longer = replace(TRAINING, steps=20, learning_rate=6e-2)
+    train(pipeline, CONCEPTS[:1], training=longer, on_step=rows.append)
+    assert rows[-1].loss < 0.5 * rows[0].loss
+    assert [row.step for row in rows] == list(range(20))
+    assert rows[0].loss == pytest.approx(sum(rows[0].layers.values()), rel=1e-5)
+
+
+def test_values_of_the_last_layer_stay_at_their_start(pipeline):
+    """The attention loss does not reach them, and no weight decay acts on what has no gradient."""
+    [lora] = train(pipeline, CONCEPTS[:1]).values()
+    start = initial_lora(pipeline.unet, SHAPE, TRAINING.seed, "cat")
+    last = "up_blocks.2.attentions.1.transformer_blocks.0.attn2"
+    assert torch.equal(lora.factors[f"{last}.to_v"].down, start.factors[f"{last}.to_v"].down)
+    assert not torch.equal(lora.factors[f"{last}.to_k"].down, start.factors[f"{last}.to_k"].down)
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_prior_images_add_their_denoising_error(prediction_type):
+    pipeline = tiny_pipeline(context_length=LENGTH, prediction_type=prediction_type)
+    unet, noise = pipeline.unet, noise_scheduler(pipeline.scheduler)
+    data = [concept("cat", prior=True), concept("dog", prior=True)]
+    batches = [draw_batch(d, 2, TRAINING.density, generator(0, d.slug)) for d in data]
+    loras = [initial_lora(unet, SHAPE, 0, d.slug) for d in data]
+    with torch.no_grad(), lora_training(unet, loras):
+        attention, prior = lora_losses(unet, batches, noise)
+    for index, batch in enumerate(batches):
+        inputs = [t[2:] for t in (batch.latents, batch.noise, batch.timesteps, batch.states)]
+        latents, drawn, timesteps, states = inputs
+        wanted = {"epsilon": drawn, "v_prediction": noise.get_velocity(latents, drawn, timesteps)}
+        with torch.no_grad():
+            predicted = unet(noise.add_noise(latents, drawn, timesteps), timesteps, states).sample
+        error = (predicted - wanted[prediction_type]).square().mean()
+        torch.testing.assert_close(prior[index], error, rtol=1e-4, atol=1e-6)
+        first = Batch(
+            *(t[:2] for t in (batch.latents, batch.noise, batch.timesteps, batch.states)),
+            batch.target,
+        )
+        with torch.no_grad():
+            alone, none = lora_losses(unet, [first], noise)
+        assert none is None
+        torch.testing.assert_close(attention.total()[index], alone.total()[0], rtol=1e-4, atol=1e-5)
+
+
+def test_prior_images_are_trained_with(pipeline):
+    rows = []
+    train(pipeline, [concept("cat", prior=True)], on_step=rows.append)
+    assert all(row.loss == pytest.approx(sum(row.layers.values()) + row.prior_loss) for row in rows)
+
+
+def test_noise_is_added_at_any_timestep(pipeline):
+    """A solver's own `add_noise` knows the timesteps of its inference schedule only."""
+    pipeline.scheduler.set_timesteps(5)
+    expected = DDPMScheduler.from_config(pipeline.scheduler.config)
+    latents, noise, timesteps = (
+        torch.ones(2, 4, 8, 8),
+        torch.ones(2, 4, 8, 8),
+        torch.tensor([3, 317]),
+    )
+    torch.testing.assert_close(
+        noise_scheduler(pipeline.scheduler).add_noise(latents, noise, timesteps),
+        expected.add_noise(latents, noise, timesteps),
+    )
+    alphas = expected.alphas_cumprod[timesteps]
+    scale = alphas.sqrt() + (1 - alphas).sqrt()
+    noisy = noise_scheduler(pipeline.scheduler).add_noise(latents, noise, timesteps)
+    torch.testing.assert_close(noisy[:, 0, 0, 0], scale)
+
+
+def test_gradients_are_clipped_per_concept():
+    factors = [torch.nn.Parameter(torch.zeros(2, 3, 4)) for _ in range(3)]
+    factors[0].grad, factors[1].grad = torch.randn(2, 3, 4), torch.randn(2, 3, 4)
+    factors[0].grad[1] *= 1e-3
+    factors[1].grad[1] *= 1e-3
+    before = [factor.grad.clone() for factor in factors[:2]]
+    norms = clip_each(factors, 1.0)
+    torch.testing.assert_close(norms[0], torch.cat([g[0].flatten() for g in before]).norm())
+    clipped = torch.cat([factor.grad[0].flatten() for factor in factors[:2]]).norm()
+    assert float(clipped) == pytest.approx(1.0, rel=1e-4)
+    assert torch.equal(factors[0].grad[1], before[0][1]) and factors[2].grad is None
+
+
+def test_data_that_do_not_fit_are_refused(pipeline):
+    with pytest.raises(ValueError, match="cat: latents, states, positions and masks number"):
+        replace(CONCEPTS[0], masks=torch.ones(1, 32, 32))
+    with pytest.raises(ValueError, match="one slug"):
+        train(pipeline, [CONCEPTS[0], CONCEPTS[0]])
+    large = replace(concept("large"), latents=torch.randn(3, 4, 16, 16))
+    with pytest.raises(ValueError, match="latents of one size"):
+        train(pipeline, [CONCEPTS[0], large])
+
+
+def test_batches_are_drawn_from_the_generator_alone():
+    first, again = (draw_batch(CONCEPTS[0], 4, TRAINING.density, generator(1)) for _ in range(2))
+    assert torch.equal(first.noise, again.noise) and torch.equal(first.timesteps, again.timesteps)
+    assert isinstance(first.target, AttentionTarget) and len(first.latents) == 4
