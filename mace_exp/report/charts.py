@@ -1,0 +1,245 @@
+"""Charts as inline SVG: they need no script, follow the page's colours and print as they are.
+
+Colours are classes of style.css. Every text goes through `Markup.format`, which escapes it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from mace_exp.report.measures import Estimate
+from mace_exp.report.words import percent, quantity
+
+STRIP_WIDTH, STRIP_HEIGHT = 220, 26
+LABEL_WIDTH, ROW_HEIGHT = 150, 19
+CURVE_WIDTH, CURVE_HEIGHT = 430, 240
+MOST_POINTS = 240  # of one curve
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A linear map from values to pixels."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        span = (self.high - self.low) or 1.0
+        return round(self.start + (value - self.low) / span * (self.end - self.start), 1)
+
+
+def ticks(low: float, high: float, count: int = 4) -> list[float]:
+    """About `count` round numbers that lie within the range."""
+    if not high > low:
+        return [low]
+    rough = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = min((m * power for m in (1, 2, 2.5, 5, 10)), key=lambda s: abs(s - rough))
+    first = math.ceil(low / step - 1e-9)
+    last = math.floor(high / step + 1e-9)
+    return [round(index * step, 12) for index in range(first, last + 1)]
+
+
+def joined(parts: Iterable[Markup]) -> Markup:
+    return Markup("").join(parts)
+
+
+def told(estimate: Estimate) -> str:
+    """An estimate in words: the mark's tooltip, and what a screen reader says."""
+    before = "" if estimate.original is None else f"; original {percent(estimate.original)} %"
+    spread = ""
+    if estimate.low is not None and estimate.high is not None:
+        spread = f" ({percent(estimate.low)} to {percent(estimate.high)} %)"
+    count = "" if estimate.n is None else f", n = {estimate.n}"
+    return f"{estimate.name}: {percent(estimate.value)} %{spread}{before}{count}"
+
+
+def marks(estimate: Estimate, x: Scale, y: float, tone: str) -> Markup:
+    """The original as a ring, the value as a disc on its interval, a line from one to the other."""
+    at = x(estimate.value)
+    drawn = []
+    if estimate.original is not None:
+        was = x(estimate.original)
+        drawn.append(
+            Markup('<line class="move" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(was, at, y, y)
+        )
+    if estimate.low is not None and estimate.high is not None:
+        ends = (x(estimate.low), x(estimate.high))
+        drawn.append(
+            Markup('<line class="spread {}" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(
+                tone, *ends, y, y
+            )
+        )
+    if estimate.original is not None:
+        drawn.append(
+            Markup('<circle class="was" cx="{}" cy="{}" r="4"/>').format(x(estimate.original), y)
+        )
+    drawn.append(Markup('<circle class="now {}" cx="{}" cy="{}" r="4"/>').format(tone, at, y))
+    return joined(drawn)
+
+
+def strip(estimate: Estimate, tone: str) -> Markup:
+    """One estimate on a scale from 0 to 100 %, for a table cell."""
+    x, y = Scale(0, 1, 8, STRIP_WIDTH - 8), STRIP_HEIGHT / 2
+    grid = joined(
+        Markup('<line class="grid" x1="{}" x2="{}" y1="0" y2="{}"/>').format(
+            x(t), x(t), STRIP_HEIGHT
+        )
+        for t in (0, 0.25, 0.5, 0.75, 1)
+    )
+    return Markup(
+        '<svg class="strip" viewBox="0 0 {} {}" width="{}" height="{}" role="img">'
+        "<title>{}</title>{}{}</svg>"
+    ).format(
+        STRIP_WIDTH,
+        STRIP_HEIGHT,
+        STRIP_WIDTH,
+        STRIP_HEIGHT,
+        told(estimate),
+        grid,
+        marks(estimate, x, y, tone),
+    )
+
+
+def strip_axis() -> Markup:
+    """The scale above a column of strips."""
+    x = Scale(0, 1, 8, STRIP_WIDTH - 8)
+    labels = joined(
+        Markup('<text class="tick" x="{}" y="11" text-anchor="middle">{}</text>').format(
+            x(t), round(100 * t)
+        )
+        for t in (0, 0.25, 0.5, 0.75, 1)
+    )
+    return Markup(
+        '<svg viewBox="0 0 {} 14" width="{}" height="14" aria-hidden="true">{}</svg>'
+    ).format(STRIP_WIDTH, STRIP_WIDTH, labels)
+
+
+def intervals(estimates: Sequence[Estimate], tone: str, *, width: int = 430) -> Markup:
+    """A row per estimate: name, marks on a scale from 0 to 100 %, the value in figures."""
+    x = Scale(0, 1, LABEL_WIDTH + 8, width - 44)
+    height = ROW_HEIGHT * len(estimates)
+    grid = joined(
+        Markup(
+            '<line class="grid" x1="{0}" x2="{0}" y1="0" y2="{1}"/>'
+            '<text class="tick" x="{0}" y="{2}" text-anchor="middle">{3}</text>'
+        ).format(x(t), height, height + 14, round(100 * t))
+        for t in (0, 0.25, 0.5, 0.75, 1)
+    )
+    rows = joined(
+        _interval_row(estimate, x, ROW_HEIGHT * (index + 0.5), tone, width)
+        for index, estimate in enumerate(estimates)
+    )
+    return Markup(
+        '<svg class="chart" viewBox="0 0 {0} {1}" width="{0}" height="{1}" role="img" '
+        'aria-label="{2}">{3}{4}</svg>'
+    ).format(width, height + 18, "; ".join(map(told, estimates)), grid, rows)
+
+
+def _interval_row(estimate: Estimate, x: Scale, y: float, tone: str, width: int) -> Markup:
+    return Markup(
+        '<g class="row"><title>{}</title><rect class="hit" x="0" y="{}" width="{}" height="{}"/>'
+        '<text x="{}" y="{}" text-anchor="end">{}</text>{}'
+        '<text class="value" x="{}" y="{}" text-anchor="end">{}</text></g>'
+    ).format(
+        told(estimate),
+        y - ROW_HEIGHT / 2,
+        width,
+        ROW_HEIGHT,
+        LABEL_WIDTH,
+        y + 4,
+        shortened(estimate.name, 22),
+        marks(estimate, x, y, tone),
+        width - 2,
+        y + 4,
+        percent(estimate.value),
+    )
+
+
+def shortened(text: str, length: int) -> str:
+    """Cut at the end, with an ellipsis."""
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+
+
+Curve = list[tuple[float, float]]
+
+
+def curves(lines: dict[str, Curve], summary: Curve, *, label: str, unit: str) -> Markup:
+    """All curves in light lines, their summary in a strong one; non-finite points are left out."""
+    finite = {name: thinned(_finite(line)) for name, line in lines.items()}
+    points = [point for line in finite.values() for point in line]
+    if not points:
+        return Markup("")
+    x = Scale(min(p[0] for p in points), max(p[0] for p in points), 48, CURVE_WIDTH - 10)
+    low, high = min(p[1] for p in points), max(p[1] for p in points)
+    y = Scale(min(low, 0.0) if low < high * 0.4 else low, high, CURVE_HEIGHT - 34, 24)
+    light = joined(
+        Markup('<polyline class="each" points="{}"><title>{}</title></polyline>').format(
+            _points(line, x, y), name
+        )
+        for name, line in finite.items()
+    )
+    strong = Markup('<polyline class="median" points="{}"/>').format(
+        _points(thinned(_finite(summary)), x, y)
+    )
+    return Markup(
+        '<svg class="chart" viewBox="0 0 {0} {1}" width="{0}" height="{1}" role="img" '
+        'aria-label="{2}">{3}{4}{5}<text class="axis" x="2" y="11">{2}</text>'
+        '<text class="axis" x="{6}" y="{7}" text-anchor="end">{8}</text></svg>'
+    ).format(
+        CURVE_WIDTH,
+        CURVE_HEIGHT,
+        label,
+        axes(x, y),
+        light,
+        strong,
+        CURVE_WIDTH - 10,
+        CURVE_HEIGHT - 2,
+        unit,
+    )
+
+
+def axes(x: Scale, y: Scale, *, percent_x: bool = False, percent_y: bool = False) -> Markup:
+    """Grid lines with their figures, horizontal and vertical."""
+    across = (
+        Markup(
+            '<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>'
+            '<text class="tick" x="{}" y="{}" text-anchor="end">{}</text>'
+        ).format(x.start, x.end, y(t), y(t), x.start - 6, y(t) + 3.5, _figure(t, percent_y))
+        for t in ticks(y.low, y.high)
+    )
+    down = (
+        Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>').format(
+            x(t), y.start + 16, _figure(t, percent_x)
+        )
+        for t in ticks(x.low, x.high, 5)
+    )
+    base = Markup('<line class="base" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(
+        x.start, x.end, y.start, y.start
+    )
+    return joined([*across, *down, base])
+
+
+def _figure(value: float, as_percent: bool) -> str:
+    return f"{100 * value:g}" if as_percent else quantity(float(value))
+
+
+def _finite(line: Curve) -> Curve:
+    return [(x, y) for x, y in line if math.isfinite(y)]
+
+
+def thinned(line: Curve, most: int = MOST_POINTS) -> Curve:
+    """Average neighbours until the curve has at most `most` points."""
+    width = math.ceil(len(line) / most) if line else 1
+    groups = [line[start : start + width] for start in range(0, len(line), width)]
+    return [tuple(sum(axis) / len(axis) for axis in zip(*g, strict=True)) for g in groups]  # type: ignore[misc]
+
+
+def _points(line: Curve, x: Scale, y: Scale) -> str:
+    return " ".join(f"{x(a)},{y(b)}" for a, b in line)

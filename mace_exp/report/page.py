@@ -1,0 +1,71 @@
+"""From a template and its values to one self-contained file."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from mace_exp.files import atomic_file
+from mace_exp.report import words
+
+WORDS = (
+    "percent",
+    "signed_percent",
+    "interval",
+    "quantity",
+    "duration",
+    "megabytes",
+    "moment",
+)
+
+
+@cache
+def environment() -> Environment:
+    """Templates with escaping on, and the page's words as filters."""
+    env = Environment(
+        loader=PackageLoader("mace_exp.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for name in WORDS:
+        env.filters[name] = getattr(words, name)
+    return env
+
+
+def render(template: str, values: dict[str, Any]) -> str:
+    """Fill a template; style and script go into the page, the policy forbids everything else."""
+    env = environment()
+    style, script = (source(env, name) for name in ("style.css", "page.js"))
+    return env.get_template(template).render(
+        **values, style=Markup(style), script=Markup(script), policy=policy(script)
+    )
+
+
+def source(env: Environment, name: str) -> str:
+    """One of our own files, as it stands."""
+    assert env.loader is not None
+    return env.loader.get_source(env, name)[0]
+
+
+def policy(script: str) -> str:
+    """A content security policy: this script and pictures in the page, nothing from outside."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    )
+
+
+def save(path: Path, text: str) -> Path:
+    """Write the page atomically."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path

@@ -1,0 +1,254 @@
+"""The page of one run: what the template is given, section by section."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from markupsafe import Markup
+
+from mace_exp.record import ConceptCurves
+from mace_exp.report import charts, words
+from mace_exp.report.folder import RunFolder, read_curves, read_run
+from mace_exp.report.galleries import attention_pairs, galleries, mask_groups
+from mace_exp.report.measures import (
+    Estimate,
+    PartResult,
+    harmonic_mean,
+    read_overall,
+    read_parts,
+)
+from mace_exp.report.page import render, save
+
+SECTIONS = {
+    "result": ("Result", "Accuracies: nothing was measured."),
+    "members": ("By concept", "Accuracies of the single concepts."),
+    "pictures": ("Pictures", "Sample pictures: none were drawn."),
+    "attention": ("Attention", "Attention maps: none were drawn."),
+    "masks": ("Masks", "Masks: the run used none, or did not come to making them."),
+    "training": (
+        "Training",
+        "Training curves: every LoRA came from the cache, or none was trained.",
+    ),
+    "time": ("Time and memory", "Stage times: no stage has ended."),
+    "settings": ("Settings", "Settings: there is no config.yaml."),
+}
+_SHOWN_BY = {"result": "parts", "pictures": "galleries", "time": "stages"}
+STATUS_KEYS = (
+    *("status", "stage", "error", "traceback", "started", "finished"),
+    *("command", "versions", "hardware"),
+)
+FIRST_MEMBERS = 20  # of a part are shown before the rest is folded away
+LONG_SETTING = 72  # characters; longer values are folded away
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write `report.html` into the run folder, from its files alone, and return its path."""
+    run = read_run(run_dir)
+    return save(run_dir / "report.html", render("run.html", run_view(run)))
+
+
+def run_view(run: RunFolder) -> dict[str, Any]:
+    """Everything that the template shows."""
+    content = run_content(run)
+    there = {key: bool(content[_SHOWN_BY.get(key, key)]) for key in SECTIONS}
+    titles = {key: title for key, (title, _) in SECTIONS.items() if there[key]}
+    lacking = [reason for key, (_, reason) in SECTIONS.items() if not there[key]]
+    return {**content, "sections": titles, "lacking": lacking}
+
+
+def run_content(run: RunFolder) -> dict[str, Any]:
+    """The values behind the sections; a section without any is left out of the page."""
+    parts = read_parts(run.metrics)
+    return {
+        "run": run,
+        "status": {**dict.fromkeys(STATUS_KEYS), **run.status},
+        "headline": headline(run, parts),
+        "parts": [part_view(part) for part in parts],
+        "members": any(part.concepts for part in parts),
+        "strip_axis": charts.strip_axis(),
+        "overall": read_overall(run.metrics),
+        "harmonic_mean": harmonic_mean(run.metrics),
+        "galleries": [g for g in galleries(run.samples) if g.pairs],
+        "attention": attention_pairs(run.attention),
+        "masks": mask_groups(run.masks),
+        "training": training(read_curves(run.rows)),
+        "stages": stages(run.rows),
+        "settings": setting_groups(run.config),
+        "settings_yaml": yaml.safe_dump(run.config, sort_keys=False) if run.config else "",
+        "command": command(run.status),
+    }
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The first lines of the page."""
+
+    title: str
+    names: list[str]
+    method: list[str]
+    seconds: float | None
+
+
+def headline(run: RunFolder, parts: Sequence[PartResult]) -> Headline:
+    """Say what was erased from which model, and how."""
+    names = erased_names(run.config, parts)
+    shown = words.counted(len(names), concept_kind(run.config))
+    what = words.listed(names) if 0 < len(names) <= 2 else shown
+    verb = "erased from" if run.finished or not run.status else "to be erased from"
+    seconds = sum(float(stage["seconds"] or 0) for stage in stages(run.rows)) or None
+    title = f"{what} {verb} {model_name(run.config)}"
+    return Headline(title, names, method(run.config, names), seconds)
+
+
+def erased_names(config: Mapping[str, Any], parts: Sequence[PartResult]) -> list[str]:
+    """The concepts' names: from the configuration, or else from what was measured."""
+    concepts = config.get("concepts")
+    names = concepts.get("names") if isinstance(concepts, Mapping) else concepts
+    if isinstance(names, list):
+        return [str(name) for name in names]
+    return [c.name for part in parts if part.key == "erased" for c in part.concepts]
+
+
+def concept_kind(config: Mapping[str, Any]) -> str:
+    """The kind that all concepts share, "" where they differ."""
+    concepts = config.get("concepts")
+    if not isinstance(concepts, Mapping) or concepts.get("kinds"):
+        return ""
+    return str(concepts.get("kind", "")).lower()
+
+
+def model_name(config: Mapping[str, Any]) -> str:
+    model = config.get("model")
+    found = model if isinstance(model, Mapping) else {"name": model}
+    if found.get("name") == "mini":
+        return "the embedded model"
+    return str(found.get("source") or found.get("name") or "a model")
+
+
+def method(config: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """The few settings that one wants to know first, in words."""
+    flat = words.settings(config)
+    said = {
+        "lora.rank": "LoRA of rank {}",
+        "lora.steps": "{} steps",
+        "lora.learning_rate": "learning rate {}",
+        "preservation.prior_weight": "prior weight {}",
+        "preservation.domain_weight": "domain weight {}",
+        "cfr.closeness": "closeness {}",
+        "seed": "seed {}",
+    }
+    anchor = flat.get(f"anchors.{concept_kind(config)}")
+    lead = [f"anchor “{anchor}”"] if anchor and names else []
+    return lead + [
+        text.format(words.quantity(flat[key]))
+        for key, text in said.items()
+        if flat.get(key) is not None
+    ]
+
+
+def tone(part: PartResult) -> str:
+    return "gone" if part.lower_is_better else "kept"
+
+
+def part_view(part: PartResult) -> dict[str, Any]:
+    """A row of the result table, and the members' chart: the worst open, the rest folded away."""
+    members = part.worst_first()
+    rest = members[FIRST_MEMBERS:]
+    return {
+        "part": part,
+        "tone": tone(part),
+        "strip": charts.strip(_called(part.accuracy, part.title), tone(part)),
+        "first": charts.intervals(members[:FIRST_MEMBERS], tone(part)) if members else None,
+        "rest": charts.intervals(rest, tone(part)) if rest else None,
+        "rest_count": len(rest),
+        "first_count": min(len(members), FIRST_MEMBERS),
+    }
+
+
+def _called(estimate: Estimate | None, name: str) -> Estimate:
+    """The estimate under the part's own name."""
+    assert estimate is not None  # read_parts keeps only parts that have one
+    e = estimate
+    return Estimate(name, e.value, e.low, e.high, e.n, e.original)
+
+
+MEASURES = {
+    "loss": "Loss: attention to the concept inside its mask",
+    "grad_norm": "Gradient norm",
+    "learning_rate": "Learning rate",
+}
+
+
+def training(curves: ConceptCurves) -> dict[str, Any]:
+    """A chart per measure; one that never changes is left to the settings."""
+    found = list(dict.fromkeys(name for own in curves.values.values() for name in own))
+    ordered = sorted(
+        found, key=lambda n: (n not in MEASURES, list(MEASURES).index(n) if n in MEASURES else 0)
+    )
+    figures = [figure for figure in (training_figure(curves, name) for name in ordered) if figure]
+    columns, rows = curves.table()
+    return {"figures": figures, "columns": columns, "rows": rows} if figures else {}
+
+
+def training_figure(curves: ConceptCurves, name: str) -> Markup | None:
+    """Curves of one measure over the steps, None where it never changes."""
+    lines = {
+        concept: [(float(step), value) for step, value in own[name].items()]
+        for concept, own in curves.values.items()
+        if name in own
+    }
+    if len({value for line in lines.values() for _, value in line}) < 2:
+        return None
+    median = [
+        (float(s), v[f"{name}/median"]) for s, v in curves.quantiles() if f"{name}/median" in v
+    ]
+    label = MEASURES.get(name, name.replace("_", " ").capitalize())
+    return charts.curves(lines, median, label=label, unit="step")
+
+
+def stages(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Seconds and memory of every stage, in their order; a stage that ran again counts last."""
+    last = {str(r.get("stage")): r for r in rows if r.get("event") == "stage"}
+    longest = max((_seconds(row) for row in last.values()), default=0.0) or 1.0
+    return [
+        {
+            "name": name,
+            "seconds": _seconds(row),
+            "share": round(100 * _seconds(row) / longest, 1),
+            "reused": bool(row.get("reused")),
+            "memory": row.get("peak_memory_mb"),
+        }
+        for name, row in last.items()
+    ]
+
+
+def _seconds(row: Mapping[str, Any]) -> float:
+    value = row.get("seconds")
+    seconds = float(value) if isinstance(value, int | float) else 0.0
+    return seconds if math.isfinite(seconds) else 0.0
+
+
+def setting_groups(config: Mapping[str, Any]) -> dict[str, list[tuple[str, str, bool]]]:
+    """Every setting by group: key, value, whether the value is long."""
+    groups: dict[str, list[tuple[str, str, bool]]] = {}
+    for key, value in words.settings(config).items():
+        group, _, rest = key.partition(".")
+        text = words.setting(value)
+        if isinstance(value, list) and len(text) > LONG_SETTING:
+            text = f"{len(value)}: {text}"
+        entry = (rest or group, text, len(text) > LONG_SETTING)
+        groups.setdefault(group if rest else "run", []).append(entry)
+    return groups
+
+
+def command(status: Mapping[str, Any]) -> str:
+    """The command as it can be pasted into a shell."""
+    import shlex
+
+    found = status.get("command")
+    return shlex.join(map(str, found)) if isinstance(found, list) else str(found or "")

@@ -1,0 +1,341 @@
+"""The pages and the terminal's table, made from run folders whole, half-done and hostile."""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fake_run import (
+    AFTER,
+    ERASED,
+    HOSTILE,
+    make_failed_run,
+    make_run,
+    make_sweep,
+    write_metrics,
+    write_rows,
+    write_status,
+)
+from PIL import Image
+from rich.console import Console
+
+from mace_exp.report import print_result, words, write_report, write_sweep_report
+from mace_exp.report.__main__ import main
+from mace_exp.report.charts import intervals, thinned, ticks
+from mace_exp.report.folder import read_run
+from mace_exp.report.galleries import galleries
+from mace_exp.report.measures import Estimate, harmonic_mean, read_parts
+from mace_exp.report.pictures import Thumbnails
+from mace_exp.report.scatter import Point, pareto
+from mace_exp.report.sweep_page import job_folders, read_job, varying_settings
+
+PAGE_BYTES = 3_000_000
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("runs") / "one")
+
+
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("runs") / "small", erased=ERASED[:2], each=1)
+
+
+@pytest.fixture(scope="module")
+def page(run_dir: Path) -> str:
+    return write_report(run_dir).read_text(encoding="utf-8")
+
+
+def text_of(page: str) -> str:
+    """What a reader sees: no style, script or markup."""
+    body = re.sub(r"<(style|script)>.*?</\1>", "", page, flags=re.S)
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", body))
+
+
+def test_headline_says_what_was_erased_from_what_and_how(page: str) -> None:
+    text = text_of(page)
+    assert "Ten people erased from the embedded model" in text
+    assert all(name in text for name in ERASED)
+    assert "LoRA of rank 4" in text and "anchor “a person”" in text
+    assert "Harmonic mean 95.7" in text
+
+
+def test_result_table_has_value_interval_original_and_difference(page: str) -> None:
+    assert re.search(r"Erased .{0,40}2\.0 0\.6 to 7\.0 96\.0 −94\.0 100", text_of(page))
+    assert re.search(r"Scenes .{0,20}93\.0 86\.3 to 96\.6 93\.0 ±0\.0 100", text_of(page))
+
+
+def test_every_section_is_there(page: str) -> None:
+    ids = re.findall(r'<section id="(\w+)"', page)
+    assert ids == [
+        *("summary", "result", "members", "pictures", "attention"),
+        *("masks", "training", "time", "settings", "origin"),
+    ]
+    assert re.findall(r'<a href="#(\w+)"', page) == ids
+
+
+def test_command_versions_and_hardware_are_told(page: str) -> None:
+    text = text_of(page)
+    assert "python -m mace_exp concepts=celebrity_10 lora.rank=4" in text
+    assert "torch 2.13.0" in text and "AMD EPYC 7763" in text
+
+
+def test_page_is_self_contained_and_small(page: str) -> None:
+    assert len(page.encode()) < PAGE_BYTES
+    assert "default-src 'none'" in html.unescape(page)
+    sources = re.findall(r'(?:src|href)="([^"#]{1,12})', page)
+    assert {source[:5] for source in sources} == {"data:"}
+    assert not re.search(r"url\(|@import|https?://", page)
+
+
+def test_writing_again_changes_nothing(run_dir: Path, page: str) -> None:
+    before = {path for path in run_dir.rglob("*")}
+    assert write_report(run_dir).read_text(encoding="utf-8") == page
+    assert {path for path in run_dir.rglob("*")} == before
+
+
+def test_names_and_prompts_are_escaped(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path, erased=[HOSTILE, '" onmouseover="alert(2)'], each=1)
+    write_status(run_dir, {"status": "failed", "error": HOSTILE, "traceback": f"</pre>{HOSTILE}"})
+    page = write_report(run_dir).read_text(encoding="utf-8")
+    assert HOSTILE not in page and "&lt;script&gt;alert(1)" in page
+    assert page.count("<script>") == 1
+    assert 'onmouseover="' not in page
+
+
+def test_failed_run_shows_its_error_and_what_it_lacks(tmp_path: Path) -> None:
+    text = text_of(write_report(make_failed_run(tmp_path)).read_text(encoding="utf-8"))
+    assert "This run failed in stage cfr. ValueError: cfr: raise cfr.closeness" in text
+    assert "Five people to be erased" in text
+    assert "Sample pictures: none were drawn." in text and "no stage has ended" in text
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "config.yaml",
+        "status.json",
+        "metrics.json",
+        "metrics.jsonl",
+        "samples/prompts.csv",
+        "samples/after/0000.png",
+        "attention/index.csv",
+        "masks/index.csv",
+    ],
+)
+@pytest.mark.parametrize("content", [None, b"", b"{\xff broken: ["])
+def test_missing_and_broken_files_leave_a_page(
+    small_run: Path, tmp_path: Path, lost: str, content: bytes | None
+) -> None:
+    shutil.copytree(small_run, tmp_path, dirs_exist_ok=True)
+    if content is None:
+        (tmp_path / lost).unlink()
+    else:
+        (tmp_path / lost).write_bytes(content)
+    assert write_report(tmp_path).stat().st_size > 10_000
+
+
+def test_a_single_row_is_a_run(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"time": 0.0, "event": "stage"}\n', encoding="utf-8")
+    assert "is not known" in text_of(write_report(tmp_path).read_text(encoding="utf-8"))
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no run folder"):
+        write_report(tmp_path)
+    assert main([str(tmp_path)]) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_large_pictures_stay_within_the_budget(tmp_path: Path) -> None:
+    make_run(tmp_path, erased=ERASED, each=1)
+    noise = Image.effect_noise((512, 512), 90).convert("RGB")
+    for path in (tmp_path / "samples").glob("*/*.png"):
+        noise.save(path, compress_level=1)
+    page = write_report(tmp_path)
+    assert page.stat().st_size < PAGE_BYTES
+
+
+def test_hundred_concepts_stay_readable_and_small(tmp_path: Path) -> None:
+    names = [f"Person {index}" for index in range(100)]
+    make_run(tmp_path, erased=names, each=1)
+    page = write_report(tmp_path)
+    assert page.stat().st_size < PAGE_BYTES
+    assert "100 people erased" in text_of(page.read_text(encoding="utf-8"))
+
+
+def test_pictures_outside_the_run_are_not_shown(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path / "run", erased=ERASED[:1], each=1)
+    Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
+    table = run_dir / "samples" / "prompts.csv"
+    table.write_text(table.read_text().replace("before/0000.png", "../../secret.png"))
+    assert read_run(run_dir).samples[0].before is None
+
+
+def test_every_concept_has_its_turn_in_the_pictures(run_dir: Path) -> None:
+    found = galleries(read_run(run_dir).samples)
+    assert [gallery.key for gallery in found] == [*AFTER, "general"]
+    first = [pair.sample.concept for pair in found[0].pairs[: len(ERASED)]]
+    assert first == ERASED
+    assert [pair.state for pair in found[0].pairs].count("miss") == 1
+    assert {pair.state for pair in found[1].pairs} == {"hit"}
+    assert {pair.state for pair in found[-1].pairs} == {""}
+
+
+def test_thumbnails_are_paid_for_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (400, 200), "red").save(path)
+    thumbnails = Thumbnails(10_000)
+    uri = thumbnails.uri(path)
+    left = thumbnails._left
+    assert uri and uri.startswith("data:image/webp;base64,")
+    assert thumbnails.uri(path) == uri and thumbnails._left == left
+    assert thumbnails.uri(None) is None
+
+
+def test_parts_read_intervals_members_and_further_measures(run_dir: Path) -> None:
+    parts = read_parts(read_run(run_dir).metrics)
+    assert [part.key for part in parts] == list(AFTER)
+    assert parts[0].accuracy and parts[0].accuracy.difference == pytest.approx(-0.94)
+    values = [member.value for member in parts[0].worst_first()]
+    assert values == sorted(values, reverse=True)
+    assert parts[1].further[0].name == "text image score"
+
+
+def test_harmonic_mean_may_be_a_number_or_an_estimate() -> None:
+    assert harmonic_mean({"harmonic_mean": 0.5}) == 0.5
+    assert harmonic_mean({"harmonic_mean": {"value": 0.5, "low": 0.4}}) == 0.5
+    assert harmonic_mean({"harmonic_mean": None}) is None
+
+
+def test_nan_losses_are_left_out_of_the_curves(tmp_path: Path) -> None:
+    make_run(tmp_path, erased=ERASED[:2], each=1)
+    write_rows(tmp_path, ERASED[:2], steps=3)
+    with (tmp_path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        row = {"event": "lora", "concept": ERASED[0], "lora/step": 3, "lora/loss": "nan"}
+        file.write(json.dumps(row) + "\n")
+    assert "nan" not in re.findall(r'points="[^"]*', write_report(tmp_path).read_text())[0]
+
+
+def test_chart_rows_are_told_in_words() -> None:
+    chart = intervals([Estimate("<b>", 0.25, 0.1, 0.5, 40, 0.9)], "gone")
+    assert "&lt;b&gt;: 25.0 % (10.0 to 50.0 %); original 90.0 %, n = 40" in chart
+
+
+def test_ticks_are_round_and_inside() -> None:
+    assert ticks(0.0, 1.0) == [0, 0.25, 0.5, 0.75, 1]
+    assert ticks(0.0, 3.7) == [0, 1, 2, 3]
+    assert ticks(2.0, 2.0) == [2.0]
+
+
+def test_thinned_curves_keep_their_mean() -> None:
+    line = [(float(i), float(i * i)) for i in range(1000)]
+    short = thinned(line, 100)
+    assert len(short) == 100
+    assert sum(y for _, y in short) / 100 == pytest.approx(sum(y for _, y in line) / 1000)
+
+
+def test_pareto_front_is_what_nothing_beats() -> None:
+    points = [Point(str(i), "", *xy) for i, xy in enumerate([(1, 0), (0, 1), (0, 0), (1, 0)])]
+    assert [p.on_front for p in pareto(points)] == [True, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (words.signed_percent(-0.0004), "±0.0"),
+        (words.signed_percent(-0.021), "−2.1"),
+        (words.percent(float("nan")), "–"),
+        (words.duration(372.0), "6 min 12 s"),
+        (words.duration(7800), "2 h 10 min"),
+        (words.megabytes(2180.0), "2.18 GB"),
+        (words.counted(1, "style"), "One style"),
+        (words.counted(4, "explicit"), "Four explicit concepts"),
+        (words.counted(14, ""), "14 concepts"),
+        (words.listed(["a", "b", "c"]), "a, b and c"),
+        (words.setting([1.0, None, True]), "1, null, true"),
+    ],
+)
+def test_numbers_as_words(said: str, expected: str) -> None:
+    assert said == expected
+
+
+def test_terminal_table_says_result_and_places(run_dir: Path) -> None:
+    screen = io.StringIO()
+    print_result(run_dir, Console(file=screen, width=160))
+    lines = screen.getvalue()
+    assert re.search(r"Erased ↓ +2\.0 +0\.6 to 7\.0 +96\.0 +−94\.0 +100", lines)
+    assert re.search(r"harmonic mean +95\.7", lines)
+    assert str(run_dir / "samples") in lines
+
+
+def test_terminal_says_nothing_of_what_is_not_there(tmp_path: Path) -> None:
+    screen = io.StringIO()
+    print_result(make_failed_run(tmp_path / "[red]"), Console(file=screen, width=160))
+    assert "Erased" not in screen.getvalue()
+
+
+def test_sweep_page_shows_what_varies_and_who_failed(tmp_path: Path) -> None:
+    sweep_dir = make_sweep(tmp_path / "sweep")
+    page = write_sweep_report(sweep_dir).read_text(encoding="utf-8")
+    text = text_of(page)
+    assert "Six jobs over preservation.domain_weight" in text
+    assert "Job 10. ValueError: cfr: raise cfr.closeness" in text
+    assert page.count('<tr class="job ') == 6 and page.count('<g class="job') == 5
+    assert not re.search(r"https?://|<a href=\"[^#]", page)
+
+
+def test_sweep_jobs_are_ordered_by_number(tmp_path: Path) -> None:
+    make_sweep(tmp_path)
+    assert [path.name for path in job_folders(tmp_path)] == ["0", "1", "2", "3", "4", "10"]
+    assert read_job(tmp_path / "10").status == "failed"
+
+
+def test_only_differing_settings_vary() -> None:
+    jobs = [{"a": 1, "b": 300, "resume": "x"}, {"a": 2, "b": 300.0, "resume": "y"}, {}]
+    assert varying_settings(jobs) == ["a"]
+
+
+def test_sweep_of_failed_jobs_has_a_page(tmp_path: Path) -> None:
+    make_failed_run(tmp_path / "0", error=HOSTILE)
+    page = write_sweep_report(tmp_path).read_text(encoding="utf-8")
+    assert "Fewer than two jobs" in page and HOSTILE not in page
+
+
+def test_sweep_without_jobs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="holds no run folders"):
+        write_sweep_report(tmp_path)
+
+
+def test_command_line_writes_runs_and_sweeps(tmp_path: Path) -> None:
+    make_run(tmp_path / "run", erased=ERASED[:2], each=1)
+    make_sweep(tmp_path / "sweep")
+    write_metrics(tmp_path / "sweep" / "0", ERASED[:5])
+    command = [sys.executable, "-m", "mace_exp.report", "run", "sweep"]
+    environment = {"PYTHONPATH": str(Path(__file__).parents[1]), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "report.html").exists()
+    assert (tmp_path / "sweep" / "report.html").exists()
+
+
+def test_report_needs_neither_torch_nor_wandb() -> None:
+    code = "import sys, mace_exp.report; print({'torch', 'wandb', 'hydra'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=Path(__file__).parents[1],
+    )
+    assert done.stdout.strip() == "set()", done.stderr
