@@ -8,9 +8,9 @@ from tiny import tiny_pipeline
 
 from mace_exp.erasure.lora import Factors, Lora, LoraShape, initial_lora, load_lora, save_lora
 from mace_exp.erasure.stacked import stacked_loras
-from mace_exp.erasure.unet import projections, replaced_weights
+from mace_exp.model import cross_attention_projections, edited_weights
 
-ALL = ("to_k", "to_v", "to_q", "to_out.0")
+ALL = ("to_k", "to_v", "to_q", "to_out")
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_the_start_depends_on_seed_and_concept_alone(pipeline):
     first = initial_lora(pipeline.unet, shape, 0, "cat")
     again = initial_lora(tiny_pipeline(seed=7).unet, shape, 0, "cat")
     others = [initial_lora(pipeline.unet, shape, *key) for key in ((1, "cat"), (0, "dog"))]
-    assert first.factors.keys() == projections(pipeline.unet).keys()
+    assert first.factors.keys() == cross_attention_projections(pipeline.unet).keys()
     for path, pair in first.factors.items():
         assert torch.equal(pair.down, again.factors[path].down) and not pair.up.any()
         assert not any(torch.equal(pair.down, other.factors[path].down) for other in others)
@@ -88,8 +88,7 @@ def test_another_file_is_refused(tmp_path):
 def test_keys_are_those_of_peft(pipeline, tmp_path, targets):
     lora = trained(pipeline.unet, LoraShape(rank=2, alpha=2, targets=targets))
     save_lora(tmp_path / "cat.safetensors", lora)
-    ends = tuple(f"attn2.{target}" for target in targets)
-    names = [name for name, _ in pipeline.unet.named_modules() if name.endswith(ends)]
+    names = list(cross_attention_projections(pipeline.unet, targets))
     inject_adapter_in_model(LoraConfig(r=2, target_modules=names), pipeline.unet)
     expected = {f"unet.{name}" for name in get_peft_model_state_dict(pipeline.unet)}
     assert load_file(tmp_path / "cat.safetensors").keys() == expected
@@ -102,10 +101,10 @@ def test_diffusers_loads_the_file_alone(pipeline, tmp_path, alpha, targets):
     save_lora(tmp_path / "cat.safetensors", lora)
     weights = {
         f"{path}.weight": module.weight.detach() + lora.change(path)
-        for path, module in projections(pipeline.unet, targets).items()
+        for path, module in cross_attention_projections(pipeline.unet, targets).items()
     }
     before = output(pipeline.unet)
-    with replaced_weights(pipeline.unet, weights):
+    with edited_weights(pipeline.unet, weights):
         expected = output(pipeline.unet)
     with stacked_loras(pipeline.unet, [lora]):
         stacked = output(pipeline.unet)

@@ -18,7 +18,8 @@ from mace_exp.erasure.refinement import PairSums, PromptPair, pair_sums, refine,
 from mace_exp.erasure.stacked import unstacked
 from mace_exp.erasure.step import Batch, lora_optimizer, lora_step, lora_training
 from mace_exp.erasure.timesteps import focal_density
-from mace_exp.erasure.unet import projection_weights, replaced_weights
+from mace_exp.erasure.unet import projection_weights
+from mace_exp.model import edited_weights
 from mace_exp.text import Branch, PromptEncoder, end_positions, paired_positions, phrase_positions
 
 ORACLE = Path(__file__).parents[2] / "shared" / "oracle"
@@ -163,7 +164,7 @@ def test_loss_and_five_steps(name):
     noise = PNDMScheduler.from_pretrained(ORACLE / "tiny_sd" / "scheduler")
     for concept in sorted({step["i"] for step in record["steps"]}):
         start = recorded_lora(tensors, f"c{concept}.init.", shape)
-        with replaced_weights(unet(), refined), lora_training(unet(), [start]) as modules:
+        with edited_weights(unet(), refined), lora_training(unet(), [start]) as modules:
             optimizer = lora_optimizer(modules, rate, config["adam_weight_decay"])
             for step in (s for s in record["steps"] if s["i"] == concept):
                 key = f"c{concept}.s{step['s']}"

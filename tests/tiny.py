@@ -3,6 +3,7 @@
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import (
@@ -110,7 +111,7 @@ def _pieces(pieces: list[str], merges: dict[tuple[str, str], None]) -> list[str]
     return pieces
 
 
-def _text_encoder(tokenizer: CLIPTokenizer, width: int) -> CLIPTextModel:
+def _text_encoder(tokenizer: Any, width: int) -> CLIPTextModel:
     model = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
@@ -135,7 +136,7 @@ def _text_encoder(tokenizer: CLIPTokenizer, width: int) -> CLIPTextModel:
 
 
 def _unet(width: int) -> UNet2DConditionModel:
-    return UNet2DConditionModel(
+    config: dict[str, Any] = dict(
         sample_size=8,
         in_channels=4,
         out_channels=4,
@@ -147,10 +148,11 @@ def _unet(width: int) -> UNet2DConditionModel:
         attention_head_dim=4,
         norm_num_groups=8,
     )
+    return UNet2DConditionModel(**config)
 
 
 def _vae() -> AutoencoderKL:
-    return AutoencoderKL(
+    config: dict[str, Any] = dict(
         block_out_channels=(8, 16, 16),
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
@@ -158,9 +160,10 @@ def _vae() -> AutoencoderKL:
         norm_num_groups=8,
         sample_size=32,
     )
+    return AutoencoderKL(**config)
 
 
-def _scheduler(prediction_type: str) -> DPMSolverMultistepScheduler:
+def _scheduler(prediction_type: Any) -> DPMSolverMultistepScheduler:
     return DPMSolverMultistepScheduler(
         beta_start=0.00085,
         beta_end=0.012,

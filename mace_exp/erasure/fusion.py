@@ -11,7 +11,7 @@ from torch import Tensor
 from mace_exp.erasure.closed_form import factorize, fused_weight
 from mace_exp.erasure.lora import Lora
 from mace_exp.erasure.preservation import gram
-from mace_exp.erasure.unet import EDITED
+from mace_exp.model import TEXT_PROJECTIONS
 from mace_exp.text import PromptEncoder
 
 _REMEDY = "fusion.closeness, fusion.prior_weight or fusion.domain_weight"
@@ -78,10 +78,11 @@ def fusion_sums_of(total: Tensor, lora: Lora, transform: Tensor) -> FusionSums:
 
     Raises ValueError where the LoRA reaches projections that do not read text.
     """
-    others = sorted(path for path in lora.factors if not path.endswith(EDITED))
+    others = sorted(path for path in lora.factors if not path.endswith(TEXT_PROJECTIONS))
     if others:
         raise ValueError(
-            f"the LoRA reaches {others[0]}: fusion can merge only what reads text, {list(EDITED)}"
+            f"the LoRA reaches {others[0]}: fusion can merge only what reads text,"
+            f" {' and '.join(TEXT_PROJECTIONS)}"
         )
     learned = {
         path: lora.shape.scale * (pair.up.double() @ (pair.down.double() @ total))

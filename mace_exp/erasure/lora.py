@@ -13,7 +13,7 @@ from peft import LoraConfig
 from torch import Tensor, nn
 
 from mace_exp.erasure.files import load_tensors, save_tensors
-from mace_exp.erasure.unet import EDITED, projections
+from mace_exp.model import TEXT_PROJECTIONS, cross_attention_projections
 from mace_exp.seeding import generator
 
 # What diffusers' `load_lora_weights` expects: the component's name before each key, and the peft
@@ -26,15 +26,15 @@ _METADATA = "lora_adapter_metadata"
 class LoraShape:
     """What a LoRA looks like before it has learned anything.
 
-    `alpha` scales the product by alpha / rank. `init` is "gaussian" (A ~ N(0, 1 / rank^2), as
-    published) or "kaiming" (peft's default); B starts at zero in both. `dropout` drops features of
-    a projection's input in training.
+    `targets` are some of to_k, to_v, to_q, to_out. `alpha` scales the product by alpha / rank.
+    `init` is "gaussian" (A ~ N(0, 1 / rank^2), as published) or "kaiming" (peft's default); B
+    starts at zero in both. `dropout` drops features of a projection's input in training.
     """
 
     rank: int
     alpha: float
     dropout: float = 0.0
-    targets: tuple[str, ...] = EDITED
+    targets: tuple[str, ...] = TEXT_PROJECTIONS
     init: str = "gaussian"
 
     def __post_init__(self) -> None:
@@ -74,7 +74,7 @@ class Lora:
 def initial_lora(unet: nn.Module, shape: LoraShape, seed: int, slug: str) -> Lora:
     """Return the start of a concept's LoRA; it depends on seed and slug, not on other concepts."""
     source = generator(seed, "lora", slug, "init")
-    found = projections(unet, shape.targets)
+    found = cross_attention_projections(unet, shape.targets)
     return Lora({path: _initial(found[path], shape, source) for path in sorted(found)}, shape)
 
 
@@ -130,7 +130,7 @@ def _peft_config(lora: Lora) -> dict[str, Any]:
 
 
 def _shape_of(config: Mapping[str, Any], paths: list[str]) -> LoraShape:
-    targets = {path.rpartition(".attn2.")[2] for path in paths}
+    targets = {path.rpartition(".attn2.")[2].removesuffix(".0") for path in paths}
     return LoraShape(
         rank=config[f"{_PREFIX}r"],
         alpha=config[f"{_PREFIX}lora_alpha"],

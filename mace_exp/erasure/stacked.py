@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from mace_exp.erasure.lora import Factors, Lora, LoraShape
-from mace_exp.erasure.unet import projections, replaced_modules
+from mace_exp.erasure.unet import replaced_modules
+from mace_exp.model import cross_attention_projections
 
 
 class StackedLora(nn.Module):
@@ -71,7 +72,7 @@ def stacked_loras(
     shape = loras[0].shape
     modules = {
         path: StackedLora(base, [lora.factors[path] for lora in loras], shape, dropout)
-        for path, base in projections(unet, shape.targets).items()
+        for path, base in cross_attention_projections(unet, shape.targets).items()
     }
     with replaced_modules(unet, modules):
         yield modules

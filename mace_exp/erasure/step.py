@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import DDPMScheduler
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor, nn
 
 from mace_exp.erasure.attention import (
@@ -52,7 +52,7 @@ class StepResult:
     grad_norm: Tensor
 
 
-def noise_scheduler(scheduler: Any) -> DDPMScheduler:
+def noise_scheduler(scheduler: Any) -> Any:
     """Return a scheduler that adds noise at any timestep, with the betas of `scheduler`.
 
     Solvers such as DPM-Solver++ know the timesteps of their inference schedule only, and silently

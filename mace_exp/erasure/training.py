@@ -21,7 +21,7 @@ from mace_exp.erasure.step import (
     noise_scheduler,
 )
 from mace_exp.erasure.timesteps import draw_timesteps
-from mace_exp.erasure.unet import replaced_weights
+from mace_exp.model import edited_weights
 from mace_exp.seeding import generator
 
 
@@ -110,7 +110,7 @@ def train_loras(
     """
     _check_together(concepts)
     loras: dict[str, Lora] = {}
-    with replaced_weights(unet, weights or {}):
+    with edited_weights(unet, weights or {}):
         for start in range(0, len(concepts), training.together):
             group = concepts[start : start + training.together]
             run = _Group(unet, group, noise_scheduler(scheduler), shape, training)
