@@ -1,0 +1,91 @@
+"""Stage 1 of the recipe: the autoencoder, 96 x 96 pixels to 12 x 12 latents of 16 channels."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mace_exp.mini.training import Losses, Schedule, Stage
+from mace_exp.mini.world import SIDE, World
+
+CHANNELS = 16
+_CROP, _BATCH = 48, 8
+SCHEDULE = Schedule(steps=6000, learning_rate=2e-3, steps_between_probes=500, average=0.995)
+
+
+def build() -> AutoencoderKL:
+    """Make the untrained autoencoder: thin at full resolution, without attention.
+
+    The last convolution of every residual block starts at zero and the resampling ones orthogonal.
+    """
+    model = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(16, 32, 64, 128),
+        layers_per_block=1,
+        latent_channels=CHANNELS,
+        norm_num_groups=1,
+        sample_size=SIDE,
+        mid_block_add_attention=False,
+        scaling_factor=1.0,
+    )
+    for name, module in model.named_modules():
+        if name.endswith("conv2") and isinstance(module, nn.Conv2d):
+            nn.init.zeros_(module.weight)
+        if "samplers" in name and isinstance(module, nn.Conv2d):
+            nn.init.orthogonal_(module.weight)
+    with torch.no_grad():
+        model.quant_conv.bias[CHANNELS:] = -6  # little noise at first: else nothing is learnt until the means outgrow it
+    return model
+
+
+def to_tensor(images: np.ndarray) -> Tensor:
+    """uint8 [n, H, W, 3] to float [n, 3, H, W] in [-1, 1]."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def stage(cache: Path) -> Stage:
+    """The autoencoder's training: random 48-pixel crops; absolute, squared and gradient error; a trace of KL."""
+    world, model = World("train", cache), build()
+    return Stage(
+        name="autoencoder",
+        model=model,
+        losses=lambda step: _losses(model, world, step),
+        probe=lambda averaged: _probe(averaged, World("test", cache)),
+        schedule=SCHEDULE,
+    )
+
+
+def _losses(model: AutoencoderKL, world: World, step: int) -> Losses:
+    torch.manual_seed(step)
+    generator = np.random.default_rng([3, step])
+    pictures = world.batch(step * _BATCH, _BATCH)[0]
+    lefts, tops = generator.integers(0, SIDE - _CROP + 1, (2, _BATCH))
+    crops = [p[y : y + _CROP, x : x + _CROP] for p, x, y in zip(pictures, lefts, tops, strict=True)]
+    target = to_tensor(np.stack(crops))
+    posterior = model.encode(target).latent_dist
+    out = model.decode(posterior.sample()).sample
+    error = out - target
+    gradient = (error[..., 1:] - error[..., :-1]).abs().mean() + (error[:, :, 1:] - error[:, :, :-1]).abs().mean()
+    squared = error.square().mean()
+    kl = posterior.kl().mean() / (_CROP**2)
+    total = error.abs().mean() + 4 * squared + 0.25 * gradient + 1e-5 * kl
+    return {"loss": total, "psnr": 10 * torch.log10(4 / squared.detach()), "kl": kl.detach()}
+
+
+def psnr(model: AutoencoderKL, images: np.ndarray) -> float:
+    """Mean over images of the peak signal-to-noise ratio of the reconstruction, in dB."""
+    target = to_tensor(images)
+    parts = [model.decode(model.encode(batch).latent_dist.mode()).sample for batch in target.split(32)]
+    error = (torch.cat(parts).clamp(-1, 1) - target).square().mean((1, 2, 3))
+    return float((10 * torch.log10(4 / error)).mean())
+
+
+def _probe(model: nn.Module, world: World) -> dict[str, float]:
+    assert isinstance(model, AutoencoderKL)
+    images = world.batch(0, 96)[0]
+    latents = torch.cat([model.encode(batch).latent_dist.mode() for batch in to_tensor(images).split(32)])
+    return {"psnr": psnr(model, images), "latent_std": float(F.relu(latents.std()))}

@@ -1,0 +1,180 @@
+"""Stage 4 of the recipe: the denoiser, on cached latents and text states."""
+
+import logging
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mace_exp.mini import autoencoder, language
+from mace_exp.mini.training import Losses, Schedule, Stage, averaged_model
+from mace_exp.mini.world import SIDE, World
+
+log = logging.getLogger(__name__)
+
+LATENT = SIDE // 8
+PICTURES, _HELD_OUT, _CHUNK = 60_000, 512, 2_000
+_BATCH, _EMPTY = 64, 0.1
+SCHEDULE = Schedule(
+    steps=30_000, learning_rate=1e-3, matrix_rate=0.02, steps_between_probes=500, average=0.999, weight_decay=0.01
+)
+NOISE = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "v_prediction",
+}
+"""Stable Diffusion's noise schedule, predicting the velocity."""
+
+
+def build() -> UNet2DConditionModel:
+    """Make the untrained denoiser: cross-attention at 12 x 12, at 6 x 6 and in the middle; 4 heads.
+
+    The last convolution of every residual block, of the transformers and of the whole starts at zero.
+    Plain attention: the backward pass of the fused one takes most of a step on a CPU.
+    """
+    model = UNet2DConditionModel(
+        sample_size=LATENT,
+        in_channels=autoencoder.CHANNELS,
+        out_channels=autoencoder.CHANNELS,
+        block_out_channels=(64, 128, 192),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=language.WIDTH,
+        attention_head_dim=4,
+        norm_num_groups=16,
+        use_linear_projection=True,
+    )
+    model.set_attn_processor(AttnProcessor())
+    for name, module in model.named_modules():
+        if name.endswith(("conv2", "proj_out", "conv_out")) and isinstance(module, (nn.Conv2d, nn.Linear)):
+            nn.init.zeros_(module.weight)
+    return model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cache:
+    """Latents [n, 16, 12, 12] and text states [n, 24, 384] of n pictures, float16 on disk; states of no words."""
+
+    latents: np.ndarray
+    states: np.ndarray
+    empty: Tensor
+
+
+def fill_cache(folder: Path) -> Cache:
+    """Draw the pictures and encode them and their captions, in chunks that survive an interruption."""
+    world, words = World("train", folder), language.tokenizer()
+    encoder = trained_autoencoder(folder)
+    readouts = averaged_model(language.stage(folder), folder)
+    assert isinstance(readouts, language.Readouts)
+    encode = partial(_text_states, readouts, words)
+    for start in range(0, PICTURES, _CHUNK):
+        file = folder / "latents" / f"{start:07d}.npz"
+        if not file.exists():
+            _encode_chunk(world, encoder, encode, file, start)
+            log.info("encoded pictures up to %d of %d", start + _CHUNK, PICTURES)
+    chunks = [np.load(folder / "latents" / f"{start:07d}.npz") for start in range(0, PICTURES, _CHUNK)]
+    return Cache(
+        latents=np.concatenate([chunk["latents"] for chunk in chunks]),
+        states=np.concatenate([chunk["states"] for chunk in chunks]),
+        empty=encode([""])[0],
+    )
+
+
+def trained_autoencoder(folder: Path) -> AutoencoderKL:
+    """The autoencoder as it ships: its averaged weights, its latents standardised (see `standardised`)."""
+    model = averaged_model(autoencoder.stage(folder), folder)
+    assert isinstance(model, AutoencoderKL)
+    return standardised(model, World("train", folder).batch(0, 512)[0])
+
+
+@torch.inference_mode()
+def standardised(model: AutoencoderKL, images: np.ndarray) -> AutoencoderKL:
+    """Fold an affine map into `quant_conv` and `post_quant_conv`: latents of zero mean and unit scale a channel."""
+    parts = [model.encode(batch).latent_dist.mode() for batch in autoencoder.to_tensor(images).split(64)]
+    latents = torch.cat(parts)
+    mean, scale = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
+    channels = len(mean)
+    before, after = model.quant_conv, model.post_quant_conv
+    assert before is not None and after is not None and before.bias is not None and after.bias is not None
+    after.bias += after.weight[:, :, 0, 0] @ mean
+    after.weight *= scale.view(1, -1, 1, 1)
+    before.weight[:channels] /= scale.view(-1, 1, 1, 1)
+    before.bias[:channels] = (before.bias[:channels] - mean) / scale
+    before.bias[channels:] -= 2 * scale.log()
+    return model
+
+
+@torch.inference_mode()
+def _text_states(readouts: language.Readouts, words: object, texts: list[str]) -> Tensor:
+    ids = words(texts, padding="max_length", max_length=language.CONTEXT).input_ids  # type: ignore[operator]
+    return torch.cat([readouts(part) for part in torch.tensor(ids).split(256)])
+
+
+@torch.inference_mode()
+def _encode_chunk(world: World, encoder: AutoencoderKL, encode: partial[Tensor], file: Path, start: int) -> None:
+    pictures = [world.draw(index) for index in range(start, start + _CHUNK)]
+    images = autoencoder.to_tensor(np.stack([picture.image for picture in pictures]))
+    latents = torch.cat([encoder.encode(batch).latent_dist.mode() for batch in images.split(64)])
+    states = encode([picture.caption.text for picture in pictures])
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial_file = file.with_suffix(".partial.npz")
+    np.savez(partial_file, latents=latents.half().numpy(), states=states.half().numpy())
+    partial_file.rename(file)
+
+
+def stage(folder: Path) -> Stage:
+    """The denoiser's training; its probe is the loss on held-out pictures."""
+    cache, model = fill_cache(folder), build()
+    noise = DDPMScheduler(**NOISE)
+    return Stage(
+        name="denoiser",
+        model=model,
+        losses=lambda step: _losses(model, noise, cache, step),
+        probe=lambda averaged: _probe(averaged, noise, cache),
+        schedule=SCHEDULE,
+    )
+
+
+def _losses(model: nn.Module, noise: DDPMScheduler, cache: Cache, step: int) -> Losses:
+    generator = torch.Generator().manual_seed(step)
+    index = torch.randint(len(cache.latents) - _HELD_OUT, (_BATCH,), generator=generator).numpy() + _HELD_OUT
+    dropped = (torch.rand(_BATCH, generator=generator) < _EMPTY).view(-1, 1, 1)
+    return _velocity_loss(model, noise, cache, index, dropped, generator)
+
+
+def _velocity_loss(
+    model: nn.Module,
+    noise: DDPMScheduler,
+    cache: Cache,
+    index: np.ndarray,
+    dropped: Tensor,
+    generator: torch.Generator,
+) -> Losses:
+    latents = torch.from_numpy(cache.latents[index]).float()
+    states = torch.where(dropped, cache.empty, torch.from_numpy(cache.states[index]).float())
+    times = torch.randint(1000, (len(index),), generator=generator)
+    epsilon = torch.randn(latents.shape, generator=generator)
+    predicted = model(noise.add_noise(latents, epsilon, times), times, states).sample
+    error = F.mse_loss(predicted, noise.get_velocity(latents, epsilon, times), reduction="none").mean((1, 2, 3))
+    ratio = noise.alphas_cumprod[times] / (1 - noise.alphas_cumprod[times])
+    weight = (ratio + 1).clamp_max(5) / (ratio + 1)
+    return {"loss": (error * weight).mean(), "unweighted": error.detach().mean()}
+
+
+def _probe(model: nn.Module, noise: DDPMScheduler, cache: Cache) -> dict[str, float]:
+    kept = torch.zeros(_HELD_OUT // 4, 1, 1, dtype=torch.bool)
+    generator = torch.Generator().manual_seed(0)
+    parts = [
+        _velocity_loss(model, noise, cache, np.arange(start, start + len(kept)), kept, generator)
+        for start in range(0, _HELD_OUT, len(kept))
+    ]
+    return {key: float(torch.stack([part[key] for part in parts]).mean()) for key in parts[0]}

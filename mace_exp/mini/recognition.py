@@ -1,0 +1,60 @@
+"""Stage 3 of the recipe: training the judge on renders."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from mace_exp.mini.autoencoder import to_tensor
+from mace_exp.mini.judge import Recogniser
+from mace_exp.mini.training import Losses, Schedule, Stage
+from mace_exp.mini.world import World
+
+_BATCH, _BLUR = 64, 0.4
+SCHEDULE = Schedule(steps=3000, learning_rate=3e-3, steps_between_probes=250, average=0.99, weight_decay=0.02)
+
+
+def stage(cache: Path) -> Stage:
+    """The judge's training: pictures of the train split, some of them blurred or noisy as a decoder's output may be."""
+    model, world = Recogniser(), World("train", cache)
+    return Stage(
+        name="judge",
+        model=model,
+        losses=lambda step: _losses(model, world, step),
+        probe=lambda averaged: accuracy(averaged, World("test", cache), 1000),
+        schedule=SCHEDULE,
+    )
+
+
+def _losses(model: Recogniser, world: World, step: int) -> Losses:
+    images, subject, scene = world.batch(10_000_000 + step * _BATCH, _BATCH)
+    logits = model(_spoil(to_tensor(images), step))
+    losses = {
+        "subject": F.cross_entropy(logits["subject"], torch.from_numpy(subject), label_smoothing=0.05),
+        "scene": F.cross_entropy(logits["scene"], torch.from_numpy(scene), label_smoothing=0.05),
+    }
+    return {"loss": losses["subject"] + 0.3 * losses["scene"], **{k: v.detach() for k, v in losses.items()}}
+
+
+def _spoil(images: torch.Tensor, step: int) -> torch.Tensor:
+    """Blur some pictures (down to two thirds and back), add noise to others: the judge must not read the finest detail."""
+    generator = torch.Generator().manual_seed(step)
+    small = F.interpolate(images, scale_factor=2 / 3, mode="area")
+    blurred = F.interpolate(small, size=images.shape[-2:], mode="bilinear")
+    chosen = (torch.rand(len(images), generator=generator) < _BLUR).view(-1, 1, 1, 1)
+    noise = torch.randn(images.shape, generator=generator) * 0.12 * torch.rand(len(images), 1, 1, 1, generator=generator)
+    return torch.where(chosen, blurred, images) + noise
+
+
+def accuracy(model: nn.Module, world: World, count: int) -> dict[str, float]:
+    """Shares read right among people, objects, styles and scenes of `count` pictures."""
+    images, subject, scene = world.batch(0, count)
+    logits = [model(batch) for batch in to_tensor(images).split(100)]
+    said = torch.cat([part["subject"] for part in logits]).argmax(1).numpy()
+    where = torch.cat([part["scene"] for part in logits]).argmax(1).numpy()
+    groups = {"people": (0, 200), "objects": (200, 210), "styles": (210, 216), "nobody": (216, 217)}
+    inside = {name: (subject >= low) & (subject < high) for name, (low, high) in groups.items()}
+    values = {name: float(np.mean(said[mask] == subject[mask])) for name, mask in inside.items()}
+    return {**values, "scenes": float(np.mean(where == scene))}

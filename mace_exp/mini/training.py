@@ -1,0 +1,187 @@
+"""The loop that every stage of the recipe runs in: resumable, seeded by step, with an average of the weights.
+
+The learning rate warms up, stays, and falls to zero over the last part (a trapezoid), so that a stage can be lengthened
+without having wasted anything: only the fall is done again.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from mace_exp.mini.muon import Muon
+
+log = logging.getLogger(__name__)
+
+Losses = dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """Steps of a stage and how its learning rate runs; `average` is the decay of the averaged weights."""
+
+    steps: int
+    learning_rate: float
+    """Of AdamW, for vectors and for embeddings."""
+    matrix_rate: float = 0.02
+    """Of Muon, for matrices and convolutions: the spectral norm of one update."""
+    warmup: int = 50
+    fall: float = 0.4
+    weight_decay: float = 0.01
+    average: float = 0.998
+    minutes_between_checkpoints: float = 3.0
+    steps_between_probes: int = 500
+
+    def factor(self, step: int) -> float:
+        """Multiple of the learning rate at a step."""
+        left = (self.steps - step) / max(1.0, self.fall * self.steps)
+        return max(0.0, min(1.0, (step + 1) / self.warmup, left))
+
+
+@dataclass(kw_only=True)
+class Stage:
+    """What one stage trains. `losses(step)` draws its own batch from the step's seed; the first loss is minimised."""
+
+    name: str
+    model: nn.Module
+    losses: Callable[[int], Losses]
+    probe: Callable[[nn.Module], dict[str, float]]
+    schedule: Schedule
+
+
+def train(stage: Stage, folder: Path, *, until_step: int | None = None) -> nn.Module:
+    """Train a stage to its end, or to `until_step`, going on from its checkpoint; return the averaged model.
+
+    A line of progress with the rate is logged twice a minute, probes every `steps_between_probes`.
+    """
+    checkpoint = folder / f"{stage.name}.pt"
+    schedule = stage.schedule
+    optimisers = _optimisers(stage.model, schedule)
+    average = torch.optim.swa_utils.AveragedModel(
+        stage.model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(schedule.average), use_buffers=True
+    )
+    clock = _Clock()
+    step, clock.before = _load(checkpoint, stage.model, average, optimisers)
+    end = schedule.steps if until_step is None else min(until_step, schedule.steps)
+    while step < end:
+        losses = _step(stage, optimisers, step)
+        average.update_parameters(stage.model)
+        step += 1
+        clock.report(stage.name, step, schedule.steps, losses)
+        if step % schedule.steps_between_probes == 0 or step == end:
+            _probe(stage, average.module, step, clock, folder)
+        if clock.checkpoint_due(schedule.minutes_between_checkpoints) or step == end:
+            _save(checkpoint, stage.model, average, optimisers, step, clock.seconds())
+    return average.module
+
+
+def averaged_model(stage: Stage, folder: Path) -> nn.Module:
+    """The averaged weights of a stage's checkpoint, in evaluation mode.
+
+    Raises:
+        ValueError: the stage has not been trained yet.
+    """
+    checkpoint = folder / f"{stage.name}.pt"
+    if not checkpoint.exists():
+        raise ValueError(f"no {checkpoint}: train the stage {stage.name!r} first")
+    state = torch.load(checkpoint, weights_only=True)["average"]
+    prefix = "module."
+    stage.model.load_state_dict({k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)})
+    return stage.model.eval().requires_grad_(False)
+
+
+def _optimisers(model: nn.Module, schedule: Schedule) -> list[torch.optim.Optimizer]:
+    embeddings = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    matrices = [p for p in trained if p.ndim >= 2 and id(p) not in embeddings]
+    rest = [p for p in trained if p.ndim < 2 or id(p) in embeddings]
+    return [
+        Muon(matrices, lr=schedule.matrix_rate, weight_decay=schedule.weight_decay),
+        torch.optim.AdamW([{"params": rest, "initial_lr": schedule.learning_rate}], lr=schedule.learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+
+
+def _step(stage: Stage, optimisers: list[torch.optim.Optimizer], step: int) -> Losses:
+    stage.model.train()
+    losses = stage.losses(step)
+    next(iter(losses.values())).backward()
+    for optimiser in optimisers:
+        for group in optimiser.param_groups:
+            group["lr"] = group["initial_lr"] * stage.schedule.factor(step)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+    return losses
+
+
+def _probe(stage: Stage, model: nn.Module, step: int, clock: "_Clock", folder: Path) -> None:
+    model.eval()
+    with torch.inference_mode():
+        values = stage.probe(model)
+    row = {"step": step, "minutes": round(clock.seconds() / 60, 2), **values}
+    log.info("%s probe %s", stage.name, row)
+    with open(folder / f"{stage.name}.csv", "a", encoding="utf-8") as file:
+        if file.tell() == 0:
+            file.write(",".join(row) + "\n")
+        file.write(",".join(f"{value:.5g}" for value in row.values()) + "\n")
+
+
+def _save(
+    path: Path,
+    model: nn.Module,
+    average: nn.Module,
+    optimisers: list[torch.optim.Optimizer],
+    step: int,
+    seconds: float,
+) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {
+        "model": model.state_dict(),
+        "average": average.state_dict(),
+        "optimisers": [optimiser.state_dict() for optimiser in optimisers],
+    }
+    partial = path.with_suffix(".partial")
+    torch.save(state | {"step": step, "seconds": seconds}, partial)
+    partial.rename(path)
+
+
+def _load(path: Path, model: nn.Module, average: nn.Module, optimisers: list[torch.optim.Optimizer]) -> tuple[int, float]:
+    if not path.exists():
+        return 0, 0.0
+    state = torch.load(path, weights_only=True)
+    model.load_state_dict(state["model"])
+    average.load_state_dict(state["average"])
+    for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
+        optimiser.load_state_dict(saved)
+    log.info("going on from step %d of %s", state["step"], path)
+    return int(state["step"]), float(state["seconds"])
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.before = 0.0
+        self._start = self._line = self._checkpoint = time.monotonic()
+        self._line_step: int | None = None
+
+    def seconds(self) -> float:
+        return self.before + time.monotonic() - self._start
+
+    def report(self, name: str, step: int, steps: int, losses: Losses) -> None:
+        now = time.monotonic()
+        if self._line_step is None:
+            self._line, self._line_step = now, step
+        elif now - self._line > 30:
+            rate = (step - self._line_step) / (now - self._line)
+            text = " ".join(f"{key} {float(value.detach()):.4f}" for key, value in losses.items())
+            left = (steps - step) / rate / 60
+            log.info("%s step %d of %d, %.2f steps/s, %.0f min left: %s", name, step, steps, rate, left, text)
+            self._line, self._line_step = now, step
+
+    def checkpoint_due(self, minutes: float) -> bool:
+        due = time.monotonic() - self._checkpoint > 60 * minutes
+        if due:
+            self._checkpoint = time.monotonic()
+        return due
