@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mace_exp.concepts import Concept, Kind, build_concepts
+from mace_exp.model_source import find_model
 from mace_exp.prompts import EVALUATION_TEMPLATES, TRAINING_TEMPLATES
 from mace_exp.ranges import NONNEGATIVE, out_of_range, suggestion, unknown_key
 from mace_exp.schemas import (
@@ -195,13 +196,14 @@ def _unknown_keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
 
 def _missing_files(config: RunConfig) -> Iterator[str]:
     """Yield a message for each file or folder that is named and not there."""
-    source = config.model.source
-    if source is not None and (config.model.name == "path" or source.startswith((".", "/", "~"))):
-        if not (Path(source).expanduser() / "model_index.json").is_file():
-            yield (
-                f"model.source = {source} is no diffusers folder: it holds no model_index.json; "
-                "name the folder that `save_pretrained` wrote"
+    model = config.model
+    if model.source is not None:
+        try:
+            find_model(
+                model.source, file_config=model.file_config, allow_download=model.allow_download
             )
+        except ValueError as error:
+            yield f"model.source = {model.source}: {error}"
     if isinstance(config.masks, PrecomputedMasks) and not Path(config.masks.path).is_dir():
         yield f"masks.path = {config.masks.path} is no folder: name the one that holds the masks"
     captions = config.preservation.prior.file

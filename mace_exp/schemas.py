@@ -30,18 +30,27 @@ class JudgeName(Enum):
 
 
 class SchedulerName(Enum):
-    dpm = "dpm"
+    dpm = "dpm"  # DPM-Solver++ 2M
     ddim = "ddim"
+    euler = "euler"
+    pndm = "pndm"
+
+
+class LoraInit(Enum):
+    """How A starts; B starts at zero."""
+
+    gaussian = "gaussian"  # N(0, 1 / rank^2)
+    kaiming = "kaiming"
 
 
 class Part(Enum):
-    """A part of the evaluation; the names are those in metrics.json and prompts.csv."""
+    """A part of the evaluation; the names are those in prompts.csv."""
 
     erased = "erased"
     preserved = "preserved"
     objects = "objects"
     styles = "styles"
-    scenes = "scenes"
+    general = "general"  # nameless people and bare scenes: is the scene the caption's?
 
 
 class WandbMode(Enum):
@@ -70,7 +79,9 @@ class ModelConfig:
     """The model that is edited, and who can judge its pictures."""
 
     name: str
-    source: str | None  # a diffusers folder or a hub id; null: the embedded weights
+    source: str | None  # a diffusers folder, a checkpoint or a hub id; null: the embedded weights
+    file_config: str | None  # the diffusers folder that describes a checkpoint file
+    allow_download: bool  # a hub id that is not in the local cache is fetched
     variant: str | None  # "fp16" where the folder holds such files
     dtype: Precision
     judge: JudgeName
@@ -201,12 +212,14 @@ class LoraConfig:
 
     rank: Annotated[int, WHOLE]
     alpha: Annotated[float, POSITIVE]
+    init: LoraInit
     dropout: Annotated[float, Range(low=0, below=1)]
     targets: list[str]
     learning_rate: Annotated[float, POSITIVE]
     steps: Annotated[int, WHOLE]
     batch_size: Annotated[int, WHOLE]  # images a step and concept
-    concepts_per_batch: Annotated[int, WHOLE]  # trained side by side in one step
+    concepts_per_batch: Annotated[int, WHOLE]  # side by side in one step: speed and memory alone
+    weight_decay: Annotated[float, NONNEGATIVE]
     max_grad_norm: Annotated[float, POSITIVE]
     end_of_text: bool  # the end-of-text token and the padding count as the concept's
     per_concept: bool  # false: one LoRA for all

@@ -33,11 +33,10 @@ def test_every_option_composes(file: Path, tmp_path: Path) -> None:
         "masks/precomputed": [f"masks.path={tmp_path}"],
         "concepts/custom": ["concepts.names=[Adam Driver]"],
         "preservation/captions": [f"preservation.prior.file={tmp_path / 'captions.txt'}"],
-        "model/path": [f"model.source={tmp_path}"],
+        "model/path": ["model.source=someone/some-model", "model.allow_download=true"],
         "kept/none": ["preservation.domain_weight=0"],
     }
     (tmp_path / "captions.txt").write_text("a house\n")
-    (tmp_path / "model_index.json").write_text("{}")
     group, option = file.parent.as_posix(), file.stem
     config = composed(f"{group}={option}", *needs.get(f"{group}/{option}", []))
     assert config.concept_list()
@@ -88,6 +87,7 @@ def test_stable_diffusion_brings_its_own_settings_along() -> None:
     assert (large.lora.learning_rate, large.lora.batch_size, large.lora.rank) == (1e-4, 1, 1)
     assert (mini.sampling.steps, mini.sampling.guidance) == (15, 4)
     assert (large.sampling.steps, large.sampling.guidance) == (50, 7.5)
+    assert (mini.lora.concepts_per_batch, large.lora.concepts_per_batch) == (8, 1)
     assert mini.save.pipeline and not large.save.pipeline
     assert composed("model=sd_v1_4", "sampling=mini").sampling.steps == 15
 

@@ -52,7 +52,7 @@ def test_the_default_run_is_ten_people_of_the_embedded_model() -> None:
         ("masks=precomputed", "masks.path is not set: give masks.path="),
         ("preservation=captions", "preservation.prior.file is not set"),
         ("preservation.prior.file=/nowhere", "/nowhere is no file"),
-        ("model.source=/nowhere", "it holds no model_index.json"),
+        ("model.source=/nowhere", "model.source = /nowhere: model source"),
     ],
 )
 def test_wrong_values_are_refused(override: str, message: str) -> None:

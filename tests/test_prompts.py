@@ -57,7 +57,7 @@ def test_thirty_training_prompts_show_every_scene_and_every_form() -> None:
 @pytest.mark.parametrize(
     ("prompt", "anchor", "kind", "expected"),
     [
-        ("a view of a cat at night", "background", Kind.OBJECT, "a view of the background at night"),
+        ("a photo of a cat at night", "sky", Kind.OBJECT, "a photo of the sky at night"),
         ("The cat", "a dog", Kind.OBJECT, "a dog"),
         ("a CAT and the cat", "sky", Kind.OBJECT, "the sky and the sky"),
         ("concatenated cat", "dog", Kind.PERSON, "concatenated dog"),
