@@ -65,7 +65,7 @@ def test_headline_says_what_was_erased_from_what_and_how(page: str) -> None:
     assert "Ten people erased from the embedded model" in text
     assert all(name in text for name in ERASED)
     assert "LoRA of rank 4" in text and "anchor “a person”" in text
-    assert "Harmonic mean 95.7" in text
+    assert "Harmonic mean 96.5" in text
 
 
 def test_result_table_has_value_interval_original_and_difference(page: str) -> None:
@@ -141,6 +141,19 @@ def test_missing_and_broken_files_leave_a_page(
     else:
         (tmp_path / lost).write_bytes(content)
     assert write_report(tmp_path).stat().st_size > 10_000
+
+
+def test_run_without_a_judge_shows_what_was_measured(small_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(small_run, tmp_path, dirs_exist_ok=True)
+    metrics = {
+        "erased": {"pixel_change": 0.21},
+        "distances": {"features": "pixels", "kept": {"frechet": 1.5, "n": 8}},
+        "missing": ["no judge for this model"],
+    }
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+    text = text_of(write_report(tmp_path).read_text(encoding="utf-8"))
+    assert "Not measured: no judge for this model." in text
+    assert "erased, pixel change 0.21" in text and "distances, kept, frechet 1.5" in text
 
 
 def test_a_single_row_is_a_run(tmp_path: Path) -> None:
@@ -273,7 +286,7 @@ def test_terminal_table_says_result_and_places(run_dir: Path) -> None:
     print_result(run_dir, Console(file=screen, width=160))
     lines = screen.getvalue()
     assert re.search(r"Erased ↓ +2\.0 +0\.6 to 7\.0 +96\.0 +−94\.0 +100", lines)
-    assert re.search(r"harmonic mean +95\.7", lines)
+    assert re.search(r"harmonic mean +96\.5", lines)
     assert str(run_dir / "samples") in lines
 
 

@@ -56,6 +56,7 @@ def run_view(run: RunFolder) -> dict[str, Any]:
     """Everything that the template shows."""
     content = run_content(run)
     there = {key: bool(content[_SHOWN_BY.get(key, key)]) for key in SECTIONS}
+    there["result"] = bool(content["parts"] or content["further"] or content["unmeasured"])
     titles = {key: title for key, (title, _) in SECTIONS.items() if there[key]}
     lacking = [reason for key, (_, reason) in SECTIONS.items() if not there[key]]
     return {**content, "sections": titles, "lacking": lacking}
@@ -64,14 +65,17 @@ def run_view(run: RunFolder) -> dict[str, Any]:
 def run_content(run: RunFolder) -> dict[str, Any]:
     """The values behind the sections; a section without any is left out of the page."""
     parts = read_parts(run.metrics)
+    views = [part_view(part) for part in parts]
     return {
         "run": run,
         "status": {**dict.fromkeys(STATUS_KEYS), **run.status},
         "headline": headline(run, parts),
-        "parts": [part_view(part) for part in parts],
+        "parts": views,
         "members": any(part.concepts for part in parts),
         "strip_axis": charts.strip_axis(),
-        "overall": read_overall(run.metrics),
+        "kept": next((view for view in views if not view["part"].lower_is_better), None),
+        "further": further(run.metrics, parts),
+        "unmeasured": unmeasured(run.metrics),
         "harmonic_mean": harmonic_mean(run.metrics),
         "galleries": [g for g in galleries(run.samples) if g.pairs],
         "attention": attention_pairs(run.attention),
@@ -168,6 +172,18 @@ def part_view(part: PartResult) -> dict[str, Any]:
         "rest_count": len(rest),
         "first_count": min(len(members), FIRST_MEMBERS),
     }
+
+
+def further(metrics: Mapping[str, Any], parts: Sequence[PartResult]) -> list[tuple[str, Estimate]]:
+    """Every other measure, under the title of its part."""
+    of_parts = [(part.title, estimate) for part in parts for estimate in part.further]
+    return of_parts + [("All", estimate) for estimate in read_overall(metrics)]
+
+
+def unmeasured(metrics: Mapping[str, Any]) -> list[str]:
+    """The sentences in which the evaluation says what it could not measure, and why."""
+    said = metrics.get("missing")
+    return [str(sentence) for sentence in said] if isinstance(said, list) else []
 
 
 def _called(estimate: Estimate | None, name: str) -> Estimate:

@@ -13,7 +13,7 @@ from mace_exp.record import number
 from mace_exp.report import words
 from mace_exp.report.charts import shortened
 from mace_exp.report.folder import RunFolder, is_run, read_run
-from mace_exp.report.measures import Estimate, harmonic_mean, read_parts
+from mace_exp.report.measures import PARTS, Estimate, harmonic_mean, read_parts
 from mace_exp.report.page import render, save
 from mace_exp.report.run_page import stages
 from mace_exp.report.scatter import Point, pareto, scatter
@@ -150,18 +150,26 @@ def setting_cell(value: Any) -> Cell:
 
 def pareto_figure(jobs: Sequence[Job], varying: Sequence[str]) -> Markup | None:
     """Erased against preserved, where at least two jobs have both."""
+    kept_title = kept_part(jobs)
     points = []
     for job in jobs:
-        gone, kept = job.accuracies.get("Erased"), job.accuracies.get("Preserved people")
+        gone, kept = job.accuracies.get(PARTS["erased"]), job.accuracies.get(kept_title)
         if gone and kept:
             points.append(Point(job.name, job_label(job, varying), 1 - gone.value, kept.value))
     if len(points) < 2:
         return None
     return scatter(
         pareto(points),
-        x_label="Erased people no longer recognised, %",
-        y_label="Preserved people recognised, %",
+        x_label="Erased concepts no longer recognised, %",
+        y_label=f"{kept_title} recognised, %",
     )
+
+
+def kept_part(jobs: Sequence[Job]) -> str:
+    """The title of the first kept part that at least two jobs have measured."""
+    titles = [title for key, title in PARTS.items() if key != "erased"]
+    enough = (title for title in titles if sum(title in job.accuracies for job in jobs) > 1)
+    return next(enough, "")
 
 
 def job_label(job: Job, varying: Sequence[str]) -> str:
