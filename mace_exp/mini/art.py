@@ -22,13 +22,27 @@ HAIR = tuple(f"long{i:02d}" for i in range(1, 27) if i not in (6, 22)) + tuple(
     f"short{i:02d}" for i in range(1, 20) if i not in (3, 13, 19)
 )
 """Hair cuts; left out are those that the canvas cuts off and those that hardly show."""
-HAIR_COLOURS = ("#141414", "#ecc94b", "#7a431d", "#b4b4b4", "#3eac2c", "#e884b8", "#6a2ca0", "#dc4a1a", "#3f8fd8")
+HAIR_COLOURS = (
+    "#141414",
+    "#ecc94b",
+    "#7a431d",
+    "#b4b4b4",
+    "#3eac2c",
+    "#e884b8",
+    "#6a2ca0",
+    "#dc4a1a",
+    "#3f8fd8",
+)
 SKINS = ("#f7d9bb", "#e3a06c", "#a05c2c", "#5f2f0c")
 GLASSES = (None, None, None, "variant01", "variant02")
 """None, sunglasses, and black frames: the ones that can be told apart at 96 pixels."""
 
 _STYLE_SHEETS = dict(
-    zip(STYLES, ("pixel-art", "voxel-art", "cutouts", "croodles", "notionists", "open-peeps"), strict=True)
+    zip(
+        STYLES,
+        ("pixel-art", "voxel-art", "cutouts", "croodles", "notionists", "open-peeps"),
+        strict=True,
+    )
 )
 _EYES = tuple(f"variant{i:02d}" for i in range(1, 27))
 _MOUTHS = tuple(f"variant{i:02d}" for i in range(1, 31))
@@ -41,7 +55,9 @@ def _sheet(name: str) -> Any:
         import dicebear_styles
         from dicebear import Style
     except ImportError as error:
-        raise ImportError("drawing the world needs the mini extra: pip install 'mace-exp[mini]'") from error
+        raise ImportError(
+            "drawing the world needs the mini extra: pip install 'mace-exp[mini]'"
+        ) from error
     folder = next(iter(dicebear_styles.__path__))
     with open(f"{folder}/{name}.json", encoding="utf-8") as file:
         return Style(json.load(file))
@@ -63,7 +79,9 @@ def fit(sprite: np.ndarray) -> np.ndarray:
     width, height = (max(1, round(side * scale)) for side in cropped.size)
     out = np.zeros((SPRITE, SPRITE, 4), np.uint8)
     left = (SPRITE - width) // 2
-    out[SPRITE - height :, left : left + width] = np.asarray(cropped.resize((width, height), Image.Resampling.LANCZOS))
+    out[SPRITE - height :, left : left + width] = np.asarray(
+        cropped.resize((width, height), Image.Resampling.LANCZOS)
+    )
     return out
 
 
@@ -111,7 +129,9 @@ def random_identity(generator: np.random.Generator) -> dict[str, str | None]:
     return {key: options[generator.integers(len(options))] for key, options in parts.items()}
 
 
-def identities(names: Iterable[str], *, least_distance: float, seed: int = 0) -> dict[str, dict[str, str | None]]:
+def identities(
+    names: Iterable[str], *, least_distance: float, seed: int = 0
+) -> dict[str, dict[str, str | None]]:
     """Give each name an identity that looks like no other: one that does is drawn again.
 
     `least_distance` is the mean absolute difference (0 to 255) of two faces at 24 x 24 pixels.
@@ -126,7 +146,9 @@ def identities(names: Iterable[str], *, least_distance: float, seed: int = 0) ->
             if all(np.abs(face - other).mean() >= least_distance for other in faces):
                 break
         else:
-            raise ValueError(f"no identity for {name!r} is {least_distance} away from all others: lower it")
+            raise ValueError(
+                f"no identity for {name!r} is {least_distance} away from all others: lower it"
+            )
         chosen[name], faces = identity, [*faces, face]
     return chosen
 

@@ -38,7 +38,9 @@ def build() -> AutoencoderKL:
         if "samplers" in name and isinstance(module, nn.Conv2d):
             nn.init.orthogonal_(module.weight)
     with torch.no_grad():
-        model.quant_conv.bias[CHANNELS:] = -6  # little noise at first: else nothing is learnt until the means outgrow it
+        model.quant_conv.bias[
+            CHANNELS:
+        ] = -6  # little noise at first: else nothing is learnt until the means outgrow it
     return model
 
 
@@ -69,7 +71,9 @@ def _losses(model: AutoencoderKL, world: World, step: int) -> Losses:
     posterior = model.encode(target).latent_dist
     out = model.decode(posterior.sample()).sample
     error = out - target
-    gradient = (error[..., 1:] - error[..., :-1]).abs().mean() + (error[:, :, 1:] - error[:, :, :-1]).abs().mean()
+    gradient = (error[..., 1:] - error[..., :-1]).abs().mean() + (
+        error[:, :, 1:] - error[:, :, :-1]
+    ).abs().mean()
     squared = error.square().mean()
     kl = posterior.kl().mean() / (_CROP**2)
     total = error.abs().mean() + 4 * squared + 0.25 * gradient + 1e-5 * kl
@@ -79,7 +83,9 @@ def _losses(model: AutoencoderKL, world: World, step: int) -> Losses:
 def psnr(model: AutoencoderKL, images: np.ndarray) -> float:
     """Mean over images of the peak signal-to-noise ratio of the reconstruction, in dB."""
     target = to_tensor(images)
-    parts = [model.decode(model.encode(batch).latent_dist.mode()).sample for batch in target.split(32)]
+    parts = [
+        model.decode(model.encode(batch).latent_dist.mode()).sample for batch in target.split(32)
+    ]
     error = (torch.cat(parts).clamp(-1, 1) - target).square().mean((1, 2, 3))
     return float((10 * torch.log10(4 / error)).mean())
 
@@ -87,5 +93,7 @@ def psnr(model: AutoencoderKL, images: np.ndarray) -> float:
 def _probe(model: nn.Module, world: World) -> dict[str, float]:
     assert isinstance(model, AutoencoderKL)
     images = world.batch(0, 96)[0]
-    latents = torch.cat([model.encode(batch).latent_dist.mode() for batch in to_tensor(images).split(32)])
+    latents = torch.cat(
+        [model.encode(batch).latent_dist.mode() for batch in to_tensor(images).split(32)]
+    )
     return {"psnr": psnr(model, images), "latent_std": float(F.relu(latents.std()))}

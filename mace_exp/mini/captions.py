@@ -46,7 +46,12 @@ PREFIXES = (
     "a photograph of ",
 )
 NAMELESS = ("a person", "a woman", "a man")
-STYLE_SUBJECTS = ("a portrait in the style of {}", "a person in the style of {}", "{}", "a face in the style of {}")
+STYLE_SUBJECTS = (
+    "a portrait in the style of {}",
+    "a person in the style of {}",
+    "{}",
+    "a face in the style of {}",
+)
 NOBODY, NOTHING = "nobody", "nothing"
 """Judge classes of a person without a name, and of a scene without a subject."""
 
@@ -78,7 +83,9 @@ class Caption:
     scene: str | None
 
 
-def caption(subject: str, scene: str, generator: np.random.Generator, *, plain_style: bool = False) -> Caption:
+def caption(
+    subject: str, scene: str, generator: np.random.Generator, *, plain_style: bool = False
+) -> Caption:
     """Say in one of many ways that `subject` (a judge class, or one of NAMELESS) is in `scene`.
 
     A quarter of the sentences leaves the scene open. `plain_style` says a nameless person as an ordinary

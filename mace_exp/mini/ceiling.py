@@ -10,12 +10,25 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from mace_exp.mini import captions
 
-_FIT = ("a photo of {}", "{} in the park", "a drawing of {} at night", "a portrait of {} on a red background", "{}")
-_READ = ("a picture of {} in the snow", "a sketch of {}", "{} in the city", "an image of {} on a white background")
+_FIT = (
+    "a photo of {}",
+    "{} in the park",
+    "a drawing of {} at night",
+    "a portrait of {} on a red background",
+    "{}",
+)
+_READ = (
+    "a picture of {} in the snow",
+    "a sketch of {}",
+    "{} in the city",
+    "an image of {} on a white background",
+)
 _PLACES = ("name", "end", "last")
 
 
-def linear_ceiling(encoder: CLIPTextModel, tokenizer: CLIPTokenizer, count: int) -> dict[str, float]:
+def linear_ceiling(
+    encoder: CLIPTextModel, tokenizer: CLIPTokenizer, count: int
+) -> dict[str, float]:
     """Best rates, at the name's last token, at end-of-text and at the last padding, for the first `count` names.
 
     Returns `erased_<place>`, the share of erased names that still read as themselves, and `preserved_<place>`, that of
@@ -30,8 +43,12 @@ def linear_ceiling(encoder: CLIPTextModel, tokenizer: CLIPTokenizer, count: int)
     transform = _best_transform(fit, anchor, (fit_places, anchor_places), count)
     values = {}
     for place in _PLACES:
-        before = torch.stack([row[p] for row, p in zip(read.flatten(0, 1), places[place].flatten(), strict=True)])
-        taught = torch.stack([row[p] for row, p in zip(fit.flatten(0, 1), fit_places[place].flatten(), strict=True)])
+        before = torch.stack(
+            [row[p] for row, p in zip(read.flatten(0, 1), places[place].flatten(), strict=True)]
+        )
+        taught = torch.stack(
+            [row[p] for row, p in zip(fit.flatten(0, 1), fit_places[place].flatten(), strict=True)]
+        )
         reader = _reader(taught, torch.arange(len(names)).repeat_interleave(len(_FIT)))
         truth = torch.arange(len(names)).repeat_interleave(len(_READ))
         right_before = reader(before) == truth
@@ -48,7 +65,9 @@ def effective_rank(encoder: CLIPTextModel, tokenizer: CLIPTokenizer) -> dict[str
     states, places = _states(encoder, tokenizer, names, _FIT)
     out = {}
     for place in _PLACES:
-        at = torch.stack([row[p] for row, p in zip(states.flatten(0, 1), places[place].flatten(), strict=True)])
+        at = torch.stack(
+            [row[p] for row, p in zip(states.flatten(0, 1), places[place].flatten(), strict=True)]
+        )
         means = at.view(len(names), len(_FIT), -1).mean(1)
         share = torch.linalg.svdvals(means - means.mean(0)).square()
         share = share / share.sum()
@@ -64,12 +83,18 @@ def _states(
     prompts = [template.format(name) for name in names for template in templates]
     ids = torch.tensor(tokenizer(prompts, padding="max_length", max_length=length).input_ids)
     with torch.inference_mode():
-        states = torch.cat([encoder(input_ids=part).last_hidden_state for part in ids.split(128)]).double()
+        states = torch.cat(
+            [encoder(input_ids=part).last_hidden_state for part in ids.split(128)]
+        ).double()
     end = (ids == tokenizer.eos_token_id).int().argmax(1)
-    after = torch.tensor([len(tokenizer(t.split("{}")[1]).input_ids) - 2 for t in templates]).repeat(len(names))
+    after = torch.tensor(
+        [len(tokenizer(t.split("{}")[1]).input_ids) - 2 for t in templates]
+    ).repeat(len(names))
     places = {"name": end - 1 - after, "end": end, "last": torch.full_like(end, length - 1)}
     shape = (len(names), len(templates))
-    return states.view(*shape, length, -1), {key: value.view(shape) for key, value in places.items()}
+    return states.view(*shape, length, -1), {
+        key: value.view(shape) for key, value in places.items()
+    }
 
 
 def _best_transform(
@@ -92,7 +117,9 @@ def _best_transform(
     x, y = torch.cat(sources), torch.cat(targets)
     erased = sum(len(source) for source in sources[: count * states.shape[1]])
     weight = torch.ones(len(x), 1, dtype=x.dtype)
-    weight[:erased] = max(1.0, (len(x) - erased) / erased)  # few names weigh as much as all that stay
+    weight[:erased] = max(
+        1.0, (len(x) - erased) / erased
+    )  # few names weigh as much as all that stay
     gram = (weight * x).T @ x
     ridge = 1e-4 * gram.diagonal().mean() * torch.eye(width, dtype=gram.dtype)
     return torch.linalg.solve(gram + ridge, (weight * x).T @ y + ridge).T
@@ -103,9 +130,15 @@ def _reader(states: Tensor, labels: Tensor):
     x = torch.cat([states - mean, torch.ones(len(states), 1, dtype=states.dtype)], 1)
     gram = x.T @ x
     ridge = 1e-3 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
-    weights = torch.linalg.solve(gram + ridge, x.T @ torch.nn.functional.one_hot(labels).to(x.dtype))
+    weights = torch.linalg.solve(
+        gram + ridge, x.T @ torch.nn.functional.one_hot(labels).to(x.dtype)
+    )
 
     def read(states: Tensor) -> Tensor:
-        return torch.cat([states - mean, torch.ones(len(states), 1, dtype=states.dtype)], 1).matmul(weights).argmax(-1)
+        return (
+            torch.cat([states - mean, torch.ones(len(states), 1, dtype=states.dtype)], 1)
+            .matmul(weights)
+            .argmax(-1)
+        )
 
     return read

@@ -22,7 +22,12 @@ LATENT = SIDE // 8
 PICTURES, _HELD_OUT, _CHUNK = 60_000, 512, 2_000
 _BATCH, _EMPTY = 64, 0.1
 SCHEDULE = Schedule(
-    steps=30_000, learning_rate=1e-3, matrix_rate=0.02, steps_between_probes=500, average=0.999, weight_decay=0.01
+    steps=30_000,
+    learning_rate=1e-3,
+    matrix_rate=0.02,
+    steps_between_probes=500,
+    average=0.999,
+    weight_decay=0.01,
 )
 NOISE = {
     "num_train_timesteps": 1000,
@@ -55,7 +60,9 @@ def build() -> UNet2DConditionModel:
     )
     model.set_attn_processor(AttnProcessor())
     for name, module in model.named_modules():
-        if name.endswith(("conv2", "proj_out", "conv_out")) and isinstance(module, (nn.Conv2d, nn.Linear)):
+        if name.endswith(("conv2", "proj_out", "conv_out")) and isinstance(
+            module, (nn.Conv2d, nn.Linear)
+        ):
             nn.init.zeros_(module.weight)
     return model
 
@@ -81,7 +88,9 @@ def fill_cache(folder: Path) -> Cache:
         if not file.exists():
             _encode_chunk(world, encoder, encode, file, start)
             log.info("encoded pictures up to %d of %d", start + _CHUNK, PICTURES)
-    chunks = [np.load(folder / "latents" / f"{start:07d}.npz") for start in range(0, PICTURES, _CHUNK)]
+    chunks = [
+        np.load(folder / "latents" / f"{start:07d}.npz") for start in range(0, PICTURES, _CHUNK)
+    ]
     return Cache(
         latents=np.concatenate([chunk["latents"] for chunk in chunks]),
         states=np.concatenate([chunk["states"] for chunk in chunks]),
@@ -99,12 +108,19 @@ def trained_autoencoder(folder: Path) -> AutoencoderKL:
 @torch.inference_mode()
 def standardised(model: AutoencoderKL, images: np.ndarray) -> AutoencoderKL:
     """Fold an affine map into `quant_conv` and `post_quant_conv`: latents of zero mean and unit scale a channel."""
-    parts = [model.encode(batch).latent_dist.mode() for batch in autoencoder.to_tensor(images).split(64)]
+    parts = [
+        model.encode(batch).latent_dist.mode() for batch in autoencoder.to_tensor(images).split(64)
+    ]
     latents = torch.cat(parts)
     mean, scale = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     channels = len(mean)
     before, after = model.quant_conv, model.post_quant_conv
-    assert before is not None and after is not None and before.bias is not None and after.bias is not None
+    assert (
+        before is not None
+        and after is not None
+        and before.bias is not None
+        and after.bias is not None
+    )
     after.bias += after.weight[:, :, 0, 0] @ mean
     after.weight *= scale.view(1, -1, 1, 1)
     before.weight[:channels] /= scale.view(-1, 1, 1, 1)
@@ -120,7 +136,9 @@ def _text_states(readouts: language.Readouts, words: object, texts: list[str]) -
 
 
 @torch.inference_mode()
-def _encode_chunk(world: World, encoder: AutoencoderKL, encode: partial[Tensor], file: Path, start: int) -> None:
+def _encode_chunk(
+    world: World, encoder: AutoencoderKL, encode: partial[Tensor], file: Path, start: int
+) -> None:
     pictures = [world.draw(index) for index in range(start, start + _CHUNK)]
     images = autoencoder.to_tensor(np.stack([picture.image for picture in pictures]))
     latents = torch.cat([encoder.encode(batch).latent_dist.mode() for batch in images.split(64)])
@@ -146,7 +164,10 @@ def stage(folder: Path) -> Stage:
 
 def _losses(model: nn.Module, noise: DDPMScheduler, cache: Cache, step: int) -> Losses:
     generator = torch.Generator().manual_seed(step)
-    index = torch.randint(len(cache.latents) - _HELD_OUT, (_BATCH,), generator=generator).numpy() + _HELD_OUT
+    index = (
+        torch.randint(len(cache.latents) - _HELD_OUT, (_BATCH,), generator=generator).numpy()
+        + _HELD_OUT
+    )
     dropped = (torch.rand(_BATCH, generator=generator) < _EMPTY).view(-1, 1, 1)
     return _velocity_loss(model, noise, cache, index, dropped, generator)
 
@@ -164,7 +185,9 @@ def _velocity_loss(
     times = torch.randint(1000, (len(index),), generator=generator)
     epsilon = torch.randn(latents.shape, generator=generator)
     predicted = model(noise.add_noise(latents, epsilon, times), times, states).sample
-    error = F.mse_loss(predicted, noise.get_velocity(latents, epsilon, times), reduction="none").mean((1, 2, 3))
+    error = F.mse_loss(
+        predicted, noise.get_velocity(latents, epsilon, times), reduction="none"
+    ).mean((1, 2, 3))
     ratio = noise.alphas_cumprod[times] / (1 - noise.alphas_cumprod[times])
     weight = (ratio + 1).clamp_max(5) / (ratio + 1)
     return {"loss": (error * weight).mean(), "unweighted": error.detach().mean()}

@@ -23,7 +23,9 @@ _WIDTHS = (32, 64, 128, 192)
 class _Residual(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.first, self.second = (nn.Conv2d(width, width, 3, padding=1, bias=False) for _ in range(2))
+        self.first, self.second = (
+            nn.Conv2d(width, width, 3, padding=1, bias=False) for _ in range(2)
+        )
         self.first_norm, self.second_norm = nn.BatchNorm2d(width), nn.BatchNorm2d(width)
         nn.init.zeros_(self.second_norm.weight)
 
@@ -40,7 +42,11 @@ class Recogniser(nn.Module):
         layers: list[nn.Module] = [nn.Conv2d(3, _WIDTHS[0], 5, stride=2, padding=2, bias=False)]
         layers += [nn.BatchNorm2d(_WIDTHS[0]), nn.ReLU(), _Residual(_WIDTHS[0])]
         for narrow, wide in zip(_WIDTHS, _WIDTHS[1:], strict=False):
-            layers += [nn.Conv2d(narrow, wide, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(wide), nn.ReLU()]
+            layers += [
+                nn.Conv2d(narrow, wide, 3, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(wide),
+                nn.ReLU(),
+            ]
             layers += [_Residual(wide)]
         self.body = nn.Sequential(*layers)
         self.heads = nn.ModuleDict(
@@ -79,19 +85,28 @@ class MiniJudge:
         """
         file = folder / "model.safetensors"
         if not file.exists():
-            raise ValueError(f"no judge in {folder}: `python -m mace_exp.mini.train judge export` makes one")
+            raise ValueError(
+                f"no judge in {folder}: `python -m mace_exp.mini.train judge export` makes one"
+            )
         classes = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
         if classes != {"subject": list(captions.subject_classes()), "scene": list(captions.SCENES)}:
-            raise ValueError(f"the judge in {folder} was trained on other classes than this world's")
+            raise ValueError(
+                f"the judge in {folder} was trained on other classes than this world's"
+            )
         network = Recogniser()
-        network.load_state_dict({key: value.float() for key, value in load_file(file).items()}, strict=False)
+        network.load_state_dict(
+            {key: value.float() for key, value in load_file(file).items()}, strict=False
+        )
         return cls(network)
 
     def save(self, folder: Path = WEIGHTS) -> None:
         """Save in float16."""
         folder.mkdir(parents=True, exist_ok=True)
         state = self._network.state_dict()
-        save_file({k: v.half().contiguous() for k, v in state.items() if v.is_floating_point()}, folder / "model.safetensors")
+        save_file(
+            {k: v.half().contiguous() for k, v in state.items() if v.is_floating_point()},
+            folder / "model.safetensors",
+        )
         classes = {name: list(options) for name, options in self.classes.items()}
         (folder / "classes.json").write_text(json.dumps(classes), encoding="utf-8")
 
@@ -99,12 +114,16 @@ class MiniJudge:
         """Softmax of each head, uint8 [n, 96, 96, 3] to [n, classes]."""
         with torch.inference_mode():
             parts = [self._network(batch) for batch in self._tensor(images).split(64)]
-        return {name: torch.cat([p[name] for p in parts]).softmax(-1).numpy() for name in self.classes}
+        return {
+            name: torch.cat([p[name] for p in parts]).softmax(-1).numpy() for name in self.classes
+        }
 
     def features(self, images: np.ndarray) -> np.ndarray:
         """Pooled features, [n, 192], for distances between sets of pictures."""
         with torch.inference_mode():
-            return torch.cat([self._network.features(batch) for batch in self._tensor(images).split(64)]).numpy()
+            return torch.cat(
+                [self._network.features(batch) for batch in self._tensor(images).split(64)]
+            ).numpy()
 
     def text_image_score(self, images: np.ndarray, prompts: list[str]) -> np.ndarray:
         """How well each picture shows what its prompt names: the mean probability of its subject and its scene."""
@@ -112,7 +131,11 @@ class MiniJudge:
         scores = []
         for i, prompt in enumerate(prompts):
             named = self._named(prompt)
-            scores.append(np.mean([probabilities[head][i, index] for head, index in named]) if named else np.nan)
+            scores.append(
+                np.mean([probabilities[head][i, index] for head, index in named])
+                if named
+                else np.nan
+            )
         return np.array(scores, np.float32)
 
     def _named(self, prompt: str) -> list[tuple[str, int]]:
@@ -128,13 +151,22 @@ class MiniJudge:
     def _phrases(self) -> dict[str, list[tuple[str, int]]]:
         subject = captions.subject_classes()
         nobody, nothing = subject.index(captions.NOBODY), subject.index(captions.NOTHING)
-        words = [(name.lower(), index) for index, name in enumerate(subject) if index not in (nobody, nothing)]
+        words = [
+            (name.lower(), index)
+            for index, name in enumerate(subject)
+            if index not in (nobody, nothing)
+        ]
         words += [(noun, nobody) for noun in captions.NAMELESS]
         words += [(noun, nothing) for noun in ("the background", "an empty background")]
-        return {"subject": words, "scene": [(scene, index) for index, scene in enumerate(captions.SCENES)]}
+        return {
+            "subject": words,
+            "scene": [(scene, index) for index, scene in enumerate(captions.SCENES)],
+        }
 
     @staticmethod
     def _tensor(images: np.ndarray) -> Tensor:
         if images.ndim != 4 or images.shape[1:] != (96, 96, 3):
             raise ValueError(f"the judge reads pictures of 96 x 96 x 3, not {images.shape[1:]}")
-        return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+        return (
+            torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+        )

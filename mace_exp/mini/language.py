@@ -63,7 +63,11 @@ class Readouts(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.encoder = build()
-        sizes = {"subject": len(subjects()), "scene": len(captions.SCENES) + 1, "squared": len(subjects())}
+        sizes = {
+            "subject": len(subjects()),
+            "scene": len(captions.SCENES) + 1,
+            "squared": len(subjects()),
+        }
         sizes |= {name: len(options) + 1 for name, options in attribute_options().items()}
         self.heads = nn.ModuleDict({name: nn.Linear(WIDTH, size) for name, size in sizes.items()})
 
@@ -81,14 +85,17 @@ def subjects() -> tuple[str, ...]:
 @cache
 def identity_table() -> dict[str, dict[str, str | None]]:
     """Attributes of the 200 people."""
-    return json.loads(files("mace_exp.mini").joinpath("identities.json").read_text(encoding="utf-8"))
+    return json.loads(
+        files("mace_exp.mini").joinpath("identities.json").read_text(encoding="utf-8")
+    )
 
 
 @cache
 def attribute_options() -> dict[str, tuple[str, ...]]:
     """Values of each drawn attribute; class 0 of a head stands for "none"."""
     return {
-        name: tuple(sorted({str(identity[name]) for identity in identity_table().values()})) for name in ATTRIBUTES
+        name: tuple(sorted({str(identity[name]) for identity in identity_table().values()}))
+        for name in ATTRIBUTES
     }
 
 
@@ -106,7 +113,9 @@ def draw_batch(tokenizer: CLIPTokenizer, count: int, seed: int) -> Batch:
     """Draw captions: seven tenths name people, the rest objects, styles, nameless people and empty scenes."""
     generator = np.random.default_rng([5, seed])
     drawn = [_draw_caption(generator) for _ in range(count)]
-    ids = torch.tensor(tokenizer([c.text for c in drawn], padding="max_length", max_length=CONTEXT).input_ids)
+    ids = torch.tensor(
+        tokenizer([c.text for c in drawn], padding="max_length", max_length=CONTEXT).input_ids
+    )
     end = (ids == VOCABULARY - 1).int().argmax(1)
     scene_tokens = [len(tokenizer(c.scene).input_ids) - 2 if c.scene else 0 for c in drawn]
     labels: dict[str, list[int]] = {"subject": [], "scene": [], **{name: [] for name in ATTRIBUTES}}
@@ -117,7 +126,9 @@ def draw_batch(tokenizer: CLIPTokenizer, count: int, seed: int) -> Batch:
         for name, options in attribute_options().items():
             labels[name].append(options.index(str(identity[name])) + 1 if identity else 0)
     known = end - 1 - torch.tensor(scene_tokens)
-    return Batch(ids=ids, known_from=known, end=end, labels={k: torch.tensor(v) for k, v in labels.items()})
+    return Batch(
+        ids=ids, known_from=known, end=end, labels={k: torch.tensor(v) for k, v in labels.items()}
+    )
 
 
 def _draw_caption(generator: np.random.Generator) -> captions.Caption:
@@ -126,7 +137,11 @@ def _draw_caption(generator: np.random.Generator) -> captions.Caption:
     if chance < 0.7:
         return captions.caption(_pick(captions.people(), generator), scene, generator)
     if chance < 0.9:
-        return captions.caption(_pick((*captions.OBJECTS, *captions.STYLES, captions.NOTHING), generator), scene, generator)
+        return captions.caption(
+            _pick((*captions.OBJECTS, *captions.STYLES, captions.NOTHING), generator),
+            scene,
+            generator,
+        )
     noun = _pick(_EXTRA, generator)
     words = captions.caption(noun, scene, generator, plain_style=noun == "art")
     return words
@@ -157,12 +172,17 @@ def _losses(model: Readouts, batch: Batch) -> Losses:
     for name, label in batch.labels.items():
         weight = ended if name == "scene" else named
         logits = model.heads[name](states)
-        error = F.cross_entropy(logits.flatten(0, 1), label[:, None].expand(-1, CONTEXT).flatten(), reduction="none")
+        error = F.cross_entropy(
+            logits.flatten(0, 1), label[:, None].expand(-1, CONTEXT).flatten(), reduction="none"
+        )
         losses[name] = (error.view_as(weight) * weight).sum() / weight.sum()
     target = F.one_hot(batch.labels["subject"], len(subjects())).float()[:, None]
     squared = (model.heads["squared"](states) - target).square().sum(-1)
     losses["squared"] = (squared * named).sum() / named.sum()
-    return {"loss": sum(losses.values(), torch.zeros(())), **{k: v.detach() for k, v in losses.items()}}
+    return {
+        "loss": sum(losses.values(), torch.zeros(())),
+        **{k: v.detach() for k, v in losses.items()},
+    }
 
 
 def _probe(model: nn.Module, words: CLIPTokenizer) -> dict[str, float]:
@@ -176,5 +196,7 @@ def _probe(model: nn.Module, words: CLIPTokenizer) -> dict[str, float]:
             right = model.heads[name](states[rows, at]).argmax(-1) == batch.labels[name]
             values[f"{name}_{place}"] = float(right.float().mean())
     for count in (10, 100):
-        values |= {f"{key}_{count}": v for key, v in linear_ceiling(model.encoder, words, count).items()}
+        values |= {
+            f"{key}_{count}": v for key, v in linear_ceiling(model.encoder, words, count).items()
+        }
     return values

@@ -13,7 +13,9 @@ from mace_exp.mini.training import Losses, Schedule, Stage
 from mace_exp.mini.world import World
 
 _BATCH, _BLUR = 64, 0.4
-SCHEDULE = Schedule(steps=3000, learning_rate=3e-3, steps_between_probes=250, average=0.99, weight_decay=0.02)
+SCHEDULE = Schedule(
+    steps=1200, learning_rate=3e-3, steps_between_probes=200, average=0.99, weight_decay=0.02
+)
 
 
 def stage(cache: Path) -> Stage:
@@ -32,10 +34,15 @@ def _losses(model: Recogniser, world: World, step: int) -> Losses:
     images, subject, scene = world.batch(10_000_000 + step * _BATCH, _BATCH)
     logits = model(_spoil(to_tensor(images), step))
     losses = {
-        "subject": F.cross_entropy(logits["subject"], torch.from_numpy(subject), label_smoothing=0.05),
+        "subject": F.cross_entropy(
+            logits["subject"], torch.from_numpy(subject), label_smoothing=0.05
+        ),
         "scene": F.cross_entropy(logits["scene"], torch.from_numpy(scene), label_smoothing=0.05),
     }
-    return {"loss": losses["subject"] + 0.3 * losses["scene"], **{k: v.detach() for k, v in losses.items()}}
+    return {
+        "loss": losses["subject"] + 0.3 * losses["scene"],
+        **{k: v.detach() for k, v in losses.items()},
+    }
 
 
 def _spoil(images: torch.Tensor, step: int) -> torch.Tensor:
@@ -44,7 +51,11 @@ def _spoil(images: torch.Tensor, step: int) -> torch.Tensor:
     small = F.interpolate(images, scale_factor=2 / 3, mode="area")
     blurred = F.interpolate(small, size=images.shape[-2:], mode="bilinear")
     chosen = (torch.rand(len(images), generator=generator) < _BLUR).view(-1, 1, 1, 1)
-    noise = torch.randn(images.shape, generator=generator) * 0.12 * torch.rand(len(images), 1, 1, 1, generator=generator)
+    noise = (
+        torch.randn(images.shape, generator=generator)
+        * 0.12
+        * torch.rand(len(images), 1, 1, 1, generator=generator)
+    )
     return torch.where(chosen, blurred, images) + noise
 
 

@@ -66,34 +66,54 @@ def _fir(x: float, base: float, size: float, colour: str) -> str:
 def _park(g: np.random.Generator) -> str:
     horizon = g.uniform(50, 62)
     ground = _rect(0, _shade("#9fd4f0", g)) + _rect(horizon, _shade("#6cbf4b", g))
-    return ground + "".join(_tree(x, horizon + 3, g.uniform(24, 34), "#2f8a3c") for x in g.uniform(4, 92, 3))
+    return ground + "".join(
+        _tree(x, horizon + 3, g.uniform(24, 34), "#2f8a3c") for x in g.uniform(4, 92, 3)
+    )
 
 
 def _beach(g: np.random.Generator) -> str:
     horizon = g.uniform(38, 48)
-    sea = _rect(0, _shade("#aee3f5", g)) + _rect(horizon, _shade("#1f9bc4", g)) + _rect(horizon + 22, _shade("#f0d799", g))
+    sea = (
+        _rect(0, _shade("#aee3f5", g))
+        + _rect(horizon, _shade("#1f9bc4", g))
+        + _rect(horizon + 22, _shade("#f0d799", g))
+    )
     return sea + _circle(g.uniform(8, 88), g.uniform(8, 18), 8, "#ffe34d")
 
 
 def _snow(g: np.random.Generator) -> str:
     horizon = g.uniform(50, 60)
-    ground = _rect(0, _shade("#b9c9dc", g)) + _hill(horizon + 8, 18, "#dfe9f3", g) + _rect(horizon, "#f4f8fc")
+    ground = (
+        _rect(0, _shade("#b9c9dc", g))
+        + _hill(horizon + 8, 18, "#dfe9f3", g)
+        + _rect(horizon, "#f4f8fc")
+    )
     firs = "".join(_fir(x, horizon + 4, g.uniform(18, 26), "#7e9db5") for x in g.uniform(4, 92, 2))
-    return ground + firs + "".join(_circle(x, y, 1.6, "#ffffff") for x, y in g.uniform(0, 96, (9, 2)))
+    return (
+        ground + firs + "".join(_circle(x, y, 1.6, "#ffffff") for x, y in g.uniform(0, 96, (9, 2)))
+    )
 
 
 def _desert(g: np.random.Generator) -> str:
     horizon = g.uniform(52, 62)
-    ground = _rect(0, _shade("#f8d9a0", g)) + _hill(horizon + 6, 20, "#d99a4e", g) + _rect(horizon, _shade("#e3aa5c", g))
+    ground = (
+        _rect(0, _shade("#f8d9a0", g))
+        + _hill(horizon + 6, 20, "#d99a4e", g)
+        + _rect(horizon, _shade("#e3aa5c", g))
+    )
     x = g.uniform(8, 88)
-    cactus = f'<rect x="{x:.1f}" y="{horizon - 18:.1f}" width="5" height="24" rx="2.5" fill="#4c8c4a"/>'
+    cactus = (
+        f'<rect x="{x:.1f}" y="{horizon - 18:.1f}" width="5" height="24" rx="2.5" fill="#4c8c4a"/>'
+    )
     return ground + cactus
 
 
 def _forest(g: np.random.Generator) -> str:
     ground = _rect(0, _shade("#5d8f68", g)) + _rect(74, _shade("#3d5b34", g))
     firs = sorted(g.uniform(0, 96, 6))
-    return ground + "".join(_fir(x, g.uniform(74, 82), g.uniform(48, 66), _shade("#1e5633", g)) for x in firs)
+    return ground + "".join(
+        _fir(x, g.uniform(74, 82), g.uniform(48, 66), _shade("#1e5633", g)) for x in firs
+    )
 
 
 def _city(g: np.random.Generator) -> str:

@@ -13,7 +13,12 @@ def main() -> None:
     """Train the named stages (all by default) in the recipe's order, going on where the checkpoints stand."""
     parser = argparse.ArgumentParser(prog="python -m mace_exp.mini.train", description=__doc__)
     parser.add_argument("stages", nargs="*", default=list(STAGES), help=f"of {', '.join(STAGES)}")
-    parser.add_argument("--folder", type=Path, default=Path.home() / ".cache" / "mace_exp" / "mini", help="checkpoints")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path.home() / ".cache" / "mace_exp" / "mini",
+        help="checkpoints",
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")

@@ -62,7 +62,9 @@ def train(stage: Stage, folder: Path, *, until_step: int | None = None) -> nn.Mo
     schedule = stage.schedule
     optimisers = _optimisers(stage.model, schedule)
     average = torch.optim.swa_utils.AveragedModel(
-        stage.model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(schedule.average), use_buffers=True
+        stage.model,
+        multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(schedule.average),
+        use_buffers=True,
     )
     clock = _Clock()
     step, clock.before = _load(checkpoint, stage.model, average, optimisers)
@@ -90,18 +92,27 @@ def averaged_model(stage: Stage, folder: Path) -> nn.Module:
         raise ValueError(f"no {checkpoint}: train the stage {stage.name!r} first")
     state = torch.load(checkpoint, weights_only=True)["average"]
     prefix = "module."
-    stage.model.load_state_dict({k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)})
+    stage.model.load_state_dict(
+        {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+    )
     return stage.model.eval().requires_grad_(False)
 
 
 def _optimisers(model: nn.Module, schedule: Schedule) -> list[torch.optim.Optimizer]:
-    embeddings = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+    embeddings = {
+        id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()
+    }
     trained = [p for p in model.parameters() if p.requires_grad]
     matrices = [p for p in trained if p.ndim >= 2 and id(p) not in embeddings]
     rest = [p for p in trained if p.ndim < 2 or id(p) in embeddings]
     return [
         Muon(matrices, lr=schedule.matrix_rate, weight_decay=schedule.weight_decay),
-        torch.optim.AdamW([{"params": rest, "initial_lr": schedule.learning_rate}], lr=schedule.learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
+        torch.optim.AdamW(
+            [{"params": rest, "initial_lr": schedule.learning_rate}],
+            lr=schedule.learning_rate,
+            betas=(0.9, 0.98),
+            weight_decay=0.0,
+        ),
     ]
 
 
@@ -148,7 +159,9 @@ def _save(
     partial.rename(path)
 
 
-def _load(path: Path, model: nn.Module, average: nn.Module, optimisers: list[torch.optim.Optimizer]) -> tuple[int, float]:
+def _load(
+    path: Path, model: nn.Module, average: nn.Module, optimisers: list[torch.optim.Optimizer]
+) -> tuple[int, float]:
     if not path.exists():
         return 0, 0.0
     state = torch.load(path, weights_only=True)
@@ -177,7 +190,15 @@ class _Clock:
             rate = (step - self._line_step) / (now - self._line)
             text = " ".join(f"{key} {float(value.detach()):.4f}" for key, value in losses.items())
             left = (steps - step) / rate / 60
-            log.info("%s step %d of %d, %.2f steps/s, %.0f min left: %s", name, step, steps, rate, left, text)
+            log.info(
+                "%s step %d of %d, %.2f steps/s, %.0f min left: %s",
+                name,
+                step,
+                steps,
+                rate,
+                left,
+                text,
+            )
             self._line, self._line_step = now, step
 
     def checkpoint_due(self, minutes: float) -> bool:

@@ -11,7 +11,15 @@ import numpy as np
 from PIL import Image
 
 from mace_exp.mini import captions
-from mace_exp.mini.art import SPRITE, identities, object_drawings, person, random_identity, rasterise, styled_portrait
+from mace_exp.mini.art import (
+    SPRITE,
+    identities,
+    object_drawings,
+    person,
+    random_identity,
+    rasterise,
+    styled_portrait,
+)
 from mace_exp.mini.scenes import scene_svg
 
 log = logging.getLogger(__name__)
@@ -64,9 +72,13 @@ class World:
         if not file.exists():
             _draw_split(split, file, seed)
         data = np.load(file)
-        self._sprites = _Sprites(**{key: data[key] for key in ("pixels", "kind", "subject", "noun")})
+        self._sprites = _Sprites(
+            **{key: data[key] for key in ("pixels", "kind", "subject", "noun")}
+        )
         self._backgrounds = data["backgrounds"]
-        self._of_kind = {name: np.flatnonzero(self._sprites.kind == i) for i, name in enumerate(_SHARES)}
+        self._of_kind = {
+            name: np.flatnonzero(self._sprites.kind == i) for i, name in enumerate(_SHARES)
+        }
 
     def draw(self, index: int, *, subject: int | None = None, scene: int | None = None) -> Picture:
         """Draw picture `index`; `subject` (a judge class) and `scene` fix what is otherwise drawn at random."""
@@ -79,7 +91,11 @@ class World:
         else:
             image, mask = _compose(self._sprites.pixels[sprite], background, generator)
         words = self._caption(sprite, captions.SCENES[scene], generator)
-        label = len(captions.subject_classes()) - 1 if sprite is None else int(self._sprites.subject[sprite])
+        label = (
+            len(captions.subject_classes()) - 1
+            if sprite is None
+            else int(self._sprites.subject[sprite])
+        )
         return Picture(image=image, mask=mask, caption=words, subject=label, scene=scene)
 
     def batch(self, start: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -98,20 +114,28 @@ class World:
             pool = self._of_kind[kind]
             if kind in ("objects", "styles"):  # every class as often, however many drawings it has
                 classes = np.unique(self._sprites.subject[pool])
-                pool = pool[self._sprites.subject[pool] == classes[generator.integers(len(classes))]]
+                pool = pool[
+                    self._sprites.subject[pool] == classes[generator.integers(len(classes))]
+                ]
         else:
             pool = np.flatnonzero(self._sprites.subject == subject)
         if subject == nothing or len(pool) == 0:
             return None
         return int(pool[generator.integers(len(pool))])
 
-    def _caption(self, sprite: int | None, scene: str, generator: np.random.Generator) -> captions.Caption:
+    def _caption(
+        self, sprite: int | None, scene: str, generator: np.random.Generator
+    ) -> captions.Caption:
         if sprite is None:
             return captions.caption(captions.NOTHING, scene, generator)
         label = captions.subject_classes()[self._sprites.subject[sprite]]
         if label != captions.NOBODY:
             return captions.caption(label, scene, generator)
-        noun = captions.NAMELESS[0] if generator.random() < 0.5 else captions.NAMELESS[self._sprites.noun[sprite]]
+        noun = (
+            captions.NAMELESS[0]
+            if generator.random() < 0.5
+            else captions.NAMELESS[self._sprites.noun[sprite]]
+        )
         return captions.caption(noun, scene, generator, plain_style=generator.random() < 0.15)
 
 
@@ -119,7 +143,9 @@ def _compose(
     sprite: np.ndarray, background: np.ndarray, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     side = round(SIDE * generator.uniform(*SCALE))
-    scaled = np.asarray(Image.fromarray(sprite).resize((side, side), Image.Resampling.LANCZOS), np.float32)
+    scaled = np.asarray(
+        Image.fromarray(sprite).resize((side, side), Image.Resampling.LANCZOS), np.float32
+    )
     left, top = generator.integers(0, SIDE - side + 1, 2)
     alpha = scaled[..., 3:] / 255
     image = background.astype(np.float32)
@@ -147,22 +173,37 @@ def _draw_split(split: str, file: Path, seed: int) -> None:
         for expression in range(first, first + count):
             add(person(identity, expression), "people", name)
     for identity, expression in _strangers(known, train):
-        add(person(identity, expression), "nameless", captions.NOBODY, 1 if str(identity["hair"])[0] == "l" else 2)
+        add(
+            person(identity, expression),
+            "nameless",
+            captions.NOBODY,
+            1 if str(identity["hair"])[0] == "l" else 2,
+        )
     for name in captions.OBJECTS:
         for sprite in object_drawings(name).values():
             add(sprite, "objects", name)
     for style in captions.STYLES:
         for index in range(_PORTRAITS) if train else range(10_000, 10_000 + _PORTRAITS // 8):
             add(styled_portrait(style, index), "styles", style)
-    arrays = {"pixels": np.stack(pixels), "kind": np.array(kind), "subject": np.array(subject), "noun": np.array(noun)}
+    arrays = {
+        "pixels": np.stack(pixels),
+        "kind": np.array(kind),
+        "subject": np.array(subject),
+        "noun": np.array(noun),
+    }
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".partial.npz")
     np.savez(partial, backgrounds=_backgrounds(train, seed), **arrays)
     partial.rename(file)
 
 
-def _strangers(known: dict[str, dict[str, str | None]], train: bool) -> list[tuple[dict[str, str | None], int]]:
-    taken = {tuple(sorted((k, str(v)) for k, v in identity.items() if k != "glasses")) for identity in known.values()}
+def _strangers(
+    known: dict[str, dict[str, str | None]], train: bool
+) -> list[tuple[dict[str, str | None], int]]:
+    taken = {
+        tuple(sorted((k, str(v)) for k, v in identity.items() if k != "glasses"))
+        for identity in known.values()
+    }
     generator = np.random.default_rng([11, train])
     out: list[tuple[dict[str, str | None], int]] = []
     while len(out) < (_NAMELESS if train else _NAMELESS // 8):
@@ -177,7 +218,9 @@ def _backgrounds(train: bool, seed: int) -> np.ndarray:
     count = _BACKGROUNDS if train else _BACKGROUNDS // 4
     return np.stack(
         [
-            np.stack([rasterise(scene_svg(scene, generator), SPRITE)[..., :3] for _ in range(count)])
+            np.stack(
+                [rasterise(scene_svg(scene, generator), SPRITE)[..., :3] for _ in range(count)]
+            )
             for scene in captions.SCENES
         ]
     )

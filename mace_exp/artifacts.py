@@ -1,0 +1,192 @@
+"""Every path that a run reads or writes, the cache that runs share, and the status of a run.
+
+A cache entry is keyed by a hash of exactly the inputs that determine it; it is made once, by whichever job comes
+first, and read by all others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import shutil
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from mace_exp.files import atomic_file
+
+log = logging.getLogger(__name__)
+
+LEAST_FREE = 500 * 2**20
+"""Bytes that a run folder and a cache must find free before a run begins."""
+_PACKAGES = ("mace-exp", "torch", "diffusers", "transformers", "peft", "accelerate", "wandb")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run; those that a stage makes appear when it has succeeded."""
+
+    root: Path
+
+    config = property(lambda self: self.root / "config.yaml")
+    status = property(lambda self: self.root / "status.json")
+    metrics = property(lambda self: self.root / "metrics.json")
+    summary = property(lambda self: self.root / "summary.json")
+    refined = property(lambda self: self.root / "refined.safetensors")
+    edit = property(lambda self: self.root / "edit.safetensors")
+    erased = property(lambda self: self.root / "erased")
+    samples = property(lambda self: self.root / "samples")
+    attention = property(lambda self: self.root / "attention")
+    masks = property(lambda self: self.root / "masks")
+
+    def lora(self, slug: str) -> Path:
+        """The LoRA of one concept."""
+        return self.root / "loras" / f"{slug}.safetensors"
+
+
+@dataclass
+class Cache:
+    """Results that runs share. `reused` and `made` count the entries that this run found and made."""
+
+    root: Path
+    reused: dict[str, int] = field(default_factory=dict)
+    made: dict[str, int] = field(default_factory=dict)
+
+    def entry(self, kind: str, inputs: Mapping[str, Any]) -> Path:
+        """Where the result of `inputs` (what JSON can hold) lies or would lie."""
+        return self.root / kind / key_of(inputs)
+
+    def get(
+        self, kind: str, inputs: Mapping[str, Any], make: Callable[[Path], None] | None
+    ) -> Path:
+        """Return the entry of `inputs`, making it if it is not there; two jobs at once make it once.
+
+        Raises:
+            ValueError: it is not there and `make` is None (its stage was left out of this run).
+        """
+        path = self.entry(kind, inputs)
+        if path.exists():
+            self.reused[kind] = self.reused.get(kind, 0) + 1
+            return path
+        if make is None:
+            raise ValueError(
+                f"there are no {kind} for these settings in {self.root}: add the stage that makes them to stages"
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f"{path.name}.lock")):
+            if not path.exists():
+                make(path)
+                self.made[kind] = self.made.get(kind, 0) + 1
+        return path
+
+
+def key_of(inputs: Mapping[str, Any]) -> str:
+    """32 hex digits of the canonical JSON of `inputs`."""
+    text = json.dumps(inputs, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def check_writable(folder: Path, key: str) -> None:
+    """Make sure that a folder can be written to and has room, before anything is computed.
+
+    Raises:
+        ValueError: no permission, no room, or a file in the way; the message names `key`.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".writable.{os.getpid()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(
+            f"{key} = {folder} can't be written to ({error.strerror}): choose another folder"
+        ) from error
+    free = shutil.disk_usage(folder).free
+    if free < LEAST_FREE:
+        raise ValueError(
+            f"{key} = {folder} has {free / 2**20:.0f} MB free, a run needs {LEAST_FREE / 2**20:.0f}: make room"
+        )
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON file at once or not at all."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, default=str), encoding="utf-8")
+
+
+class Status:
+    """status.json: what a run is doing, how it ended, and where it ran."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._path = folder.status
+        self._values: dict[str, Any] = {
+            "status": "running",
+            "stage": None,
+            "error": None,
+            "traceback": None,
+            "started": _now(),
+            "finished": None,
+            "command": [
+                Path(sys.argv[0]).name if "__main__" not in sys.argv[0] else "python -m mace_exp",
+                *sys.argv[1:],
+            ],
+            "versions": {"python": platform.python_version()} | _versions(),
+            "hardware": _hardware(),
+        }
+
+    def update(self, **values: Any) -> None:
+        """Change some values and write the file."""
+        self._values |= values
+        write_json(self._path, self._values)
+
+
+@contextmanager
+def recorded_status(folder: RunFolder) -> Iterator[Status]:
+    """Keep status.json true, however the block ends; no room left for it is not allowed to hide the error."""
+    status = Status(folder)
+    status.update()
+    try:
+        yield status
+    except BaseException as error:
+        line = (
+            f"{type(error).__name__}: {error}".splitlines()[0]
+            if not isinstance(error, ValueError)
+            else str(error)
+        )
+        try:
+            status.update(
+                status="failed", error=line, traceback=traceback.format_exc(), finished=_now()
+            )
+        except OSError:
+            log.error("%s can't be written either", folder.status)
+        raise
+    status.update(status="finished", stage=None, finished=_now())
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _hardware() -> dict[str, Any]:
+    return {"machine": platform.machine(), "system": platform.system(), "cores": os.cpu_count()}

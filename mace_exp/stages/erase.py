@@ -1,0 +1,284 @@
+"""Stages preservation, cfr, lora and fusion: the method itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from filelock import FileLock
+from safetensors.torch import save_file
+
+from mace_exp.artifacts import key_of
+from mace_exp.concepts import Concept
+from mace_exp.erasure.fusion import FusionSums, fuse, fusion_sums
+from mace_exp.erasure.lora import Lora, LoraShape, load_lora, save_lora
+from mace_exp.erasure.preservation import (
+    PreservationStatistics,
+    hash_prompts,
+    preservation_statistics,
+)
+from mace_exp.erasure.refinement import PairSums, PromptPair, pair_sums, refine, transformed_weights
+from mace_exp.erasure.timesteps import focal_density, uniform_density
+from mace_exp.erasure.training import ConceptData, LoraTraining, StepRow, train_loras
+from mace_exp.files import atomic_file, atomic_folder
+from mace_exp.model import edited_weights
+from mace_exp.progress import progress
+from mace_exp.prompts import anchor_prompt, domain_captions, prior_captions, training_prompts
+from mace_exp.saving import save_pipeline
+from mace_exp.schemas import Stage
+from mace_exp.stages.look import image_inputs
+
+if TYPE_CHECKING:
+    from mace_exp.pipeline import Run
+
+JOINT = "all-concepts"
+"""Name of the one LoRA of a run with `lora.per_concept=false`."""
+
+
+def preservation(work: Run) -> dict[str, PreservationStatistics]:
+    """Sum the token states of what must survive: things in general, and the concepts' neighbours."""
+    captions = {"prior": _prior(work), "domain": _domain(work)}
+    weights = {
+        "prior": work.config.cfr.prior_weight or work.config.fusion.prior_weight,
+        "domain": work.config.cfr.domain_weight or work.config.fusion.domain_weight,
+    }
+    found = {}
+    for name, texts in captions.items():
+        if weights[name]:
+            found[name] = _statistics(work, name, texts)
+    work.statistics = found
+    return found
+
+
+def _prior(work: Run) -> list[str]:
+    kept, prior = work.config.kept, work.config.preservation.prior
+    names = [concept.name for concept in work.concepts]
+    texts = (
+        prior_captions(kept.objects, kept.styles, prior.count, avoid=names) if prior.count else []
+    )
+    texts += prior.captions
+    if prior.file is not None:
+        texts += [
+            line.strip()
+            for line in Path(prior.file).read_text(encoding="utf-8").splitlines()
+            if line.strip()
+        ]
+    return texts
+
+
+def _domain(work: Run) -> list[str]:
+    kept, domain = work.config.kept, work.config.preservation.domain
+    names = [concept.name for concept in work.concepts]
+    if not domain.count or not (kept.people or kept.artists):
+        return []
+    return domain_captions(kept.people, kept.artists, domain.count, avoid=names)
+
+
+def _statistics(work: Run, name: str, texts: Sequence[str]) -> PreservationStatistics:
+    inputs = {"model": work.fingerprint, "prompts": hash_prompts(texts)}
+
+    def make(path: Path) -> None:
+        with progress(f"{name} captions", len(texts), "caption") as advance:
+            made = preservation_statistics(work.encoder, texts, work.fingerprint, progress=advance)
+        with atomic_file(path) as temporary:
+            made.save(temporary)
+
+    path = work.cache.get("statistics", inputs, make if work.does(Stage.preservation) else None)
+    return PreservationStatistics.load(path, work.fingerprint)
+
+
+def refinement(work: Run) -> torch.Tensor:
+    """Map every word but the concept's own to what it would be beside the anchor (paper, section 4.1)."""
+    cfr, sums = work.config.cfr, PairSums.zeros(work.encoder.width)
+    with progress("refinement", len(work.concepts), "concept") as advance:
+        for concept in work.concepts:
+            sums = sums + pair_sums(work.encoder, _pairs(work, concept), all_words=cfr.all_words)
+            advance(1)
+    kept = work.preserved(prior_weight=cfr.prior_weight, domain_weight=cfr.domain_weight)
+    transform = refine(sums, closeness=cfr.closeness, preserved=kept)
+    if work.does(Stage.cfr):
+        with atomic_file(work.folder.refined) as temporary:
+            save_file(_contiguous(transformed_weights(work.weights, transform)), temporary)
+    work.transform = transform
+    return transform
+
+
+def _pairs(work: Run, concept: Concept) -> list[PromptPair]:
+    prompts = training_prompts(concept, work.config.prompts.count)
+    return [PromptPair(prompt, anchor_prompt(prompt, concept)) for prompt in prompts]
+
+
+def loras(work: Run) -> dict[str, Lora]:
+    """Train one LoRA a concept until nothing attends to its words (section 4.2); those known are read."""
+    inputs = {slug: _lora_inputs(work, concepts) for slug, concepts in _groups(work).items()}
+    entries = {slug: work.cache.entry("loras", each) for slug, each in inputs.items()}
+    lock = work.cache.root / "loras" / f"{key_of(inputs)}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
+        missing = [slug for slug, path in entries.items() if not path.exists()]
+        if missing and not work.does(Stage.lora):
+            raise ValueError(
+                f"there is no LoRA of {missing[0]!r} for these settings: add lora to stages"
+            )
+        if missing:
+            _train(work, missing, entries)
+    for kind, count in (("made", len(missing)), ("reused", len(entries) - len(missing))):
+        if count:
+            counts = getattr(work.cache, kind)
+            counts["loras"] = counts.get("loras", 0) + count
+    trained = {}
+    for slug, path in entries.items():
+        trained[slug] = load_lora(path / "lora.safetensors")
+        if work.does(Stage.lora):
+            save_lora(work.folder.lora(slug), trained[slug], _facts(work, slug))
+            if slug not in missing:
+                _log_again(work, path / "curve.jsonl")
+    work.loras = trained
+    return trained
+
+
+def _groups(work: Run) -> dict[str, list[Concept]]:
+    if work.config.lora.per_concept:
+        return {concept.slug: [concept] for concept in work.concepts}
+    return {JOINT: work.concepts}
+
+
+def _lora_inputs(work: Run, concepts: Sequence[Concept]) -> dict[str, Any]:
+    lora = {k: v for k, v in asdict(work.config.lora).items() if k != "concepts_per_batch"}
+    rounded = (
+        (work.transform * 1e6).round().to(torch.int64)
+    )  # the last digits depend on the machine's kernels
+    return {
+        "images": [image_inputs(work, concept) for concept in concepts],
+        "masks": [str(work.config.masks)] + [vars(concept) for concept in concepts],
+        "transform": key_of({"values": rounded.tolist()}),
+        "lora": lora,
+        "seed": work.config.seed,
+    }
+
+
+def _train(work: Run, slugs: Sequence[str], entries: Mapping[str, Path]) -> None:
+    lora = work.config.lora
+    density = (
+        focal_density(k=lora.k, t1=lora.t1, t2=lora.t2)
+        if lora.importance_sampling
+        else uniform_density()
+    )
+    training = LoraTraining(
+        steps=lora.steps,
+        learning_rate=lora.learning_rate,
+        density=density,
+        seed=work.config.seed,
+        batch_size=lora.batch_size,
+        weight_decay=lora.weight_decay,
+        max_grad_norm=lora.max_grad_norm,
+        together=lora.concepts_per_batch,
+    )
+    shape = LoraShape(lora.rank, lora.alpha, lora.dropout, tuple(lora.targets), lora.init.name)
+    groups, curves = _groups(work), {slug: [] for slug in slugs}
+    with progress("LoRA training", len(slugs) * lora.steps, "step") as advance:
+
+        def on_step(row: StepRow) -> None:
+            values = _curve_row(row)
+            curves[row.slug].append(values)
+            work.tracker.log("lora", values)
+            advance(1)
+
+        trained = train_loras(
+            work.pipeline.unet,
+            [_data(work, slug, groups[slug]) for slug in slugs],
+            work.pipeline.scheduler,
+            shape=shape,
+            training=training,
+            weights=transformed_weights(work.weights, work.transform),
+            on_step=on_step,
+        )
+    for slug in slugs:
+        with atomic_folder(entries[slug]) as temporary:
+            save_lora(temporary / "lora.safetensors", trained[slug])
+            lines = [json.dumps(values) for values in curves[slug]]
+            (temporary / "curve.jsonl").write_text("\n".join(lines), encoding="utf-8")
+
+
+def _curve_row(row: StepRow) -> dict[str, Any]:
+    values = {
+        "concept": row.slug,
+        "lora/step": row.step,
+        "lora/loss": row.loss,
+        "lora/grad_norm": row.grad_norm,
+        "lora/learning_rate": row.learning_rate,
+        "lora/timestep": row.timestep,
+    }
+    return values if row.prior_loss is None else values | {"lora/prior_loss": row.prior_loss}
+
+
+def _log_again(work: Run, curve: Path) -> None:
+    for line in curve.read_text(encoding="utf-8").splitlines():
+        work.tracker.log("lora", json.loads(line))
+
+
+def _data(work: Run, slug: str, concepts: Sequence[Concept]) -> ConceptData:
+    """The training data of one LoRA: the images of one concept, or of all."""
+    prompts, positions, latents, masks = [], [], [], []
+    for concept in concepts:
+        training = work.training_images[concept.slug]
+        prompts += training.prompts
+        latents.append(training.latents)
+        positions += [
+            work.encoder.positions(prompt, concept.name, include_end=work.config.lora.end_of_text)
+            for prompt in training.prompts
+        ]
+        own = work.training_masks[concept.slug]
+        masks.append(torch.ones(len(training), *training.images.shape[1:3]) if own is None else own)
+    whole = all(work.training_masks[concept.slug] is None for concept in concepts)
+    return ConceptData(
+        slug=slug,
+        latents=torch.cat(latents),
+        states=work.encoder.encode(prompts),
+        positions=torch.stack(positions),
+        masks=None if whole else torch.cat(masks),
+    )
+
+
+def _facts(work: Run, slug: str) -> dict[str, str]:
+    return {
+        "concepts": ", ".join(concept.name for concept in _groups(work)[slug]),
+        "model": work.fingerprint,
+        "base": "the weights of refined.safetensors of the same run",
+    }
+
+
+def fusion(work: Run) -> dict[str, torch.Tensor]:
+    """Fuse refinement and LoRAs into one weight a layer (section 4.3), and keep the erased model."""
+    config = work.config.fusion
+    total: FusionSums | None = None
+    with progress("fusion", len(work.concepts), "concept") as advance:
+        for slug, concepts in _groups(work).items():
+            for concept in concepts:
+                prompts = training_prompts(concept, work.config.prompts.count)
+                sums = fusion_sums(work.encoder, prompts, work.loras[slug], work.transform)
+                total = sums if total is None else total + sums
+                advance(1)
+    assert total is not None
+    kept = work.preserved(prior_weight=config.prior_weight, domain_weight=config.domain_weight)
+    edit = fuse(work.weights, work.transform, total, closeness=config.closeness, preserved=kept)
+    if work.does(Stage.fusion):
+        _save_edit(work, edit)
+    work.edit = edit
+    return edit
+
+
+def _save_edit(work: Run, edit: Mapping[str, torch.Tensor]) -> None:
+    with atomic_file(work.folder.edit) as temporary:
+        save_file(_contiguous(edit), temporary)
+    if work.config.save.pipeline:
+        with edited_weights(work.pipeline.unet, edit):
+            save_pipeline(work.pipeline, work.folder.erased)
+
+
+def _contiguous(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

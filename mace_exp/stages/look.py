@@ -1,0 +1,152 @@
+"""Stages images and masks: what each concept looks like to the model, and where in the picture it is."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from mace_exp.concepts import Concept, Kind
+from mace_exp.data.attention_masks import Described, attention_masks
+from mace_exp.data.images import TrainingImages, draw_images, image_seeds, load_images, save_images
+from mace_exp.data.masks import Masks, load_masks, overlay
+from mace_exp.files import atomic_file
+from mace_exp.progress import progress
+from mace_exp.prompts import anchor_prompt, training_prompts
+from mace_exp.record import Picture
+from mace_exp.schemas import AttentionMasks, GeneratedImages, NoMasks, PrecomputedMasks, Stage
+
+if TYPE_CHECKING:
+    from mace_exp.pipeline import Run
+
+UNMASKED = (Kind.style, Kind.explicit)
+"""Kinds that fill the whole image whatever the masks are (paper, section 5: styles are trained without masks)."""
+
+
+def image_inputs(work: Run, concept: Concept) -> dict[str, Any]:
+    """All that decides the training images of a concept."""
+    images = work.config.images
+    assert isinstance(images, GeneratedImages)
+    prompts = training_prompts(concept, work.config.prompts.count)
+    return {
+        "model": work.fingerprint,
+        "prompts": [prompts[index % len(prompts)] for index in range(images.per_concept)],
+        "seeds": image_seeds(images.seed, concept.slug, images.per_concept),
+        "sampling": vars(work.sampling) | {"batch_size": None},
+    }
+
+
+def images(work: Run) -> dict[str, TrainingImages]:
+    """Draw the training images of every concept with the model as it is."""
+    drawn = {}
+    total = len(work.concepts) * work.config.images.per_concept
+    with progress("training images", total, "image") as advance:
+        for concept in work.concepts:
+            inputs = image_inputs(work, concept)
+
+            def make(path: Path, inputs: dict[str, Any] = inputs) -> None:
+                made = draw_images(
+                    work.pipeline,
+                    inputs["prompts"],
+                    inputs["seeds"],
+                    work.sampling,
+                    progress=advance,
+                )
+                save_images(made, path)
+
+            known = work.cache.entry("images", inputs).exists()
+            path = work.cache.get("images", inputs, make if work.does(Stage.images) else None)
+            drawn[concept.slug] = load_images(path)
+            if known:
+                advance(len(drawn[concept.slug]))
+    work.training_images = drawn
+    return drawn
+
+
+def masks(work: Run) -> dict[str, torch.Tensor | None]:
+    """Find where each training image shows its concept, and keep overlays to look at."""
+    found: dict[str, torch.Tensor | None] = {}
+    training, kept = work.training_images, work.config.masks
+    with progress("masks", sum(len(each) for each in training.values()), "image") as advance:
+        for concept in work.concepts:
+            if concept.kind in UNMASKED or isinstance(kept, NoMasks):
+                found[concept.slug] = None
+            else:
+                found[concept.slug] = _concept_masks(work, concept, training[concept.slug])
+            advance(len(training[concept.slug]))
+    if work.does(Stage.masks):
+        _write_overlays(work, found)
+    work.training_masks = found
+    return found
+
+
+def _concept_masks(work: Run, concept: Concept, training: TrainingImages) -> torch.Tensor:
+    height, width = training.images.shape[1:3]
+    match work.config.masks:
+        case PrecomputedMasks(path=folder):
+            made = load_masks(Path(folder) / concept.slug, len(training), (height, width))
+            work.mask_fallbacks += made.fallbacks
+            return torch.from_numpy(made.masks).float()
+        case AttentionMasks(threshold=threshold):
+            inputs = image_inputs(work, concept) | {
+                "threshold": threshold,
+                "concept": vars(concept),
+            }
+
+            def make(path: Path) -> None:
+                described = Described(
+                    latents=training.latents,
+                    prompts=training.prompts,
+                    anchors=[anchor_prompt(prompt, concept) for prompt in training.prompts],
+                    concept=concept.name,
+                )
+                found = attention_masks(
+                    work.pipeline,
+                    described,
+                    (height, width),
+                    seed=work.config.seed,
+                    threshold=threshold,
+                )
+                _save_masks(path, found)
+
+            loaded = load_file(
+                work.cache.get("masks", inputs, make if work.does(Stage.masks) else None)
+            )
+            work.mask_fallbacks += int(loaded["fallbacks"])
+            return loaded["masks"].float()
+    raise AssertionError(work.config.masks)
+
+
+def _save_masks(path: Path, found: Masks) -> None:
+    tensors = {"masks": torch.from_numpy(found.masks), "fallbacks": torch.tensor(found.fallbacks)}
+    with atomic_file(path) as temporary:
+        save_file(tensors, temporary)
+
+
+def _write_overlays(work: Run, found: dict[str, torch.Tensor | None]) -> None:
+    work.folder.masks.mkdir(parents=True, exist_ok=True)
+    rows, pictures = [], []
+    for concept in work.concepts:
+        masks, training = found[concept.slug], work.training_images[concept.slug]
+        if masks is None:
+            continue
+        for index, image in enumerate(training.images):
+            name = f"{concept.slug}-{index:02d}.png"
+            shown = overlay(image, masks[index].numpy().astype(bool))
+            Image.fromarray(np.asarray(shown)).save(work.folder.masks / name)
+            rows.append((concept.name, index, name))
+            pictures.append(Picture(shown, f"{concept.name}: {training.prompts[index]}"))
+    if not rows:
+        return
+    with (
+        atomic_file(work.folder.masks / "index.csv") as temporary,
+        open(temporary, "w", newline="") as file,
+    ):
+        csv.writer(file).writerows([("concept", "image_index", "file"), *rows])
+    if getattr(work.config.tracking, "log_images", False):
+        work.tracker.images("masks", pictures[:96])
