@@ -162,6 +162,13 @@ def stage(folder: Path) -> Stage:
     )
 
 
+def untrained_stage() -> Stage:
+    """The stage without its data: for reading its checkpoint."""
+    return Stage(
+        name="denoiser", model=build(), losses=lambda _: {}, probe=lambda _: {}, schedule=SCHEDULE
+    )
+
+
 def _losses(model: nn.Module, noise: DDPMScheduler, cache: Cache, step: int) -> Losses:
     generator = torch.Generator().manual_seed(step)
     index = (

@@ -1,0 +1,165 @@
+"""`python -m mace_exp.mini.evaluate`: measure the embedded model and its judge, and say whether the aims hold.
+
+Needs the packages of the `mini` extra (unseen renders are drawn). The figures are written to weights/scores.json.
+"""
+
+import argparse
+import json
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from mace_exp.mini import captions
+from mace_exp.mini.autoencoder import psnr, to_tensor
+from mace_exp.mini.ceiling import effective_rank, linear_ceiling
+from mace_exp.mini.export import PIPELINE
+from mace_exp.mini.judge import MiniJudge
+from mace_exp.mini.world import World
+from mace_exp.model import load_pipeline
+from mace_exp.progress import progress
+from mace_exp.sampling import SamplingSettings, sample
+
+SETTINGS = SamplingSettings(steps=15, guidance=4.0, scheduler="dpm", batch_size=20)
+"""The shipped sampler: conf/sampling/mini.yaml."""
+AIMS = {
+    "judge_people": 0.98,
+    "judge_objects": 0.98,
+    "judge_styles": 0.98,
+    "judge_people_decoded": 0.98,
+    "judge_objects_decoded": 0.98,
+    "judge_styles_decoded": 0.98,
+    "psnr": 28.0,
+    "people": 0.95,
+    "worst_person": 0.7,
+    "objects": 0.95,
+    "styles": 0.95,
+    "scenes": 0.90,
+    "images_per_second": 4.0,
+}
+"""Least values."""
+_GROUPS = {"people": (0, 200), "objects": (200, 210), "styles": (210, 216)}
+
+
+def main() -> None:
+    """Measure, print a table of figures against aims, and write scores.json."""
+    parser = argparse.ArgumentParser(prog="python -m mace_exp.mini.evaluate", description=__doc__)
+    parser.add_argument("--model", type=Path, default=PIPELINE)
+    parser.add_argument("--images", type=int, default=10, help="pictures a prompt")
+    parser.add_argument("--people", type=int, default=200, help="how many of the 200 people")
+    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "mace_exp" / "mini")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO)
+    scores = evaluate(arguments.model, arguments.cache, arguments.images, people=arguments.people)
+    (arguments.model / "scores.json").write_text(json.dumps(scores, indent=1), encoding="utf-8")
+    Console().print(_table(scores))
+
+
+def evaluate(model: Path, cache: Path, images: int, *, people: int = 200) -> dict[str, Any]:
+    """All figures by name; `per_person` holds the rate of each person."""
+    start = time.monotonic()
+    pipeline = load_pipeline(model)
+    scores: dict[str, Any] = {"load_seconds": time.monotonic() - start, "images_a_prompt": images}
+    judge = MiniJudge.load(model / "judge")
+    with torch.inference_mode():
+        scores |= _renders(pipeline.vae, judge, World("test", cache))
+    scores |= _ceilings(pipeline)
+    return scores | _generated(pipeline, judge, images, people)
+
+
+def _renders(vae: Any, judge: MiniJudge, world: World, count: int = 1500) -> dict[str, float]:
+    images, subject, scene = world.batch(0, count)
+    decoded = [_through(vae, part) for part in np.array_split(images, max(1, count // 50))]
+    values = {"psnr": psnr(vae, images)}
+    for suffix, pictures in (("", images), ("_decoded", np.concatenate(decoded))):
+        said = judge.probabilities(pictures)
+        for name, (low, high) in _GROUPS.items():
+            inside = (subject >= low) & (subject < high)
+            right = said["subject"].argmax(1)[inside] == subject[inside]
+            values[f"judge_{name}{suffix}"] = float(right.mean())
+        values[f"judge_scenes{suffix}"] = float((said["scene"].argmax(1) == scene).mean())
+    return values
+
+
+def _through(vae: Any, images: np.ndarray) -> np.ndarray:
+    out = vae.decode(vae.encode(to_tensor(images)).latent_dist.mode()).sample
+    return ((out.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+
+
+def _ceilings(pipeline: Any) -> dict[str, float]:
+    values = {}
+    for count in (10, 100):
+        found = linear_ceiling(pipeline.text_encoder, pipeline.tokenizer, count)
+        values |= {f"ceiling_{key}_{count}": value for key, value in found.items()}
+    ranks = effective_rank(pipeline.text_encoder, pipeline.tokenizer)
+    return values | {f"effective_rank_{key}": value for key, value in ranks.items()}
+
+
+def _generated(pipeline: Any, judge: MiniJudge, images: int, people: int) -> dict[str, Any]:
+    start = time.monotonic()
+    rows = {
+        "people": _recognised(pipeline, judge, captions.people()[:people], images),
+        "objects": _recognised(pipeline, judge, captions.OBJECTS, images),
+        "styles": _recognised(pipeline, judge, captions.STYLES, images),
+    }
+    drawn = images * sum(len(each["subject"]) for each in rows.values())
+    rate = drawn / (time.monotonic() - start)
+    rates = {name: np.stack(list(each["subject"].values())) for name, each in rows.items()}
+    scenes = np.concatenate([each["scene"] for each in rows.values()])
+    return {
+        **{name: float(each.mean()) for name, each in rates.items()},
+        "worst_person": float(rates["people"].mean(1).min()),
+        "scenes": float(scenes.mean()),
+        "images_per_second": rate,
+        "threads": torch.get_num_threads(),
+        "per_person": {k: float(v.mean()) for k, v in rows["people"]["subject"].items()},
+    }
+
+
+def _recognised(
+    pipeline: Any, judge: MiniJudge, names: Sequence[str], images: int
+) -> dict[str, Any]:
+    """Hits [images] of the subject by name, and of the scene [names * images]."""
+    prompts, scenes, seeds = [], [], []
+    for row, name in enumerate(names):
+        for index in range(images):
+            scene = captions.SCENES[(row + index) % len(captions.SCENES)]
+            prompts.append(f"{_subject(name)} {scene}")
+            scenes.append(captions.SCENES.index(scene))
+            seeds.append(1000 * row + index)
+    with progress("drawing", len(prompts), "image") as advance:
+        pictures = sample(pipeline, prompts, seeds, SETTINGS, progress=advance)
+    said = judge.probabilities(pictures)
+    classes = judge.classes["subject"]
+    wanted = np.array([classes.index(name) for name in names]).repeat(images)
+    hits = (said["subject"].argmax(1) == wanted).reshape(len(names), images)
+    found = said["scene"].argmax(1) == np.array(scenes)
+    return {"subject": dict(zip(names, hits, strict=True)), "scene": found}
+
+
+def _subject(name: str) -> str:
+    if name in captions.OBJECTS:
+        return f"a photo of {captions.with_article(name)}"
+    if name in captions.STYLES:
+        return f"a portrait in the style of {name}"
+    return f"a photo of {name}"
+
+
+def _table(scores: dict[str, Any]) -> Table:
+    table = Table("figure", "value", "aim", title="the embedded model")
+    for key, value in scores.items():
+        if isinstance(value, int | float):
+            aim = AIMS.get(key)
+            met = "" if aim is None else f"{'met' if value >= aim else 'NOT met'}: at least {aim:g}"
+            table.add_row(key, f"{value:.3f}", met)
+    return table
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+"""The whole run on a tiny random model: its files, its cache, sweeps, interruption, single stages."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mace_exp.saving import save_pipeline
+from tests.tiny import tiny_pipeline
+
+SMALL = (
+    "lora=mini",
+    "sampling=mini",
+    "sampling.steps=2",
+    "images.per_concept=2",
+    "prompts.count=3",
+    "lora.steps=3",
+    "lora.batch_size=1",
+    "preservation.prior.count=8",
+    "preservation.domain.count=8",
+    "evaluation.images_per_part=2",
+    "evaluation.attention_maps=1",
+    "save=pipeline",
+    "tracking=none",
+)
+Run = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    save_pipeline(tiny_pipeline(), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def arguments(tiny_folder: Path, cache: Path) -> list[str]:
+    return ["model=path", f"model.source={tiny_folder}", f"cache_dir={cache}", *SMALL]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: list[str]) -> Run:
+    """Run the command in this process; return the run's folder."""
+    from mace_exp.__main__ import main
+
+    def command(name: str, *more: str) -> Path:
+        folder = tmp_path / name
+        where = f"hydra.sweep.dir={folder}" if "-m" in more else f"hydra.run.dir={folder}"
+        ordered = sorted(
+            [*arguments, where, *more], key=lambda each: each != "-m"
+        )  # flags come first
+        monkeypatch.setattr(sys, "argv", ["mace_exp", *ordered])
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+        main()
+        return folder
+
+    return command
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def rows(folder: Path, event: str) -> list[dict[str, Any]]:
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [row for row in map(json.loads, lines) if row["event"] == event]
+
+
+PEOPLE = "concepts=[Adam Driver,Amy Adams]"
+
+
+def test_a_run_leaves_what_it_promises(run: Run, tiny_folder: Path) -> None:
+    folder = run("whole", PEOPLE)
+    for name in (
+        "config.yaml",
+        "metrics.json",
+        "summary.json",
+        "report.html",
+        "samples/prompts.csv",
+    ):
+        assert (folder / name).is_file(), name
+    assert read(folder / "status.json")["status"] == "finished"
+    assert {path.stem for path in (folder / "loras").iterdir()} == {"adam-driver", "amy-adams"}
+    stages = [row["stage"] for row in rows(folder, "stage")]
+    assert stages == [
+        "images",
+        "masks",
+        "preservation",
+        "cfr",
+        "lora",
+        "fusion",
+        "samples",
+        "metrics",
+    ]
+    assert len(rows(folder, "lora")) == 2 * 3
+    metrics = read(folder / "metrics.json")
+    assert metrics["erased"]["pixel_change"] > 0
+    assert metrics["missing"], "a model without a judge says what was not measured"
+    edit, refined = (
+        load_file(folder / "edit.safetensors"),
+        load_file(folder / "refined.safetensors"),
+    )
+    assert edit.keys() == refined.keys() and all(key.endswith("weight") for key in edit)
+
+
+def test_the_erased_folder_is_the_edit_in_plain_diffusers(run: Run, tiny_folder: Path) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    folder = run("plain", PEOPLE)
+    erased = StableDiffusionPipeline.from_pretrained(folder / "erased").unet.state_dict()
+    original = StableDiffusionPipeline.from_pretrained(tiny_folder).unet.state_dict()
+    edit = load_file(folder / "edit.safetensors")
+    for name, value in erased.items():
+        expected = edit[name] if name in edit else original[name]
+        torch.testing.assert_close(value, expected, msg=name)
+    assert any(not torch.equal(edit[name], original[name]) for name in edit)
+
+
+def test_a_second_run_makes_nothing_again(run: Run) -> None:
+    first = run("first", PEOPLE)
+    second = run("second", PEOPLE)
+    assert read(second / "summary.json")["made"] == {}
+    assert len(rows(second, "lora")) == len(rows(first, "lora")), "known curves are shown again"
+    one, two = load_file(first / "edit.safetensors"), load_file(second / "edit.safetensors")
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_sweep_over_fusion_weights_trains_once(run: Run) -> None:
+    folder = run("sweep", "-m", PEOPLE, "fusion.prior_weight=1,100", "lora.learning_rate=0.002")
+    jobs = [read(folder / str(number) / "summary.json") for number in range(2)]
+    assert jobs[0]["made"]["loras"] == 2
+    assert "loras" not in jobs[1]["made"] and jobs[1]["reused"]["loras"] == 2
+    weights = [load_file(folder / str(number) / "edit.safetensors") for number in range(2)]
+    assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_a_single_stage_names_the_one_that_it_needs(
+    refusal: Callable[..., str], arguments: list[str]
+) -> None:
+    message = refusal(*arguments, PEOPLE, "seed=77", "stages=[lora]", "images.seed=99")
+    assert "add the stage that makes them to stages" in message
+
+
+def test_stages_can_be_run_one_by_one(run: Run) -> None:
+    for stages in (
+        "[images,masks]",
+        "[preservation,cfr]",
+        "[lora]",
+        "[fusion]",
+        "[samples,metrics,report]",
+    ):
+        folder = run("pieces", PEOPLE, f"stages={stages}", "lora.learning_rate=0.003")
+    assert read(folder / "metrics.json")["erased"]["pixel_change"] > 0
+
+
+def test_a_folder_that_cannot_be_written_is_refused_at_once(
+    refusal: Callable[..., str], arguments: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    message = refusal(
+        *[a for a in arguments if "cache_dir" not in a], PEOPLE, f"cache_dir={tmp_path}/file/x"
+    )
+    assert "cache_dir" in message and "choose another folder" in message
+
+
+def test_one_lora_for_all_concepts(run: Run) -> None:
+    folder = run("joint", PEOPLE, "lora.per_concept=false", "evaluation=none")
+    assert [path.stem for path in (folder / "loras").iterdir()] == ["all-concepts"]
+    assert (folder / "edit.safetensors").exists()
+
+
+def test_a_killed_run_says_so_and_goes_on(arguments: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / "killed"
+    command = [sys.executable, "-m", "mace_exp"]
+    more = [PEOPLE, f"hydra.run.dir={folder}", "lora.steps=4000", "lora.learning_rate=1e-5"]
+    process = subprocess.Popen(
+        [*command, *arguments, *more], env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and not (
+            (folder / "metrics.jsonl").exists() and rows(folder, "lora")
+        ):
+            time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 143
+    finally:
+        process.kill()
+    assert read(folder / "status.json")["status"] == "failed"
+    done = subprocess.run(
+        [*command, f"resume={folder}", "lora.steps=2", f"cache_dir={tmp_path / 'cache'}"],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 0
+    assert read(folder / "status.json")["status"] == "finished"
