@@ -1,0 +1,154 @@
+"""Masks: where in a training image its concept is, True inside. One file an image, 0000.png, ...
+
+An empty mask would teach nothing: it becomes the whole image, with a warning, and is counted.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mace_exp.data.images import read_image
+from mace_exp.files import atomic_folder
+
+LEVELS = 256  # of a map's range, for Otsu's histogram
+LEAST_SHARE = 0.2  # a component smaller than this share of the largest is noise
+
+Size = tuple[int, int]
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Masks:
+    """`masks` [n, H, W], bool; `fallbacks` of them were empty and are whole images now."""
+
+    masks: np.ndarray
+    fallbacks: int = 0
+
+
+def whole_masks(count: int, size: Size) -> Masks:
+    """Return masks that hold the whole image: the option "none"."""
+    return Masks(np.ones((count, *size), dtype=bool))
+
+
+def load_masks(folder: Path, count: int, size: Size) -> Masks:
+    """Read masks made elsewhere: `<number>.png` for images 0 to count - 1, white inside.
+
+    Raises:
+        ValueError: a mask is missing or unreadable, or is not `size` (height, width).
+    """
+    files = {int(file.stem): file for file in folder.glob("*.png") if file.stem.isdecimal()}
+    missing = [index for index in range(count) if index not in files]
+    if missing:
+        raise ValueError(f"mask {folder / f'{missing[0]:04d}.png'} is missing ({count} are needed)")
+    masks = []
+    for index in range(count):
+        mask = read_image(files[index], mode="L")
+        if mask.shape != size:
+            found, wanted = (f"{width}x{height}" for height, width in (mask.shape, size))
+            raise ValueError(f"mask {files[index]} is {found} pixels, its image is {wanted}")
+        masks.append(mask > 127)
+    return filled(np.stack(masks), [str(files[index]) for index in range(count)])
+
+
+def save_masks(masks: np.ndarray, folder: Path) -> None:
+    """Write [n, H, W], bool, as `load_masks` reads them, at once or not at all."""
+    with atomic_folder(folder) as temporary:
+        for index, mask in enumerate(masks):
+            Image.fromarray(mask.astype(np.uint8) * 255).save(temporary / f"{index:04d}.png")
+
+
+def filled(masks: np.ndarray, names: Sequence[str]) -> Masks:
+    """Return [n, H, W], bool, with whole images in place of empty ones; `names` are warned of."""
+    empty = ~masks.any(axis=(1, 2))
+    for index in np.flatnonzero(empty):
+        logger.warning("the mask of %s is empty: the whole image is taken", names[index])
+    return Masks(masks | empty[:, None, None], int(empty.sum()))
+
+
+def mask_of_map(values: np.ndarray, size: Size, *, threshold: float | None = None) -> np.ndarray:
+    """Return a mask [H, W], bool, of a coarse map [h, w]: high values are inside.
+
+    The map is brought to `size` bicubically and cut at `threshold` of its range, or, without one,
+    where Otsu's method cuts. Specks go, holes close. A flat or not finite map gives an empty mask.
+    """
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite([low, high]).all() or high <= low:
+        return np.zeros(size, dtype=bool)
+    scaled = Image.fromarray(((values - low) / (high - low)).astype(np.float32))
+    fine = np.asarray(scaled.resize((size[1], size[0]), Image.Resampling.BICUBIC)).clip(0, 1)
+    cut = otsu_threshold(fine) if threshold is None else threshold
+    return without_holes(main_components(fine > cut))
+
+
+def otsu_threshold(values: np.ndarray) -> float:
+    """Return the cut of values in [0, 1] that parts them into the two most distinct classes.
+
+    Otsu 1979: it maximises the variance between the classes, w (1 - w) (mean1 - mean2)^2.
+    """
+    counts, edges = np.histogram(values, LEVELS, range=(0, 1))
+    share = counts / counts.sum()
+    centres = (edges[1:] + edges[:-1]) / 2
+    weight, moment = np.cumsum(share)[:-1], np.cumsum(share * centres)[:-1]
+    mean = np.sum(share * centres)
+    inside = weight * (1 - weight)
+    # A class without members has no spread: its zero numerator stays zero.
+    spread = (mean * weight - moment) ** 2 / np.maximum(inside, 1e-12)
+    return float(edges[1:-1][int(spread.argmax())])
+
+
+def main_components(mask: np.ndarray) -> np.ndarray:
+    """Keep the 4-connected components that are not small beside the largest."""
+    labels = _components(mask)
+    sizes = np.bincount(labels[mask], minlength=1)
+    return mask & (sizes >= LEAST_SHARE * sizes.max())[np.where(mask, labels, 0)]
+
+
+def without_holes(mask: np.ndarray) -> np.ndarray:
+    """Fill what is outside but does not touch the border of the image."""
+    labels = _components(~mask)
+    border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    outside = np.isin(labels, border[border >= 0])
+    return ~(outside & ~mask)
+
+
+def intersection_over_union(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return [n] for masks [n, H, W], bool; 1 where both are empty."""
+    union = (first | second).sum(axis=(1, 2))
+    common = (first & second).sum(axis=(1, 2))
+    return np.where(union > 0, common / np.maximum(union, 1), 1.0)
+
+
+def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return the image [H, W, 3], uint8, with all outside of the mask dimmed to look at."""
+    return np.where(mask[..., None], image, image // 4).astype(np.uint8)
+
+
+def _components(mask: np.ndarray) -> np.ndarray:
+    """Return a label a 4-connected component, [H, W]; -1 outside.
+
+    Each pixel takes the greatest label of its run of pixels, by rows and by columns in turn, until
+    nothing changes: few rounds, each a handful of array operations.
+    """
+    labels = np.where(mask, np.arange(mask.size).reshape(mask.shape), -1)
+    while True:
+        swept = _greatest_of_runs(_greatest_of_runs(labels, mask).T, mask.T).T
+        if np.array_equal(swept, labels):
+            return labels
+        labels = swept
+
+
+def _greatest_of_runs(labels: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Give each pixel of a row's unbroken run the greatest label of that run."""
+    starts = mask & ~np.pad(mask, ((0, 0), (1, 0)))[:, :-1]
+    runs = np.cumsum(starts.ravel())[mask.ravel()] - 1
+    greatest = np.full(int(starts.sum()), -1)
+    np.maximum.at(greatest, runs, labels[mask])
+    result = labels.copy()
+    result[mask] = greatest[runs]
+    return result
