@@ -143,11 +143,11 @@ def test_a_wrong_file_is_refused_by_its_name(
 
 def test_a_refusal_takes_about_a_second_and_never_imports_torch(tmp_path: Path) -> None:
     code = (
-        "import sys, time\nstart = time.time()\nfrom mace_exp.__main__ import main\n"
+        "import sys, time\nstart = time.process_time()\nfrom mace_exp.__main__ import main\n"
         "try:\n    main()\nexcept SystemExit as stop:\n"
         "    assert 'lora.rank = 0' in str(stop.code), stop.code\n"
         "assert not {'torch', 'numpy', 'diffusers', 'wandb'} & set(sys.modules)\n"
-        "print(time.time() - start)\n"
+        "print(time.process_time() - start)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, "lora.rank=0"],
@@ -157,7 +157,7 @@ def test_a_refusal_takes_about_a_second_and_never_imports_torch(tmp_path: Path) 
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 5  # a second on a quiet machine
+    assert float(done.stdout) < 3  # processor time: other work on the machine does not count
     assert not any(tmp_path.iterdir())
 
 

@@ -1,6 +1,7 @@
 """Arrows point down the flow, and each heavy dependency has one door."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LIGHT = ("__main__", "config", "schemas", "ranges", "concepts", "prompts")
 
 
+@cache
 def imported(file: Path) -> set[str]:
     """Return every module that a file imports, wherever in it, as a dotted name."""
     names: set[str] = set()
