@@ -173,7 +173,12 @@ def write_rows(path: Path, names: list[str], steps: int = 50) -> None:
         start, rate = draw_from.uniform(2.0, 4.0), draw_from.uniform(0.06, 0.14)
         for step in range(steps):
             loss = start * math.exp(-rate * step) + draw_from.uniform(0.0, 0.25)
-            own = {"lora/step": step, "lora/loss": loss, "lora/grad_norm": loss / 3}
+            own = {
+                "lora/step": step,
+                "lora/loss": loss,
+                "lora/grad_norm": loss / 3,
+                "lora/timestep": 300 - step,
+            }
             rows.append({"event": "lora", "concept": name, **own, "lora/learning_rate": 1e-3})
     text = "".join(json.dumps({"time": 0.1 * i, **row}) + "\n" for i, row in enumerate(rows))
     (path / "metrics.jsonl").write_text(text, encoding="utf-8")

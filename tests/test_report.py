@@ -88,6 +88,11 @@ def test_command_versions_and_hardware_are_told(page: str) -> None:
     assert "torch 2.13.0" in text and "AMD EPYC 7763" in text
 
 
+def test_curves_are_drawn_of_what_training_changes(page: str) -> None:
+    labels = re.findall(r'class="axis" x="2" y="11">([^<]*)', page)
+    assert labels == ["Loss: attention to the concept inside its mask", "Gradient norm"]
+
+
 def test_page_is_self_contained_and_small(page: str) -> None:
     assert len(page.encode()) < PAGE_BYTES
     assert "default-src 'none'" in html.unescape(page)
@@ -315,6 +320,11 @@ def test_sweep_jobs_are_ordered_by_number(tmp_path: Path) -> None:
 def test_only_differing_settings_vary() -> None:
     jobs = [{"a": 1, "b": 300, "resume": "x"}, {"a": 2, "b": 300.0, "resume": "y"}, {}]
     assert varying_settings(jobs) == ["a"]
+
+
+def test_settings_that_go_together_take_one_column() -> None:
+    jobs = [{"prior": w, "cfr.prior": float(w), "rank": w % 2} for w in (1, 2, 3)]
+    assert varying_settings(jobs) == ["prior", "rank"]
 
 
 def test_sweep_of_failed_jobs_has_a_page(tmp_path: Path) -> None:

@@ -195,14 +195,20 @@ def _called(estimate: Estimate | None, name: str) -> Estimate:
 
 MEASURES = {
     "loss": "Loss: attention to the concept inside its mask",
+    "prior_loss": "Prior preservation loss",
     "grad_norm": "Gradient norm",
     "learning_rate": "Learning rate",
 }
 
 
+NOT_DRAWN = frozenset({"timestep"})  # drawn at random at every step: no curve
+
+
 def training(curves: ConceptCurves) -> dict[str, Any]:
     """A chart per measure; one that never changes is left to the settings."""
-    found = list(dict.fromkeys(name for own in curves.values.values() for name in own))
+    found = dict.fromkeys(
+        name for own in curves.values.values() for name in own if name not in NOT_DRAWN
+    )
     ordered = sorted(
         found, key=lambda n: (n not in MEASURES, list(MEASURES).index(n) if n in MEASURES else 0)
     )
@@ -238,6 +244,7 @@ def stages(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "share": round(100 * _seconds(row) / longest, 1),
             "reused": bool(row.get("reused")),
             "memory": row.get("peak_memory_mb"),
+            "gpu_memory": row.get("peak_gpu_memory_mb"),
         }
         for name, row in last.items()
     ]

@@ -109,14 +109,19 @@ def sweep_view(sweep_dir: Path, jobs: Sequence[Job]) -> dict[str, Any]:
 
 
 def varying_settings(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The keys whose values are not the same in all jobs that have a configuration."""
+    """The keys whose values are not the same in all jobs that have a configuration.
+
+    Of keys that go together (an interpolated weight takes over another's values) the first stands
+    for all.
+    """
     known = [own for own in settings if own]
-    keys = dict.fromkeys(key for own in known for key in own)
-    return [
-        key
-        for key in keys
-        if key not in OWN_SETTINGS and len({words.setting(own.get(key)) for own in known}) > 1
-    ]
+    keys = dict.fromkeys(key for own in known for key in own if key not in OWN_SETTINGS)
+    columns: dict[tuple[str, ...], str] = {}
+    for key in keys:
+        values = tuple(words.setting(own.get(key)) for own in known)
+        if len(set(values)) > 1:
+            columns.setdefault(values, key)
+    return list(columns.values())
 
 
 def job_cells(job: Job, varying: Sequence[str], titles: Sequence[str]) -> list[Cell]:
