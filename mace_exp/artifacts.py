@@ -1,7 +1,7 @@
 """Every path that a run reads or writes, the cache that runs share, and the status of a run.
 
-A cache entry is keyed by a hash of exactly the inputs that determine it; it is made once, by whichever job comes
-first, and read by all others.
+A cache entry is keyed by a hash of exactly the inputs that determine it; it is made once, by
+whichever job comes first, and read by all others.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ class RunFolder:
 
 @dataclass
 class Cache:
-    """Results that runs share. `reused` and `made` count the entries that this run found and made."""
+    """Results that runs share. `reused` and `made` count the entries that this run found and
+    made."""
 
     root: Path
     reused: dict[str, int] = field(default_factory=dict)
@@ -70,7 +71,8 @@ class Cache:
     def get(
         self, kind: str, inputs: Mapping[str, Any], make: Callable[[Path], None] | None
     ) -> Path:
-        """Return the entry of `inputs`, making it if it is not there; two jobs at once make it once.
+        """Return the entry of `inputs`, making it if it is not there; two jobs at once make it
+        once.
 
         Raises:
             ValueError: it is not there and `make` is None (its stage was left out of this run).
@@ -81,7 +83,8 @@ class Cache:
             return path
         if make is None:
             raise ValueError(
-                f"there are no {kind} for these settings in {self.root}: add the stage that makes them to stages"
+                f"there are no {kind} for these settings in {self.root}: "
+                "add the stage that makes them to stages"
             )
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f"{path.name}.lock")):
@@ -115,7 +118,8 @@ def check_writable(folder: Path, key: str) -> None:
     free = shutil.disk_usage(folder).free
     if free < LEAST_FREE:
         raise ValueError(
-            f"{key} = {folder} has {free / 2**20:.0f} MB free, a run needs {LEAST_FREE / 2**20:.0f}: make room"
+            f"{key} = {folder} has {free / 2**20:.0f} MB free, "
+            f"a run needs {LEAST_FREE / 2**20:.0f}: make room"
         )
 
 
@@ -153,7 +157,8 @@ class Status:
 
 @contextmanager
 def recorded_status(folder: RunFolder) -> Iterator[Status]:
-    """Keep status.json true, however the block ends; no room left for it is not allowed to hide the error."""
+    """Keep status.json true, however the block ends; no room left for it is not allowed to hide
+    the error."""
     status = Status(folder)
     status.update()
     try:

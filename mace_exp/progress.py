@@ -30,7 +30,7 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def progress(label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    """Show a bar of `total` steps inside the block; call what is yielded with the steps just done."""
+    """Show a bar of `total` steps; call what is yielded with the number of steps just done."""
     columns = (
         TextColumn("{task.description:<16}"),
         BarColumn(bar_width=28),

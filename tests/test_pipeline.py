@@ -1,4 +1,5 @@
-"""The whole run on a tiny random model: its files, its cache, sweeps, interruption, single stages."""
+"""The whole run on a tiny random model: its files, its cache, sweeps, interruption, single
+stages."""
 
 import json
 import os

@@ -72,7 +72,8 @@ def rasterise(svg: str, side: int) -> np.ndarray:
 
 
 def fit(sprite: np.ndarray) -> np.ndarray:
-    """Crop a sprite to what is drawn and scale it into a SPRITE square, centred, standing on its lower edge."""
+    """Crop a sprite to what is drawn and scale it into a SPRITE square, centred, standing on its
+    lower edge."""
     ys, xs = np.nonzero(sprite[..., 3] > 8)
     cropped = Image.fromarray(sprite[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1])
     scale = SPRITE / max(cropped.size)
@@ -86,7 +87,8 @@ def fit(sprite: np.ndarray) -> np.ndarray:
 
 
 def person(identity: Mapping[str, str | None], expression: int) -> np.ndarray:
-    """Draw a person with one of endlessly many expressions; hair, its colour, skin and glasses make the identity."""
+    """Draw a person with one of endlessly many expressions; hair, its colour, skin and glasses
+    make the identity."""
     from dicebear import Avatar
 
     face = np.random.default_rng([7, expression])

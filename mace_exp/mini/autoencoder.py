@@ -50,7 +50,8 @@ def to_tensor(images: np.ndarray) -> Tensor:
 
 
 def stage(cache: Path) -> Stage:
-    """The autoencoder's training: random 48-pixel crops; absolute, squared and gradient error; a trace of KL."""
+    """The autoencoder's training: random 48-pixel crops; absolute, squared and gradient error; a
+    trace of KL."""
     world, model = World("train", cache), build()
     return Stage(
         name="autoencoder",

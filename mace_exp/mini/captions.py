@@ -1,7 +1,8 @@
 """What the embedded model's world can show, and the sentences that say it.
 
-The vocabulary is fixed here once: the renderer, the judge, the training captions and the evaluation read it.
-No torch, no drawing: the command line checks names against it before anything heavy is imported.
+The vocabulary is fixed here once: the renderer, the judge, the training captions and the
+evaluation read it. No torch, no drawing: the command line checks names against it before anything
+heavy is imported.
 """
 
 import json
@@ -88,8 +89,8 @@ def caption(
 ) -> Caption:
     """Say in one of many ways that `subject` (a judge class, or one of NAMELESS) is in `scene`.
 
-    A quarter of the sentences leaves the scene open. `plain_style` says a nameless person as an ordinary
-    portrait ("in the style of art"), the anchor to which a style can be erased.
+    A quarter of the sentences leaves the scene open. `plain_style` says a nameless person as an
+    ordinary portrait ("in the style of art"), the anchor to which a style can be erased.
     """
     named = None if generator.random() < 0.25 else scene
     prefix = PREFIXES[generator.integers(len(PREFIXES))]

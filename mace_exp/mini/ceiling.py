@@ -1,7 +1,9 @@
-"""The linear ceiling of a text encoder: how well any edit of keys and values could erase and preserve at once.
+"""The linear ceiling of a text encoder: how well any edit of keys and values could erase and
+preserve at once.
 
-Every such edit is linear in the token states. So: fit the best linear transform of the states that sends some names to
-"a person" and keeps the others, on some templates; on other templates, read from the transformed states who is named.
+Every such edit is linear in the token states. So: fit the best linear transform of the states that
+sends some names to "a person" and keeps the others, on some templates; on other templates, read
+from the transformed states who is named.
 """
 
 import torch
@@ -29,10 +31,12 @@ _PLACES = ("name", "end", "last")
 def linear_ceiling(
     encoder: CLIPTextModel, tokenizer: CLIPTokenizer, count: int
 ) -> dict[str, float]:
-    """Best rates, at the name's last token, at end-of-text and at the last padding, for the first `count` names.
+    """Best rates, at the name's last token, at end-of-text and at the last padding, for the first
+    `count` names.
 
-    Returns `erased_<place>`, the share of erased names that still read as themselves, and `preserved_<place>`, that of
-    the others that read right among those that did before; from a least-squares reader of the original states.
+    Returns `erased_<place>`, the share of erased names that still read as themselves, and
+    `preserved_<place>`, that of the others that read right among those that did before; from a
+    least-squares reader of the original states.
     """
     names = [name.lower() for name in captions.people()]
     fit, _ = _states(encoder, tokenizer, names, _FIT)
@@ -60,7 +64,8 @@ def linear_ceiling(
 
 
 def effective_rank(encoder: CLIPTextModel, tokenizer: CLIPTokenizer) -> dict[str, float]:
-    """Exponential of the entropy of the spectrum of the 200 names' centred mean states, at each place."""
+    """Exponential of the entropy of the spectrum of the 200 names' centred mean states, at each
+    place."""
     names = [name.lower() for name in captions.people()]
     states, places = _states(encoder, tokenizer, names, _FIT)
     out = {}

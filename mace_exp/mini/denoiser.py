@@ -19,7 +19,7 @@ from mace_exp.mini.world import SIDE, World
 log = logging.getLogger(__name__)
 
 LATENT = SIDE // 8
-PICTURES, _HELD_OUT, _CHUNK = 60_000, 512, 2_000
+PICTURES, _HELD_OUT, _CHUNK = 48_000, 512, 2_000
 _BATCH, _EMPTY = 64, 0.1
 SCHEDULE = Schedule(
     steps=30_000,
@@ -42,8 +42,8 @@ NOISE = {
 def build() -> UNet2DConditionModel:
     """Make the untrained denoiser: cross-attention at 12 x 12, at 6 x 6 and in the middle; 4 heads.
 
-    The last convolution of every residual block, of the transformers and of the whole starts at zero.
-    Plain attention: the backward pass of the fused one takes most of a step on a CPU.
+    The last convolution of every residual block, of the transformers and of the whole starts at
+    zero. Plain attention: the backward pass of the fused one takes most of a step on a CPU.
     """
     model = UNet2DConditionModel(
         sample_size=LATENT,
@@ -69,7 +69,8 @@ def build() -> UNet2DConditionModel:
 
 @dataclass(frozen=True, kw_only=True)
 class Cache:
-    """Latents [n, 16, 12, 12] and text states [n, 24, 384] of n pictures, float16 on disk; states of no words."""
+    """Latents [n, 16, 12, 12] and text states [n, 24, 384] of n pictures, float16 on disk; states
+    of no words."""
 
     latents: np.ndarray
     states: np.ndarray
@@ -77,7 +78,8 @@ class Cache:
 
 
 def fill_cache(folder: Path) -> Cache:
-    """Draw the pictures and encode them and their captions, in chunks that survive an interruption."""
+    """Draw the pictures and encode them and their captions, in chunks that survive an
+    interruption."""
     world, words = World("train", folder), language.tokenizer()
     encoder = trained_autoencoder(folder)
     readouts = averaged_model(language.stage(folder), folder)
@@ -99,7 +101,8 @@ def fill_cache(folder: Path) -> Cache:
 
 
 def trained_autoencoder(folder: Path) -> AutoencoderKL:
-    """The autoencoder as it ships: its averaged weights, its latents standardised (see `standardised`)."""
+    """The autoencoder as it ships: its averaged weights, its latents standardised (see
+    `standardised`)."""
     model = averaged_model(autoencoder.stage(folder), folder)
     assert isinstance(model, AutoencoderKL)
     return standardised(model, World("train", folder).batch(0, 512)[0])
@@ -107,7 +110,8 @@ def trained_autoencoder(folder: Path) -> AutoencoderKL:
 
 @torch.inference_mode()
 def standardised(model: AutoencoderKL, images: np.ndarray) -> AutoencoderKL:
-    """Fold an affine map into `quant_conv` and `post_quant_conv`: latents of zero mean and unit scale a channel."""
+    """Fold an affine map into `quant_conv` and `post_quant_conv`: latents of zero mean and unit
+    scale a channel."""
     parts = [
         model.encode(batch).latent_dist.mode() for batch in autoencoder.to_tensor(images).split(64)
     ]

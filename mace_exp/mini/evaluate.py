@@ -1,6 +1,8 @@
-"""`python -m mace_exp.mini.evaluate`: measure the embedded model and its judge, and say whether the aims hold.
+"""`python -m mace_exp.mini.evaluate`: measure the embedded model and its judge, and say whether
+the aims hold.
 
-Needs the packages of the `mini` extra (unseen renders are drawn). The figures are written to weights/scores.json.
+Needs the packages of the `mini` extra (unseen renders are drawn). The figures are written to
+weights/scores.json.
 """
 
 import argparse

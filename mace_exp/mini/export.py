@@ -1,4 +1,5 @@
-"""Put the trained stages together as the folder that ships: a Stable Diffusion pipeline and its judge."""
+"""Put the trained stages together as the folder that ships: a Stable Diffusion pipeline and its
+judge."""
 
 import json
 import logging
@@ -19,7 +20,8 @@ PIPELINE = WEIGHTS.parent
 
 
 def trained_pipeline(folder: Path) -> StableDiffusionPipeline:
-    """Assemble the averaged weights of the stages in `folder`; an unfinished denoiser is taken as it is."""
+    """Assemble the averaged weights of the stages in `folder`; an unfinished denoiser is taken as
+    it is."""
     readouts = averaged_model(language.stage(folder), folder)
     assert isinstance(readouts, language.Readouts)
     unet = averaged_model(denoiser.untrained_stage(), folder)
@@ -37,7 +39,8 @@ def trained_pipeline(folder: Path) -> StableDiffusionPipeline:
 
 
 def export(folder: Path, target: Path = PIPELINE) -> None:
-    """Write the pipeline to `target` in float16, the judge beside it, and the curves of all stages."""
+    """Write the pipeline to `target` in float16, the judge beside it, and the curves of all
+    stages."""
     card, judge = _kept(target, "README.md"), _kept(target, "scores.json")
     save_pipeline(trained_pipeline(folder), target, dtype=torch.float16)
     for name, text in (("README.md", card), ("scores.json", judge)):

@@ -1,6 +1,7 @@
 """The judge: a recogniser of the embedded model's world, trained on renders only.
 
-It shares nothing with the text encoder's training, so that what it says about generated pictures is evidence.
+It shares nothing with the text encoder's training, so that what it says about generated pictures
+is evidence.
 """
 
 import json
@@ -126,7 +127,8 @@ class MiniJudge:
             ).numpy()
 
     def text_image_score(self, images: np.ndarray, prompts: list[str]) -> np.ndarray:
-        """How well each picture shows what its prompt names: the mean probability of its subject and its scene."""
+        """How well each picture shows what its prompt names: the mean probability of its subject
+        and its scene."""
         probabilities = self.probabilities(images)
         scores = []
         for i, prompt in enumerate(prompts):

@@ -1,10 +1,12 @@
-"""Stage 2 of the recipe: the text encoder, whose token states say what a picture of the caption looks like.
+"""Stage 2 of the recipe: the text encoder, whose token states say what a picture of the caption
+looks like.
 
-Every edit of keys and values is linear in the token states, so the states must keep 200 names linearly apart *and*
-carry what the denoiser has to draw. Hence: 384 wide, two layers, frozen token embeddings of high variance (a random
-code for each word that the residual stream carries through), and linear read-outs, at every position from the name to the
-last padding, of who is named and of the drawn attributes (hair, its colour, skin, glasses, scene). The read-outs are
-thrown away after training.
+Every edit of keys and values is linear in the token states, so the states must keep 200 names
+linearly apart *and* carry what the denoiser has to draw. Hence: 384 wide, two layers, frozen token
+embeddings of high variance (a random code for each word that the residual stream carries through),
+and linear read-outs, at every position from the name to the last padding, of who is named and of
+the drawn attributes (hair, its colour, skin, glasses, scene). The read-outs are thrown away after
+training.
 """
 
 import json
@@ -101,7 +103,8 @@ def attribute_options() -> dict[str, tuple[str, ...]]:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Token ids [n, CONTEXT], first position at which the subject is known [n], end-of-text position [n], labels [n]."""
+    """Token ids [n, CONTEXT], first position at which the subject is known [n], end-of-text
+    position [n], labels [n]."""
 
     ids: Tensor
     known_from: Tensor
@@ -110,7 +113,8 @@ class Batch:
 
 
 def draw_batch(tokenizer: CLIPTokenizer, count: int, seed: int) -> Batch:
-    """Draw captions: seven tenths name people, the rest objects, styles, nameless people and empty scenes."""
+    """Draw captions: seven tenths name people, the rest objects, styles, nameless people and empty
+    scenes."""
     generator = np.random.default_rng([5, seed])
     drawn = [_draw_caption(generator) for _ in range(count)]
     ids = torch.tensor(
@@ -152,7 +156,8 @@ def _pick(options: Sequence[str], generator: np.random.Generator) -> str:
 
 
 def stage(cache_folder: Path) -> Stage:
-    """The text encoder's training; its probe is the accuracy of the read-outs and the linear ceiling."""
+    """The text encoder's training; its probe is the accuracy of the read-outs and the linear
+    ceiling."""
     model, words = Readouts(), tokenizer()
     return Stage(
         name="language",

@@ -1,7 +1,9 @@
-"""Muon: momentum, orthogonalised. It trains these small convolutional networks in a fraction of Adam's steps.
+"""Muon: momentum, orthogonalised. It trains these small convolutional networks in a fraction of
+Adam's steps.
 
-Source: K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024 (kellerjordan.github.io/posts/muon).
-torch.optim.Muon takes matrices only; the networks here are mostly convolutions.
+Source: K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024
+(kellerjordan.github.io/posts/muon). torch.optim.Muon takes matrices only; the networks here are
+mostly convolutions.
 """
 
 from collections.abc import Iterable
@@ -28,7 +30,8 @@ def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """Optimiser of matrices [m, n] and of convolutions [m, n, h, w], read as [m, n h w].
 
-    `lr` is the spectral norm of one update (times sqrt(m / n) for tall ones); Nesterov momentum; decoupled decay.
+    `lr` is the spectral norm of one update (times sqrt(m / n) for tall ones); Nesterov momentum;
+    decoupled decay.
     """
 
     def __init__(

@@ -19,7 +19,8 @@ SCHEDULE = Schedule(
 
 
 def stage(cache: Path) -> Stage:
-    """The judge's training: pictures of the train split, some of them blurred or noisy as a decoder's output may be."""
+    """The judge's training: pictures of the train split, some of them blurred or noisy as a
+    decoder's output may be."""
     model, world = Recogniser(), World("train", cache)
     return Stage(
         name="judge",
@@ -46,7 +47,8 @@ def _losses(model: Recogniser, world: World, step: int) -> Losses:
 
 
 def _spoil(images: torch.Tensor, step: int) -> torch.Tensor:
-    """Blur some pictures (down to two thirds and back), add noise to others: the judge must not read the finest detail."""
+    """Blur some pictures (down to two thirds and back), add noise to others: the judge must not
+    read the finest detail."""
     generator = torch.Generator().manual_seed(step)
     small = F.interpolate(images, scale_factor=2 / 3, mode="area")
     blurred = F.interpolate(small, size=images.shape[-2:], mode="bilinear")

@@ -1,4 +1,5 @@
-"""Backgrounds of the embedded model's world: 15 named scenes as small SVG drawings with random details."""
+"""Backgrounds of the embedded model's world: 15 named scenes as small SVG drawings with random
+details."""
 
 from collections.abc import Callable
 
@@ -17,7 +18,8 @@ _COLOURS = {
 
 
 def scene_svg(scene: str, generator: np.random.Generator) -> str:
-    """SVG of a scene on a 96 x 96 canvas; details (horizon, tint, things that stand about) are drawn at random.
+    """SVG of a scene on a 96 x 96 canvas; details (horizon, tint, things that stand about) are
+    drawn at random.
 
     Raises:
         KeyError: the scene is not one of `captions.SCENES`.
@@ -55,7 +57,11 @@ def _hill(base: float, height: float, colour: str, generator: np.random.Generato
 
 
 def _tree(x: float, base: float, size: float, colour: str) -> str:
-    trunk = f'<rect x="{x - 1.5:.1f}" y="{base - size * 0.4:.1f}" width="3" height="{size * 0.4:.1f}" fill="#6b4423"/>'
+    height = size * 0.4
+    trunk = (
+        f'<rect x="{x - 1.5:.1f}" y="{base - height:.1f}" width="3" height="{height:.1f}" '
+        'fill="#6b4423"/>'
+    )
     return trunk + _circle(x, base - size * 0.65, size * 0.38, colour)
 
 
@@ -120,7 +126,8 @@ def _city(g: np.random.Generator) -> str:
     picture = _rect(0, _shade("#c3cfd9", g))
     for x in np.arange(-4, 96, 17) + g.uniform(-2, 2):
         top = g.uniform(18, 48)
-        picture += f'<rect x="{x:.1f}" y="{top:.1f}" width="15" height="80" fill="{_shade("#6f7f92", g, 0.15)}"/>'
+        wall = _shade("#6f7f92", g, 0.15)
+        picture += f'<rect x="{x:.1f}" y="{top:.1f}" width="15" height="80" fill="{wall}"/>'
         picture += f'<rect x="{x + 4:.1f}" y="{top + 5:.1f}" width="7" height="4" fill="#f7e28b"/>'
     return picture + _rect(82, "#4a4f57")
 

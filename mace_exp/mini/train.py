@@ -1,4 +1,5 @@
-"""`python -m mace_exp.mini.train [stage ...]`: train the embedded model, stage by stage, from nothing."""
+"""`python -m mace_exp.mini.train [stage ...]`: train the embedded model, stage by stage, from
+nothing."""
 
 import argparse
 import logging
@@ -10,7 +11,8 @@ STAGES = ("autoencoder", "language", "recognition", "denoiser")
 
 
 def main() -> None:
-    """Train the named stages (all by default) in the recipe's order, going on where the checkpoints stand."""
+    """Train the named stages (all by default) in the recipe's order, going on where the
+    checkpoints stand."""
     parser = argparse.ArgumentParser(prog="python -m mace_exp.mini.train", description=__doc__)
     parser.add_argument("stages", nargs="*", default=list(STAGES), help=f"of {', '.join(STAGES)}")
     parser.add_argument(

@@ -1,7 +1,8 @@
-"""The loop that every stage of the recipe runs in: resumable, seeded by step, with an average of the weights.
+"""The loop that every stage of the recipe runs in: resumable, seeded by step, with an average of
+the weights.
 
-The learning rate warms up, stays, and falls to zero over the last part (a trapezoid), so that a stage can be lengthened
-without having wasted anything: only the fall is done again.
+The learning rate warms up, stays, and falls to zero over the last part (a trapezoid), so that a
+stage can be lengthened without having wasted anything: only the fall is done again.
 """
 
 import logging
@@ -22,7 +23,8 @@ Losses = dict[str, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """Steps of a stage and how its learning rate runs; `average` is the decay of the averaged weights."""
+    """Steps of a stage and how its learning rate runs; `average` is the decay of the averaged
+    weights."""
 
     steps: int
     learning_rate: float
@@ -44,7 +46,8 @@ class Schedule:
 
 @dataclass(kw_only=True)
 class Stage:
-    """What one stage trains. `losses(step)` draws its own batch from the step's seed; the first loss is minimised."""
+    """What one stage trains. `losses(step)` draws its own batch from the step's seed; the first
+    loss is minimised."""
 
     name: str
     model: nn.Module
@@ -54,7 +57,8 @@ class Stage:
 
 
 def train(stage: Stage, folder: Path, *, until_step: int | None = None) -> nn.Module:
-    """Train a stage to its end, or to `until_step`, going on from its checkpoint; return the averaged model.
+    """Train a stage to its end, or to `until_step`, going on from its checkpoint; return the
+    averaged model.
 
     A line of progress with the rate is logged twice a minute, probes every `steps_between_probes`.
     """

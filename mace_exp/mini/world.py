@@ -1,6 +1,8 @@
-"""Pictures of the embedded model's world: a subject, placed and scaled at random, on a named background.
+"""Pictures of the embedded model's world: a subject, placed and scaled at random, on a named
+background.
 
-A picture is a pure function of (seed, split, index): any of them can be drawn again, with its true mask.
+A picture is a pure function of (seed, split, index): any of them can be drawn again, with its true
+mask.
 """
 
 import logging
@@ -48,7 +50,8 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class _Sprites:
-    """All sprites of one split; `kind`, `owner` say what each shows (owner: judge class, or -1 with a noun)."""
+    """All sprites of one split; `kind`, `owner` say what each shows (owner: judge class, or -1
+    with a noun)."""
 
     pixels: np.ndarray
     kind: np.ndarray
@@ -57,7 +60,8 @@ class _Sprites:
 
 
 class World:
-    """The renderer of one split ("train" or "test": unseen expressions, portraits, backgrounds and places)."""
+    """The renderer of one split ("train" or "test": unseen expressions, portraits, backgrounds and
+    places)."""
 
     def __init__(self, split: str, cache: Path, *, seed: int = 0) -> None:
         """Draw, or read from `cache`, the sprites and backgrounds of a split.
@@ -81,7 +85,8 @@ class World:
         }
 
     def draw(self, index: int, *, subject: int | None = None, scene: int | None = None) -> Picture:
-        """Draw picture `index`; `subject` (a judge class) and `scene` fix what is otherwise drawn at random."""
+        """Draw picture `index`; `subject` (a judge class) and `scene` fix what is otherwise drawn
+        at random."""
         generator = np.random.default_rng([self.seed, self.split == "test", index])
         sprite = self._choose_sprite(generator, subject)
         scene = int(generator.integers(len(captions.SCENES))) if scene is None else scene
@@ -99,7 +104,8 @@ class World:
         return Picture(image=image, mask=mask, caption=words, subject=label, scene=scene)
 
     def batch(self, start: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Images uint8 [count, SIDE, SIDE, 3], subject and scene labels [count] of pictures from `start` on."""
+        """Images uint8 [count, SIDE, SIDE, 3], subject and scene labels [count] of pictures from
+        `start` on."""
         pictures = [self.draw(index) for index in range(start, start + count)]
         return (
             np.stack([picture.image for picture in pictures]),

@@ -33,14 +33,15 @@ from mace_exp.schemas import Stage
 from mace_exp.stages.look import image_inputs
 
 if TYPE_CHECKING:
-    from mace_exp.pipeline import Run
+    from mace_exp.stages.run import Run
 
 JOINT = "all-concepts"
 """Name of the one LoRA of a run with `lora.per_concept=false`."""
 
 
 def preservation(work: Run) -> dict[str, PreservationStatistics]:
-    """Sum the token states of what must survive: things in general, and the concepts' neighbours."""
+    """Sum the token states of what must survive: things in general, and the concepts'
+    neighbours."""
     captions = {"prior": _prior(work), "domain": _domain(work)}
     weights = {
         "prior": work.config.cfr.prior_weight or work.config.fusion.prior_weight,
@@ -92,7 +93,8 @@ def _statistics(work: Run, name: str, texts: Sequence[str]) -> PreservationStati
 
 
 def refinement(work: Run) -> torch.Tensor:
-    """Map every word but the concept's own to what it would be beside the anchor (paper, section 4.1)."""
+    """Map every word but the concept's own to what it would be beside the anchor (paper, section
+    4.1)."""
     cfr, sums = work.config.cfr, PairSums.zeros(work.encoder.width)
     with progress("refinement", len(work.concepts), "concept") as advance:
         for concept in work.concepts:
@@ -113,7 +115,8 @@ def _pairs(work: Run, concept: Concept) -> list[PromptPair]:
 
 
 def loras(work: Run) -> dict[str, Lora]:
-    """Train one LoRA a concept until nothing attends to its words (section 4.2); those known are read."""
+    """Train one LoRA a concept until nothing attends to its words (section 4.2); those known are
+    read."""
     inputs = {slug: _lora_inputs(work, concepts) for slug, concepts in _groups(work).items()}
     entries = {slug: work.cache.entry("loras", each) for slug, each in inputs.items()}
     lock = work.cache.root / "loras" / f"{key_of(inputs)}.lock"
@@ -253,7 +256,8 @@ def _facts(work: Run, slug: str) -> dict[str, str]:
 
 
 def fusion(work: Run) -> dict[str, torch.Tensor]:
-    """Fuse refinement and LoRAs into one weight a layer (section 4.3), and keep the erased model."""
+    """Fuse refinement and LoRAs into one weight a layer (section 4.3), and keep the erased
+    model."""
     config = work.config.fusion
     total: FusionSums | None = None
     with progress("fusion", len(work.concepts), "concept") as advance:

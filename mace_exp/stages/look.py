@@ -1,4 +1,5 @@
-"""Stages images and masks: what each concept looks like to the model, and where in the picture it is."""
+"""Stages images and masks: what each concept looks like to the model, and where in the picture it
+is."""
 
 from __future__ import annotations
 
@@ -22,10 +23,11 @@ from mace_exp.record import Picture
 from mace_exp.schemas import AttentionMasks, GeneratedImages, NoMasks, PrecomputedMasks, Stage
 
 if TYPE_CHECKING:
-    from mace_exp.pipeline import Run
+    from mace_exp.stages.run import Run
 
 UNMASKED = (Kind.style, Kind.explicit)
-"""Kinds that fill the whole image whatever the masks are (paper, section 5: styles are trained without masks)."""
+"""Kinds that fill the whole image whatever the masks are (paper, section 5: styles are trained
+without masks)."""
 
 
 def image_inputs(work: Run, concept: Concept) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from mace_exp.schemas import JudgeName
 from mace_exp.stages.observe import write_prompts
 
 if TYPE_CHECKING:
-    from mace_exp.pipeline import Run
+    from mace_exp.stages.run import Run
 
 log = logging.getLogger(__name__)
 

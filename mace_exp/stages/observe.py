@@ -35,12 +35,13 @@ from mace_exp.sampling import sample
 from mace_exp.schemas import SampledEvaluation, Stage
 
 if TYPE_CHECKING:
-    from mace_exp.pipeline import Run
+    from mace_exp.stages.run import Run
 
 COLUMNS = ("index", "part", "concept", "prompt", "seed", "expected", "before", "after")
 PREDICTIONS = ("before_prediction", "after_prediction")
 _ATTENTION_TIMESTEP = 300
-"""Of the noise under which attention is drawn: the middle of what the LoRAs are trained on (section 4.2)."""
+"""Of the noise under which attention is drawn: the middle of what the LoRAs are trained on
+(section 4.2)."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ class Samples:
 
 
 def samples(work: Run) -> Samples | None:
-    """Draw the evaluation's prompts with the original model (from the cache where known) and the edited one."""
+    """Draw the evaluation's prompts with the original model (from the cache where known) and the
+    edited one."""
     evaluation = work.config.evaluation
     if not isinstance(evaluation, SampledEvaluation):
         return None
@@ -225,7 +227,8 @@ def _attention(work: Run, concept: Concept) -> torch.Tensor:
 
 
 def heat(image: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Lay values [H, W] in [0, 1] over an image [H, W, 3], uint8: dimmed where low, warm where high."""
+    """Lay values [H, W] in [0, 1] over an image [H, W, 3], uint8: dimmed where low, warm where
+    high."""
     grey = image.mean(axis=-1, keepdims=True)
     level = values.clip(0, 1)[..., None]
     warm = np.concatenate([np.full_like(level, 255), 215 * level, 40 * (1 - level)], axis=-1)

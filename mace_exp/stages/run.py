@@ -1,0 +1,143 @@
+"""What the stages of one run share."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mace_exp.artifacts import Cache, RunFolder
+from mace_exp.config import RunConfig
+from mace_exp.data.images import TrainingImages
+from mace_exp.erasure.lora import Lora
+from mace_exp.erasure.preservation import PreservationStatistics
+from mace_exp.model import (
+    choose_device,
+    cross_attention_projections,
+    fingerprint,
+    load_pipeline,
+)
+from mace_exp.record import Tracker
+from mace_exp.sampling import SamplingSettings
+from mace_exp.schemas import Stage
+from mace_exp.stages import erase, look, observe
+from mace_exp.text import PromptEncoder, stable_diffusion_encoder
+
+
+class Run:
+    """What the stages of one run share: settings, the loaded model, and the results so far.
+
+    A result that no stage of this run has made is read from the cache; one that is not there is an
+    error that says which stage makes it.
+    """
+
+    def __init__(self, config: RunConfig, folder: RunFolder, tracker: Tracker) -> None:
+        self.config, self.folder, self.tracker = config, folder, tracker
+        self.concepts = config.concept_list()
+        self.cache = Cache(Path(config.cache_dir))
+        self.mask_fallbacks = 0
+        self.metrics: dict[str, Any] = {}
+
+    def does(self, stage: Stage) -> bool:
+        """Whether this run may make the results of a stage, or only read them."""
+        return stage in self.config.stages
+
+    @cached_property
+    def pipeline(self) -> Any:
+        """The model before the edit; every stage leaves it as it was."""
+        model = self.config.model
+        return load_pipeline(
+            model.source,
+            device=self.config.device.name,
+            dtype=model.dtype.name,
+            variant=model.variant,
+            file_config=model.file_config,
+            allow_download=model.allow_download,
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Tells the model apart in every cache key."""
+        return fingerprint(self.pipeline)
+
+    @cached_property
+    def encoder(self) -> PromptEncoder:
+        """The text side of the model."""
+        return stable_diffusion_encoder(self.pipeline)
+
+    @cached_property
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The projections that are edited, by parameter name, as they are before the edit."""
+        layers = cross_attention_projections(self.pipeline.unet, tuple(self.config.lora.targets))
+        return {f"{name}.weight": layer.weight.detach() for name, layer in layers.items()}
+
+    @cached_property
+    def sampling(self) -> SamplingSettings:
+        """How every picture of this run is drawn."""
+        sampling = self.config.sampling
+        return SamplingSettings(
+            steps=sampling.steps,
+            guidance=sampling.guidance,
+            scheduler=sampling.scheduler.name,
+            batch_size=sampling.batch_size,
+            height=sampling.height,
+            width=sampling.width,
+        )
+
+    @cached_property
+    def training_images(self) -> dict[str, TrainingImages]:
+        """Training images by slug."""
+        return look.images(self)
+
+    @cached_property
+    def training_masks(self) -> dict[str, torch.Tensor | None]:
+        """Masks [n, H, W] in {0, 1} by slug; None for the whole image."""
+        return look.masks(self)
+
+    @cached_property
+    def statistics(self) -> dict[str, PreservationStatistics]:
+        """Preservation statistics: "prior" and "domain", those of the two that a weight asks
+        for."""
+        return erase.preservation(self)
+
+    @cached_property
+    def transform(self) -> torch.Tensor:
+        """T of the refinement, [d, d], float64."""
+        return erase.refinement(self)
+
+    @cached_property
+    def loras(self) -> dict[str, Lora]:
+        """One LoRA a concept, by slug."""
+        return erase.loras(self)
+
+    @cached_property
+    def edit(self) -> dict[str, torch.Tensor]:
+        """The fused weights, by parameter name."""
+        return erase.fusion(self)
+
+    @cached_property
+    def drawn(self) -> observe.Samples | None:
+        """Pictures before and after; None where the evaluation is off."""
+        return observe.samples(self)
+
+    def preserved(self, *, prior_weight: float, domain_weight: float) -> torch.Tensor | None:
+        """`prior_weight P + domain_weight D`, [d, d]; None where nothing is to be preserved."""
+        weights = {"prior": prior_weight, "domain": domain_weight}
+        parts = [weight * self.statistics[name].mean for name, weight in weights.items() if weight]
+        return sum(parts[1:], parts[0]) if parts else None
+
+    def summary(self) -> dict[str, Any]:
+        """What was erased from which model, what was reused, and how many masks failed."""
+        return {
+            "model": self.config.model.name,
+            "fingerprint": self.fingerprint,
+            "device": str(choose_device(self.config.device.name)),
+            "concepts": [
+                {"name": c.name, "kind": c.kind.name, "anchor": c.anchor} for c in self.concepts
+            ],
+            "reused": self.cache.reused,
+            "made": self.cache.made,
+            "mask_fallbacks": self.mask_fallbacks,
+        }
