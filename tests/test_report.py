@@ -33,6 +33,7 @@ from mace_exp.report.folder import read_run
 from mace_exp.report.galleries import galleries
 from mace_exp.report.measures import Estimate, harmonic_mean, read_parts
 from mace_exp.report.pictures import Thumbnails
+from mace_exp.report.run_page import command
 from mace_exp.report.scatter import Point, pareto
 from mace_exp.report.sweep_page import job_folders, read_job, varying_settings
 
@@ -91,6 +92,12 @@ def test_command_versions_and_hardware_are_told(page: str) -> None:
 def test_curves_are_drawn_of_what_training_changes(page: str) -> None:
     labels = re.findall(r'class="axis" x="2" y="11">([^<]*)', page)
     assert labels == ["Loss: attention to the concept inside its mask", "Gradient norm"]
+
+
+def test_command_can_be_pasted() -> None:
+    said = command({"command": ["python -m mace_exp", "concepts.names=[Adam Driver]"]})
+    assert said == "python -m mace_exp 'concepts.names=[Adam Driver]'"
+    assert command({"command": []}) == command({}) == ""
 
 
 def test_page_is_self_contained_and_small(page: str) -> None:

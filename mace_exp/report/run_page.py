@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -270,8 +271,9 @@ def setting_groups(config: Mapping[str, Any]) -> dict[str, list[tuple[str, str, 
 
 
 def command(status: Mapping[str, Any]) -> str:
-    """The command as it can be pasted into a shell."""
-    import shlex
-
+    """The command as it can be pasted into a shell; its first part is a program, maybe in words."""
     found = status.get("command")
-    return shlex.join(map(str, found)) if isinstance(found, list) else str(found or "")
+    if not isinstance(found, list):
+        return str(found or "")
+    program, *arguments = map(str, found or [""])
+    return " ".join(filter(None, (program, shlex.join(arguments))))
