@@ -65,9 +65,10 @@ def save_masks(masks: np.ndarray, folder: Path) -> None:
 
 def filled(masks: np.ndarray, names: Sequence[str]) -> Masks:
     """Return [n, H, W], bool, with whole images in place of empty ones; `names` are warned of."""
-    empty = ~masks.any(axis=(1, 2))
-    for index in np.flatnonzero(empty):
-        logger.warning("the mask of %s is empty: the whole image is taken", names[index])
+    empty = np.array([not mask.any() for mask in masks])
+    for name, gone in zip(names, empty, strict=True):
+        if gone:
+            logger.warning("the mask of %s is empty: the whole image is taken", name)
     return Masks(masks | empty[:, None, None], int(empty.sum()))
 
 
