@@ -13,25 +13,11 @@ from importlib.resources import files
 
 import numpy as np
 
+from mace_exp.prompts import NAMELESS as NAMELESS
+from mace_exp.prompts import SCENES as SCENES
+
 OBJECTS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 STYLES = ("pixel art", "voxel art", "paper cutout", "doodle", "line art", "comic")
-SCENES = (
-    "in the park",
-    "on the beach",
-    "in the snow",
-    "in the desert",
-    "in the forest",
-    "in the city",
-    "in the mountains",
-    "at night",
-    "at sunset",
-    "on a red background",
-    "on a blue background",
-    "on a green background",
-    "on a yellow background",
-    "on a purple background",
-    "on a white background",
-)
 PREFIXES = (
     "",
     "a photo of ",
@@ -46,7 +32,6 @@ PREFIXES = (
     "a sketch of ",
     "a photograph of ",
 )
-NAMELESS = ("a person", "a woman", "a man")
 STYLE_SUBJECTS = (
     "a portrait in the style of {}",
     "a person in the style of {}",
