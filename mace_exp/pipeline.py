@@ -45,9 +45,17 @@ def run(config: RunConfig, run_dir: Path, composed: dict[str, Any]) -> dict[str,
             metrics = _run_stages(Run(config, folder, tracker), status)
     finally:
         if Stage.report in config.stages:
-            write_report(run_dir)
+            _report(run_dir)
     print_result(run_dir)
     return metrics
+
+
+def _report(run_dir: Path) -> None:
+    """Write the page, of a failed run too; a page that fails must not hide why the run did."""
+    try:
+        write_report(run_dir)
+    except Exception:
+        log.exception("the report of %s could not be written", run_dir)
 
 
 def _run_stages(work: Run, status: Status) -> dict[str, Any]:
