@@ -69,6 +69,7 @@ def _run_stages(work: Run, status: Status) -> dict[str, Any]:
         Stage.samples: observe.samples,
         Stage.metrics: measure.metrics,
     }
+    measure.warn_of_strangers(work)
     for stage, step in steps.items():
         if stage in work.config.stages:
             status.update(stage=stage.name)

@@ -45,14 +45,23 @@ def _judge(work: Run) -> Judge | None:
         return None
     from mace_exp.mini.judge import MiniJudge
 
-    judge = MiniJudge.load()
-    known = {name.casefold() for name in judge.classes["subject"]}
+    return MiniJudge.load()
+
+
+def warn_of_strangers(work: Run) -> None:
+    """Say before anything is drawn which concepts the embedded model and its judge do not know."""
+    if work.config.model.judge is JudgeName.none:
+        return
+    from mace_exp.mini.captions import subject_classes
+
+    known = {name.casefold() for name in subject_classes()}
     strangers = [concept.name for concept in work.concepts if concept.name.casefold() not in known]
     if strangers:
         log.warning(
-            "the judge does not know %s: they are erased, but not measured", ", ".join(strangers)
+            "the embedded model was not trained on %s: this can be erased, but the judge does not "
+            "know it, so its accuracy is not measured",
+            ", ".join(strangers),
         )
-    return judge
 
 
 def _scalars(metrics: Metrics) -> Metrics:
