@@ -22,11 +22,11 @@ LATENT = SIDE // 8
 PICTURES, _HELD_OUT, _CHUNK = 48_000, 512, 2_000
 _BATCH, _EMPTY = 64, 0.1
 SCHEDULE = Schedule(
-    steps=30_000,
+    steps=16_000,
     learning_rate=1e-3,
     matrix_rate=0.02,
     steps_between_probes=500,
-    average=0.999,
+    average=0.998,
     weight_decay=0.01,
 )
 NOISE = {

@@ -62,6 +62,7 @@ def train(stage: Stage, folder: Path, *, until_step: int | None = None) -> nn.Mo
 
     A line of progress with the rate is logged twice a minute, probes every `steps_between_probes`.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / f"{stage.name}.pt"
     schedule = stage.schedule
     optimisers = _optimisers(stage.model, schedule)
@@ -152,7 +153,6 @@ def _save(
     step: int,
     seconds: float,
 ) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     state = {
         "model": model.state_dict(),
         "average": average.state_dict(),
