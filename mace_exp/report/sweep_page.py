@@ -44,7 +44,8 @@ def job_folders(sweep_dir: Path) -> list[Path]:
 
 
 def _is_job(path: Path) -> bool:
-    return is_run(path) and not path.is_symlink()
+    hidden = path.name.startswith(".")  # .hydra holds a config.yaml too
+    return not hidden and not path.is_symlink() and is_run(path)
 
 
 @dataclass(frozen=True)
