@@ -126,7 +126,7 @@ def _best_transform(
         1.0, (len(x) - erased) / erased
     )  # few names weigh as much as all that stay
     gram = (weight * x).T @ x
-    ridge = 1e-4 * gram.diagonal().mean() * torch.eye(width, dtype=gram.dtype)
+    ridge = 1e-5 * gram.diagonal().mean() * torch.eye(width, dtype=gram.dtype)
     return torch.linalg.solve(gram + ridge, (weight * x).T @ y + ridge).T
 
 
