@@ -67,9 +67,7 @@ def train(stage: Stage, folder: Path, *, until_step: int | None = None) -> nn.Mo
     schedule = stage.schedule
     optimisers = _optimisers(stage.model, schedule)
     average = torch.optim.swa_utils.AveragedModel(
-        stage.model,
-        multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(schedule.average),
-        use_buffers=True,
+        stage.model, multi_avg_fn=_moving_average(schedule.average), use_buffers=True
     )
     clock = _Clock()
     step, clock.before = _load(checkpoint, stage.model, average, optimisers)
@@ -84,6 +82,20 @@ def train(stage: Stage, folder: Path, *, until_step: int | None = None) -> nn.Mo
         if clock.checkpoint_due(schedule.minutes_between_checkpoints) or step == end:
             _save(checkpoint, stage.model, average, optimisers, step, clock.seconds())
     return average.module
+
+
+def _moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor | int], None]:
+    """Exponential average whose horizon grows with the steps taken: the start is soon forgotten."""
+
+    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+        kept = min(decay, (1 + int(count)) / (10 + int(count)))
+        for old, new in zip(averaged, current, strict=True):
+            if old.is_floating_point():
+                old.lerp_(new, 1 - kept)
+            else:
+                old.copy_(new)
+
+    return update
 
 
 def averaged_model(stage: Stage, folder: Path) -> nn.Module:
