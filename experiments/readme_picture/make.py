@@ -1,0 +1,54 @@
+"""`python experiments/readme_picture/make.py <run folder>`: the picture of the main README.
+
+The first pair of each of some erased and some preserved people, before above after, as the run
+drew them: nothing is chosen by what it shows.
+"""
+
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+COLUMNS, GAP, LINE = 10, 4, 16
+PARTS = (("erased", "erased"), ("preserved", "preserved"), ("objects", "objects and styles"))
+SIDE = 96
+
+
+def main(run_dir: Path) -> Path:
+    """Write docs/erased.png; return its path."""
+    with open(run_dir / "samples" / "prompts.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    bands = [
+        band(run_dir, [row for row in rows if belongs(row, part)], title) for part, title in PARTS
+    ]
+    target = Path(__file__).parents[2] / "docs" / "erased.png"
+    Image.fromarray(np.concatenate(bands)).save(target, optimize=True)
+    return target
+
+
+def belongs(row: dict[str, str], part: str) -> bool:
+    """Whether a row is shown in a band; objects and styles share one."""
+    return row["part"] == part or (part == "objects" and row["part"] == "styles")
+
+
+def band(run_dir: Path, rows: list[dict[str, str]], title: str) -> np.ndarray:
+    """A titled strip: one column a subject, before above after."""
+    first = list({row["concept"]: row for row in reversed(rows)}.values())[::-1]
+    chosen = first[:: max(1, len(first) // COLUMNS)][:COLUMNS]
+    width = COLUMNS * (SIDE + GAP) + GAP
+    canvas = Image.new("RGB", (width, LINE + 2 * (SIDE + GAP) + LINE), "white")
+    draw = ImageDraw.Draw(canvas)
+    draw.text((GAP, 2), f"{title}: before (above) and after (below)", fill="black")
+    for column, row in enumerate(chosen):
+        left = GAP + column * (SIDE + GAP)
+        for line, phase in enumerate(("before", "after")):
+            with Image.open(run_dir / "samples" / row[phase]) as image:
+                canvas.paste(image, (left, LINE + line * (SIDE + GAP)))
+        draw.text((left, LINE + 2 * (SIDE + GAP)), row["concept"][:15], fill="black")
+    return np.asarray(canvas)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{main(Path(sys.argv[1]))}\n")
