@@ -33,7 +33,8 @@ LEAST_DISTANCE = 14.0
 SCALE = (0.66, 0.94)
 """Range of a subject's longer side, as a fraction of the picture's."""
 _SHARES = {"people": 0.62, "nameless": 0.09, "objects": 0.14, "styles": 0.12, "nothing": 0.03}
-_TRAIN_EXPRESSIONS, _TEST_EXPRESSIONS = 12, 4
+_TRAIN_EXPRESSIONS, _TEST_EXPRESSIONS = 24, 4
+_TEST_FROM = 1000
 _NAMELESS, _PORTRAITS, _BACKGROUNDS = 1200, 160, 96
 
 
@@ -175,7 +176,7 @@ def _draw_split(split: str, file: Path, seed: int) -> None:
     train = split == "train"
     known = identities(captions.people(), least_distance=LEAST_DISTANCE)
     for name, identity in known.items():
-        first, count = (0, _TRAIN_EXPRESSIONS) if train else (1000, _TEST_EXPRESSIONS)
+        first, count = (0, _TRAIN_EXPRESSIONS) if train else (_TEST_FROM, _TEST_EXPRESSIONS)
         for expression in range(first, first + count):
             add(person(identity, expression), "people", name)
     for identity, expression in _strangers(known, train):
@@ -215,7 +216,9 @@ def _strangers(
     while len(out) < (_NAMELESS if train else _NAMELESS // 8):
         identity = random_identity(generator)
         if tuple(sorted((k, str(v)) for k, v in identity.items() if k != "glasses")) not in taken:
-            out.append((identity, int(generator.integers(500))))
+            # The faces that the named people make too: an expression must not tell who has no name.
+            first, count = (0, _TRAIN_EXPRESSIONS) if train else (_TEST_FROM, _TEST_EXPRESSIONS)
+            out.append((identity, first + int(generator.integers(count))))
     return out
 
 
