@@ -11,6 +11,7 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import CLIPTextModel
 
 from mace_exp.mini import autoencoder, language
 from mace_exp.mini.training import Losses, Schedule, Stage, averaged_model
@@ -19,7 +20,7 @@ from mace_exp.mini.world import SIDE, World
 log = logging.getLogger(__name__)
 
 LATENT = SIDE // 8
-PICTURES, _HELD_OUT, _CHUNK = 48_000, 512, 2_000
+PICTURES, _HELD_OUT, _CHUNK = 24_000, 512, 2_000
 _BATCH, _EMPTY = 64, 0.1
 SCHEDULE = Schedule(
     steps=16_000,
@@ -82,9 +83,7 @@ def fill_cache(folder: Path) -> Cache:
     interruption."""
     world, words = World("train", folder), language.tokenizer()
     encoder = trained_autoencoder(folder)
-    readouts = averaged_model(language.stage(folder), folder)
-    assert isinstance(readouts, language.Readouts)
-    encode = partial(_text_states, readouts, words)
+    encode = partial(_text_states, trained_text_encoder(folder), words)
     for start in range(0, PICTURES, _CHUNK):
         file = folder / "latents" / f"{start:07d}.npz"
         if not file.exists():
@@ -106,6 +105,13 @@ def trained_autoencoder(folder: Path) -> AutoencoderKL:
     model = averaged_model(autoencoder.stage(folder), folder)
     assert isinstance(model, AutoencoderKL)
     return standardised(model, World("train", folder).batch(0, 512)[0])
+
+
+def trained_text_encoder(folder: Path) -> CLIPTextModel:
+    """The text encoder without its read-outs."""
+    readouts = averaged_model(language.stage(folder), folder)
+    assert isinstance(readouts, language.Readouts)
+    return readouts.encoder
 
 
 @torch.inference_mode()
@@ -134,9 +140,11 @@ def standardised(model: AutoencoderKL, images: np.ndarray) -> AutoencoderKL:
 
 
 @torch.inference_mode()
-def _text_states(readouts: language.Readouts, words: object, texts: list[str]) -> Tensor:
+def _text_states(encoder: CLIPTextModel, words: object, texts: list[str]) -> Tensor:
     ids = words(texts, padding="max_length", max_length=language.CONTEXT).input_ids  # type: ignore[operator]
-    return torch.cat([readouts(part) for part in torch.tensor(ids).split(256)])
+    return torch.cat(
+        [encoder(input_ids=part).last_hidden_state for part in torch.tensor(ids).split(256)]
+    )
 
 
 @torch.inference_mode()

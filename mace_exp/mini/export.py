@@ -22,13 +22,11 @@ PIPELINE = WEIGHTS.parent
 def trained_pipeline(folder: Path) -> StableDiffusionPipeline:
     """Assemble the averaged weights of the stages in `folder`; an unfinished denoiser is taken as
     it is."""
-    readouts = averaged_model(language.stage(folder), folder)
-    assert isinstance(readouts, language.Readouts)
     unet = averaged_model(denoiser.untrained_stage(), folder)
     assert isinstance(unet, UNet2DConditionModel)
     return StableDiffusionPipeline(
         vae=denoiser.trained_autoencoder(folder),
-        text_encoder=readouts.encoder,
+        text_encoder=denoiser.trained_text_encoder(folder),
         tokenizer=language.tokenizer(),
         unet=unet,
         scheduler=DPMSolverMultistepScheduler(**denoiser.NOISE),
