@@ -7,7 +7,14 @@ import torch
 from torch import nn
 
 from mace_exp.mini.muon import Muon, orthogonalise
-from mace_exp.mini.training import Schedule, Stage, averaged_model, train
+from mace_exp.mini.training import (
+    Schedule,
+    Stage,
+    averaged_model,
+    progress_of,
+    train,
+    write_checkpoint,
+)
 
 
 def stage() -> Stage:
@@ -37,6 +44,16 @@ def test_the_averaged_model_is_read_back(tmp_path: Path) -> None:
     read = averaged_model(stage(), tmp_path)
     for one, two in zip(trained.parameters(), read.parameters(), strict=True):
         torch.testing.assert_close(one, two, rtol=0, atol=0)
+
+
+def test_a_training_goes_on_from_weights_alone(tmp_path: Path) -> None:
+    trained = stage().model
+    write_checkpoint(tmp_path, "small", trained, step=39, seconds=7.0)
+    assert progress_of(tmp_path, "small") == {"step": 39, "seconds": 7.0}
+    gone_on = train(stage(), tmp_path)
+    assert progress_of(tmp_path, "small")["step"] == 40
+    for one, two in zip(trained.parameters(), gone_on.parameters(), strict=True):
+        assert (one - two).abs().max() < 0.05
 
 
 def test_a_stage_that_was_not_trained_is_named(tmp_path: Path) -> None:

@@ -1,57 +1,82 @@
-"""Put the trained stages together as the folder that ships: a Stable Diffusion pipeline and its
-judge."""
+"""Put the trained stages together as the folder that ships, and take them apart again."""
 
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from safetensors.torch import load_file
+from torch import nn
 
-from mace_exp.mini import denoiser, language, recognition
+from mace_exp.mini import autoencoder, denoiser, language, recognition
 from mace_exp.mini.judge import WEIGHTS, MiniJudge, Recogniser
-from mace_exp.mini.training import averaged_model
+from mace_exp.mini.training import averaged_model, progress_of, write_checkpoint
+from mace_exp.model import load_pipeline
 from mace_exp.saving import save_pipeline
 
 log = logging.getLogger(__name__)
 
 PIPELINE = WEIGHTS.parent
 """The embedded model's folder."""
+KEPT = ("README.md", "scores.json")
+"""Files beside the weights that an export leaves alone."""
+STAGES = ("autoencoder", "language", "judge", "denoiser")
 
 
 def trained_pipeline(folder: Path) -> StableDiffusionPipeline:
-    """Assemble the averaged weights of the stages in `folder`; an unfinished denoiser is taken as
-    it is."""
+    """Assemble the averaged weights of the stages in `folder`, the denoiser as far as it is."""
     unet = averaged_model(denoiser.untrained_stage(), folder)
     assert isinstance(unet, UNet2DConditionModel)
-    return StableDiffusionPipeline(
-        vae=denoiser.trained_autoencoder(folder),
-        text_encoder=denoiser.trained_text_encoder(folder),
-        tokenizer=language.tokenizer(),
-        unet=unet,
-        scheduler=DPMSolverMultistepScheduler(**denoiser.NOISE),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+    parts: dict[str, Any] = {
+        "vae": denoiser.trained_autoencoder(folder),
+        "text_encoder": denoiser.trained_text_encoder(folder),
+        "tokenizer": language.tokenizer(),
+        "unet": unet,
+        "scheduler": DPMSolverMultistepScheduler(**denoiser.NOISE),
+        "safety_checker": None,
+        "feature_extractor": None,
+    }
+    return StableDiffusionPipeline(**parts, requires_safety_checker=False)
 
 
 def export(folder: Path, target: Path = PIPELINE) -> None:
-    """Write the pipeline to `target` in float16, the judge beside it, and the curves of all
-    stages."""
-    card, judge = _kept(target, "README.md"), _kept(target, "scores.json")
+    """Write the pipeline to `target` in float16, with the judge, all curves, and how far each
+    stage is."""
+    kept = {name: (target / name).read_bytes() for name in KEPT if (target / name).exists()}
     save_pipeline(trained_pipeline(folder), target, dtype=torch.float16)
-    for name, text in (("README.md", card), ("scores.json", judge)):
-        if text is not None:
-            (target / name).write_text(text, encoding="utf-8")
+    for name, content in kept.items():
+        (target / name).write_bytes(content)
     recogniser = averaged_model(recognition.stage(folder), folder)
     assert isinstance(recogniser, Recogniser)
     MiniJudge(recogniser).save(target / "judge")
     curves = {file.stem: file.read_text(encoding="utf-8") for file in sorted(folder.glob("*.csv"))}
-    (target / "curves.json").write_text(json.dumps(curves, indent=1), encoding="utf-8")
+    training = {"progress": {name: progress_of(folder, name) for name in STAGES}, "curves": curves}
+    (target / "training.json").write_text(json.dumps(training, indent=1), encoding="utf-8")
     log.info("wrote %s", target)
 
 
-def _kept(target: Path, name: str) -> str | None:
-    file = target / name
-    return file.read_text(encoding="utf-8") if file.exists() else None
+def restore(folder: Path, source: Path = PIPELINE) -> None:
+    """Make checkpoints of the weights in `source` for the stages that have none in `folder`.
+
+    The optimisers start anew, and so do the text encoder's read-outs.
+    """
+    pipeline = load_pipeline(source)
+    readouts, recogniser = language.Readouts(), Recogniser()
+    readouts.encoder.load_state_dict(pipeline.text_encoder.state_dict())
+    judge = load_file(source / "judge" / "model.safetensors")
+    recogniser.load_state_dict({k: v.float() for k, v in judge.items()}, strict=False)
+    vae, unet = autoencoder.build(), denoiser.build()
+    assert isinstance(vae, AutoencoderKL)
+    vae.load_state_dict(pipeline.vae.state_dict())
+    unet.load_state_dict(pipeline.unet.state_dict())
+    progress = json.loads((source / "training.json").read_text(encoding="utf-8"))["progress"]
+    models: tuple[nn.Module, ...] = (vae, readouts, recogniser, unet)
+    for name, model in zip(STAGES, models, strict=True):
+        if not (folder / f"{name}.pt").exists():
+            write_checkpoint(folder, name, model, **progress[name])
+            log.info("%s goes on from %s at step %d", name, source, progress[name]["step"])

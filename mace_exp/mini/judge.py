@@ -86,9 +86,7 @@ class MiniJudge:
         """
         file = folder / "model.safetensors"
         if not file.exists():
-            raise ValueError(
-                f"no judge in {folder}: `python -m mace_exp.mini.train judge export` makes one"
-            )
+            raise ValueError(f"no judge in {folder}: `python -m mace_exp.mini.train` makes one")
         classes = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
         if classes != {"subject": list(captions.subject_classes()), "scene": list(captions.SCENES)}:
             raise ValueError(

@@ -84,6 +84,22 @@ def train(stage: Stage, folder: Path, *, until_step: int | None = None) -> nn.Mo
     return average.module
 
 
+def progress_of(folder: Path, name: str) -> dict[str, float]:
+    """How far a stage's checkpoint is: its steps, and the seconds spent on them."""
+    state = torch.load(folder / f"{name}.pt", weights_only=True)
+    return {"step": state["step"], "seconds": state["seconds"]}
+
+
+def write_checkpoint(
+    folder: Path, name: str, model: nn.Module, *, step: int, seconds: float
+) -> None:
+    """Write a checkpoint from which a stage goes on with the weights of `model`, averaged too."""
+    folder.mkdir(parents=True, exist_ok=True)
+    average = torch.optim.swa_utils.AveragedModel(model, use_buffers=True)
+    average.n_averaged.fill_(step)
+    _save(folder / f"{name}.pt", model, average, [], step, seconds)
+
+
 def _moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor | int], None]:
     """Exponential average whose horizon grows with the steps taken: the start is soon forgotten."""
 
@@ -183,7 +199,8 @@ def _load(
     state = torch.load(path, weights_only=True)
     model.load_state_dict(state["model"])
     average.load_state_dict(state["average"])
-    for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
+    saved_optimisers = state["optimisers"] or [optimiser.state_dict() for optimiser in optimisers]
+    for optimiser, saved in zip(optimisers, saved_optimisers, strict=True):
         optimiser.load_state_dict(saved)
     log.info("going on from step %d of %s", state["step"], path)
     return int(state["step"]), float(state["seconds"])
