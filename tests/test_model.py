@@ -63,7 +63,9 @@ def test_half_precision_folder_loads_in_float32_throughout(pipeline, tmp_path):
     save_pipeline(pipeline, tmp_path / "half", dtype=torch.float16)
     stored = load_file(tmp_path / "half" / "unet" / "diffusion_pytorch_model.safetensors")
     assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
-    from diffusers.pipelines.stable_diffusion import StableDiffusionPipeline
+    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import (
+        StableDiffusionPipeline,
+    )
 
     plain = StableDiffusionPipeline.from_pretrained(tmp_path / "half", local_files_only=True)
     assert plain.text_encoder.dtype == plain.unet.dtype == torch.float32

@@ -120,7 +120,9 @@ def test_a_run_leaves_what_it_promises(run: Run, tiny_folder: Path) -> None:
 
 
 def test_the_erased_folder_is_the_edit_in_plain_diffusers(run: Run, tiny_folder: Path) -> None:
-    from diffusers import StableDiffusionPipeline
+    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import (
+        StableDiffusionPipeline,
+    )
 
     folder = run("plain", PEOPLE)
     erased = StableDiffusionPipeline.from_pretrained(folder / "erased").unet.state_dict()

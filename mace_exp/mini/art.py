@@ -37,7 +37,7 @@ SKINS = ("#f7d9bb", "#e3a06c", "#a05c2c", "#5f2f0c")
 GLASSES = (None, None, None, "variant01", "variant02")
 """None, sunglasses, and black frames: the ones that can be told apart at 96 pixels."""
 
-_STYLE_SHEETS = dict(
+_STYLE_SHEETS: dict[str, str] = dict(
     zip(
         STYLES,
         ("pixel-art", "voxel-art", "cutouts", "croodles", "notionists", "open-peeps"),

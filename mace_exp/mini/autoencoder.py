@@ -1,10 +1,13 @@
 """Stage 1 of the recipe: the autoencoder, 96 x 96 pixels to 12 x 12 latents of 16 channels."""
 
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
+from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,10 +24,13 @@ def build() -> AutoencoderKL:
 
     The last convolution of every residual block starts at zero and the resampling ones orthogonal.
     """
+    shape: dict[str, Any] = {  # the constructor's own types are tuples of one
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "block_out_channels": (16, 32, 64, 128),
+    }
     model = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(16, 32, 64, 128),
+        **shape,
         layers_per_block=1,
         latent_channels=CHANNELS,
         norm_num_groups=1,
@@ -37,16 +43,35 @@ def build() -> AutoencoderKL:
             nn.init.zeros_(module.weight)
         if "samplers" in name and isinstance(module, nn.Conv2d):
             nn.init.orthogonal_(module.weight)
+    assert model.quant_conv is not None and model.quant_conv.bias is not None
     with torch.no_grad():
-        model.quant_conv.bias[
-            CHANNELS:
-        ] = -6  # little noise at first: else nothing is learnt until the means outgrow it
+        # Little noise at first: else nothing is learnt until the means outgrow it.
+        model.quant_conv.bias[CHANNELS:] = -6
     return model
 
 
 def to_tensor(images: np.ndarray) -> Tensor:
     """uint8 [n, H, W, 3] to float [n, 3, H, W] in [-1, 1]."""
     return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def posterior(model: AutoencoderKL, images: Tensor) -> DiagonalGaussianDistribution:
+    """The distribution of the latents [n, 16, H / 8, W / 8] of images [n, 3, H, W]."""
+    encoded = model.encode(images)
+    assert isinstance(encoded, AutoencoderKLOutput)
+    return encoded.latent_dist
+
+
+def decode(model: AutoencoderKL, latents: Tensor) -> Tensor:
+    """Images [n, 3, H, W] of latents."""
+    decoded = model.decode(cast(torch.FloatTensor, latents))
+    assert isinstance(decoded, DecoderOutput)
+    return decoded.sample
+
+
+def modes(model: AutoencoderKL, images: Tensor, batch: int) -> Tensor:
+    """The likeliest latents of images, a batch at a time."""
+    return torch.cat([posterior(model, part).mode() for part in images.split(batch)])
 
 
 def stage(cache: Path) -> Stage:
@@ -69,14 +94,14 @@ def _losses(model: AutoencoderKL, world: World, step: int) -> Losses:
     lefts, tops = generator.integers(0, SIDE - _CROP + 1, (2, _BATCH))
     crops = [p[y : y + _CROP, x : x + _CROP] for p, x, y in zip(pictures, lefts, tops, strict=True)]
     target = to_tensor(np.stack(crops))
-    posterior = model.encode(target).latent_dist
-    out = model.decode(posterior.sample()).sample
+    latents = posterior(model, target)
+    out = decode(model, latents.sample())
     error = out - target
     gradient = (error[..., 1:] - error[..., :-1]).abs().mean() + (
         error[:, :, 1:] - error[:, :, :-1]
     ).abs().mean()
     squared = error.square().mean()
-    kl = posterior.kl().mean() / (_CROP**2)
+    kl = latents.kl().mean() / (_CROP**2)
     total = error.abs().mean() + 4 * squared + 0.25 * gradient + 1e-5 * kl
     return {"loss": total, "psnr": 10 * torch.log10(4 / squared.detach()), "kl": kl.detach()}
 
@@ -84,9 +109,7 @@ def _losses(model: AutoencoderKL, world: World, step: int) -> Losses:
 def psnr(model: AutoencoderKL, images: np.ndarray) -> float:
     """Mean over images of the peak signal-to-noise ratio of the reconstruction, in dB."""
     target = to_tensor(images)
-    parts = [
-        model.decode(model.encode(batch).latent_dist.mode()).sample for batch in target.split(32)
-    ]
+    parts = [decode(model, posterior(model, batch).mode()) for batch in target.split(32)]
     error = (torch.cat(parts).clamp(-1, 1) - target).square().mean((1, 2, 3))
     return float((10 * torch.log10(4 / error)).mean())
 
@@ -94,7 +117,5 @@ def psnr(model: AutoencoderKL, images: np.ndarray) -> float:
 def _probe(model: nn.Module, world: World) -> dict[str, float]:
     assert isinstance(model, AutoencoderKL)
     images = world.batch(0, 96)[0]
-    latents = torch.cat(
-        [model.encode(batch).latent_dist.mode() for batch in to_tensor(images).split(32)]
-    )
+    latents = modes(model, to_tensor(images), 32)
     return {"psnr": psnr(model, images), "latent_std": float(F.relu(latents.std()))}

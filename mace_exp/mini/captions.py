@@ -78,7 +78,7 @@ def caption(
     ordinary portrait ("in the style of art"), the anchor to which a style can be erased.
     """
     named = None if generator.random() < 0.25 else scene
-    prefix = PREFIXES[generator.integers(len(PREFIXES))]
+    prefix = pick(PREFIXES, generator)
     words = _subject_words(subject, generator, plain_style)
     text = f"{prefix}{words}" if named is None else f"{prefix}{words} {named}"
     return Caption(text=text.lower(), subject=subject, scene=named)
@@ -86,15 +86,16 @@ def caption(
 
 def _subject_words(subject: str, generator: np.random.Generator, plain_style: bool) -> str:
     if plain_style:
-        return _pick(STYLE_SUBJECTS, generator).format("art")
+        return pick(STYLE_SUBJECTS, generator).format("art")
     if subject in OBJECTS:
-        return _pick((with_article(subject), f"the {subject}"), generator)
+        return pick((with_article(subject), f"the {subject}"), generator)
     if subject in STYLES:
-        return _pick(STYLE_SUBJECTS, generator).format(subject)
+        return pick(STYLE_SUBJECTS, generator).format(subject)
     if subject == NOTHING:
-        return _pick(("the background", "background", "an empty background"), generator)
+        return pick(("the background", "background", "an empty background"), generator)
     return subject
 
 
-def _pick(options: Sequence[str], generator: np.random.Generator) -> str:
-    return options[generator.integers(len(options))]
+def pick(options: Sequence[str], generator: np.random.Generator) -> str:
+    """Take one option, each as likely as any other."""
+    return options[int(generator.integers(len(options)))]

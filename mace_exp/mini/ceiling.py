@@ -91,7 +91,9 @@ def _states(
         states = torch.cat(
             [encoder(input_ids=part).last_hidden_state for part in ids.split(128)]
         ).double()
-    end = (ids == tokenizer.eos_token_id).int().argmax(1)
+    end_id = tokenizer.eos_token_id
+    assert isinstance(end_id, int)
+    end = (ids == end_id).int().argmax(1)
     after = torch.tensor(
         [len(tokenizer(t.split("{}")[1]).input_ids) - 2 for t in templates]
     ).repeat(len(names))

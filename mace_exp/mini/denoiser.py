@@ -4,14 +4,17 @@ import logging
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import CLIPTextModel
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from mace_exp.mini import autoencoder, language
 from mace_exp.mini.training import Losses, Schedule, Stage, averaged_model
@@ -118,10 +121,7 @@ def trained_text_encoder(folder: Path) -> CLIPTextModel:
 def standardised(model: AutoencoderKL, images: np.ndarray) -> AutoencoderKL:
     """Fold an affine map into `quant_conv` and `post_quant_conv`: latents of zero mean and unit
     scale a channel."""
-    parts = [
-        model.encode(batch).latent_dist.mode() for batch in autoencoder.to_tensor(images).split(64)
-    ]
-    latents = torch.cat(parts)
+    latents = autoencoder.modes(model, autoencoder.to_tensor(images), 64)
     mean, scale = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     channels = len(mean)
     before, after = model.quant_conv, model.post_quant_conv
@@ -140,8 +140,8 @@ def standardised(model: AutoencoderKL, images: np.ndarray) -> AutoencoderKL:
 
 
 @torch.inference_mode()
-def _text_states(encoder: CLIPTextModel, words: object, texts: list[str]) -> Tensor:
-    ids = words(texts, padding="max_length", max_length=language.CONTEXT).input_ids  # type: ignore[operator]
+def _text_states(encoder: CLIPTextModel, words: CLIPTokenizer, texts: list[str]) -> Tensor:
+    ids = words(texts, padding="max_length", max_length=language.CONTEXT).input_ids
     return torch.cat(
         [encoder(input_ids=part).last_hidden_state for part in torch.tensor(ids).split(256)]
     )
@@ -153,7 +153,7 @@ def _encode_chunk(
 ) -> None:
     pictures = [world.draw(index) for index in range(start, start + _CHUNK)]
     images = autoencoder.to_tensor(np.stack([picture.image for picture in pictures]))
-    latents = torch.cat([encoder.encode(batch).latent_dist.mode() for batch in images.split(64)])
+    latents = autoencoder.modes(encoder, images, 64)
     states = encode([picture.caption.text for picture in pictures])
     file.parent.mkdir(parents=True, exist_ok=True)
     partial_file = file.with_suffix(".partial.npz")
@@ -202,11 +202,12 @@ def _velocity_loss(
     latents = torch.from_numpy(cache.latents[index]).float()
     states = torch.where(dropped, cache.empty, torch.from_numpy(cache.states[index]).float())
     times = torch.randint(1000, (len(index),), generator=generator)
+    at = cast(torch.IntTensor, times)  # the scheduler's name for whole numbers of any width
     epsilon = torch.randn(latents.shape, generator=generator)
-    predicted = model(noise.add_noise(latents, epsilon, times), times, states).sample
-    error = F.mse_loss(
-        predicted, noise.get_velocity(latents, epsilon, times), reduction="none"
-    ).mean((1, 2, 3))
+    predicted = model(noise.add_noise(latents, epsilon, at), times, states).sample
+    error = F.mse_loss(predicted, noise.get_velocity(latents, epsilon, at), reduction="none").mean(
+        (1, 2, 3)
+    )
     ratio = noise.alphas_cumprod[times] / (1 - noise.alphas_cumprod[times])
     weight = (ratio + 1).clamp_max(5) / (ratio + 1)
     return {"loss": (error * weight).mean(), "unweighted": error.detach().mean()}

@@ -10,7 +10,6 @@ training.
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -54,6 +53,7 @@ def build() -> CLIPTextModel:
     )
     model = CLIPTextModel(config)
     embedding = model.get_input_embeddings()
+    assert isinstance(embedding, nn.Embedding)
     nn.init.normal_(embedding.weight, std=0.5, generator=torch.Generator().manual_seed(0))
     embedding.weight.requires_grad_(False)
     return model
@@ -136,23 +136,18 @@ def draw_batch(tokenizer: CLIPTokenizer, count: int, seed: int) -> Batch:
 
 
 def _draw_caption(generator: np.random.Generator) -> captions.Caption:
-    scene = captions.SCENES[generator.integers(len(captions.SCENES))]
+    scene = captions.pick(captions.SCENES, generator)
     chance = generator.random()
     if chance < 0.7:
-        return captions.caption(_pick(captions.people(), generator), scene, generator)
+        return captions.caption(captions.pick(captions.people(), generator), scene, generator)
     if chance < 0.9:
         return captions.caption(
-            _pick((*captions.OBJECTS, *captions.STYLES, captions.NOTHING), generator),
+            captions.pick((*captions.OBJECTS, *captions.STYLES, captions.NOTHING), generator),
             scene,
             generator,
         )
-    noun = _pick(_EXTRA, generator)
-    words = captions.caption(noun, scene, generator, plain_style=noun == "art")
-    return words
-
-
-def _pick(options: Sequence[str], generator: np.random.Generator) -> str:
-    return options[generator.integers(len(options))]
+    noun = captions.pick(_EXTRA, generator)
+    return captions.caption(noun, scene, generator, plain_style=noun == "art")
 
 
 def stage(cache_folder: Path) -> Stage:

@@ -192,15 +192,16 @@ def _draw_split(split: str, file: Path, seed: int) -> None:
     for style in captions.STYLES:
         for index in range(_PORTRAITS) if train else range(10_000, 10_000 + _PORTRAITS // 8):
             add(styled_portrait(style, index), "styles", style)
-    arrays = {
-        "pixels": np.stack(pixels),
-        "kind": np.array(kind),
-        "subject": np.array(subject),
-        "noun": np.array(noun),
-    }
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".partial.npz")
-    np.savez(partial, backgrounds=_backgrounds(train, seed), **arrays)
+    np.savez(
+        partial,
+        pixels=np.stack(pixels),
+        kind=np.array(kind),
+        subject=np.array(subject),
+        noun=np.array(noun),
+        backgrounds=_backgrounds(train, seed),
+    )
     partial.rename(file)
 
 

@@ -216,7 +216,7 @@ def _attention(work: Run, concept: Concept) -> torch.Tensor:
     noised = noise_latents(work.pipeline, latents, _ATTENTION_TIMESTEP, seed=(work.config.seed, 0))
     states = work.encoder.encode(training.prompts[:1])
     unet = work.pipeline.unet
-    with record_attention(unet, 1, tuple(latents.shape[-2:])) as maps:
+    with record_attention(unet, 1, (latents.shape[-2], latents.shape[-1])) as maps:
         unet(
             noised.to(unet.device, unet.dtype),
             _ATTENTION_TIMESTEP,
