@@ -147,7 +147,7 @@ class NoMasks(MasksConfig):
 class AttentionMasks(MasksConfig):
     """The model's own cross-attention to the concept's tokens."""
 
-    threshold: Annotated[float, PROPORTION]  # of the map's range
+    threshold: Annotated[float | None, PROPORTION]  # of a map's range; null: Otsu's cut of each
 
 
 @dataclass(kw_only=True)
