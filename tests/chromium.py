@@ -5,7 +5,6 @@ The DevTools protocol's messages are JSON ended by a zero byte, on file descript
 
 from __future__ import annotations
 
-import base64
 import fcntl
 import json
 import os
@@ -156,11 +155,6 @@ class Browser:
                 windowsVirtualKeyCode=code,
                 text=text if kind == "keyDown" else "",
             )
-
-    def screenshot(self, path: Path) -> None:
-        """Save what the window shows."""
-        data = self.call("Page.captureScreenshot", format="png")["data"]
-        path.write_bytes(base64.b64decode(data))
 
     def complaints(self) -> list[str]:
         """Everything that the page threw, logged as an error, or was refused."""

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -119,25 +118,6 @@ def read_image(path: Path, *, mode: str = "RGB") -> np.ndarray:
         raise ValueError(f"image {path} is missing") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"image {path} can't be read: {error}") from error
-
-
-@torch.no_grad()
-def encode_images(
-    pipeline: DiffusionPipeline, images: np.ndarray, *, batch_size: int = 8
-) -> Tensor:
-    """Return scaled latents [n, c, h, w], float32, on the CPU, of images [n, H, W, 3], uint8.
-
-    The mode of the autoencoder's distribution is taken, not a draw: the same image always gives the
-    same latents, and they can be cached.
-    """
-    vae = pipeline.vae
-    latents = []
-    for start in range(0, len(images), batch_size):
-        pixels = torch.from_numpy(images[start : start + batch_size]).permute(0, 3, 1, 2)
-        pixels = (pixels.float() / 127.5 - 1).to(vae.device, vae.dtype)
-        mode = vae.encode(pixels).latent_dist.mode().float()
-        latents.append((mode - (vae.config.get("shift_factor") or 0)) * vae.config.scaling_factor)
-    return torch.cat(latents).cpu()
 
 
 def _read_rows(file: Path) -> list[dict[str, str]]:

@@ -14,7 +14,6 @@ import numpy as np
 from PIL import Image
 
 from mace_exp.data.images import read_image
-from mace_exp.files import atomic_folder
 
 LEVELS = 256  # of a map's range, for Otsu's histogram
 LEAST_SHARE = 0.2  # a component smaller than this share of the largest is noise
@@ -29,11 +28,6 @@ class Masks:
 
     masks: np.ndarray
     fallbacks: int = 0
-
-
-def whole_masks(count: int, size: Size) -> Masks:
-    """Return masks that hold the whole image: the option "none"."""
-    return Masks(np.ones((count, *size), dtype=bool))
 
 
 def load_masks(folder: Path, count: int, size: Size) -> Masks:
@@ -54,13 +48,6 @@ def load_masks(folder: Path, count: int, size: Size) -> Masks:
             raise ValueError(f"mask {files[index]} is {found} pixels, its image is {wanted}")
         masks.append(mask > 127)
     return filled(np.stack(masks), [str(files[index]) for index in range(count)])
-
-
-def save_masks(masks: np.ndarray, folder: Path) -> None:
-    """Write [n, H, W], bool, as `load_masks` reads them, at once or not at all."""
-    with atomic_folder(folder) as temporary:
-        for index, mask in enumerate(masks):
-            Image.fromarray(mask.astype(np.uint8) * 255).save(temporary / f"{index:04d}.png")
 
 
 def filled(masks: np.ndarray, names: Sequence[str]) -> Masks:
@@ -116,13 +103,6 @@ def without_holes(mask: np.ndarray) -> np.ndarray:
     border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
     outside = np.isin(labels, border[border >= 0])
     return ~(outside & ~mask)
-
-
-def intersection_over_union(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return [n] for masks [n, H, W], bool; 1 where both are empty."""
-    union = (first | second).sum(axis=(1, 2))
-    common = (first & second).sum(axis=(1, 2))
-    return np.where(union > 0, common / np.maximum(union, 1), 1.0)
 
 
 def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
-from mace_exp.model import cross_attention_projections
+from mace_exp.model import TEXT_PROJECTIONS, cross_attention_projections
 
 
 def attention_layers(unet: nn.Module, *, cross: bool = True) -> dict[str, Attention]:
@@ -27,12 +27,14 @@ def attention_layers(unet: nn.Module, *, cross: bool = True) -> dict[str, Attent
     return found
 
 
-def projection_weights(unet: nn.Module) -> dict[str, Tensor]:
+def projection_weights(
+    unet: nn.Module, targets: Sequence[str] = TEXT_PROJECTIONS
+) -> dict[str, Tensor]:
     """Return detached views of the weights that the method edits, by parameter name.
 
     Raises ValueError where a projection has a bias: the closed forms hold for linear maps.
     """
-    found = cross_attention_projections(unet)
+    found = cross_attention_projections(unet, targets)
     return {f"{path}.weight": module.weight.detach() for path, module in found.items()}
 
 

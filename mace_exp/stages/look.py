@@ -150,5 +150,4 @@ def _write_overlays(work: Run, found: dict[str, torch.Tensor | None]) -> None:
         open(temporary, "w", newline="") as file,
     ):
         csv.writer(file).writerows([("concept", "image_index", "file"), *rows])
-    if getattr(work.config.tracking, "log_images", False):
-        work.tracker.images("masks", pictures[:96])
+    work.show("masks", pictures[:96])

@@ -142,8 +142,7 @@ def _write(work: Run, drawn: Samples) -> None:
             for index, image in enumerate(images):
                 Image.fromarray(image).save(folder / phase / f"{index:04d}.png")
         write_prompts(folder / "prompts.csv", drawn.prompts)
-    if getattr(work.config.tracking, "log_images", False):
-        work.tracker.images("samples", _pairs(drawn, 48))
+    work.show("samples", _pairs(drawn, 48))
 
 
 def write_prompts(
@@ -204,8 +203,7 @@ def _draw_attention(work: Run, most: int) -> None:
                 pictures.append(Picture(shown, f"{concept.name} {phase}: {training.prompts[0]}"))
         with open(folder / "index.csv", "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("concept", "phase", "prompt", "token", "file"), *rows])
-    if getattr(work.config.tracking, "log_images", False):
-        work.tracker.images("attention", pictures)
+    work.show("attention", pictures)
 
 
 @torch.inference_mode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,14 @@ import torch
 from mace_exp.artifacts import Cache, RunFolder
 from mace_exp.config import RunConfig
 from mace_exp.data.images import TrainingImages
+from mace_exp.erasure.closed_form import weighted_sum
 from mace_exp.erasure.lora import Lora
 from mace_exp.erasure.preservation import PreservationStatistics
-from mace_exp.model import (
-    choose_device,
-    cross_attention_projections,
-    fingerprint,
-    load_pipeline,
-)
-from mace_exp.record import Tracker
+from mace_exp.erasure.unet import projection_weights
+from mace_exp.model import choose_device, fingerprint, load_pipeline
+from mace_exp.record import Picture, Tracker
 from mace_exp.sampling import SamplingSettings
-from mace_exp.schemas import Stage
+from mace_exp.schemas import Stage, WandbTracking
 from mace_exp.stages import erase, look, observe
 from mace_exp.text import PromptEncoder, stable_diffusion_encoder
 
@@ -70,8 +68,7 @@ class Run:
     @cached_property
     def weights(self) -> dict[str, torch.Tensor]:
         """The projections that are edited, by parameter name, as they are before the edit."""
-        layers = cross_attention_projections(self.pipeline.unet, tuple(self.config.lora.targets))
-        return {f"{name}.weight": layer.weight.detach() for name, layer in layers.items()}
+        return projection_weights(self.pipeline.unet, self.config.lora.targets)
 
     @cached_property
     def sampling(self) -> SamplingSettings:
@@ -124,9 +121,16 @@ class Run:
 
     def preserved(self, *, prior_weight: float, domain_weight: float) -> torch.Tensor | None:
         """`prior_weight P + domain_weight D`, [d, d]; None where nothing is to be preserved."""
-        weights = {"prior": prior_weight, "domain": domain_weight}
-        parts = [weight * self.statistics[name].mean for name, weight in weights.items() if weight]
-        return sum(parts[1:], parts[0]) if parts else None
+        means = {name: sums.mean for name, sums in self.statistics.items()}
+        return weighted_sum(
+            (prior_weight, means.get("prior")), (domain_weight, means.get("domain"))
+        )
+
+    def show(self, name: str, pictures: Sequence[Picture]) -> None:
+        """Send pictures to the dashboard where the settings ask for it."""
+        tracking = self.config.tracking
+        if isinstance(tracking, WandbTracking) and tracking.log_images:
+            self.tracker.images(name, pictures)
 
     def summary(self) -> dict[str, Any]:
         """What was erased from which model, what was reused, and how many masks failed."""
