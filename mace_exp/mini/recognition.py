@@ -14,7 +14,7 @@ from mace_exp.mini.world import World
 
 _BATCH, _BLUR = 64, 0.4
 SCHEDULE = Schedule(
-    steps=1500, learning_rate=3e-3, steps_between_probes=200, average=0.99, weight_decay=0.02
+    steps=1100, learning_rate=3e-3, steps_between_probes=200, average=0.99, weight_decay=0.02
 )
 
 
