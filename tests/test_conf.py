@@ -6,20 +6,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
 
 from mace_exp.concepts import Kind
-from mace_exp.config import CONF, VARIANTS, RunConfig, register, to_run_config
+from mace_exp.config import CONF, VARIANTS, RunConfig
+from tests.composing import composed
 
 NAMES = Path(__file__).parents[2] / "shared" / "names.csv"
 FILES = sorted(file.relative_to(CONF) for file in CONF.rglob("*.yaml"))
 OPTIONS = [file for file in FILES if file.parent.name and file.parent.name != "hydra"]
-
-
-def composed(*overrides: str) -> RunConfig:
-    register()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return to_run_config(compose("config", overrides=list(overrides)))
 
 
 def test_every_file_is_an_option_or_the_root() -> None:

@@ -1,18 +1,11 @@
 """The crossing to dataclasses: ranges, contradictions, files that are not there."""
 
 import pytest
-from hydra import compose, initialize_config_dir
 
 from mace_exp.concepts import Kind
-from mace_exp.config import CONF, RunConfig, register, to_run_config
 from mace_exp.ranges import POSITIVE, PROPORTION, Range, suggestion
 from mace_exp.schemas import AttentionMasks, NoMasks, Stage
-
-
-def composed(*overrides: str) -> RunConfig:
-    register()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return to_run_config(compose("config", overrides=list(overrides)))
+from tests.composing import composed
 
 
 def test_the_default_run_is_ten_people_of_the_embedded_model() -> None:
