@@ -76,7 +76,7 @@ def test_another_model_is_refused(encoder, whole, tmp_path):
     with pytest.raises(ValueError, match="belong to the model model, not to other"):
         PreservationStatistics.load(tmp_path / "prior.safetensors", "other")
     with pytest.raises(ValueError, match="build them again"):
-        whole + preservation_statistics(encoder, PROMPTS, "other")
+        _ = whole + preservation_statistics(encoder, PROMPTS, "other")
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path):
