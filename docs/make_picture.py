@@ -1,4 +1,4 @@
-"""`python experiments/readme_picture/make.py <run folder>`: the picture of the main README.
+"""`python docs/make_picture.py <run folder>`: the picture of the main README.
 
 The first pair of each of some erased and some preserved people, before above after, as the run
 drew them: nothing is chosen by what it shows.
@@ -23,7 +23,7 @@ def main(run_dir: Path) -> Path:
     bands = [
         band(run_dir, [row for row in rows if belongs(row, part)], title) for part, title in PARTS
     ]
-    target = Path(__file__).parents[2] / "docs" / "erased.png"
+    target = Path(__file__).parent / "erased.png"
     Image.fromarray(np.concatenate(bands)).save(target, optimize=True)
     return target
 
