@@ -66,7 +66,10 @@ def test_probabilities_are_those_of_the_layer(unet):
     assert seen.keys() == layers.keys() and len(seen) == 7
     for name, layer in layers.items():
         (hidden,), kwargs = read[name]
-        query, key = layer.to_q(hidden), layer.to_k(kwargs["encoder_hidden_states"])
+        query, key = (
+            layer.to_q(hidden),
+            layer.get_submodule("to_k")(kwargs["encoder_hidden_states"]),
+        )
         split = [t.unflatten(-1, (layer.heads, -1)).transpose(1, 2) for t in (query, key)]
         expected = (split[0] @ split[1].mT * layer.scale).softmax(dim=-1)
         assert seen[name].shape == (2, layer.heads, hidden.shape[1], LENGTH)
@@ -121,7 +124,9 @@ def test_the_loss_is_the_norm_of_the_block(unet):
     """Chosen entries, gathered one image at a time, as the paper writes it."""
     targets, seen = [target(1), target(2, masked=False)], {}
     loss = AttentionLoss(targets, (8, 8))
-    with visible_attention(unet, lambda *row: (seen.__setitem__(*row), loss(*row))):
+    with visible_attention(unet, seen.__setitem__):
+        unet(*inputs(batch=4))
+    with visible_attention(unet, loss):
         unet(*inputs(batch=4))
     for layer, probabilities in seen.items():
         grid = attention_grid(probabilities.shape[2], (8, 8))
@@ -154,7 +159,7 @@ def test_nothing_to_push_down_has_a_gradient_of_zero(empty):
     loss("layer", probabilities)
     loss.total().sum().backward()
     assert not loss.total().any()
-    assert not probabilities.grad.any()
+    assert probabilities.grad is not None and not probabilities.grad.any()
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from mace_exp.erasure.closed_form import (
     weighted_sum,
 )
 
-WIDTH, OUT = 12, 7
+WIDTH, OUT = 8, 3
 
 
 def draw(*shape, seed=0):
@@ -125,8 +125,9 @@ def fused(fusion, refined_weight, closeness, weight_of_preserved):
     prompts, transforms, loras, preserved, original = fusion
     kept = weight_of_preserved * gram(preserved)
     targets = [original @ t + lora for t, lora in zip(transforms, loras, strict=True)]
-    pull = sum((w - refined_weight) @ gram(e) for w, e in zip(targets, prompts, strict=True))
-    system = factorize(sum(gram(e) for e in prompts), closeness, kept)
+    pulls = [(w - refined_weight) @ gram(e) for w, e in zip(targets, prompts, strict=True)]
+    system = factorize(gram(torch.cat(prompts)), closeness, kept)
+    pull = torch.stack(pulls).sum(dim=0)
     return fused_weight(refined_weight, pull, system, original=original, preserved=kept)
 
 
@@ -229,7 +230,7 @@ def test_weights_are_finite_and_not_negative(weight):
 def test_weighted_sum():
     assert weighted_sum((0.0, torch.eye(3)), (0.0, None)) is None
     total = weighted_sum((2.0, torch.eye(3)), (0.5, torch.ones(3, 3)))
-    assert torch.equal(total, 2 * torch.eye(3).double() + 0.5)
+    assert total is not None and torch.equal(total, 2 * torch.eye(3).double() + 0.5)
     with pytest.raises(ValueError, match="no statistics to weigh"):
         weighted_sum((1.0, None))
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import PNDMScheduler, UNet2DConditionModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_pndm import PNDMScheduler
 from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -80,7 +81,7 @@ def test_token_alignment():
         ids = encoder().token_ids([record["old"], record["new"]]).tolist()
         for side, row in zip(("old", "new"), ids, strict=True):
             assert row[: len(record[f"{side}_ids"])] == record[f"{side}_ids"]
-        pairs = paired_positions(*ids, tokenizer.eos_token_id)
+        pairs = paired_positions(ids[0], ids[1], tokenizer.eos_token_id)
         for side, positions in zip(("old", "new"), pairs, strict=True):
             first, last = record[f"ext_{side}_tail"]
             assert positions == [*record[f"match_{side}"], *range(first, last + 1)]
@@ -126,8 +127,10 @@ def recorded_batch(tensors, key):
     target = AttentionTarget(
         tensors[f"{key}.concept_positions"], None if masks is None else masks[:, 0].float() / 255
     )
-    inputs = (tensors[f"{key}.{name}"] for name in ("latents", "noise", "timesteps"))
-    return Batch(*inputs, states, target)
+    latents, noise, timesteps = (
+        tensors[f"{key}.{name}"] for name in ("latents", "noise", "timesteps")
+    )
+    return Batch(latents, noise, timesteps, states, target)
 
 
 @pytest.mark.parametrize("name", recordings("lora"))
@@ -153,36 +156,44 @@ def test_concept_positions(name):
 @pytest.mark.parametrize("name", recordings("lora"))
 def test_loss_and_five_steps(name):
     record = MANIFEST["lora"][name]
-    config, tensors = record["config"], load_file(ORACLE / record["file"])
+    tensors = load_file(ORACLE / record["file"])
     refined = {
         key.removeprefix("cfr."): value for key, value in tensors.items() if key[:4] == "cfr."
     }
-    assert refined
-    rate = config["learning_rate"]
-    tolerance = 1e-6 * rate / 1e-4
-    shape = LoraShape(rank=config["rank"], alpha=config["rank"])
-    noise = PNDMScheduler.from_pretrained(ORACLE / "tiny_sd" / "scheduler")
+    assert refined.keys() == projection_weights(unet()).keys()
     for concept in sorted({step["i"] for step in record["steps"]}):
-        start = recorded_lora(tensors, f"c{concept}.init.", shape)
-        with edited_weights(unet(), refined), lora_training(unet(), [start]) as modules:
-            optimizer = lora_optimizer(modules, rate, config["adam_weight_decay"])
-            for step in (s for s in record["steps"] if s["i"] == concept):
-                key = f"c{concept}.s{step['s']}"
-                result = lora_step(
-                    unet(),
-                    optimizer,
-                    [recorded_batch(tensors, key)],
-                    noise=noise,
-                    max_grad_norm=config["max_grad_norm"],
-                    prior_weight=config["prior_loss_weight"],
-                )
-                assert float(result.loss) == pytest.approx(step["loss"], rel=1e-5)
-                assert list(result.layers) == step["layer_order"]
-                norms = [float(value) for value in result.layers.values()]
-                assert norms == pytest.approx(step["layer_norms"], rel=1e-5)
-                assert float(result.grad_norm) == pytest.approx(step["grad_norm_preclip"], rel=1e-4)
-                [after] = unstacked(modules, shape)
-                assert_close(after, recorded_lora(tensors, f"{key}.after.", shape), tolerance)
+        with edited_weights(unet(), refined):
+            replay_concept(record, tensors, concept)
+
+
+def replay_concept(record, tensors, concept):
+    config = record["config"]
+    shape, rate = LoraShape(rank=config["rank"], alpha=config["rank"]), config["learning_rate"]
+    noise = PNDMScheduler.from_pretrained(ORACLE / "tiny_sd" / "scheduler")
+    with lora_training(unet(), [recorded_lora(tensors, f"c{concept}.init.", shape)]) as modules:
+        optimizer = lora_optimizer(modules, rate, config["adam_weight_decay"])
+        for step in (step for step in record["steps"] if step["i"] == concept):
+            key = f"c{concept}.s{step['s']}"
+            result = lora_step(
+                unet(),
+                optimizer,
+                [recorded_batch(tensors, key)],
+                noise=noise,
+                max_grad_norm=config["max_grad_norm"],
+                prior_weight=config["prior_loss_weight"],
+            )
+            assert_step(result, step)
+            [after] = unstacked(modules, shape)
+            expected = recorded_lora(tensors, f"{key}.after.", shape)
+            assert_close(after, expected, 1e-6 * rate / 1e-4)
+
+
+def assert_step(result, step):
+    assert float(result.loss) == pytest.approx(step["loss"], rel=1e-5)
+    assert list(result.layers) == step["layer_order"]
+    norms = [float(value) for value in result.layers.values()]
+    assert norms == pytest.approx(step["layer_norms"], rel=1e-5)
+    assert float(result.grad_norm) == pytest.approx(step["grad_norm_preclip"], rel=1e-4)
 
 
 def assert_close(actual, expected, tolerance):
@@ -199,11 +210,11 @@ def test_fusion(name):
     config, recorded = record["config"], load_file(ORACLE / record["file"])
     grams = [prompt_gram(encoder(), prompts) for prompts in record["prompts_old"]]
     kept = preserved(config, config["fuse_preserve_scale"])
-    system = factorize(sum(grams), config["lamb"], kept)
+    system = factorize(torch.stack(grams).sum(dim=0), config["lamb"], kept)
     for layer, original in projection_weights(unet()).items():
         base = recorded[f"base.{layer}"].double()
         changes = [recorded[f"lora_merged.{i}.{layer}"].double() - base for i in range(len(grams))]
-        pull = sum(change @ gram for change, gram in zip(changes, grams, strict=True))
+        pull = (torch.stack(changes) @ torch.stack(grams)).sum(dim=0)
         fused = fused_weight(base, pull, system, original=original, preserved=kept)
         assert relative_error(fused, recorded[f"fp64.{layer}"]) < 5e-5
         assert relative_error(fused, recorded[f"ref.{layer}"]) < 1e-3

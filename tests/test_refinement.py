@@ -34,12 +34,12 @@ def close(first, second):
 
 @pytest.mark.parametrize("all_words", [False, True])
 def test_sums_are_those_of_single_tokens(encoder, all_words):
-    cross = gram = 0
+    cross = gram = torch.zeros(encoder.width, encoder.width, dtype=torch.float64)
     end = encoder.tokenizer.eos_token_id
     for pair in PAIRS:
-        ids = encoder.token_ids(pair).tolist()
+        old, new = encoder.token_ids(pair).tolist()
         concept, anchor = encoder.encode(pair).double()
-        for i, j in zip(*paired_positions(*ids, end, all_words=all_words), strict=True):
+        for i, j in zip(*paired_positions(old, new, end, all_words=all_words), strict=True):
             cross = cross + torch.outer(anchor[j], concept[i])
             gram = gram + torch.outer(concept[i], concept[i])
     close(pair_sums(encoder, PAIRS, all_words=all_words), PairSums(cross, gram))
@@ -75,9 +75,8 @@ def test_refined_words_are_what_they_would_be_beside_the_anchor(encoder):
     transform = refine(pair_sums(encoder, PAIRS), closeness=1e-3)
     prompts = list(PAIRS[0])
     concept, anchor = encoder.encode(prompts).double()
-    old, new = paired_positions(
-        *encoder.token_ids(prompts).tolist(), encoder.tokenizer.eos_token_id
-    )
+    rows = encoder.token_ids(prompts).tolist()
+    old, new = paired_positions(rows[0], rows[1], encoder.tokenizer.eos_token_id)
     before = (concept[old] - anchor[new]).norm()
     assert (concept[old] @ transform.mT - anchor[new]).norm() < 0.7 * before
 

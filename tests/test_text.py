@@ -120,7 +120,9 @@ def test_a_phrase_that_is_not_there_is_an_error(tokenizer, prompt, phrase):
 def test_the_end_is_the_first_end_of_text_and_all_padding(pad_token):
     tokenizer = tiny_tokenizer(pad_token=pad_token, context_length=12)
     ids = token_ids(tokenizer, ["a cat !"], 12)[0].tolist()
-    assert end_positions(ids, tokenizer.eos_token_id) == list(range(4, 12))
+    end = tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    assert isinstance(end, int)
+    assert end_positions(ids, end) == list(range(4, 12))
 
 
 def test_positions_hold_the_phrase_and_on_request_the_end(pipeline):
@@ -133,7 +135,7 @@ def test_positions_hold_the_phrase_and_on_request_the_end(pipeline):
 def pairs(old, new, length=12, **options):
     """Pair rows of small numbers; 9 ends a row, 0 pads it (as in Stable Diffusion 2.x)."""
     rows = [row + [0] * (length - len(row)) for row in (old, new)]
-    return paired_positions(*rows, 9, **options)
+    return paired_positions(rows[0], rows[1], 9, **options)
 
 
 def test_prefix_suffix_and_padding_pair_up():

@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import (
-    AutoencoderKL,
-    DPMSolverMultistepScheduler,
-    StableDiffusionPipeline,
-    UNet2DConditionModel,
-)
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -46,7 +44,7 @@ def tiny_pipeline(
         text_encoder = _text_encoder(tokenizer, width)
         unet = _unet(width)
         vae = _vae()
-    pipeline = StableDiffusionPipeline(
+    parts: dict[str, Any] = dict(
         vae=vae,
         text_encoder=text_encoder,
         tokenizer=tokenizer,
@@ -56,6 +54,7 @@ def tiny_pipeline(
         feature_extractor=None,
         requires_safety_checker=False,
     )
+    pipeline = StableDiffusionPipeline(**parts)
     for module in (text_encoder, unet, vae):
         module.eval()
     pipeline.set_progress_bar_config(disable=True)
