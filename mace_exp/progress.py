@@ -21,7 +21,8 @@ class _Rate(ProgressColumn):
     """Things a second, or seconds a thing where that is slower."""
 
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
+        mean = task.completed / task.elapsed if task.elapsed else 0
+        speed = task.finished_speed or task.speed or mean
         if not speed:
             return Text("")
         unit = task.fields["unit"]

@@ -37,7 +37,7 @@ def trained_pipeline(folder: Path) -> StableDiffusionPipeline:
         "text_encoder": denoiser.trained_text_encoder(folder),
         "tokenizer": language.tokenizer(),
         "unet": unet,
-        "scheduler": DPMSolverMultistepScheduler(**denoiser.NOISE),
+        "scheduler": DPMSolverMultistepScheduler(**denoiser.NOISE, steps_offset=1),
         "safety_checker": None,
         "feature_extractor": None,
     }
