@@ -167,7 +167,8 @@ def test_failed_job_is_closed_and_the_next_one_is_its_own_run(tmp_path: Path) ->
 
 
 WAITING = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let background jobs ignore it
 from pathlib import Path
 from mace_exp.tracking import TrackerOptions, open_tracker
 with open_tracker(Path(sys.argv[1]), TrackerOptions(mode="offline", project="p")) as tracker:
