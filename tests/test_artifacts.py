@@ -21,9 +21,13 @@ def test_a_key_depends_on_values_and_not_on_their_order() -> None:
 
 def test_an_entry_is_made_once_and_then_read(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
+
+    def make(target: Path) -> None:
+        target.write_text("made")
+
     for _ in range(3):
-        path = cache.get("masks", {"seed": 1}, lambda target: target.write_text("made") and None)
-    assert path.read_text() == "made"
+        path = cache.get("masks", {"seed": 1}, make)
+        assert path.read_text() == "made"
     assert cache.made == {"masks": 1} and cache.reused == {"masks": 2}
 
 
