@@ -66,7 +66,6 @@ def test_every_template_of_a_run_fits_the_context() -> None:
         assert len(words(template.format(longest)).input_ids) <= CONTEXT
 
 
-@pytest.mark.slow
 def test_a_picture_is_a_function_of_its_index(tmp_path: Path) -> None:
     first, again = World("test", tmp_path).draw(7), World("test", tmp_path).draw(7)
     assert np.array_equal(first.image, again.image) and first.caption == again.caption
