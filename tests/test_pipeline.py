@@ -11,8 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from mace_exp.saving import save_pipeline
@@ -141,6 +143,21 @@ def test_a_second_run_makes_nothing_again(run: Run) -> None:
     assert len(rows(second, "lora")) == len(rows(first, "lora")), "known curves are shown again"
     one, two = load_file(first / "edit.safetensors"), load_file(second / "edit.safetensors")
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_lora_is_trained_again_when_its_mask_files_change(run: Run, tmp_path: Path) -> None:
+    masks, made = tmp_path / "masks", []
+    for size in (8, 16):
+        inside = np.zeros((32, 32), np.uint8)
+        inside[:size, :size] = 255
+        for slug in ("adam-driver", "amy-adams"):
+            (masks / slug).mkdir(parents=True, exist_ok=True)
+            for index in range(2):
+                Image.fromarray(inside).save(masks / slug / f"{index}.png")
+        more = ("masks=precomputed", f"masks.path={masks}", f"stages={UP_TO_FUSION}")
+        folder = run(f"masked-{size}", PEOPLE, *more)
+        made.append(read(folder / "summary.json")["made"].get("loras"))
+    assert made == [2, 2]
 
 
 def test_a_sweep_over_fusion_weights_trains_once(run: Run) -> None:

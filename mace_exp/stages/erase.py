@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -157,11 +158,17 @@ def _lora_inputs(work: Run, concepts: Sequence[Concept]) -> dict[str, Any]:
     )  # the last digits depend on the machine's kernels
     return {
         "images": [image_inputs(work, concept) for concept in concepts],
-        "masks": [str(work.config.masks)] + [vars(concept) for concept in concepts],
+        "concepts": [vars(concept) for concept in concepts],
+        "masks": [_digest(work.training_masks[concept.slug]) for concept in concepts],
         "transform": key_of({"values": rounded.tolist()}),
         "lora": lora,
         "seed": work.config.seed,
     }
+
+
+def _digest(masks: torch.Tensor | None) -> str | None:
+    """What the masks show, not where they came from: files under one path may change."""
+    return None if masks is None else hashlib.sha256(masks.bool().numpy().tobytes()).hexdigest()
 
 
 def _train(work: Run, slugs: Sequence[str], entries: Mapping[str, Path]) -> None:

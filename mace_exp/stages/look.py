@@ -97,6 +97,7 @@ def _concept_masks(work: Run, concept: Concept, training: TrainingImages) -> tor
         case AttentionMasks(threshold=threshold):
             inputs = image_inputs(work, concept) | {
                 "threshold": threshold,
+                "seed": work.config.seed,
                 "concept": vars(concept),
             }
 
