@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from mace_exp.mini import autoencoder, language
+from mace_exp.mini import autoencoder, captions, language
 from mace_exp.mini.training import Losses, Schedule, Stage, averaged_model
 from mace_exp.mini.world import SIDE, World
 
@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 LATENT = SIDE // 8
 PICTURES, _HELD_OUT, _CHUNK = 24_000, 512, 2_000
 _BATCH, _EMPTY = 64, 0.1
+_OBJECTS_AS_OFTEN = 2.0
+"""A picture of an object is shown this many times as often as another: they are few and differ
+more."""
 SCHEDULE = Schedule(
     steps=16_000,
     learning_rate=1e-3,
@@ -73,11 +76,12 @@ def build() -> UNet2DConditionModel:
 
 @dataclass(frozen=True, kw_only=True)
 class Cache:
-    """Latents [n, 16, 12, 12] and text states [n, 24, 384] of n pictures, float16 on disk; states
-    of no words."""
+    """Latents [n, 16, 12, 12] and text states [n, 24, 384] of n pictures, float16 on disk; how
+    often each is shown, relatively [n]; states of no words."""
 
     latents: np.ndarray
     states: np.ndarray
+    weights: Tensor
     empty: Tensor
 
 
@@ -98,8 +102,18 @@ def fill_cache(folder: Path) -> Cache:
     return Cache(
         latents=np.concatenate([chunk["latents"] for chunk in chunks]),
         states=np.concatenate([chunk["states"] for chunk in chunks]),
+        weights=_weights(world),
         empty=encode([""])[0],
     )
+
+
+def _weights(world: World) -> Tensor:
+    classes = captions.subject_classes()
+    objects = [classes.index(name) for name in captions.OBJECTS]
+    subjects = np.array([world.subject(index) for index in range(PICTURES)])
+    weights = np.where(np.isin(subjects, objects), _OBJECTS_AS_OFTEN, 1.0)
+    weights[:_HELD_OUT] = 0
+    return torch.from_numpy(weights)
 
 
 def trained_autoencoder(folder: Path) -> AutoencoderKL:
@@ -183,10 +197,7 @@ def untrained_stage() -> Stage:
 
 def _losses(model: nn.Module, noise: DDPMScheduler, cache: Cache, step: int) -> Losses:
     generator = torch.Generator().manual_seed(step)
-    index = (
-        torch.randint(len(cache.latents) - _HELD_OUT, (_BATCH,), generator=generator).numpy()
-        + _HELD_OUT
-    )
+    index = torch.multinomial(cache.weights, _BATCH, generator=generator).numpy()
     dropped = (torch.rand(_BATCH, generator=generator) < _EMPTY).view(-1, 1, 1)
     return _velocity_loss(model, noise, cache, index, dropped, generator)
 

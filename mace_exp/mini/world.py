@@ -88,7 +88,7 @@ class World:
     def draw(self, index: int, *, subject: int | None = None, scene: int | None = None) -> Picture:
         """Draw picture `index`; `subject` (a judge class) and `scene` fix what is otherwise drawn
         at random."""
-        generator = np.random.default_rng([self.seed, self.split == "test", index])
+        generator = self._generator(index)
         sprite = self._choose_sprite(generator, subject)
         scene = int(generator.integers(len(captions.SCENES))) if scene is None else scene
         background = self._backgrounds[scene, generator.integers(self._backgrounds.shape[1])]
@@ -97,12 +97,14 @@ class World:
         else:
             image, mask = _compose(self._sprites.pixels[sprite], background, generator)
         words = self._caption(sprite, captions.SCENES[scene], generator)
-        label = (
-            len(captions.subject_classes()) - 1
-            if sprite is None
-            else int(self._sprites.subject[sprite])
+        return Picture(
+            image=image, mask=mask, caption=words, subject=self._label(sprite), scene=scene
         )
-        return Picture(image=image, mask=mask, caption=words, subject=label, scene=scene)
+
+    def subject(self, index: int) -> int:
+        """Judge class of picture `index`, without drawing it."""
+        sprite = self._choose_sprite(self._generator(index), None)
+        return self._label(sprite)
 
     def batch(self, start: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Images uint8 [count, SIDE, SIDE, 3], subject and scene labels [count] of pictures from
@@ -113,6 +115,13 @@ class World:
             np.array([picture.subject for picture in pictures]),
             np.array([picture.scene for picture in pictures]),
         )
+
+    def _generator(self, index: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, self.split == "test", index])
+
+    def _label(self, sprite: int | None) -> int:
+        nothing = len(captions.subject_classes()) - 1
+        return nothing if sprite is None else int(self._sprites.subject[sprite])
 
     def _choose_sprite(self, generator: np.random.Generator, subject: int | None) -> int | None:
         nothing = len(captions.subject_classes()) - 1
