@@ -167,9 +167,7 @@ def to_run_config(composed: DictConfig) -> RunConfig:
             contradict each other, or a file that does not exist.
     """
     _refuse(_unknown_keys(composed))
-    _refuse(
-        f"{key} is not set: give {key}=..." for key in sorted(OmegaConf.missing_keys(composed))
-    )
+    _refuse(f"{key} is not set: give {key}=..." for key in sorted(OmegaConf.missing_keys(composed)))
     config = OmegaConf.to_object(composed)
     assert isinstance(config, RunConfig)
     _refuse(out_of_range(config))
