@@ -25,9 +25,9 @@ log = logging.getLogger(__name__)
 LATENT = SIDE // 8
 PICTURES, _HELD_OUT, _CHUNK = 24_000, 512, 2_000
 _BATCH, _EMPTY = 64, 0.1
-_OBJECTS_AS_OFTEN = 2.0
-"""A picture of an object is shown this many times as often as another: they are few and differ
-more."""
+_AS_OFTEN = {captions.OBJECTS: 4.0, captions.STYLES: 1.5}
+"""Pictures of objects and styles are shown this many times as often as others: they are few and
+differ more than people do."""
 SCHEDULE = Schedule(
     steps=16_000,
     learning_rate=1e-3,
@@ -109,9 +109,10 @@ def fill_cache(folder: Path) -> Cache:
 
 def _weights(world: World) -> Tensor:
     classes = captions.subject_classes()
-    objects = [classes.index(name) for name in captions.OBJECTS]
     subjects = np.array([world.subject(index) for index in range(PICTURES)])
-    weights = np.where(np.isin(subjects, objects), _OBJECTS_AS_OFTEN, 1.0)
+    weights = np.ones(PICTURES)
+    for names, times in _AS_OFTEN.items():
+        weights[np.isin(subjects, [classes.index(name) for name in names])] = times
     weights[:_HELD_OUT] = 0
     return torch.from_numpy(weights)
 
