@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated
 
+from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
@@ -115,18 +116,23 @@ class RunConfig:
     def _check_weights(self) -> None:
         """Refuse a weight on captions that there are none of."""
         prior, domain = self.preservation.prior, self.preservation.domain
-        has_prior = bool(prior.count or prior.captions or prior.file)
-        has_domain = bool(domain.count and (self.kept.people or self.kept.artists))
+        has_prior = bool(prior.count or prior.captions or prior.file or prior.cache)
+        has_domain = bool(domain.cache or domain.count and (self.kept.people or self.kept.artists))
+        if prior.cache and (prior.captions or prior.file):
+            raise ValueError(
+                f"preservation.prior.cache = {prior.cache} takes the place of all captions: give no"
+                " preservation.prior.captions and no preservation.prior.file beside it"
+            )
         for key, config in (("cfr", self.cfr), ("fusion", self.fusion)):
             if config.prior_weight and not has_prior:
                 raise ValueError(
                     f"{key}.prior_weight = {config.prior_weight:g} weighs no captions: give "
-                    f"preservation.prior.count, .captions or .file, or {key}.prior_weight=0"
+                    f"preservation.prior.count, .captions, .file or .cache, or {key}.prior_weight=0"
                 )
             if config.domain_weight and not has_domain:
                 raise ValueError(
                     f"{key}.domain_weight = {config.domain_weight:g} weighs no captions: give "
-                    f"preservation.domain.count and kept.people or kept.artists, or "
+                    f"preservation.domain.count and kept.people or kept.artists, or .cache, or "
                     f"{key}.domain_weight=0"
                 )
 
@@ -157,6 +163,31 @@ def register() -> None:
     for group, variants in VARIANTS.items():
         for name, schema in variants.items():
             store.store(group=f"schema/{group}", name=name, node=schema)
+
+
+def composed_run(*overrides: str) -> RunConfig:
+    """Return the configuration that `python -m mace_exp <overrides>` would have.
+
+    Raises:
+        ValueError: as `to_run_config`, and for what Hydra refuses.
+    """
+    register()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return to_run_config(compose("config", overrides=list(overrides)))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(explain(error)) from error
+
+
+def model_named(model: str, *more: str) -> ModelConfig:
+    """Return the settings of an option of conf/model, or of a folder, checkpoint file or hub id.
+
+    `more` are further overrides, as in "model.allow_download=true". Raises ValueError as above.
+    """
+    if model in {file.stem for file in (CONF / "model").glob("*.yaml")} - {"path"}:
+        return composed_run(f"model={model}", *more).model
+    quoted = model.replace("\\", "\\\\").replace("'", "\\'")
+    return composed_run("model=path", f"model.source='{quoted}'", *more).model
 
 
 def to_run_config(composed: DictConfig) -> RunConfig:
@@ -204,9 +235,15 @@ def _missing_files(config: RunConfig) -> Iterator[str]:
             yield f"model.source = {model.source}: {error}"
     if isinstance(config.masks, PrecomputedMasks) and not Path(config.masks.path).is_dir():
         yield f"masks.path = {config.masks.path} is no folder: name the one that holds the masks"
-    captions = config.preservation.prior.file
-    if captions is not None and not Path(captions).is_file():
-        yield f"preservation.prior.file = {captions} is no file: name a text file, a caption a line"
+    prior, domain = config.preservation.prior, config.preservation.domain
+    if prior.file is not None and not Path(prior.file).is_file():
+        yield f"preservation.prior.file = {prior.file} is no file: name text, a caption a line"
+    for key, cache in (("prior", prior.cache), ("domain", domain.cache)):
+        if cache is not None and not Path(cache).is_file():
+            yield (
+                f"preservation.{key}.cache = {cache} is no file: name one that `python -m "
+                "mace_exp.preservation` wrote"
+            )
 
 
 def explain(error: Exception) -> str:

@@ -6,13 +6,12 @@ fits: every function asks a pipeline which parts it has.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mace_exp.fingerprints import fingerprint, text_fingerprint
 from mace_exp.model_source import ModelLocation, find_model, read_index
 from mace_exp.saving import quiet, save_pipeline
 
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
     from torch import Tensor, nn
 
-ENCODERS = ("text_encoder", "text_encoder_2")
-TOKENIZERS = ("tokenizer", "tokenizer_2")
 TEXT_PROJECTIONS = ("to_k", "to_v")
 
 __all__ = [
@@ -34,6 +31,7 @@ __all__ = [
     "fingerprint",
     "load_pipeline",
     "save_pipeline",
+    "text_fingerprint",
 ]
 
 
@@ -61,7 +59,8 @@ def load_pipeline(
 
     target = choose_device(device)
     options: dict[str, Any] = {"dtype": getattr(torch, dtype)}
-    if not safety_checker and "safety_checker" in read_index(location.folder):
+    has_checker = location.folder is None or "safety_checker" in read_index(location.folder)
+    if has_checker and not safety_checker:
         options |= {"safety_checker": None, "requires_safety_checker": False}
     with quiet():
         if location.file is not None:
@@ -92,33 +91,6 @@ def choose_device(device: str) -> torch.device:
             f"device {device!r} asked for, but torch finds no GPU: take 'auto' or 'cpu'"
         )
     return torch.device(device)
-
-
-def fingerprint(pipeline: DiffusionPipeline) -> str:
-    """Return 16 hex digits that tell models apart: the key of everything that is cached for one.
-
-    Text encoders, vocabularies and cross-attention projections count in full; of the other weights
-    of UNet and VAE about 256 numbers per tensor (a retrained model differs everywhere). Numbers are
-    rounded to float16, so that storing a float32 model in half precision keeps its fingerprint
-    (loading one in bfloat16 does not).
-    """
-    digest = blake2b(digest_size=8)
-    for name in TOKENIZERS:
-        tokenizer = getattr(pipeline, name, None)
-        if tokenizer is not None:
-            vocabulary = sorted(tokenizer.get_vocab().items())
-            digest.update(repr((tokenizer.model_max_length, tokenizer.pad_token_id)).encode())
-            digest.update(json.dumps(vocabulary).encode())
-    for name in ENCODERS:
-        encoder = getattr(pipeline, name, None)
-        if encoder is not None:
-            _add_tensors(digest, _encoder_state(encoder))
-    whole = {f"{name}.weight" for name in cross_attention_projections(pipeline.unet)}
-    _add_tensors(digest, pipeline.unet.state_dict(), whole=whole)
-    _add_tensors(digest, pipeline.vae.state_dict(), whole=())
-    schedule = ("beta_start", "beta_end", "beta_schedule", "num_train_timesteps", "prediction_type")
-    digest.update(repr([pipeline.scheduler.config.get(key) for key in schedule]).encode())
-    return digest.hexdigest()
 
 
 def cross_attention_projections(
@@ -207,26 +179,6 @@ def _linear(unet: nn.Module, name: str, *, reads_text: bool) -> nn.Linear:
     if reads_text and module.bias is not None:
         raise ValueError(f"layer {name!r} has a bias: the closed form maps W to W T and needs none")
     return module
-
-
-def _add_tensors(
-    digest: Any, tensors: Mapping[str, Tensor], *, whole: Sequence[str] | set[str] | None = None
-) -> None:
-    """Hash tensors by name; those not in `whole` (None: all) by a strided sample."""
-    import torch
-
-    for name in sorted(tensors):
-        flat = tensors[name].detach().flatten()
-        if whole is not None and name not in whole:
-            flat = flat[:: max(1, flat.numel() // 256)]
-        digest.update(f"{name} {list(tensors[name].shape)}".encode())
-        digest.update(flat.to("cpu", torch.float16).contiguous().numpy().tobytes())
-
-
-def _encoder_state(encoder: nn.Module) -> dict[str, Tensor]:
-    """Name tensors as transformers 5 does, so that both versions give one fingerprint."""
-    state = {name.removeprefix("text_model."): t for name, t in encoder.state_dict().items()}
-    return {name: t for name, t in state.items() if not name.endswith("position_ids")}
 
 
 def _load_file(location: ModelLocation, options: dict[str, Any]) -> DiffusionPipeline:

@@ -84,6 +84,7 @@ class ModelConfig:
     allow_download: bool  # a hub id that is not in the local cache is fetched
     variant: str | None  # "fp16" where the folder holds such files
     dtype: Precision
+    safety_checker: bool  # kept where the model has one; false: not loaded, and not saved
     judge: JudgeName
 
 
@@ -173,7 +174,8 @@ class PriorConfig:
 
     count: Annotated[int, NONNEGATIVE]  # captions out of the templates
     captions: list[str]  # further ones
-    file: str | None  # further ones, one a line
+    file: str | None  # further ones: a text file, one a line, or COCO's caption JSON
+    cache: str | None  # the sum of captions made before, in place of all these
 
 
 @dataclass(kw_only=True)
@@ -181,6 +183,7 @@ class DomainConfig:
     """Captions of the concepts' neighbours: the kept people's and artists' names."""
 
     count: Annotated[int, NONNEGATIVE]  # captions, names x templates
+    cache: str | None  # the sum of captions made before, in their place
 
 
 @dataclass(kw_only=True)
@@ -203,7 +206,9 @@ class CfrConfig:
     all_words: bool
 
 
-LORA_TARGETS = ("to_k", "to_v")
+LORA_TARGETS = ("to_k", "to_v", "to_q", "to_out")
+IMAGE_TARGETS = ("to_q", "to_out")
+"""Projections that read the image: no closed form fuses them, see `erasure.fusion`."""
 
 
 @dataclass(kw_only=True)
@@ -221,6 +226,7 @@ class LoraConfig:
     concepts_per_batch: Annotated[int, WHOLE]  # side by side in one step: speed and memory alone
     weight_decay: Annotated[float, NONNEGATIVE]
     max_grad_norm: Annotated[float, POSITIVE]
+    gradient_checkpointing: bool  # less memory, about a third more time
     end_of_text: bool  # the end-of-text token and the padding count as the concept's
     per_concept: bool  # false: one LoRA for all
     importance_sampling: bool  # false: timesteps uniform
@@ -234,6 +240,11 @@ class LoraConfig:
             raise ValueError(
                 f"lora.targets = {self.targets} names {strangers[0] if strangers else 'nothing'}: "
                 f"it takes some of {', '.join(LORA_TARGETS)}, as in lora.targets=[to_k,to_v]"
+            )
+        if self.gradient_checkpointing and self.dropout:
+            raise ValueError(
+                f"lora.gradient_checkpointing = true with lora.dropout = {self.dropout:g}: the "
+                "second forward would drop other features than the first; set one of them off"
             )
         if self.t1 >= self.t2:
             raise ValueError(

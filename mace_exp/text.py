@@ -56,6 +56,13 @@ class PromptEncoder:
         """Return ids [n, L] of the first branch. Raises ValueError where a prompt would be cut."""
         return token_ids(self.tokenizer, prompts, self.context_length)
 
+    def fits(self, prompts: Sequence[str]) -> list[bool]:
+        """Tell for each prompt whether it can be read whole, start and end included."""
+        if not prompts:
+            return []
+        rows = _plain_ids(self.tokenizer, list(prompts))
+        return [len(row) <= self.context_length for row in rows]
+
     @torch.no_grad()
     def encode(self, prompts: Sequence[str], *, batch_size: int = 64) -> Tensor:
         """Return float32 hidden states [n, L, d] on the encoder's device."""
@@ -86,8 +93,14 @@ class PromptEncoder:
 
 
 def stable_diffusion_encoder(pipeline: Any) -> PromptEncoder:
-    """Return the encoder of a StableDiffusionPipeline (1.x, 2.x), as in its `encode_prompt`."""
-    return PromptEncoder((Branch(pipeline.tokenizer, pipeline.text_encoder),))
+    """Return the encoder of a Stable Diffusion pipeline, as in its `encode_prompt`.
+
+    1.x and 2.x have one branch, their last hidden state; SDXL has two, the last but one of each.
+    """
+    if getattr(pipeline, "text_encoder_2", None) is None:
+        return PromptEncoder((Branch(pipeline.tokenizer, pipeline.text_encoder),))
+    first = Branch(pipeline.tokenizer, pipeline.text_encoder, -2)
+    return PromptEncoder((first, Branch(pipeline.tokenizer_2, pipeline.text_encoder_2, -2)))
 
 
 def token_ids(tokenizer: Any, prompts: Sequence[str], context_length: int) -> Tensor:
@@ -187,8 +200,11 @@ def _length(ids: Sequence[int], end_id: int) -> int:
         raise ValueError(f"no end-of-text token {end_id} in the ids {list(ids)}") from None
 
 
-def _plain_ids(tokenizer: Any, prompt: str) -> list[int]:
-    """Return start, tokens, end: neither cut nor padded. `verbose` is off: we raise instead."""
+def _plain_ids(tokenizer: Any, prompt: str | list[str]) -> Any:
+    """Return start, tokens, end (a list of them for a list of prompts): neither cut nor padded.
+
+    `verbose` is off: we raise instead.
+    """
     return tokenizer(prompt, padding=False, truncation=False, verbose=False).input_ids
 
 

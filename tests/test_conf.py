@@ -18,7 +18,7 @@ OPTIONS = [file for file in FILES if file.parent.name and file.parent.name != "h
 
 def test_every_file_is_an_option_or_the_root() -> None:
     assert len(FILES) == len(OPTIONS) + 2  # config.yaml and hydra/default.yaml
-    assert len(OPTIONS) == 68
+    assert len(OPTIONS) == 69
 
 
 @pytest.mark.parametrize("file", OPTIONS, ids=str)
@@ -27,6 +27,10 @@ def test_every_option_composes(file: Path, tmp_path: Path) -> None:
         "masks/precomputed": [f"masks.path={tmp_path}"],
         "concepts/custom": ["concepts.names=[Adam Driver]"],
         "preservation/captions": [f"preservation.prior.file={tmp_path / 'captions.txt'}"],
+        "preservation/cached": [
+            f"preservation.prior.cache={tmp_path / 'captions.txt'}",
+            f"preservation.domain.cache={tmp_path / 'captions.txt'}",
+        ],
         "model/path": ["model.source=someone/some-model", "model.allow_download=true"],
         "kept/none": ["preservation.domain_weight=0"],
     }

@@ -73,7 +73,7 @@ def test_a_file_keeps_everything(whole, tmp_path):
 
 def test_another_model_is_refused(encoder, whole, tmp_path):
     whole.save(tmp_path / "prior.safetensors")
-    with pytest.raises(ValueError, match="belong to the model model, not to other"):
+    with pytest.raises(ValueError, match="belong to the text encoder model, not to other"):
         PreservationStatistics.load(tmp_path / "prior.safetensors", "other")
     with pytest.raises(ValueError, match="build them again"):
         _ = whole + preservation_statistics(encoder, PROMPTS, "other")

@@ -13,6 +13,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from mace_exp.erasure.files import load_tensors, save_tensors
@@ -51,58 +52,74 @@ class PreservationStatistics:
             _add_hashes(self.prompts_hash, other.prompts_hash),
         )
 
-    def require(self, fingerprint: str) -> None:
-        """Raise ValueError unless these are states of the model with this fingerprint."""
+    def require(self, fingerprint: str, where: str = "") -> None:
+        """Raise ValueError unless these are states of the text encoder with this fingerprint."""
         if self.fingerprint != fingerprint:
             raise ValueError(
-                f"preservation statistics belong to the model {self.fingerprint}, not to"
-                f" {fingerprint}: build them again for this model"
+                f"{where}preservation statistics belong to the text encoder {self.fingerprint}, not"
+                f" to {fingerprint}, this model's: build them again for this model"
             )
 
-    def save(self, path: Path) -> None:
-        """Write a safetensors file, atomically."""
-        facts = {
+    def facts(self) -> dict[str, str]:
+        """Return what a file says of the sum in its header."""
+        return {
             "count": str(self.count),
             "fingerprint": self.fingerprint,
             "prompts_hash": self.prompts_hash,
         }
-        save_tensors(path, {"total": self.total}, facts)
+
+    def save(self, path: Path) -> None:
+        """Write a safetensors file, atomically."""
+        save_tensors(path, {"total": self.total}, self.facts())
 
     @staticmethod
     def load(path: Path, fingerprint: str) -> PreservationStatistics:
         """Read a file. Raises ValueError for another model's, or for what is no such file."""
-        tensors, facts = load_tensors(path)
-        missing = {"count", "fingerprint", "prompts_hash"} - facts.keys()
-        if missing or tensors.keys() != {"total"}:
-            raise ValueError(f"{path} holds no preservation statistics")
-        loaded = PreservationStatistics(
-            tensors["total"], int(facts["count"]), facts["fingerprint"], facts["prompts_hash"]
-        )
-        loaded.require(fingerprint)
+        loaded = read_statistics(path)
+        loaded.require(fingerprint, f"{path}: ")
         return loaded
 
 
-class PreservationAccumulator:
-    """Sum the token states of prompts as they come; memory is one [d, d] matrix."""
+def read_statistics(path: Path) -> PreservationStatistics:
+    """Read a file, whosever it is. Raises ValueError for what is no such file."""
+    try:
+        tensors, facts = load_tensors(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path} can't be read as a safetensors file: {error}") from error
+    missing = {"count", "fingerprint", "prompts_hash"} - facts.keys()
+    if missing or tensors.keys() != {"total"}:
+        raise ValueError(f"{path} holds no preservation statistics")
+    return PreservationStatistics(
+        tensors["total"], int(facts["count"]), facts["fingerprint"], facts["prompts_hash"]
+    )
 
-    def __init__(self, width: int, fingerprint: str) -> None:
-        self._total = torch.zeros(width, width, dtype=torch.float64)
-        self._count = 0
-        self._fingerprint = fingerprint
-        self._hash = hash_prompts([])
+
+class PreservationAccumulator:
+    """Sum the token states of prompts as they come; memory is one [d, d] matrix.
+
+    `start` are sums to go on from.
+    """
+
+    def __init__(
+        self, width: int, fingerprint: str, start: PreservationStatistics | None = None
+    ) -> None:
+        if start is None:
+            empty = torch.zeros(width, width, dtype=torch.float64)
+            start = PreservationStatistics(empty, 0, fingerprint, hash_prompts([]))
+        start.require(fingerprint)
+        self._sums = start
 
     def add(self, prompts: Sequence[str], states: Tensor) -> None:
-        """Add prompts and their hidden states [n, L, d]."""
+        """Add prompts and their hidden states [n, L, d]: wholly, or, if interrupted, not at all."""
         if len(prompts) != len(states):
             raise ValueError(f"{len(prompts)} prompts with the states of {len(states)}")
-        self._total += gram(states).cpu()
-        self._count += len(prompts)
-        self._hash = _add_hashes(self._hash, hash_prompts(prompts))
+        more = PreservationStatistics(
+            gram(states).cpu(), len(prompts), self._sums.fingerprint, hash_prompts(prompts)
+        )
+        self._sums = self._sums + more
 
     def result(self) -> PreservationStatistics:
-        return PreservationStatistics(
-            self._total.clone(), self._count, self._fingerprint, self._hash
-        )
+        return self._sums
 
 
 def preservation_statistics(

@@ -14,6 +14,7 @@ from filelock import FileLock
 from safetensors.torch import save_file
 
 from mace_exp.artifacts import key_of
+from mace_exp.captions import read_captions
 from mace_exp.concepts import Concept
 from mace_exp.erasure.fusion import FusionSums, fuse, fusion_sums
 from mace_exp.erasure.lora import Lora, LoraShape, load_lora, save_lora
@@ -27,6 +28,7 @@ from mace_exp.erasure.timesteps import focal_density, uniform_density
 from mace_exp.erasure.training import ConceptData, LoraTraining, StepRow, train_loras
 from mace_exp.files import atomic_file, atomic_folder
 from mace_exp.model import edited_weights
+from mace_exp.preservation.build import readable
 from mace_exp.progress import progress
 from mace_exp.prompts import anchor_prompt, domain_captions, prior_captions, training_prompts
 from mace_exp.saving import save_pipeline
@@ -43,15 +45,18 @@ JOINT = "all-concepts"
 def preservation(work: Run) -> dict[str, PreservationStatistics]:
     """Sum the token states of what must survive: things in general, and the concepts'
     neighbours."""
-    captions = {"prior": _prior(work), "domain": _domain(work)}
+    config = work.config.preservation
+    sources = {"prior": (config.prior.cache, _prior), "domain": (config.domain.cache, _domain)}
     weights = {
         "prior": work.config.cfr.prior_weight or work.config.fusion.prior_weight,
         "domain": work.config.cfr.domain_weight or work.config.fusion.domain_weight,
     }
     found = {}
-    for name, texts in captions.items():
-        if weights[name]:
-            found[name] = _statistics(work, name, texts)
+    for name, (cache, captions) in sources.items():
+        if weights[name] and cache is not None:
+            found[name] = PreservationStatistics.load(Path(cache), work.text_fingerprint)
+        elif weights[name]:
+            found[name] = _statistics(work, name, captions(work))
     work.statistics = found
     return found
 
@@ -64,11 +69,7 @@ def _prior(work: Run) -> list[str]:
     )
     texts += prior.captions
     if prior.file is not None:
-        texts += [
-            line.strip()
-            for line in Path(prior.file).read_text(encoding="utf-8").splitlines()
-            if line.strip()
-        ]
+        texts += readable(work.encoder, read_captions(Path(prior.file)))
     return texts
 
 
@@ -81,16 +82,18 @@ def _domain(work: Run) -> list[str]:
 
 
 def _statistics(work: Run, name: str, texts: Sequence[str]) -> PreservationStatistics:
-    inputs = {"model": work.fingerprint, "prompts": hash_prompts(texts)}
+    inputs = {"model": work.text_fingerprint, "prompts": hash_prompts(texts)}
 
     def make(path: Path) -> None:
         with progress(f"{name} captions", len(texts), "caption") as advance:
-            made = preservation_statistics(work.encoder, texts, work.fingerprint, progress=advance)
+            made = preservation_statistics(
+                work.encoder, texts, work.text_fingerprint, progress=advance
+            )
         with atomic_file(path) as temporary:
             made.save(temporary)
 
     path = work.cache.get("statistics", inputs, make if work.does(Stage.preservation) else None)
-    return PreservationStatistics.load(path, work.fingerprint)
+    return PreservationStatistics.load(path, work.text_fingerprint)
 
 
 def refinement(work: Run) -> torch.Tensor:

@@ -16,7 +16,7 @@ from mace_exp.erasure.closed_form import weighted_sum
 from mace_exp.erasure.lora import Lora
 from mace_exp.erasure.preservation import PreservationStatistics
 from mace_exp.erasure.unet import projection_weights
-from mace_exp.model import choose_device, fingerprint, load_pipeline
+from mace_exp.model import choose_device, fingerprint, load_pipeline, text_fingerprint
 from mace_exp.record import Picture, Tracker
 from mace_exp.sampling import SamplingSettings
 from mace_exp.schemas import Stage, WandbTracking
@@ -53,12 +53,18 @@ class Run:
             variant=model.variant,
             file_config=model.file_config,
             allow_download=model.allow_download,
+            safety_checker=model.safety_checker,
         )
 
     @cached_property
     def fingerprint(self) -> str:
         """Tells the model apart in every cache key."""
         return fingerprint(self.pipeline)
+
+    @cached_property
+    def text_fingerprint(self) -> str:
+        """Tells the text encoder apart: the key of what depends on prompts alone."""
+        return text_fingerprint(self.pipeline)
 
     @cached_property
     def encoder(self) -> PromptEncoder:

@@ -1,0 +1,152 @@
+"""`python -m mace_exp.preservation build|import|show`: preservation caches as files.
+
+A cache is the sum of e e^T over the token states of many captions, one matrix for every layer. A
+run takes it by preservation.prior.cache=FILE or preservation.domain.cache=FILE.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from mace_exp.captions import names_in_templates, read_captions
+from mace_exp.command import add_model_arguments, chosen_model, loaded, run_command
+from mace_exp.prompts import domain_captions
+
+NAME = "python -m mace_exp.preservation"
+log = logging.getLogger("mace_exp.preservation")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one of the three commands; 1 if it refuses."""
+    parsed = _parser().parse_args(arguments)
+    return run_command(NAME, lambda: parsed.command(parsed))
+
+
+def build(arguments: argparse.Namespace) -> None:
+    """Encode captions and write their sum; go on where a stopped build ended."""
+    captions = _captions(arguments)
+    model = chosen_model(arguments)
+    from mace_exp.model import text_fingerprint
+    from mace_exp.preservation.build import CacheBuild, readable
+    from mace_exp.progress import progress
+    from mace_exp.text import stable_diffusion_encoder
+
+    pipeline = loaded(model, arguments.device)
+    encoder = stable_diffusion_encoder(pipeline)
+    captions = readable(encoder, captions)
+    job = CacheBuild(
+        encoder, text_fingerprint(pipeline), captions, arguments.to, arguments.batch_size
+    )
+    with progress("captions", len(captions), "caption") as advance:
+        made = job.run(advance)
+    log.info("%s: %d captions, text encoder %s", arguments.to, made.count, made.fingerprint)
+
+
+def import_published(arguments: argparse.Namespace) -> None:
+    """Check a published cache against the model's own weights and keep its one matrix."""
+    if not arguments.file.is_file():
+        raise ValueError(f"{arguments.file} is no file")
+    model = chosen_model(arguments)
+    from mace_exp.model import text_fingerprint
+    from mace_exp.preservation import published
+
+    pipeline = loaded(model, arguments.device)
+    made = published.import_published(
+        arguments.file,
+        pipeline.unet,
+        text_fingerprint(pipeline),
+        tolerance=arguments.tolerance,
+    )
+    made.save(arguments.to)
+    log.info("%s: a raw sum, count 1, text encoder %s", arguments.to, made.fingerprint)
+
+
+def show(arguments: argparse.Namespace) -> None:
+    """Say what a cache holds."""
+    from mace_exp.erasure.preservation import read_statistics
+
+    found = read_statistics(arguments.file)
+    log.info("captions      %d", found.count)
+    log.info("width         %d", len(found.total))
+    log.info("text encoder  %s", found.fingerprint)
+    log.info("captions hash %s", found.prompts_hash)
+
+
+def _captions(arguments: argparse.Namespace) -> list[str]:
+    """Return the captions of --captions, or of --names in templates; the first --limit of them."""
+    if arguments.captions is not None:
+        captions = read_captions(arguments.captions)
+    else:
+        names = read_captions(arguments.names)
+        if arguments.templates is not None:
+            captions = names_in_templates(names, read_captions(arguments.templates))
+        else:
+            captions = _in_own_templates(names, arguments.kind)
+    return captions if arguments.limit is None else captions[: arguments.limit]
+
+
+def _in_own_templates(names: list[str], kind: str) -> list[str]:
+    from mace_exp.prompts import TRAINING_TEMPLATES
+
+    count = len(names) * len(TRAINING_TEMPLATES)
+    people, artists = (names, []) if kind == "person" else ([], names)
+    return domain_captions(people, artists, count)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="build|import|show")
+    _add_build(commands.add_parser("build", help="encode captions", description=build.__doc__))
+    taken = commands.add_parser(
+        "import", help="take over a published .pt cache", description=import_published.__doc__
+    )
+    taken.add_argument("file", type=Path, metavar="FILE.pt")
+    taken.add_argument("--to", type=Path, required=True, metavar="FILE.safetensors")
+    taken.add_argument(
+        "--tolerance", type=float, default=1e-3, help="relative rounding error (default: 0.001)"
+    )
+    add_model_arguments(taken)
+    taken.set_defaults(command=import_published)
+    shown = commands.add_parser("show", help="say what a cache holds", description=show.__doc__)
+    shown.add_argument("file", type=Path, metavar="FILE.safetensors")
+    shown.set_defaults(command=show)
+    return parser
+
+
+def _add_build(parser: argparse.ArgumentParser) -> None:
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--captions", type=Path, metavar="FILE", help="COCO's caption JSON, or text, one a line"
+    )
+    source.add_argument(
+        "--names", type=Path, metavar="FILE", help="names, one a line, put into templates"
+    )
+    parser.add_argument(
+        "--kind",
+        choices=("person", "style"),
+        default="person",
+        help="which of the project's templates --names go into (default: person)",
+    )
+    parser.add_argument(
+        "--templates", type=Path, metavar="FILE", help="templates of your own, {} for the name"
+    )
+    parser.add_argument("--limit", type=_whole, metavar="N", help="the first N captions alone")
+    parser.add_argument("--to", type=Path, required=True, metavar="FILE.safetensors")
+    parser.add_argument("--batch-size", type=_whole, default=64, help="(default: 64)")
+    add_model_arguments(parser, default="mini")
+    parser.set_defaults(command=build)
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
