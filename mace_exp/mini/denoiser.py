@@ -11,43 +11,45 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from mace_exp.mini import autoencoder, captions, language
-from mace_exp.mini.training import Losses, Schedule, Stage, averaged_model
+from mace_exp.mini.assembly import (
+    NOISE,
+    assemble,
+    trained_autoencoder,
+    trained_judge,
+    trained_text_encoder,
+)
+from mace_exp.mini.judge import MiniJudge
+from mace_exp.mini.recognised import recognised
+from mace_exp.mini.training import Losses, Schedule, Stage, fast_precision
 from mace_exp.mini.world import SIDE, World
 
 log = logging.getLogger(__name__)
 
 LATENT = SIDE // 8
-PICTURES, _HELD_OUT, _CHUNK = 24_000, 512, 2_000
-_BATCH, _EMPTY = 64, 0.1
+PICTURES, _HELD_OUT, _CHUNK = 48_000, 512, 2_000
+_BATCH, _EMPTY = 96, 0.1
 _AS_OFTEN = {captions.OBJECTS: 4.0, captions.STYLES: 1.5}
 """Pictures of objects and styles are shown this many times as often as others: they are few and
 differ more than people do."""
 SCHEDULE = Schedule(
-    steps=16_000,
+    steps=6_500,
     learning_rate=1e-3,
     matrix_rate=0.02,
     steps_between_probes=500,
     average=0.998,
     weight_decay=0.01,
 )
-NOISE = {
-    "num_train_timesteps": 1000,
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "prediction_type": "v_prediction",
-}
-"""Stable Diffusion's noise schedule, predicting the velocity."""
 
 
 def build() -> UNet2DConditionModel:
-    """Make the untrained denoiser: cross-attention at 12 x 12, at 6 x 6 and in the middle; 4 heads.
+    """Make the untrained denoiser: cross-attention at 12 x 12, at 6 x 6 and in the middle; heads
+    32 wide.
 
     The last convolution of every residual block, of the transformers and of the whole starts at
     zero. Plain attention: the backward pass of the fused one takes most of a step on a CPU.
@@ -61,7 +63,7 @@ def build() -> UNet2DConditionModel:
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
         cross_attention_dim=language.WIDTH,
-        attention_head_dim=4,
+        attention_head_dim=cast(tuple[int], (2, 4, 6)),  # numbers of heads, whatever its name
         norm_num_groups=16,
         use_linear_projection=True,
     )
@@ -77,32 +79,35 @@ def build() -> UNet2DConditionModel:
 @dataclass(frozen=True, kw_only=True)
 class Cache:
     """Latents [n, 16, 12, 12] and text states [n, 24, 384] of n pictures, float16 on disk; how
-    often each is shown, relatively [n]; states of no words."""
+    often each is shown, relatively [n]; what an error in each latent channel costs in pixels,
+    relatively [16, 1, 1]; states of no words."""
 
     latents: np.ndarray
     states: np.ndarray
     weights: Tensor
+    channels: Tensor
     empty: Tensor
 
 
-def fill_cache(folder: Path) -> Cache:
+def fill_cache(folder: Path, vae: AutoencoderKL, text_encoder: CLIPTextModel) -> Cache:
     """Draw the pictures and encode them and their captions, in chunks that survive an
     interruption."""
     world, words = World("train", folder), language.tokenizer()
-    encoder = trained_autoencoder(folder)
-    encode = partial(_text_states, trained_text_encoder(folder), words)
+    encode = partial(_text_states, text_encoder, words)
     for start in range(0, PICTURES, _CHUNK):
         file = folder / "latents" / f"{start:07d}.npz"
         if not file.exists():
-            _encode_chunk(world, encoder, encode, file, start)
+            _encode_chunk(world, vae, encode, file, start)
             log.info("encoded pictures up to %d of %d", start + _CHUNK, PICTURES)
     chunks = [
         np.load(folder / "latents" / f"{start:07d}.npz") for start in range(0, PICTURES, _CHUNK)
     ]
+    latents = np.concatenate([chunk["latents"] for chunk in chunks])
     return Cache(
-        latents=np.concatenate([chunk["latents"] for chunk in chunks]),
+        latents=latents,
         states=np.concatenate([chunk["states"] for chunk in chunks]),
         weights=_weights(world),
+        channels=autoencoder.channel_costs(vae, torch.from_numpy(latents[:64]).float()),
         empty=encode([""])[0],
     )
 
@@ -115,43 +120,6 @@ def _weights(world: World) -> Tensor:
         weights[np.isin(subjects, [classes.index(name) for name in names])] = times
     weights[:_HELD_OUT] = 0
     return torch.from_numpy(weights)
-
-
-def trained_autoencoder(folder: Path) -> AutoencoderKL:
-    """The autoencoder as it ships: its averaged weights, its latents standardised (see
-    `standardised`)."""
-    model = averaged_model(autoencoder.stage(folder), folder)
-    assert isinstance(model, AutoencoderKL)
-    return standardised(model, World("train", folder).batch(0, 512)[0])
-
-
-def trained_text_encoder(folder: Path) -> CLIPTextModel:
-    """The text encoder without its read-outs."""
-    readouts = averaged_model(language.stage(folder), folder)
-    assert isinstance(readouts, language.Readouts)
-    return readouts.encoder
-
-
-@torch.inference_mode()
-def standardised(model: AutoencoderKL, images: np.ndarray) -> AutoencoderKL:
-    """Fold an affine map into `quant_conv` and `post_quant_conv`: latents of zero mean and unit
-    scale a channel."""
-    latents = autoencoder.modes(model, autoencoder.to_tensor(images), 64)
-    mean, scale = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
-    channels = len(mean)
-    before, after = model.quant_conv, model.post_quant_conv
-    assert (
-        before is not None
-        and after is not None
-        and before.bias is not None
-        and after.bias is not None
-    )
-    after.bias += after.weight[:, :, 0, 0] @ mean
-    after.weight *= scale.view(1, -1, 1, 1)
-    before.weight[:channels] /= scale.view(-1, 1, 1, 1)
-    before.bias[:channels] = (before.bias[:channels] - mean) / scale
-    before.bias[channels:] -= 2 * scale.log()
-    return model
 
 
 @torch.inference_mode()
@@ -177,14 +145,23 @@ def _encode_chunk(
 
 
 def stage(folder: Path) -> Stage:
-    """The denoiser's training; its probe is the loss on held-out pictures."""
-    cache, model = fill_cache(folder), build()
+    """The denoiser's training; its probe is the loss on held-out pictures, and what the judge
+    recognises of a few generated ones."""
+    vae, text_encoder = trained_autoencoder(folder), trained_text_encoder(folder)
+    cache, model = fill_cache(folder, vae, text_encoder), build()
     noise = DDPMScheduler(**NOISE)
+    judge = trained_judge(folder)
+
+    def probe(averaged: nn.Module) -> dict[str, float]:
+        assert isinstance(averaged, UNet2DConditionModel)
+        pipeline = assemble(averaged, vae, text_encoder)
+        return _held_out_loss(averaged, noise, cache) | _recognised(pipeline, judge)
+
     return Stage(
         name="denoiser",
         model=model,
         losses=lambda step: _losses(model, noise, cache, step),
-        probe=lambda averaged: _probe(averaged, noise, cache),
+        probe=probe,
         schedule=SCHEDULE,
     )
 
@@ -216,16 +193,16 @@ def _velocity_loss(
     times = torch.randint(1000, (len(index),), generator=generator)
     at = cast(torch.IntTensor, times)  # the scheduler's name for whole numbers of any width
     epsilon = torch.randn(latents.shape, generator=generator)
-    predicted = model(noise.add_noise(latents, epsilon, at), times, states).sample
-    error = F.mse_loss(predicted, noise.get_velocity(latents, epsilon, at), reduction="none").mean(
-        (1, 2, 3)
-    )
+    with torch.autocast("cpu", torch.bfloat16, enabled=fast_precision() == torch.bfloat16):
+        predicted = model(noise.add_noise(latents, epsilon, at), times, states).sample
+    squared = (predicted.float() - noise.get_velocity(latents, epsilon, at)).square()
+    error = (squared * cache.channels).mean((1, 2, 3))
     ratio = noise.alphas_cumprod[times] / (1 - noise.alphas_cumprod[times])
     weight = (ratio + 1).clamp_max(5) / (ratio + 1)
-    return {"loss": (error * weight).mean(), "unweighted": error.detach().mean()}
+    return {"loss": (error * weight).mean(), "unweighted": squared.detach().mean()}
 
 
-def _probe(model: nn.Module, noise: DDPMScheduler, cache: Cache) -> dict[str, float]:
+def _held_out_loss(model: nn.Module, noise: DDPMScheduler, cache: Cache) -> dict[str, float]:
     kept = torch.zeros(_HELD_OUT // 4, 1, 1, dtype=torch.bool)
     generator = torch.Generator().manual_seed(0)
     parts = [
@@ -233,3 +210,16 @@ def _probe(model: nn.Module, noise: DDPMScheduler, cache: Cache) -> dict[str, fl
         for start in range(0, _HELD_OUT, len(kept))
     ]
     return {key: float(torch.stack([part[key] for part in parts]).mean()) for key in parts[0]}
+
+
+def _recognised(pipeline: StableDiffusionPipeline, judge: MiniJudge) -> dict[str, float]:
+    groups = {
+        "people": (captions.people()[::5], 1),
+        "objects": (captions.OBJECTS, 2),
+        "styles": (captions.STYLES, 2),
+    }
+    found = {
+        group: recognised(pipeline, judge, names, images)
+        for group, (names, images) in groups.items()
+    }
+    return {group: float(each.subject.mean()) for group, each in found.items()}

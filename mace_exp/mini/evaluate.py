@@ -9,7 +9,6 @@ import argparse
 import json
 import logging
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +22,10 @@ from mace_exp.mini.autoencoder import psnr, to_tensor
 from mace_exp.mini.ceiling import effective_rank, linear_ceiling
 from mace_exp.mini.export import PIPELINE
 from mace_exp.mini.judge import MiniJudge
+from mace_exp.mini.recognised import recognised
 from mace_exp.mini.world import World
 from mace_exp.model import load_pipeline
-from mace_exp.progress import progress
-from mace_exp.sampling import SamplingSettings, sample
 
-SETTINGS = SamplingSettings(steps=15, guidance=4.0, scheduler="dpm", batch_size=20)
-"""The shipped sampler: conf/sampling/mini.yaml."""
 AIMS = {
     "judge_people": 0.98,
     "judge_objects": 0.98,
@@ -105,52 +101,26 @@ def _ceilings(pipeline: Any) -> dict[str, float]:
 
 def _generated(pipeline: Any, judge: MiniJudge, images: int, people: int) -> dict[str, Any]:
     start = time.monotonic()
-    rows = {
-        "people": _recognised(pipeline, judge, captions.people()[:people], images),
-        "objects": _recognised(pipeline, judge, captions.OBJECTS, images),
-        "styles": _recognised(pipeline, judge, captions.STYLES, images),
+    names = {
+        "people": captions.people()[:people],
+        "objects": captions.OBJECTS,
+        "styles": captions.STYLES,
     }
-    drawn = images * sum(len(each["subject"]) for each in rows.values())
+    found = {group: recognised(pipeline, judge, each, images) for group, each in names.items()}
+    drawn = sum(each.subject.size for each in found.values())
     rate = drawn / (time.monotonic() - start)
-    rates = {name: np.stack(list(each["subject"].values())) for name, each in rows.items()}
-    scenes = np.concatenate([each["scene"] for each in rows.values()])
+    rates = {group: each.subject.mean(1) for group, each in found.items()}
     return {
-        **{name: float(each.mean()) for name, each in rates.items()},
-        "worst_person": float(rates["people"].mean(1).min()),
-        "scenes": float(scenes.mean()),
+        **{group: float(each.mean()) for group, each in rates.items()},
+        "worst_person": float(rates["people"].min()),
+        "scenes": float(np.concatenate([each.scene.ravel() for each in found.values()]).mean()),
         "images_per_second": rate,
         "threads": torch.get_num_threads(),
-        "per_person": {k: float(v.mean()) for k, v in rows["people"]["subject"].items()},
+        **{
+            f"per_{group}": dict(zip(each, rates[group].tolist(), strict=True))
+            for group, each in names.items()
+        },
     }
-
-
-def _recognised(
-    pipeline: Any, judge: MiniJudge, names: Sequence[str], images: int
-) -> dict[str, Any]:
-    """Hits [images] of the subject by name, and of the scene [names * images]."""
-    prompts, scenes, seeds = [], [], []
-    for row, name in enumerate(names):
-        for index in range(images):
-            scene = captions.SCENES[(row + index) % len(captions.SCENES)]
-            prompts.append(f"{_subject(name)} {scene}")
-            scenes.append(captions.SCENES.index(scene))
-            seeds.append(1000 * row + index)
-    with progress("drawing", len(prompts), "image") as advance:
-        pictures = sample(pipeline, prompts, seeds, SETTINGS, progress=advance)
-    said = judge.probabilities(pictures)
-    classes = judge.classes["subject"]
-    wanted = np.array([classes.index(name) for name in names]).repeat(images)
-    hits = (said["subject"].argmax(1) == wanted).reshape(len(names), images)
-    found = said["scene"].argmax(1) == np.array(scenes)
-    return {"subject": dict(zip(names, hits, strict=True)), "scene": found}
-
-
-def _subject(name: str) -> str:
-    if name in captions.OBJECTS:
-        return f"a photo of {captions.with_article(name)}"
-    if name in captions.STYLES:
-        return f"a portrait in the style of {name}"
-    return f"a photo of {name}"
 
 
 def _table(scores: dict[str, Any]) -> Table:

@@ -3,18 +3,22 @@
 import json
 import logging
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
-from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from safetensors.torch import load_file
 from torch import nn
 
-from mace_exp.mini import autoencoder, denoiser, language, recognition
-from mace_exp.mini.judge import WEIGHTS, MiniJudge, Recogniser
+from mace_exp.mini import autoencoder, denoiser, language
+from mace_exp.mini.assembly import (
+    assemble,
+    trained_autoencoder,
+    trained_judge,
+    trained_text_encoder,
+)
+from mace_exp.mini.judge import WEIGHTS, Recogniser
 from mace_exp.mini.training import averaged_model, progress_of, write_checkpoint
 from mace_exp.model import load_pipeline
 from mace_exp.saving import save_pipeline
@@ -32,16 +36,7 @@ def trained_pipeline(folder: Path) -> StableDiffusionPipeline:
     """Assemble the averaged weights of the stages in `folder`, the denoiser as far as it is."""
     unet = averaged_model(denoiser.untrained_stage(), folder)
     assert isinstance(unet, UNet2DConditionModel)
-    parts: dict[str, Any] = {
-        "vae": denoiser.trained_autoencoder(folder),
-        "text_encoder": denoiser.trained_text_encoder(folder),
-        "tokenizer": language.tokenizer(),
-        "unet": unet,
-        "scheduler": DPMSolverMultistepScheduler(**denoiser.NOISE, steps_offset=1),
-        "safety_checker": None,
-        "feature_extractor": None,
-    }
-    return StableDiffusionPipeline(**parts, requires_safety_checker=False)
+    return assemble(unet, trained_autoencoder(folder), trained_text_encoder(folder))
 
 
 def export(folder: Path, target: Path = PIPELINE) -> None:
@@ -51,9 +46,7 @@ def export(folder: Path, target: Path = PIPELINE) -> None:
     save_pipeline(trained_pipeline(folder), target, dtype=torch.float16)
     for name, content in kept.items():
         (target / name).write_bytes(content)
-    recogniser = averaged_model(recognition.stage(folder), folder)
-    assert isinstance(recogniser, Recogniser)
-    MiniJudge(recogniser).save(target / "judge")
+    trained_judge(folder).save(target / "judge")
     curves = {file.stem: file.read_text(encoding="utf-8") for file in sorted(folder.glob("*.csv"))}
     training = {"progress": {name: progress_of(folder, name) for name in STAGES}, "curves": curves}
     (target / "training.json").write_text(json.dumps(training, indent=1), encoding="utf-8")

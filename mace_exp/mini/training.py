@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -82,6 +83,21 @@ def train(stage: Stage, folder: Path, *, until_step: int | None = None) -> nn.Mo
         if clock.checkpoint_due(schedule.minutes_between_checkpoints) or step == end:
             _save(checkpoint, stage.model, average, optimisers, step, clock.seconds())
     return average.module
+
+
+@cache
+def fast_precision() -> torch.dtype:
+    """The type in which this processor multiplies matrices faster: bfloat16 where it has it in
+    hardware (elsewhere it is emulated, a hundred times slower), else float32."""
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        matrix = torch.ones(256, 256, dtype=dtype)
+        torch.mm(matrix, matrix)
+        start = time.perf_counter()
+        for _ in range(3):
+            torch.mm(matrix, matrix)
+        seconds[dtype] = time.perf_counter() - start
+    return min(seconds, key=lambda dtype: seconds[dtype])
 
 
 def progress_of(folder: Path, name: str) -> dict[str, float]:

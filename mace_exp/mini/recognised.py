@@ -1,0 +1,54 @@
+"""Draw with the embedded model and ask the judge what it sees."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+
+from mace_exp.mini import captions
+from mace_exp.mini.judge import MiniJudge
+from mace_exp.progress import progress
+from mace_exp.sampling import SamplingSettings, sample
+
+SETTINGS = SamplingSettings(steps=15, guidance=4.0, scheduler="dpm", batch_size=20)
+"""The shipped sampler: conf/sampling/mini.yaml."""
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """Hits [names, images] of the subject, and of the scene that the prompt named."""
+
+    subject: np.ndarray
+    scene: np.ndarray
+
+
+def recognised(
+    pipeline: StableDiffusionPipeline, judge: MiniJudge, names: Sequence[str], images: int
+) -> Recognised:
+    """Draw `images` pictures of each name, in scenes by turns, from fixed seeds."""
+    prompts, scenes, seeds = [], [], []
+    for row, name in enumerate(names):
+        for index in range(images):
+            scene = captions.SCENES[(row + index) % len(captions.SCENES)]
+            prompts.append(f"{_subject(name)} {scene}")
+            scenes.append(captions.SCENES.index(scene))
+            seeds.append(1000 * row + index)
+    with progress("drawing", len(prompts), "image") as advance:
+        pictures = sample(pipeline, prompts, seeds, SETTINGS, progress=advance)
+    said = judge.probabilities(pictures)
+    classes = judge.classes["subject"]
+    wanted = np.array([classes.index(name) for name in names]).repeat(images)
+    shape = (len(names), images)
+    return Recognised(
+        subject=(said["subject"].argmax(1) == wanted).reshape(shape),
+        scene=(said["scene"].argmax(1) == np.array(scenes)).reshape(shape),
+    )
+
+
+def _subject(name: str) -> str:
+    if name in captions.OBJECTS:
+        return f"a photo of {captions.with_article(name)}"
+    if name in captions.STYLES:
+        return f"a portrait in the style of {name}"
+    return f"a photo of {name}"
