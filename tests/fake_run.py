@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import random
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -265,3 +266,9 @@ def make_sweep(path: Path) -> Path:
         write_rows(job, ERASED[:5], steps=5)
     make_failed_run(path / "10")
     return path
+
+
+def text_of(page: str) -> str:
+    """What a reader sees: no style, script or markup."""
+    body = re.sub(r"<(style|script)>.*?</\1>", "", page, flags=re.S)
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", body))

@@ -31,9 +31,7 @@ def imports(file: Path, name: str) -> bool:
 
 
 def importers(name: str) -> set[str]:
-    return {
-        file.relative_to(PACKAGE).as_posix() for file in MODULES if imports(file, name)
-    }
+    return {file.relative_to(PACKAGE).as_posix() for file in MODULES if imports(file, name)}
 
 
 def test_hydra_and_omegaconf_come_in_by_two_doors() -> None:

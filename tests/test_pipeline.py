@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 from mace_exp.saving import save_pipeline
 from tests.tiny import tiny_pipeline
+from tests.wandb_reader import overview, records
 
 SMALL = (
     "lora=mini",
@@ -134,6 +135,27 @@ def test_the_erased_folder_is_the_edit_in_plain_diffusers(run: Run, tiny_folder:
         expected = edit[name] if name in edit else original[name]
         torch.testing.assert_close(value, expected, msg=name)
     assert any(not torch.equal(edit[name], original[name]) for name in edit)
+
+
+def test_weights_and_biases_holds_a_whole_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    folder = run("tracked", PEOPLE, "tracking=wandb", "tracking.mode=offline")
+    (facts,) = records(folder, "run")
+    assert facts["config"]["update"]["lora"]["steps"] == 3
+    assert "lora=mini" in facts["tags"]
+    assert {"lora/*": "lora/step"} in [
+        {each.get("glob_name"): each.get("step_metric")} for each in records(folder, "metric")
+    ]
+    items = [each["item"] for each in records(folder, "history")]
+    curve = [each["lora/loss/adam-driver"] for each in items if "lora/loss/adam-driver" in each]
+    written = [row["lora/loss"] for row in rows(folder, "lora") if row["concept"] == "adam-driver"]
+    assert curve == pytest.approx(written) and len(curve) == 3
+    found = overview(folder)
+    assert (found["state"], found["exit_code"]) == ("finished", 0)
+    for name in ("masks", "samples", "attention"):
+        assert all("a" in caption for caption in found["summary"][name]["captions"]), name
+    assert "seed" in found["summary"]["samples"]["captions"][0]
 
 
 def test_a_second_run_makes_nothing_again(run: Run) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import io
 import json
 import re
 import shutil
@@ -19,14 +18,14 @@ from fake_run import (
     make_failed_run,
     make_run,
     make_sweep,
+    text_of,
     write_metrics,
     write_rows,
     write_status,
 )
 from PIL import Image
-from rich.console import Console
 
-from mace_exp.report import print_result, words, write_report, write_sweep_report
+from mace_exp.report import words, write_report
 from mace_exp.report.__main__ import main
 from mace_exp.report.charts import intervals, thinned, ticks
 from mace_exp.report.folder import read_run
@@ -35,7 +34,7 @@ from mace_exp.report.measures import Estimate, harmonic_mean, read_parts
 from mace_exp.report.pictures import Thumbnails
 from mace_exp.report.run_page import command
 from mace_exp.report.scatter import Point, pareto
-from mace_exp.report.sweep_page import job_folders, read_job, varying_settings
+from mace_exp.report.sweep_page import job_folders
 
 PAGE_BYTES = 3_000_000
 
@@ -53,12 +52,6 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def page(run_dir: Path) -> str:
     return write_report(run_dir).read_text(encoding="utf-8")
-
-
-def text_of(page: str) -> str:
-    """What a reader sees: no style, script or markup."""
-    body = re.sub(r"<(style|script)>.*?</\1>", "", page, flags=re.S)
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", body))
 
 
 def test_headline_says_what_was_erased_from_what_and_how(page: str) -> None:
@@ -299,58 +292,6 @@ def test_pareto_front_is_what_nothing_beats() -> None:
 )
 def test_numbers_as_words(said: str, expected: str) -> None:
     assert said == expected
-
-
-def test_terminal_table_says_result_and_places(run_dir: Path) -> None:
-    screen = io.StringIO()
-    print_result(run_dir, Console(file=screen, width=160))
-    lines = screen.getvalue()
-    assert re.search(r"Erased ↓ +2\.0 +0\.6 to 7\.0 +96\.0 +−94\.0 +100", lines)
-    assert re.search(r"harmonic mean +96\.5", lines)
-    assert str(run_dir / "samples") in lines
-
-
-def test_terminal_says_nothing_of_what_is_not_there(tmp_path: Path) -> None:
-    screen = io.StringIO()
-    print_result(make_failed_run(tmp_path / "[red]"), Console(file=screen, width=160))
-    assert "Erased" not in screen.getvalue()
-
-
-def test_sweep_page_shows_what_varies_and_who_failed(tmp_path: Path) -> None:
-    sweep_dir = make_sweep(tmp_path / "sweep")
-    page = write_sweep_report(sweep_dir).read_text(encoding="utf-8")
-    text = text_of(page)
-    assert "Six jobs over preservation.domain_weight" in text
-    assert "Job 10. ValueError: cfr: raise cfr.closeness" in text
-    assert page.count('<tr class="job ') == 6 and page.count('<g class="job') == 5
-    assert not re.search(r"https?://|<a href=\"[^#]", page)
-
-
-def test_sweep_jobs_are_ordered_by_number(tmp_path: Path) -> None:
-    make_sweep(tmp_path)
-    assert [path.name for path in job_folders(tmp_path)] == ["0", "1", "2", "3", "4", "10"]
-    assert read_job(tmp_path / "10").status == "failed"
-
-
-def test_only_differing_settings_vary() -> None:
-    jobs = [{"a": 1, "b": 300, "resume": "x"}, {"a": 2, "b": 300.0, "resume": "y"}, {}]
-    assert varying_settings(jobs) == ["a"]
-
-
-def test_settings_that_go_together_take_one_column() -> None:
-    jobs = [{"prior": w, "cfr.prior": float(w), "rank": w % 2} for w in (1, 2, 3)]
-    assert varying_settings(jobs) == ["prior", "rank"]
-
-
-def test_sweep_of_failed_jobs_has_a_page(tmp_path: Path) -> None:
-    make_failed_run(tmp_path / "0", error=HOSTILE)
-    page = write_sweep_report(tmp_path).read_text(encoding="utf-8")
-    assert "Fewer than two jobs" in page and HOSTILE not in page
-
-
-def test_sweep_without_jobs_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="holds no run folders"):
-        write_sweep_report(tmp_path)
 
 
 def test_command_line_writes_runs_and_sweeps(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -24,8 +23,7 @@ from mace_exp.record import (
     read_rows,
 )
 from mace_exp.tracking import TrackerOptions, open_tracker, resolve_mode
-
-READ_SECONDS = 60
+from tests.wandb_reader import READ_SECONDS, overview, records
 
 
 @pytest.fixture(autouse=True)
@@ -33,27 +31,6 @@ def no_account(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "RANK"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
-
-
-def offline_run(run_dir: Path) -> Path:
-    """The one transaction log of a run (`latest-run` is a link to the same folder)."""
-    (found,) = (run_dir / "wandb").glob("offline-run-*/*.wandb")
-    return found
-
-
-def inspect(path: Path, *options: str) -> str:
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", str(path), "--json", *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=READ_SECONDS, check=True)
-    return done.stdout
-
-
-def records(run_dir: Path, kind: str) -> list[dict]:
-    lines = map(json.loads, inspect(offline_run(run_dir)).splitlines())
-    return [line[kind] for line in lines if line["type"] == kind]
-
-
-def overview(run_dir: Path) -> dict:
-    return json.loads(inspect(offline_run(run_dir), "--summary"))
 
 
 OFFLINE = TrackerOptions(

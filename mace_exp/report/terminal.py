@@ -39,10 +39,10 @@ def result(run_dir: Path) -> RenderableType:
 
 def result_table(parts: list[PartResult]) -> Table:
     """Accuracies in percent: after the edit with its interval, before, and the difference."""
-    table = Table(box=None, pad_edge=True, header_style="dim", padding=(0, 2))
-    table.add_column("recognised, %")
+    table = Table(box=None, pad_edge=True, header_style="dim", padding=(0, 1))
+    table.add_column("recognised, %", no_wrap=True)
     for name in ("after", "interval", "original", "difference", "n"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for part in parts:
         found = part.accuracy
         if found is not None:

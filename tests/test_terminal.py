@@ -1,0 +1,36 @@
+"""The last lines of a run on a terminal, one of 80 columns too."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+from fake_run import make_failed_run, make_run
+from rich.console import Console
+
+from mace_exp.report.terminal import print_result
+
+
+def shown(run_dir: Path, width: int) -> str:
+    screen = io.StringIO()
+    print_result(run_dir, Console(file=screen, width=width))
+    return screen.getvalue()
+
+
+def test_terminal_table_says_result_and_places(tmp_path: Path) -> None:
+    lines = shown(make_run(tmp_path / "one"), 160)
+    assert re.search(r"Erased ↓ +2\.0 +0\.6 to 7\.0 +96\.0 +−94\.0 +100", lines)
+    assert re.search(r"harmonic mean +96\.5", lines)
+    assert str(tmp_path / "one" / "samples") in lines
+
+
+def test_a_part_takes_one_line_of_eighty_columns(tmp_path: Path) -> None:
+    lines = shown(make_run(tmp_path / "one"), 80).splitlines()
+    assert max(map(len, lines)) <= 80
+    (preserved,) = [line for line in lines if "Preserved" in line]
+    assert preserved.rstrip().endswith("100") and "people ↑" in preserved.casefold()
+
+
+def test_terminal_says_nothing_of_what_is_not_there(tmp_path: Path) -> None:
+    assert "Erased" not in shown(make_failed_run(tmp_path / "[red]"), 160)
