@@ -34,15 +34,16 @@ log = logging.getLogger(__name__)
 LATENT = SIDE // 8
 PICTURES, _HELD_OUT, _CHUNK = 48_000, 512, 2_000
 _BATCH, _EMPTY = 96, 0.1
-_AS_OFTEN = {captions.OBJECTS: 4.0, captions.STYLES: 1.5}
-"""Pictures of objects and styles are shown this many times as often as others: they are few and
-differ more than people do."""
+_AS_OFTEN = {captions.OBJECTS: 2.5}
+"""Pictures of objects are shown this many times as often as others: they are few and differ more
+than people do."""
 SCHEDULE = Schedule(
-    steps=6_500,
+    steps=5_600,
     learning_rate=1e-3,
     matrix_rate=0.02,
     steps_between_probes=500,
     average=0.998,
+    fall=0.2,
     weight_decay=0.01,
 )
 
