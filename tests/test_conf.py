@@ -33,6 +33,7 @@ def test_every_option_composes(file: Path, tmp_path: Path) -> None:
         ],
         "model/path": ["model.source=someone/some-model", "model.allow_download=true"],
         "kept/none": ["preservation.domain_weight=0"],
+        "kept/object_10": ["preservation.domain_weight=0"],
     }
     for name in ("artist_100", "celebrity_1", "celebrity_5", "celebrity_10", "celebrity_100"):
         needs[f"experiment/published/{name}"] = needs["preservation/cached"]

@@ -18,9 +18,7 @@ from tests.composing import composed
 from tests.tiny import tiny_pipeline
 
 PUBLISHED = sorted(
-    file.stem
-    for file in (CONF / "experiment").glob("*.yaml")
-    if not file.stem.startswith("mini_")
+    file.stem for file in (CONF / "experiment").glob("*.yaml") if not file.stem.startswith("mini_")
 )
 IMPORTED = sorted(file.stem for file in (CONF / "experiment" / "published").glob("*.yaml"))
 SMALL = (
