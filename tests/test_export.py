@@ -91,7 +91,7 @@ def test_a_lora_acts_in_plain_diffusers_on_the_base_that_it_belongs_to(
     export(run, tmp_path / "refined", weights="refined")
     pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "refined")
     before = predicted(pipeline.unet)
-    pipeline.load_lora_weights(run / "loras" / f"{slug}.safetensors")
+    pipeline.load_lora_weights(str(run / "loras" / f"{slug}.safetensors"))
     expected = tiny_pipeline().unet
     weights, lora = (
         load_file(run / "refined.safetensors"),
