@@ -221,9 +221,7 @@ def test_a_failed_job_does_not_stop_a_sweep(
     assert [run_dir.name for _, run_dir, _ in pipeline.runs] == ["0", "2", "3"]
 
 
-def test_a_fault_keeps_its_traceback(
-    pipeline: FakePipeline, command: Callable[..., None]
-) -> None:
+def test_a_fault_keeps_its_traceback(pipeline: FakePipeline, command: Callable[..., None]) -> None:
     with pytest.raises(RuntimeError, match="eight breaks"):
         command("lora.rank=8")
 

@@ -8,7 +8,10 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "mace_exp"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-LIGHT = ("__main__", "config", "schemas", "ranges", "concepts", "prompts", "captions", "command", "convert", "export")
+LIGHT = (
+    *("__main__", "config", "schemas", "ranges", "concepts", "prompts", "captions", "command"),
+    *("convert", "export"),
+)
 
 
 @cache
@@ -31,9 +34,7 @@ def imports(file: Path, name: str) -> bool:
 
 
 def importers(name: str) -> set[str]:
-    return {
-        file.relative_to(PACKAGE).as_posix() for file in MODULES if imports(file, name)
-    }
+    return {file.relative_to(PACKAGE).as_posix() for file in MODULES if imports(file, name)}
 
 
 def test_hydra_and_omegaconf_come_in_by_two_doors() -> None:
