@@ -127,11 +127,18 @@ def _config(
         config.model,
         name=name,
         source=name,
-        dtype=Precision[str(pipeline.dtype).removeprefix("torch.")],
+        dtype=_precision(pipeline),
         judge=JudgeName.none,
         safety_checker=getattr(pipeline, "safety_checker", None) is not None,
     )
     return replace(config, model=model)
+
+
+def _precision(pipeline: DiffusionPipeline) -> Precision:
+    name = str(pipeline.dtype).removeprefix("torch.")
+    if name not in Precision.__members__:
+        raise ValueError(f"the pipeline is in {name}: {', '.join(Precision.__members__)} are read")
+    return Precision[name]
 
 
 def _is_group(key: str) -> bool:

@@ -132,6 +132,11 @@ def test_wrong_arguments_are_refused_and_nothing_is_changed(
     assert not changed(before, pipeline)
 
 
+def test_a_type_that_is_not_read_is_refused() -> None:
+    with pytest.raises(ValueError, match="the pipeline is in float64: float32, float16"):
+        erased(tiny_pipeline().to(torch.float64), "Adam Driver")
+
+
 def test_it_works_inside_an_application_of_hydra() -> None:
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra

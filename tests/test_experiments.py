@@ -9,10 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from mace_exp.artifacts import RunFolder
 from mace_exp.config import CONF, RunConfig
-from mace_exp.erasure.preservation import preservation_statistics
+from mace_exp.erasure.preservation import PreservationStatistics, preservation_statistics
 from mace_exp.fingerprints import text_fingerprint
+from mace_exp.record import Tracker
 from mace_exp.saving import save_pipeline
+from mace_exp.stages.run import Run
 from mace_exp.text import stable_diffusion_encoder
 from tests.composing import composed
 from tests.tiny import tiny_pipeline
@@ -35,7 +38,7 @@ TWO_OF_MANY = {
     "celebrity_100": "concepts.names=[Adam Driver,Amy Adams]",
     "artist_100": "concepts.names=[Brett Weston,Brian Froud]",
 }
-Run = Callable[..., Path]
+Command = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +66,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_folder: Path, cache: Path) -> Run:
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_folder: Path, cache: Path) -> Command:
     """Run a command on the tiny model in this process; return the run's folder."""
     from mace_exp.__main__ import main
 
@@ -86,14 +89,14 @@ def assert_finished(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_every_published_setting_runs(run: Run, name: str) -> None:
+def test_every_published_setting_runs(run: Command, name: str) -> None:
     more = [TWO_OF_MANY[name]] if name in TWO_OF_MANY else []
     few = FEW_CAPTIONS if weights(composed(f"experiment={name}"))[1] else ()
     assert_finished(run(f"experiment={name}", *more, *few))
 
 
 @pytest.mark.parametrize("name", ["celebrity_5", "explicit_4"])
-def test_imported_caches_run(run: Run, raw_sums: Path, name: str) -> None:
+def test_imported_caches_run(run: Command, raw_sums: Path, name: str) -> None:
     caches = [f"preservation.prior.cache={raw_sums}"]
     if name != "explicit_4":
         caches.append(f"preservation.domain.cache={raw_sums}")
@@ -172,3 +175,12 @@ def test_own_captions_stand_for_raw_sums_and_imported_caches_are_such() -> None:
     imported = composed("experiment=published/celebrity_10", *caches)
     assert (imported.preservation.prior.unit, imported.preservation.domain.unit) == (1, 1)
     assert weights(imported) == weights(composed("experiment=celebrity_10"))
+
+
+def test_a_unit_of_n_makes_a_weight_that_of_the_raw_sum_over_n(tmp_path: Path) -> None:
+    captions = 3
+    total = torch.eye(2, dtype=torch.float64) * 12
+    work = Run(composed(f"preservation.prior.unit={captions}"), RunFolder(tmp_path), Tracker(None))
+    work.statistics = {"prior": PreservationStatistics(total, captions, "any", "any")}
+    preserved = work.preserved(prior_weight=1e-4, domain_weight=0)
+    torch.testing.assert_close(preserved, 1e-4 * total, rtol=1e-12, atol=0)
