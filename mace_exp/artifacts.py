@@ -45,6 +45,7 @@ class RunFolder:
     summary = property(lambda self: self.root / "summary.json")
     refined = property(lambda self: self.root / "refined.safetensors")
     edit = property(lambda self: self.root / "edit.safetensors")
+    facts = property(lambda self: self.root / "erased.json")
     erased = property(lambda self: self.root / "erased")
     samples = property(lambda self: self.root / "samples")
     attention = property(lambda self: self.root / "attention")
@@ -145,7 +146,7 @@ class Status:
                 Path(sys.argv[0]).name if "__main__" not in sys.argv[0] else "python -m mace_exp",
                 *sys.argv[1:],
             ],
-            "versions": {"python": platform.python_version()} | _versions(),
+            "versions": versions(),
             "hardware": _hardware(),
         }
 
@@ -183,8 +184,9 @@ def _now() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
-def _versions() -> dict[str, str]:
-    found = {}
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that results depend on."""
+    found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
             found[package] = version(package)

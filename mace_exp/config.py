@@ -4,13 +4,15 @@ Nothing here imports torch: a run that is refused is refused in about a second.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -165,18 +167,35 @@ def register() -> None:
             store.store(group=f"schema/{group}", name=name, node=schema)
 
 
-def composed_run(*overrides: str) -> RunConfig:
+def composed_run(*overrides: str, values: Mapping[str, object] | None = None) -> RunConfig:
     """Return the configuration that `python -m mace_exp <overrides>` would have.
+
+    `values` by dotted key are set after it: names in them need no quoting.
 
     Raises:
         ValueError: as `to_run_config`, and for what Hydra refuses.
     """
     register()
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            return to_run_config(compose("config", overrides=list(overrides)))
+        with _composition():
+            composed = compose("config", overrides=list(overrides))
+            for key, value in (values or {}).items():
+                OmegaConf.update(composed, key, value, force_add=True)
+            return to_run_config(composed)
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(explain(error)) from error
+
+
+@contextmanager
+def _composition() -> Iterator[None]:
+    """Let `compose` read conf/, also inside an application that uses Hydra itself."""
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = outer
 
 
 def model_named(model: str, *more: str) -> ModelConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from rich.progress import (
     BarColumn,
@@ -15,6 +16,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
+
+_silent = ContextVar("silent", default=False)
 
 
 class _Rate(ProgressColumn):
@@ -39,6 +42,16 @@ def progress(label: str, total: int, unit: str) -> Iterator[Callable[[int], None
         _Rate(),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
-    with Progress(*columns) as bars:
+    with Progress(*columns, disable=_silent.get()) as bars:
         task = bars.add_task(label, total=total, unit=unit)
         yield lambda steps: bars.advance(task, steps)
+
+
+@contextmanager
+def silenced(silent: bool = True) -> Iterator[None]:
+    """Show no bar inside the block."""
+    token = _silent.set(silent)
+    try:
+        yield
+    finally:
+        _silent.reset(token)

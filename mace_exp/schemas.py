@@ -172,6 +172,7 @@ class KeptConfig:
 class PriorConfig:
     """Captions of things in general (kept objects and styles, nameless people, scenes)."""
 
+    unit: Annotated[int, WHOLE]  # prompts that a weight of 1 stands for, see PreservationConfig
     count: Annotated[int, NONNEGATIVE]  # captions out of the templates
     captions: list[str]  # further ones
     file: str | None  # further ones: a text file, one a line, or COCO's caption JSON
@@ -182,13 +183,18 @@ class PriorConfig:
 class DomainConfig:
     """Captions of the concepts' neighbours: the kept people's and artists' names."""
 
+    unit: Annotated[int, WHOLE]  # as for the prior
     count: Annotated[int, NONNEGATIVE]  # captions, names x templates
     cache: str | None  # the sum of captions made before, in their place
 
 
 @dataclass(kw_only=True)
 class PreservationConfig:
-    """What the closed forms hold fixed; a weight counts as so many prompts."""
+    """What the closed forms hold fixed.
+
+    A weight counts in units of so many prompts: with 1 it says how many prompts' worth the captions
+    weigh, with N it acts like a weight of the raw sum over N prompts, as published weights do.
+    """
 
     prior_weight: Annotated[float, NONNEGATIVE]
     domain_weight: Annotated[float, NONNEGATIVE]

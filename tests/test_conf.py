@@ -18,7 +18,7 @@ OPTIONS = [file for file in FILES if file.parent.name and file.parent.name != "h
 
 def test_every_file_is_an_option_or_the_root() -> None:
     assert len(FILES) == len(OPTIONS) + 2  # config.yaml and hydra/default.yaml
-    assert len(OPTIONS) == 69
+    assert len(OPTIONS) == 96
 
 
 @pytest.mark.parametrize("file", OPTIONS, ids=str)
@@ -33,9 +33,13 @@ def test_every_option_composes(file: Path, tmp_path: Path) -> None:
         ],
         "model/path": ["model.source=someone/some-model", "model.allow_download=true"],
         "kept/none": ["preservation.domain_weight=0"],
+        "kept/object_10": ["preservation.domain_weight=0"],
     }
+    for name in ("artist_100", "celebrity_1", "celebrity_5", "celebrity_10", "celebrity_100"):
+        needs[f"experiment/published/{name}"] = needs["preservation/cached"]
+    needs["experiment/published/explicit_4"] = needs["preservation/cached"][:1]
     (tmp_path / "captions.txt").write_text("a house\n")
-    group, option = file.parent.as_posix(), file.stem
+    group, _, option = file.with_suffix("").as_posix().partition("/")
     config = composed(f"{group}={option}", *needs.get(f"{group}/{option}", []))
     assert config.concept_list()
 
@@ -43,15 +47,16 @@ def test_every_option_composes(file: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("file", OPTIONS, ids=str)
 def test_every_option_begins_by_saying_what_it_is(file: Path) -> None:
     lines = (CONF / file).read_text().splitlines()
-    if file.parent.name in ("experiment", "sweep"):
+    group, _, option = file.with_suffix("").as_posix().partition("/")
+    if group in ("experiment", "sweep"):
         assert lines[0] == "# @package _global_"
         lines = lines[1:]
-        assert lines[0].startswith(f"# python -m mace_exp {file.parent.name}={file.stem}")
+        assert lines[0].startswith(f"# python -m mace_exp {group}={option}")
     assert lines[0].startswith("# ") and len(lines[0]) > 5
 
 
 def test_a_group_is_a_field() -> None:
-    groups = {file.parent.name for file in OPTIONS} - {"experiment", "sweep"}
+    groups = {file.parts[0] for file in OPTIONS} - {"experiment", "sweep"}
     fields = {field.name for field in dataclasses.fields(RunConfig)}
     assert groups <= fields
     assert fields - groups == {"stages", "seed", "device", "cache_dir", "resume"}

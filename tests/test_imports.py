@@ -8,7 +8,10 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "mace_exp"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-LIGHT = ("__main__", "config", "schemas", "ranges", "concepts", "prompts", "captions", "command")
+LIGHT = (
+    *("__main__", "config", "schemas", "ranges", "concepts", "prompts", "captions", "command"),
+    *("convert", "export"),
+)
 
 
 @cache

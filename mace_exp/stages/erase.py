@@ -13,7 +13,7 @@ import torch
 from filelock import FileLock
 from safetensors.torch import save_file
 
-from mace_exp.artifacts import key_of
+from mace_exp.artifacts import key_of, write_json
 from mace_exp.captions import read_captions
 from mace_exp.concepts import Concept
 from mace_exp.erasure.fusion import FusionSums, fuse, fusion_sums
@@ -33,6 +33,7 @@ from mace_exp.progress import progress
 from mace_exp.prompts import anchor_prompt, domain_captions, prior_captions, training_prompts
 from mace_exp.saving import save_pipeline
 from mace_exp.schemas import Stage
+from mace_exp.stages.facts import erased_facts
 from mace_exp.stages.look import image_inputs
 
 if TYPE_CHECKING:
@@ -292,6 +293,7 @@ def _save_edit(work: Run, edit: Mapping[str, torch.Tensor]) -> None:
     if work.config.save.pipeline:
         with edited_weights(work.pipeline.unet, edit):
             save_pipeline(work.pipeline, work.folder.erased)
+    write_json(work.folder.facts, erased_facts(work))
 
 
 def _contiguous(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -126,10 +126,13 @@ class Run:
         return observe.samples(self)
 
     def preserved(self, *, prior_weight: float, domain_weight: float) -> torch.Tensor | None:
-        """`prior_weight P + domain_weight D`, [d, d]; None where nothing is to be preserved."""
+        """`prior_weight P + domain_weight D`, [d, d], weights in their units; None where nothing is
+        to be preserved."""
         means = {name: sums.mean for name, sums in self.statistics.items()}
+        prior, domain = self.config.preservation.prior, self.config.preservation.domain
         return weighted_sum(
-            (prior_weight, means.get("prior")), (domain_weight, means.get("domain"))
+            (prior_weight * prior.unit, means.get("prior")),
+            (domain_weight * domain.unit, means.get("domain")),
         )
 
     def show(self, name: str, pictures: Sequence[Picture]) -> None:

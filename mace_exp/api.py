@@ -1,0 +1,178 @@
+"""Erase concepts from a pipeline in memory: the stages of a run, without its command line."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from torch import Tensor
+
+from mace_exp.artifacts import RunFolder, check_writable
+from mace_exp.concepts import Concept
+from mace_exp.config import CONF, RunConfig, composed_run
+from mace_exp.erasure.lora import Lora
+from mace_exp.model import apply_weights
+from mace_exp.progress import silenced
+from mace_exp.schemas import JudgeName, Precision
+from mace_exp.stages.run import Run
+from mace_exp.tracking import TrackerOptions, open_tracker
+
+BASE = (
+    "concepts=custom",
+    "kept=object_10",
+    "lora=stable_diffusion",
+    "sampling=stable_diffusion",
+    "evaluation=none",
+    "tracking=none",
+    "save=weights",
+    "stages=[images,masks,preservation,cfr,lora,fusion]",
+)
+"""The options that `erase` starts from; its arguments and `settings` come after them."""
+KEPT = {"person": "people", "object": "objects", "style": "artists", "explicit": "objects"}
+"""The key of `kept` that the neighbours of a kind go to."""
+
+
+@dataclass(frozen=True)
+class Erasure:
+    """What `erase` did to a pipeline.
+
+    `weights` are the edited projections and `original` the former ones, by parameter name;
+    `transform` [d, d] is the refinement and `loras` (by concept slug) sit on top of it.
+    """
+
+    pipeline: DiffusionPipeline
+    concepts: list[Concept]
+    weights: Mapping[str, Tensor]
+    original: Mapping[str, Tensor]
+    transform: Tensor
+    loras: Mapping[str, Lora]
+
+    def restore(self) -> None:
+        """Put the original weights back."""
+        apply_weights(self.pipeline.unet, self.original)
+
+    def apply(self) -> None:
+        """Put the edited weights in again, after `restore`."""
+        apply_weights(self.pipeline.unet, self.weights)
+
+
+def erase(
+    pipeline: DiffusionPipeline,
+    concepts: str | Sequence[str],
+    *,
+    anchor: str | Mapping[str, str] | None = None,
+    kind: str = "person",
+    preserve: Sequence[str] = (),
+    rank: int = 1,
+    steps: int = 50,
+    seed: int = 0,
+    settings: Mapping[str, object] | None = None,
+    folder: str | Path | None = None,
+    progress: bool = True,
+) -> Erasure:
+    """Erase concepts from a Stable Diffusion pipeline, in place, and return what was done.
+
+    `anchor` takes the concepts' place: one for all, or by concept; None is the default of the kind.
+    `kind` is person, object, style or explicit. `preserve` names neighbours that must survive.
+    `rank` and `steps` are those of every concept's LoRA. `settings` are further ones as on the
+    command line: options by group ("masks": "none") and values by key ("lora.learning_rate": 1e-3).
+    `folder` keeps edit.safetensors, the LoRAs, erased.json and what can be used again; without one
+    nothing is left on the disk. Nothing is changed where an error is raised.
+
+    Raises:
+        ValueError: a wrong setting, a prompt that the model can't read, or a closed form without a
+            stable solution; the message names the key and what to do.
+    """
+    names = [concepts] if isinstance(concepts, str) else list(concepts)
+    values: dict[str, object] = {
+        "concepts.names": names,
+        "concepts.kind": kind,
+        "lora.rank": rank,
+        "lora.steps": steps,
+        "seed": seed,
+        **_kept(preserve, kind),
+        **_anchors(anchor, kind),
+    }
+    with _run_folder(folder) as root, silenced(not progress):
+        config = _config(values, settings or {}, pipeline, root / "cache")
+        return _erased(pipeline, config, RunFolder(root))
+
+
+def _erased(pipeline: DiffusionPipeline, config: RunConfig, folder: RunFolder) -> Erasure:
+    with open_tracker(folder.root, TrackerOptions(mode="disabled")) as tracker:
+        work = Run(config, folder, tracker)
+        work.pipeline = pipeline
+        edit = work.edit  # asks for every stage before it
+    done = Erasure(pipeline, work.concepts, edit, work.weights, work.transform, work.loras)
+    done.apply()
+    return done
+
+
+def _config(
+    values: Mapping[str, object],
+    settings: Mapping[str, object],
+    pipeline: DiffusionPipeline,
+    cache: Path,
+) -> RunConfig:
+    """Return the configuration of a command with these settings, for a model that is loaded."""
+    options = [f"{key}={value}" for key, value in settings.items() if _is_group(key)]
+    keys = {key: value for key, value in settings.items() if not _is_group(key)}
+    config = composed_run(*BASE, *options, values={**values, **keys, "cache_dir": str(cache)})
+    name = getattr(pipeline, "name_or_path", "") or type(pipeline).__name__
+    model = replace(
+        config.model,
+        name=name,
+        source=name,
+        dtype=_precision(pipeline),
+        judge=JudgeName.none,
+        safety_checker=getattr(pipeline, "safety_checker", None) is not None,
+    )
+    return replace(config, model=model)
+
+
+def _precision(pipeline: DiffusionPipeline) -> Precision:
+    name = str(pipeline.dtype).removeprefix("torch.")
+    if name not in Precision.__members__:
+        raise ValueError(f"the pipeline is in {name}: {', '.join(Precision.__members__)} are read")
+    return Precision[name]
+
+
+def _is_group(key: str) -> bool:
+    return (CONF / key).is_dir()
+
+
+def _anchors(anchor: str | Mapping[str, str] | None, kind: str) -> dict[str, object]:
+    match anchor:
+        case None:
+            return {}
+        case str():
+            return {f"anchors.{kind}": anchor}
+    return {"anchors.per_concept": dict(anchor)}
+
+
+def _kept(preserve: Sequence[str], kind: str) -> dict[str, object]:
+    """Return who must survive: people and artists weigh as the domain, objects in the prior.
+
+    Raises ValueError for an unknown kind.
+    """
+    if kind not in KEPT:
+        raise ValueError(f"kind = {kind!r} is no choice: it takes {', '.join(KEPT)}")
+    names: dict[str, object] = {f"kept.{KEPT[kind]}": list(preserve)} if preserve else {}
+    if preserve and KEPT[kind] != "objects":
+        return names
+    return names | {"preservation.domain_weight": 0}
+
+
+@contextmanager
+def _run_folder(folder: str | Path | None) -> Iterator[Path]:
+    """Yield the folder that was asked for, or one that is gone afterwards."""
+    if folder is None:
+        with tempfile.TemporaryDirectory(prefix="mace_exp-") as temporary:
+            yield Path(temporary)
+    else:
+        check_writable(Path(folder), "folder")
+        yield Path(folder)

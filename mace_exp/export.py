@@ -1,0 +1,126 @@
+"""`python -m mace_exp.export RUN TARGET`: write the erased model of a run as a diffusers folder.
+
+A run keeps its edited weights (edit.safetensors) and says in erased.json which model they belong
+to. `--weights refined` writes the base that the LoRAs of the run sit on instead:
+`pipe.load_lora_weights("RUN/loras/<concept>.safetensors")` fits that one, and not the erased model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mace_exp.artifacts import RunFolder
+from mace_exp.command import loaded, run_command
+from mace_exp.schemas import Device, Precision
+
+NAME = "python -m mace_exp.export"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; 1 if it refuses."""
+    parsed = _parser().parse_args(arguments)
+    return run_command(NAME, lambda: _export(parsed))
+
+
+def export(
+    run: Path,
+    target: Path,
+    *,
+    weights: str = "edit",
+    model: str | None = None,
+    dtype: str | None = None,
+    device: str = "auto",
+) -> None:
+    """Write the pipeline of a run folder, with its edited or its refined weights, to `target`.
+
+    `model` is where the original model lies now, if not where the run had it; `dtype` the type of
+    the stored numbers (None: that of the run).
+
+    Raises:
+        ValueError: no run folder, no such weights in it, a target that exists, or another model.
+    """
+    folder = RunFolder(run)
+    facts, file = _facts(folder), {"edit": folder.edit, "refined": folder.refined}[weights]
+    if not file.is_file():
+        raise ValueError(f"{file} is missing: the run has not come that far, go on by resume={run}")
+    if target.exists():
+        raise ValueError(f"{target} exists: name a new folder, or remove it")
+    from mace_exp.stages.facts import model_of
+
+    chosen = model_of(facts)
+    try:
+        pipeline = loaded(chosen if model is None else replace(chosen, source=model), device)
+    except ValueError as error:
+        raise ValueError(f"{error}; --model says where the original model lies") from error
+    _check_fingerprint(pipeline, facts["model"]["fingerprint"])
+    _write(pipeline, file, target, dtype)
+
+
+def _write(pipeline: Any, file: Path, target: Path, dtype: str | None) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    from mace_exp.model import apply_weights, save_pipeline
+
+    apply_weights(pipeline.unet, load_file(file))
+    save_pipeline(pipeline, target, dtype=None if dtype is None else getattr(torch, dtype))
+
+
+def _facts(folder: RunFolder) -> dict[str, Any]:
+    try:
+        return json.loads(folder.facts.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(
+            f"{folder.facts} is missing: {folder.root} is no folder of a run that has come to its "
+            f"end; go on by python -m mace_exp resume={folder.root}"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder.facts} can't be read: {error}") from error
+
+
+def _check_fingerprint(pipeline: Any, wanted: str) -> None:
+    from mace_exp.model import fingerprint
+
+    found = fingerprint(pipeline)
+    if found != wanted:
+        raise ValueError(
+            f"the run edited the model {wanted}, this one is {found}: --model says where the "
+            "original lies"
+        )
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    export(
+        arguments.run,
+        arguments.target,
+        weights=arguments.weights,
+        model=arguments.model,
+        dtype=arguments.dtype,
+        device=arguments.device,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run folder")
+    parser.add_argument("target", type=Path, metavar="TARGET", help="a folder that is not there")
+    parser.add_argument(
+        "--weights", choices=("edit", "refined"), default="edit", help="(default: edit)"
+    )
+    parser.add_argument("--model", metavar="SOURCE", help="where the original model lies now")
+    parser.add_argument(
+        "--dtype", choices=[each.name for each in Precision], help="of the stored numbers"
+    )
+    parser.add_argument("--device", choices=[each.name for each in Device], default="auto")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

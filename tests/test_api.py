@@ -1,0 +1,160 @@
+"""`from mace_exp import erase`: the stages of a run on a pipeline in memory."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mace_exp import Erasure, erase
+from mace_exp.config import composed_run
+from mace_exp.model import load_pipeline
+from mace_exp.saving import save_pipeline
+from tests.tiny import tiny_pipeline
+
+PAGE = Path(__file__).parents[1] / "docs" / "python_api.md"
+SMALL: dict[str, object] = {
+    "sampling.steps": 1,
+    "images.per_concept": 2,
+    "prompts.count": 3,
+    "preservation.prior.count": 8,
+    "preservation.domain.count": 8,
+    "lora.learning_rate": 0.01,
+}
+
+
+def erased(pipeline: Any, concepts: str | list[str], **more: Any) -> Erasure:
+    settings = SMALL | more.pop("settings", {})
+    return erase(pipeline, concepts, steps=2, progress=False, settings=settings, **more)
+
+
+def state(pipeline: Any) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in pipeline.unet.state_dict().items()}
+
+
+def changed(before: dict[str, torch.Tensor], pipeline: Any) -> set[str]:
+    after = pipeline.unet.state_dict()
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+def test_the_package_is_imported_without_torch() -> None:
+    code = "import sys, mace_exp\nassert 'torch' not in sys.modules\nmace_exp.nothing"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "AttributeError: module 'mace_exp' has no attribute 'nothing'" in done.stderr
+
+
+def test_only_the_projections_are_edited_and_they_can_be_put_back() -> None:
+    pipeline = tiny_pipeline()
+    before = state(pipeline)
+    done = erased(pipeline, ["Adam Driver", "Amy Adams"], preserve=["Amy Poehler"])
+    assert changed(before, pipeline) == set(done.weights) == set(done.original)
+    assert all(name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")) for name in done.weights)
+    assert set(done.loras) == {"adam-driver", "amy-adams"}
+    done.restore()
+    assert not changed(before, pipeline)
+    done.apply()
+    assert changed(before, pipeline) == set(done.weights)
+
+
+def test_it_is_the_command_in_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from mace_exp.__main__ import main
+
+    save_pipeline(tiny_pipeline(), tmp_path / "model")
+    keys = [f"{key}={value}" for key, value in (SMALL | {"lora.steps": 2}).items()]
+    arguments = [
+        *("concepts=[Adam Driver]", "model=path", f"model.source={tmp_path / 'model'}"),
+        *("kept=object_10", "kept.people=[Amy Poehler]", "anchors=man", "lora.rank=2", *keys),
+        *("evaluation=none", "tracking=none", "stages=[images,masks,preservation,cfr,lora,fusion]"),
+        *(f"cache_dir={tmp_path / 'cache'}", f"hydra.run.dir={tmp_path / 'run'}"),
+    ]
+    monkeypatch.setattr(sys, "argv", ["mace_exp", *arguments])
+    main()
+    expected = load_file(tmp_path / "run" / "edit.safetensors")
+    pipeline = load_pipeline(tmp_path / "model")
+    done = erased(pipeline, "Adam Driver", anchor="a man", preserve=["Amy Poehler"], rank=2)
+    assert done.weights.keys() == expected.keys()
+    for name, weight in expected.items():
+        torch.testing.assert_close(done.weights[name], weight, rtol=1e-4, atol=1e-5)
+
+
+def test_anchors_by_concept_and_names_that_need_quoting() -> None:
+    done = erased(tiny_pipeline(), ["Conan O'Brien", "Ann, B"], anchor={"Conan O'Brien": "a man"})
+    assert [concept.anchor for concept in done.concepts] == ["a man", "a person"]
+    kinds = {"concepts.kinds": {"cat": "object"}, "masks": "none"}
+    mixed = erased(
+        tiny_pipeline(), ["Adam Driver", "cat"], preserve=["Amy Poehler"], settings=kinds
+    )
+    assert [concept.kind.name for concept in mixed.concepts] == ["person", "object"]
+    ship = erased(tiny_pipeline(), "ship", kind="object", anchor="sky", preserve=["dog"])
+    assert [concept.anchor for concept in ship.concepts] == ["sky"]
+
+
+def test_a_folder_keeps_the_files_and_what_can_be_used_again(tmp_path: Path) -> None:
+    first = erased(tiny_pipeline(), "Adam Driver", folder=tmp_path)
+    assert (tmp_path / "erased.json").is_file()
+    assert (tmp_path / "loras" / "adam-driver.safetensors").is_file()
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "loras").iterdir()}
+    again = erased(tiny_pipeline(), "Adam Driver", folder=tmp_path)
+    assert made == {path: path.stat().st_mtime_ns for path in made}
+    edit = load_file(tmp_path / "edit.safetensors")
+    for name in edit:
+        assert torch.equal(first.weights[name], again.weights[name])
+        assert torch.equal(edit[name], again.weights[name])
+
+
+def test_without_progress_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    erased(tiny_pipeline(), "Adam Driver")
+    assert capsys.readouterr().out.strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"kind": "persn"}, "kind = 'persn' is no choice"),
+        ({"settings": {"lora.rnak": 4}}, "Did you mean lora.rank?"),
+        ({"settings": {"masks": "atention"}}, "Did you mean masks=attention?"),
+        ({"settings": {"lora.rank": 0}}, "lora.rank = 0 is out of range"),
+        ({"anchor": {"Somebody": "a man"}}, "names 'Somebody', which is not erased"),
+        ({"anchor": "Adam Driver"}, "the concept itself"),
+    ],
+)
+def test_wrong_arguments_are_refused_and_nothing_is_changed(
+    more: dict[str, Any], message: str
+) -> None:
+    pipeline = tiny_pipeline()
+    before = state(pipeline)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        erased(pipeline, "Adam Driver", **more)
+    assert not changed(before, pipeline)
+
+
+def test_a_type_that_is_not_read_is_refused() -> None:
+    with pytest.raises(ValueError, match="the pipeline is in float64: float32, float16"):
+        erased(tiny_pipeline().to(torch.float64), "Adam Driver")
+
+
+def test_it_works_inside_an_application_of_hydra() -> None:
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    from mace_exp.config import CONF
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        assert composed_run("lora.rank=3").lora.rank == 3
+        assert GlobalHydra.instance().is_initialized()
+
+
+def test_the_page_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run every block of the page in order, on a tiny model instead of Stable Diffusion."""
+    save_pipeline(tiny_pipeline(), tmp_path / "model")
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) >= 3
+    code = "\n".join(blocks)
+    assert "CompVis/stable-diffusion-v1-4" in code
+    monkeypatch.chdir(tmp_path)
+    exec(code.replace("CompVis/stable-diffusion-v1-4", str(tmp_path / "model")), {})
+    assert (tmp_path / "after.png").is_file() and (tmp_path / "run" / "edit.safetensors").is_file()

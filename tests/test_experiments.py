@@ -1,0 +1,186 @@
+"""The published settings: their numbers, and that each of them runs on a tiny random model."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mace_exp.artifacts import RunFolder
+from mace_exp.config import CONF, RunConfig
+from mace_exp.erasure.preservation import PreservationStatistics, preservation_statistics
+from mace_exp.fingerprints import text_fingerprint
+from mace_exp.record import Tracker
+from mace_exp.saving import save_pipeline
+from mace_exp.stages.run import Run
+from mace_exp.text import stable_diffusion_encoder
+from tests.composing import composed
+from tests.tiny import tiny_pipeline
+
+PUBLISHED = sorted(
+    file.stem for file in (CONF / "experiment").glob("*.yaml") if not file.stem.startswith("mini_")
+)
+IMPORTED = sorted(file.stem for file in (CONF / "experiment" / "published").glob("*.yaml"))
+SMALL = (
+    "sampling.steps=1",
+    "images.per_concept=1",
+    "prompts.count=2",
+    "lora.steps=1",
+    "evaluation.images_per_part=1",
+    "evaluation.attention_maps=0",
+    "tracking=none",
+)
+FEW_CAPTIONS = ("preservation.prior.count=8", "preservation.domain.count=8")
+TWO_OF_MANY = {
+    "celebrity_100": "concepts.names=[Adam Driver,Amy Adams]",
+    "artist_100": "concepts.names=[Brett Weston,Brian Froud]",
+}
+Command = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    save_pipeline(tiny_pipeline(), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def raw_sums(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache as an import leaves it: a raw sum that counts as one prompt."""
+    pipeline = tiny_pipeline()
+    captions = ["a photo of a horse", "a red ship at night", "a man in the snow"]
+    encoder = stable_diffusion_encoder(pipeline)
+    made = preservation_statistics(encoder, captions, text_fingerprint(pipeline))
+    path = tmp_path_factory.mktemp("sums") / "raw.safetensors"
+    type(made)(made.total, 1, made.fingerprint, made.prompts_hash).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_folder: Path, cache: Path) -> Command:
+    """Run a command on the tiny model in this process; return the run's folder."""
+    from mace_exp.__main__ import main
+
+    def command(*arguments: str) -> Path:
+        folder = tmp_path / "run"
+        where = [f"model.source={tiny_folder}", f"cache_dir={cache}", f"hydra.run.dir={folder}"]
+        monkeypatch.setattr(sys, "argv", ["mace_exp", *arguments, *where, *SMALL])
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+        main()
+        return folder
+
+    return command
+
+
+def assert_finished(folder: Path) -> None:
+    assert json.loads((folder / "status.json").read_text())["status"] == "finished"
+    assert "erased" in json.loads((folder / "metrics.json").read_text())
+    edit, original = load_file(folder / "edit.safetensors"), tiny_pipeline().unet.state_dict()
+    assert edit and not any(torch.equal(edit[name], original[name]) for name in edit)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_published_setting_runs(run: Command, name: str) -> None:
+    more = [TWO_OF_MANY[name]] if name in TWO_OF_MANY else []
+    few = FEW_CAPTIONS if weights(composed(f"experiment={name}"))[1] else ()
+    assert_finished(run(f"experiment={name}", *more, *few))
+
+
+@pytest.mark.parametrize("name", ["celebrity_5", "explicit_4"])
+def test_imported_caches_run(run: Command, raw_sums: Path, name: str) -> None:
+    caches = [f"preservation.prior.cache={raw_sums}"]
+    if name != "explicit_4":
+        caches.append(f"preservation.domain.cache={raw_sums}")
+    assert_finished(run(f"experiment=published/{name}", *caches))
+
+
+def weights(config: RunConfig) -> tuple[tuple[float, float], tuple[float, float]]:
+    cfr, fusion = config.cfr, config.fusion
+    return (cfr.prior_weight, cfr.domain_weight), (fusion.prior_weight, fusion.domain_weight)
+
+
+OBJECTS = {"ship": ("ground", 1e3), "automobile": ("sky", 1e2), "bird": ("street", 1e1)}
+CELEBRITIES = {1: 8e3, 5: 5e4, 10: 8e4, 100: 2e5}
+
+
+def test_there_is_a_file_for_every_published_setting() -> None:
+    classes = composed("experiment=object_ship").kept.objects
+    objects = [f"object_{name}" for name in classes]
+    preserving = ["artist_100", *(f"celebrity_{n}" for n in CELEBRITIES), "explicit_4"]
+    assert sorted(PUBLISHED) == sorted([*objects, *preserving]) and len(objects) == 10
+    assert sorted(IMPORTED) == sorted(preserving)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_what_all_published_settings_share(name: str) -> None:
+    config = composed(f"experiment={name}")
+    lora = config.lora
+    assert config.model.source == "CompVis/stable-diffusion-v1-4"
+    assert (lora.rank, lora.alpha, lora.batch_size, lora.max_grad_norm) == (1, 1, 1, 1)
+    assert lora.end_of_text and not config.cfr.all_words
+    assert (config.prompts.count, config.images.per_concept) == (30, 8)
+    slow = name.startswith(("object_", "explicit_"))
+    assert lora.learning_rate == (1e-5 if slow else 1e-4)
+    assert lora.steps == (120 if name == "explicit_4" else 50)
+    assert lora.importance_sampling == (name != "explicit_4")
+    assert config.cfr.closeness == config.fusion.closeness
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if name.startswith("object_")])
+def test_published_objects(name: str) -> None:
+    config = composed(f"experiment={name}")
+    [concept] = config.concept_list()
+    assert weights(config) == ((0, 0), (0, 0)) and config.cfr.closeness > 0
+    if concept.name in OBJECTS:
+        assert (concept.anchor, config.cfr.closeness) == OBJECTS[concept.name]
+
+
+@pytest.mark.parametrize("count", CELEBRITIES)
+def test_published_celebrities(count: int) -> None:
+    config = composed(f"experiment=celebrity_{count}")
+    ratio = CELEBRITIES[count]
+    assert weights(config) == (
+        (1e-8, pytest.approx(1e-8 * ratio)),
+        (1e-4, pytest.approx(1e-4 * ratio)),
+    )
+    anchors = {concept.anchor for concept in config.concept_list()}
+    assert anchors == {"a woman" if count == 1 else "a person"}
+    assert len(config.concepts.names) == count and config.cfr.closeness == 0
+
+
+def test_published_artists_and_explicit_words() -> None:
+    artists, explicit = composed("experiment=artist_100"), composed("experiment=explicit_4")
+    assert weights(artists) == ((1e-8, 8e-4), (1e-4, 8))
+    assert weights(explicit) == ((4.9e-13, 0), (7e-7, 0))
+    assert artists.cfr.closeness == explicit.cfr.closeness == 0
+    assert {each.anchor for each in artists.concept_list()} == {"art"}
+    assert {each.anchor for each in explicit.concept_list()} == {"a person wearing clothes"}
+    assert len(artists.kept.artists) == len(artists.concepts.names) == 100
+
+
+def test_own_captions_stand_for_raw_sums_and_imported_caches_are_such() -> None:
+    own = composed("experiment=celebrity_10").preservation
+    assert own.domain.unit == own.domain.count and own.prior.unit > own.prior.count
+    file = f"={CONF / 'config.yaml'}"
+    caches = [f"preservation.{part}.cache{file}" for part in ("prior", "domain")]
+    imported = composed("experiment=published/celebrity_10", *caches)
+    assert (imported.preservation.prior.unit, imported.preservation.domain.unit) == (1, 1)
+    assert weights(imported) == weights(composed("experiment=celebrity_10"))
+
+
+def test_a_unit_of_n_makes_a_weight_that_of_the_raw_sum_over_n(tmp_path: Path) -> None:
+    captions = 3
+    total = torch.eye(2, dtype=torch.float64) * 12
+    work = Run(composed(f"preservation.prior.unit={captions}"), RunFolder(tmp_path), Tracker(None))
+    work.statistics = {"prior": PreservationStatistics(total, captions, "any", "any")}
+    preserved = work.preserved(prior_weight=1e-4, domain_weight=0)
+    torch.testing.assert_close(preserved, 1e-4 * total, rtol=1e-12, atol=0)

@@ -1,0 +1,127 @@
+"""What leaves a run: erased.json, the export command, LoRAs that plain diffusers loads."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from safetensors.torch import load_file
+from torch import nn
+
+from mace_exp.erasure.lora import load_lora
+from mace_exp.export import export, main
+from mace_exp.fingerprints import fingerprint
+from mace_exp.saving import save_pipeline
+from tests.tiny import tiny_pipeline
+
+PEOPLE = ("adam-driver", "amy-adams")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    save_pipeline(tiny_pipeline(), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
+    """The folder of a run that kept the edited weights alone."""
+    from mace_exp.__main__ import main
+
+    root = tmp_path_factory.mktemp("run")
+    arguments = [
+        *("concepts=[Adam Driver,Amy Adams]", "model=path", f"model.source={model}", "lora.rank=2"),
+        *("sampling.steps=1", "images.per_concept=2", "prompts.count=3", "lora.steps=4"),
+        *("lora.learning_rate=0.05", "preservation.prior.count=8", "preservation.domain.count=8"),
+        *("evaluation=none", "tracking=none", "stages=[images,masks,preservation,cfr,lora,fusion]"),
+        *(f"cache_dir={root}/cache", f"hydra.run.dir={root}/run"),
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["mace_exp", *arguments])
+        patch.setenv("HYDRA_FULL_ERROR", "0")
+        main()
+    return root / "run"
+
+
+def predicted(unet: nn.Module) -> torch.Tensor:
+    source = torch.Generator().manual_seed(5)
+    latents = torch.randn(2, 4, 8, 8, generator=source)
+    states = torch.randn(2, 77, 32, generator=source)
+    with torch.no_grad():
+        return unet(latents, 300, states).sample
+
+
+def test_erased_json_says_what_was_erased_how_and_from_what(run: Path, model: Path) -> None:
+    facts: dict[str, Any] = json.loads((run / "erased.json").read_text())
+    assert facts["concepts"] == [
+        {"name": "Adam Driver", "kind": "person", "anchor": "a person"},
+        {"name": "Amy Adams", "kind": "person", "anchor": "a person"},
+    ]
+    assert (facts["model"]["name"], facts["model"]["source"]) == ("path", str(model))
+    assert facts["model"]["fingerprint"] == fingerprint(tiny_pipeline())
+    settings = facts["settings"]
+    assert settings["lora"]["rank"] == 2 and settings["lora"]["init"] == "gaussian"
+    assert settings["cfr"]["prior_weight"] == 300 and settings["seed"] == 0
+    assert settings["masks"]["variant"] == "AttentionMasks"
+    assert facts["versions"]["torch"] == torch.__version__
+    files = facts["files"]
+    named = [files["edit"], files["refined"], *files["loras"].values()]
+    assert len(named) == 4 and all((run / name).is_file() for name in named)
+    assert files["pipeline"] is None and not (run / "erased").exists()
+
+
+def test_the_exported_folder_is_the_edit_in_plain_diffusers(run: Path, tmp_path: Path) -> None:
+    assert main([str(run), str(tmp_path / "erased")]) == 0
+    exported = StableDiffusionPipeline.from_pretrained(tmp_path / "erased").unet
+    expected = tiny_pipeline().unet
+    expected.load_state_dict(load_file(run / "edit.safetensors"), strict=False)
+    torch.testing.assert_close(predicted(exported), predicted(expected), rtol=0, atol=1e-5)
+    original = predicted(tiny_pipeline().unet)
+    assert float((predicted(exported) - original).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("slug", PEOPLE)
+def test_a_lora_acts_in_plain_diffusers_on_the_base_that_it_belongs_to(
+    run: Path, tmp_path: Path, slug: str
+) -> None:
+    export(run, tmp_path / "refined", weights="refined")
+    pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "refined")
+    before = predicted(pipeline.unet)
+    pipeline.load_lora_weights(str(run / "loras" / f"{slug}.safetensors"))
+    expected = tiny_pipeline().unet
+    weights, lora = (
+        load_file(run / "refined.safetensors"),
+        load_lora(run / f"loras/{slug}.safetensors"),
+    )
+    changed = {name: w + lora.change(name.removesuffix(".weight")) for name, w in weights.items()}
+    expected.load_state_dict(changed, strict=False)
+    torch.testing.assert_close(predicted(pipeline.unet), predicted(expected), rtol=0, atol=1e-5)
+    assert float((predicted(pipeline.unet) - before).abs().max()) > 1e-4
+
+
+def test_the_type_of_the_stored_numbers_is_chosen(run: Path, tmp_path: Path) -> None:
+    export(run, tmp_path / "half", dtype="float16")
+    stored = load_file(tmp_path / "half" / "unet" / "diffusion_pytorch_model.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
+
+
+def refusal(caplog: pytest.LogCaptureFixture, *arguments: object) -> str:
+    assert main([str(each) for each in arguments]) == 1
+    return caplog.messages[-1]
+
+
+def test_what_cannot_be_exported_is_refused(
+    run: Path, model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    target = tmp_path / "target"
+    assert "erased.json is missing" in refusal(caplog, tmp_path, target)
+    assert "exists: name a new folder" in refusal(caplog, run, tmp_path)
+    lost = refusal(caplog, run, target, "--model", tmp_path / "nowhere")
+    assert "does not exist" in lost and "--model says where" in lost
+    save_pipeline(tiny_pipeline(seed=1), tmp_path / "other")
+    assert "the run edited the model" in refusal(caplog, run, target, "--model", tmp_path / "other")
+    assert not target.exists()
