@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mace_exp.concepts import Concept, Kind, build_concepts
+from mace_exp.image_sources import missing_images, missing_prior_images
 from mace_exp.model_source import find_model
 from mace_exp.prompts import EVALUATION_TEMPLATES, TRAINING_TEMPLATES
 from mace_exp.ranges import NONNEGATIVE, out_of_range, suggestion, unknown_key
@@ -26,18 +27,23 @@ from mace_exp.schemas import (
     ConceptsConfig,
     Device,
     EvaluationConfig,
+    FolderImages,
+    FolderPriorImages,
     FusionConfig,
     GeneratedImages,
     ImagesConfig,
     KeptConfig,
+    ListedPriorImages,
     LoraConfig,
     MasksConfig,
     ModelConfig,
     NoEvaluation,
     NoMasks,
+    NoPriorImages,
     NoTracking,
     PrecomputedMasks,
     PreservationConfig,
+    PriorImagesConfig,
     PromptsConfig,
     SampledEvaluation,
     SamplingConfig,
@@ -46,6 +52,7 @@ from mace_exp.schemas import (
     TemplatePrompts,
     TrackingConfig,
     WandbTracking,
+    WholeMasks,
 )
 
 PACKAGE = Path(__file__).parent
@@ -63,6 +70,7 @@ class RunConfig:
     prompts: PromptsConfig
     images: ImagesConfig
     masks: MasksConfig
+    prior_images: PriorImagesConfig
     kept: KeptConfig
     preservation: PreservationConfig
     cfr: CfrConfig
@@ -149,8 +157,18 @@ class RunConfig:
 
 VARIANTS: dict[str, dict[str, type]] = {
     "prompts": {"templates": TemplatePrompts},
-    "images": {"generated": GeneratedImages},
-    "masks": {"attention": AttentionMasks, "none": NoMasks, "precomputed": PrecomputedMasks},
+    "images": {"generated": GeneratedImages, "folder": FolderImages},
+    "masks": {
+        "attention": AttentionMasks,
+        "none": NoMasks,
+        "precomputed": PrecomputedMasks,
+        "whole": WholeMasks,
+    },
+    "prior_images": {
+        "none": NoPriorImages,
+        "folder": FolderPriorImages,
+        "lists": ListedPriorImages,
+    },
     "evaluation": {"sampled": SampledEvaluation, "none": NoEvaluation},
     "tracking": {"wandb": WandbTracking, "none": NoTracking},
 }
@@ -233,8 +251,8 @@ def _missing_files(config: RunConfig) -> Iterator[str]:
             )
         except ValueError as error:
             yield f"model.source = {model.source}: {error}"
-    if isinstance(config.masks, PrecomputedMasks) and not Path(config.masks.path).is_dir():
-        yield f"masks.path = {config.masks.path} is no folder: name the one that holds the masks"
+    yield from missing_images(config.concept_list(), config.images, config.masks)
+    yield from missing_prior_images(config.prior_images)
     prior, domain = config.preservation.prior, config.preservation.domain
     if prior.file is not None and not Path(prior.file).is_file():
         yield f"preservation.prior.file = {prior.file} is no file: name text, a caption a line"

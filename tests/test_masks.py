@@ -17,6 +17,7 @@ from mace_exp.data.attention_masks import (
 )
 from mace_exp.data.masks import (
     filled,
+    intersection_over_union,
     load_masks,
     main_components,
     mask_of_map,
@@ -136,6 +137,16 @@ def test_unfit_mask_files_are_named(tmp_path):
     (tmp_path / "0001.png").write_text("no")
     with pytest.raises(ValueError, match=r"0001.png can't be read"):
         load_masks(tmp_path, 2, (48, 48))
+
+
+def test_intersection_over_union_is_the_shared_part():
+    left, right = np.zeros((4, 4), bool), np.zeros((4, 4), bool)
+    left[:, :3], right[:, 2:] = True, True
+    assert intersection_over_union(left, right) == pytest.approx(4 / 16)
+    assert intersection_over_union(left, left) == 1 and intersection_over_union(left, ~left) == 0
+    assert intersection_over_union(left & ~left, right & ~right) == 1
+    with pytest.raises(ValueError, match="can't be compared"):
+        intersection_over_union(left, right[:2])
 
 
 def test_overlay_dims_the_outside():

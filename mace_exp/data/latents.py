@@ -32,10 +32,8 @@ def encode_images(pipeline: Any, images: Tensor) -> Tensor:
     if not (images.isfinite().all() and images.abs().max() <= 1):
         raise ValueError("the autoencoder reads images in [-1, 1]: see `signed`")
     if any(side % factor for side in images.shape[-2:]):
-        height, width = images.shape[-2:]
-        raise ValueError(
-            f"images of {width}x{height} pixels: this model reads multiples of {factor}"
-        )
+        shape = "x".join(str(side) for side in reversed(images.shape[-2:]))
+        raise ValueError(f"images of {shape} pixels: this model reads multiples of {factor}")
     parts = [
         vae.encode(part.to(vae.device, vae.dtype)).latent_dist.mode().float().cpu()
         for part in images.split(BATCH)
