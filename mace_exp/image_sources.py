@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mace_exp.concepts import Concept
+from mace_exp.concepts import UNMASKED, Concept
 from mace_exp.data.files import (
     OwnImage,
     concept_files,
@@ -33,6 +33,8 @@ from mace_exp.schemas import (
 def own_images(concept: Concept, images: FolderImages, masks: MasksConfig) -> list[OwnImage]:
     """Return the user's images of a concept, with their masks where `masks` are precomputed.
 
+    Kinds that fill the image need none.
+
     Raises:
         ValueError: what is missing, can't be read, or does not fit, with its path.
     """
@@ -41,7 +43,7 @@ def own_images(concept: Concept, images: FolderImages, masks: MasksConfig) -> li
     for file in files:
         if file.prompt is not None:
             anchor_prompt(file.prompt, concept)  # refuses a prompt without the concept
-    if not isinstance(masks, PrecomputedMasks):
+    if concept.kind in UNMASKED or not isinstance(masks, PrecomputedMasks):
         return files
     if masks.path is None:
         folder, place = mask_folder(files), f"'{files[0].image.parent.name} mask' beside it"

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from mace_exp.concepts import Concept, Kind
+from mace_exp.concepts import UNMASKED, Concept
 from mace_exp.data.attention_masks import Described, attention_masks
 from mace_exp.data.images import TrainingImages, draw_images, image_seeds, load_images, save_images
 from mace_exp.data.masks import Masks, load_masks, overlay
@@ -41,10 +41,6 @@ from mace_exp.stages.own import (
 
 if TYPE_CHECKING:
     from mace_exp.stages.run import Run
-
-UNMASKED = (Kind.style, Kind.explicit)
-"""Kinds that fill the whole image whatever the masks are (paper, section 5: styles are trained
-without masks)."""
 
 
 def image_inputs(work: Run, concept: Concept) -> dict[str, Any]:
