@@ -21,6 +21,8 @@ from mace_exp.model_source import find_model
 from mace_exp.prompts import EVALUATION_TEMPLATES, TRAINING_TEMPLATES
 from mace_exp.ranges import NONNEGATIVE, out_of_range, suggestion, unknown_key
 from mace_exp.schemas import (
+    IMAGE_TARGETS,
+    NEEDS_FUSION,
     AnchorsConfig,
     AttentionMasks,
     CfrConfig,
@@ -91,6 +93,7 @@ class RunConfig:
         self._check_kinds()
         self._check_weights()
         self._check_templates()
+        self._check_targets()
         if not self.stages or len(set(self.stages)) != len(self.stages):
             names = [stage.name for stage in self.stages]
             raise ValueError(
@@ -143,6 +146,17 @@ class RunConfig:
                     f"preservation.domain.count and kept.people or kept.artists, or .cache, or "
                     f"{key}.domain_weight=0"
                 )
+
+    def _check_targets(self) -> None:
+        """Refuse to fuse what no closed form can: LoRAs of projections that read the image."""
+        reading = [target for target in self.lora.targets if target in IMAGE_TARGETS]
+        fusing = [each.name for each in self.stages if each in NEEDS_FUSION]
+        if reading and fusing:
+            raise ValueError(
+                f"lora.targets names {reading[0]}, which reads the image and not the text: fusion "
+                f"can't merge it, and stages has {', '.join(fusing)}. Train to_k and to_v, or end "
+                "with the LoRAs: stages=[images,masks,preservation,cfr,lora]"
+            )
 
     def _check_templates(self) -> None:
         """Refuse more prompts than there are templates."""

@@ -323,6 +323,10 @@ class LoraConfig:
             )
 
 
+NEEDS_FUSION = (Stage.fusion, Stage.samples, Stage.metrics)
+"""Stages that make or use the fused weights."""
+
+
 @dataclass(kw_only=True)
 class FusionConfig:
     """Stage 3, one weight for all concepts."""

@@ -12,6 +12,7 @@ from mace_exp.data.attention_masks import (
     Described,
     attention_masks,
     concept_maps,
+    gathered_evidence,
     noise_latents,
     working_grid,
 )
@@ -185,6 +186,20 @@ def test_concept_maps_see_concept_and_anchor(pipeline, described):
     other = Described(described.latents, described.prompts, described.prompts, "adam")
     unchanged = concept_maps(pipeline, other, seed=0, timesteps=(300,))
     assert unchanged.isfinite().all() and not torch.allclose(unchanged, maps)
+
+
+def test_every_sign_of_the_concept_counts(pipeline, described):
+    evidence = next(gathered_evidence(pipeline, described, seed=0, timesteps=(300,)))
+    both, attention, change = (
+        evidence.maps(signs, spreads=0)
+        for signs in (("attention", "change"), ("attention",), ("change",))
+    )
+    torch.testing.assert_close(both, attention + change)
+    for each in (attention, change):
+        torch.testing.assert_close(each.mean(dim=(1, 2)), torch.zeros(8), rtol=0, atol=1e-5)
+    assert evidence.maps().std() < both.std(), "spreading brings what belongs together closer"
+    with pytest.raises(ValueError, match="'depth': attention, change are read off"):
+        evidence.maps(("depth",))
 
 
 def test_prompt_without_the_concept_is_refused(pipeline, described):

@@ -73,8 +73,11 @@ class Run:
 
     @cached_property
     def weights(self) -> dict[str, torch.Tensor]:
-        """The projections that are edited, by parameter name, as they are before the edit."""
-        return projection_weights(self.pipeline.unet, self.config.lora.targets)
+        """The projections that are edited, by parameter name, as they are before the edit.
+
+        All that read text, whichever of them the LoRAs reach: refinement maps keys and values.
+        """
+        return projection_weights(self.pipeline.unet)
 
     @cached_property
     def sampling(self) -> SamplingSettings:
