@@ -1,13 +1,19 @@
 """The dataset: its items, its tokens, and what it refuses. It needs nothing but a tokenizer."""
 
+import re
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
 from mace_exp.data.dataset import ClassImages, Instances, MACEDataset, collate
+from tests.pictures import own_folder
 from tests.tiny import tiny_tokenizer
 
+DOCS = Path(__file__).parents[1] / "docs" / "data.md"
 LENGTH = 24
 
 
@@ -131,6 +137,23 @@ def test_kinds_can_be_mixed_in_a_loader(tokenizer) -> None:
     assert torch.equal(batch["concept_positions"], dataset.concept_positions)
     [alone] = DataLoader(MACEDataset(tokenizer, [DOODLE]), collate_fn=collate)
     assert alone["instance_masks"] is None
+
+
+@pytest.mark.skipif(not DOCS.exists(), reason="the documentation is not beside these tests")
+def test_the_example_of_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own_folder(tmp_path / "photos", "Ada Example")
+    tiny_tokenizer().save_pretrained(tmp_path / "tokenizer")
+    [code] = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    names: dict[str, Any] = {}
+    monkeypatch.chdir(tmp_path)
+    exec(code.replace("/models/sd/tokenizer", "tokenizer"), names)
+    batches = list(names["loader"])
+    assert [len(batch["instance_prompt"]) for batch in batches] == [2, 1]
+    for batch in batches:
+        images, masks = batch["instance_images"], batch["instance_masks"]
+        assert images.shape[1:] == (3, 512, 512) and masks.shape[1:] == (512, 512)
+        assert ((images[:, 0] > 0) == (masks > 0.5)).float().mean() > 0.99
+        assert batch["concept_positions"].any(dim=1).all()
 
 
 def test_what_does_not_fit_is_refused(tokenizer) -> None:

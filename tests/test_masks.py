@@ -197,7 +197,9 @@ def test_every_sign_of_the_concept_counts(pipeline, described):
     torch.testing.assert_close(both, attention + change)
     for each in (attention, change):
         torch.testing.assert_close(each.mean(dim=(1, 2)), torch.zeros(8), rtol=0, atol=1e-5)
-    assert evidence.maps().std() < both.std(), "spreading brings what belongs together closer"
+    spread, within = evidence.maps().flatten(1), 1e-5  # rows sum to 1: means of what was there
+    assert (spread.amax(1) <= both.flatten(1).amax(1) + within).all()
+    assert (spread.amin(1) >= both.flatten(1).amin(1) - within).all()
     with pytest.raises(ValueError, match="'depth': attention, change are read off"):
         evidence.maps(("depth",))
 
