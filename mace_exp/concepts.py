@@ -23,6 +23,11 @@ class Kind(Enum):
     EXPLICIT = "explicit"
 
 
+UNMASKED = (Kind.style, Kind.explicit)
+"""Kinds that fill the whole image whatever the masks are (paper, section 5: styles are trained
+without masks)."""
+
+
 @dataclass(frozen=True)
 class Concept:
     """One thing to erase."""

@@ -18,28 +18,36 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mace_exp.concepts import Concept, Kind, build_concepts
+from mace_exp.image_sources import missing_images, missing_prior_images
 from mace_exp.model_source import find_model
 from mace_exp.prompts import EVALUATION_TEMPLATES, TRAINING_TEMPLATES
 from mace_exp.ranges import NONNEGATIVE, out_of_range, suggestion, unknown_key
 from mace_exp.schemas import (
+    IMAGE_TARGETS,
+    NEEDS_FUSION,
     AnchorsConfig,
     AttentionMasks,
     CfrConfig,
     ConceptsConfig,
     Device,
     EvaluationConfig,
+    FolderImages,
+    FolderPriorImages,
     FusionConfig,
     GeneratedImages,
     ImagesConfig,
     KeptConfig,
+    ListedPriorImages,
     LoraConfig,
     MasksConfig,
     ModelConfig,
     NoEvaluation,
     NoMasks,
+    NoPriorImages,
     NoTracking,
     PrecomputedMasks,
     PreservationConfig,
+    PriorImagesConfig,
     PromptsConfig,
     SampledEvaluation,
     SamplingConfig,
@@ -48,6 +56,7 @@ from mace_exp.schemas import (
     TemplatePrompts,
     TrackingConfig,
     WandbTracking,
+    WholeMasks,
 )
 
 PACKAGE = Path(__file__).parent
@@ -65,6 +74,7 @@ class RunConfig:
     prompts: PromptsConfig
     images: ImagesConfig
     masks: MasksConfig
+    prior_images: PriorImagesConfig
     kept: KeptConfig
     preservation: PreservationConfig
     cfr: CfrConfig
@@ -85,6 +95,7 @@ class RunConfig:
         self._check_kinds()
         self._check_weights()
         self._check_templates()
+        self._check_targets()
         if not self.stages or len(set(self.stages)) != len(self.stages):
             names = [stage.name for stage in self.stages]
             raise ValueError(
@@ -138,6 +149,17 @@ class RunConfig:
                     f"{key}.domain_weight=0"
                 )
 
+    def _check_targets(self) -> None:
+        """Refuse to fuse what no closed form can: LoRAs of projections that read the image."""
+        reading = [target for target in self.lora.targets if target in IMAGE_TARGETS]
+        fusing = [each.name for each in self.stages if each in NEEDS_FUSION]
+        if reading and fusing:
+            raise ValueError(
+                f"lora.targets names {reading[0]}, which reads the image and not the text: fusion "
+                f"can't merge it, and stages has {', '.join(fusing)}. Train to_k and to_v, or end "
+                "with the LoRAs: stages=[images,masks,preservation,cfr,lora]"
+            )
+
     def _check_templates(self) -> None:
         """Refuse more prompts than there are templates."""
         wanted = [("prompts.count", self.prompts.count, len(TRAINING_TEMPLATES))]
@@ -151,8 +173,18 @@ class RunConfig:
 
 VARIANTS: dict[str, dict[str, type]] = {
     "prompts": {"templates": TemplatePrompts},
-    "images": {"generated": GeneratedImages},
-    "masks": {"attention": AttentionMasks, "none": NoMasks, "precomputed": PrecomputedMasks},
+    "images": {"generated": GeneratedImages, "folder": FolderImages},
+    "masks": {
+        "attention": AttentionMasks,
+        "none": NoMasks,
+        "precomputed": PrecomputedMasks,
+        "whole": WholeMasks,
+    },
+    "prior_images": {
+        "none": NoPriorImages,
+        "folder": FolderPriorImages,
+        "lists": ListedPriorImages,
+    },
     "evaluation": {"sampled": SampledEvaluation, "none": NoEvaluation},
     "tracking": {"wandb": WandbTracking, "none": NoTracking},
 }
@@ -252,8 +284,8 @@ def _missing_files(config: RunConfig) -> Iterator[str]:
             )
         except ValueError as error:
             yield f"model.source = {model.source}: {error}"
-    if isinstance(config.masks, PrecomputedMasks) and not Path(config.masks.path).is_dir():
-        yield f"masks.path = {config.masks.path} is no folder: name the one that holds the masks"
+    yield from missing_images(config.concept_list(), config.images, config.masks)
+    yield from missing_prior_images(config.prior_images)
     prior, domain = config.preservation.prior, config.preservation.domain
     if prior.file is not None and not Path(prior.file).is_file():
         yield f"preservation.prior.file = {prior.file} is no file: name text, a caption a line"

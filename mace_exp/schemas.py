@@ -53,6 +53,14 @@ class Part(Enum):
     general = "general"  # nameless people and bare scenes: is the scene the caption's?
 
 
+class Crop(Enum):
+    """Which part of a picture of the user's own is trained on."""
+
+    center = "center"  # the largest part of the right shape, in the middle
+    random = "random"  # a part of the right shape, anywhere
+    none = "none"  # all of it, squeezed into the shape
+
+
 class WandbMode(Enum):
     auto = "auto"
     online = "online"
@@ -72,6 +80,15 @@ class Stage(Enum):
     samples = "samples"
     metrics = "metrics"
     report = "report"
+
+
+def _check_multiple(key: str, size: int | None) -> None:
+    """Refuse a size in pixels that latents can't have."""
+    if size is not None and size % 8:
+        raise ValueError(
+            f"{key} = {size} is no multiple of 8, the pixels of one latent: "
+            f"take {max(8, size - size % 8)}, or null for the model's own size"
+        )
 
 
 @dataclass(kw_only=True)
@@ -124,14 +141,62 @@ class TemplatePrompts(PromptsConfig):
 class ImagesConfig:
     """Training images; a subclass says where they come from."""
 
-    per_concept: Annotated[int, WHOLE]
-
 
 @dataclass(kw_only=True)
 class GeneratedImages(ImagesConfig):
     """Drawn by the model itself before it is edited."""
 
+    per_concept: Annotated[int, WHOLE]
     seed: Annotated[int, NONNEGATIVE]
+
+
+@dataclass(kw_only=True)
+class FolderImages(ImagesConfig):
+    """The user's own: `<path>/<concept>/` holds the images of a concept."""
+
+    path: str
+    per_concept: Annotated[int | None, WHOLE]  # the first so many; null: all
+    size: Annotated[int | None, Range(low=8)]  # pixels a side; null: as pictures are drawn
+    crop: Crop
+    crop_share: Annotated[float, Range(above=0, high=1)]  # least side of a random crop
+    flip: bool  # mirror every other image, by a coin
+    seed: Annotated[int, NONNEGATIVE]  # of crops and flips
+
+    def __post_init__(self) -> None:
+        _check_multiple("images.size", self.size)
+
+
+@dataclass(kw_only=True)
+class PriorImagesConfig:
+    """Class images whose denoising LoRA training must keep; a subclass says where they are."""
+
+
+@dataclass(kw_only=True)
+class NoPriorImages(PriorImagesConfig):
+    """None: LoRAs are trained on the attention alone."""
+
+
+@dataclass(kw_only=True)
+class GivenPriorImages(PriorImagesConfig):
+    """Images with what they show; one is drawn for each image of a concept."""
+
+    weight: Annotated[float, POSITIVE]  # of their denoising error beside the attention loss
+
+
+@dataclass(kw_only=True)
+class FolderPriorImages(GivenPriorImages):
+    """All images of a folder, under one prompt."""
+
+    path: str
+    prompt: str
+
+
+@dataclass(kw_only=True)
+class ListedPriorImages(GivenPriorImages):
+    """Two text files: a path a line, relative to the list, and a prompt a line."""
+
+    images: str
+    prompts: str
 
 
 @dataclass(kw_only=True)
@@ -141,7 +206,12 @@ class MasksConfig:
 
 @dataclass(kw_only=True)
 class NoMasks(MasksConfig):
-    """The whole image."""
+    """No mask term: the concept is everywhere, and there is nothing to keep or to look at."""
+
+
+@dataclass(kw_only=True)
+class WholeMasks(MasksConfig):
+    """Masks of ones: the loss of no masks, with masks in the data and among the overlays."""
 
 
 @dataclass(kw_only=True)
@@ -153,9 +223,9 @@ class AttentionMasks(MasksConfig):
 
 @dataclass(kw_only=True)
 class PrecomputedMasks(MasksConfig):
-    """Mask files made elsewhere: `<path>/<slug>/<index>.png`."""
+    """Mask files made elsewhere: `<path>/<slug>/<index>.png`, or as the user's images are named."""
 
-    path: str
+    path: str | None  # null: beside the user's own images
 
 
 @dataclass(kw_only=True)
@@ -259,6 +329,10 @@ class LoraConfig:
             )
 
 
+NEEDS_FUSION = (Stage.fusion, Stage.samples, Stage.metrics)
+"""Stages that make or use the fused weights."""
+
+
 @dataclass(kw_only=True)
 class FusionConfig:
     """Stage 3, one weight for all concepts."""
@@ -280,12 +354,8 @@ class SamplingConfig:
     width: Annotated[int | None, Range(low=8)]
 
     def __post_init__(self) -> None:
-        for key, size in (("height", self.height), ("width", self.width)):
-            if size is not None and size % 8:
-                raise ValueError(
-                    f"sampling.{key} = {size} is no multiple of 8, the pixels of one latent: "
-                    f"take {max(8, size - size % 8)}, or null for the model's own size"
-                )
+        _check_multiple("sampling.height", self.height)
+        _check_multiple("sampling.width", self.width)
 
 
 @dataclass(kw_only=True)

@@ -84,12 +84,9 @@ class PromptEncoder:
 
         Raises ValueError where the phrase is not in the prompt or the prompt would be cut.
         """
-        mask = torch.zeros(self.context_length, dtype=torch.bool)
-        mask[phrase_positions(self.tokenizer, prompt, phrase)] = True
-        if include_end:
-            ids = self.token_ids([prompt])[0].tolist()
-            mask[end_positions(ids, self.tokenizer.eos_token_id)] = True
-        return mask
+        return phrase_mask(
+            self.tokenizer, prompt, phrase, self.context_length, include_end=include_end
+        )
 
 
 def stable_diffusion_encoder(pipeline: Any) -> PromptEncoder:
@@ -139,6 +136,21 @@ def phrase_positions(tokenizer: Any, prompt: str, phrase: str) -> list[int]:
             f" tokens {_spelling(tokenizer, wanted)} are not in {_spelling(tokenizer, row)}"
         )
     return [start + offset for start in found for offset in range(len(wanted))]
+
+
+def phrase_mask(
+    tokenizer: Any, prompt: str, phrase: str, context_length: int, *, include_end: bool = False
+) -> Tensor:
+    """Return a mask [context_length], bool: tokens of every occurrence, and of the end if asked.
+
+    Raises ValueError as `token_ids` and `phrase_positions` do.
+    """
+    ids = token_ids(tokenizer, [prompt], context_length)[0].tolist()
+    mask = torch.zeros(context_length, dtype=torch.bool)
+    mask[phrase_positions(tokenizer, prompt, phrase)] = True
+    if include_end:
+        mask[end_positions(ids, tokenizer.eos_token_id)] = True
+    return mask
 
 
 def end_positions(ids: Sequence[int], end_id: int) -> list[int]:

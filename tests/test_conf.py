@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 from mace_exp.concepts import Kind
 from mace_exp.config import CONF, VARIANTS, RunConfig
@@ -18,13 +19,26 @@ OPTIONS = [file for file in FILES if file.parent.name and file.parent.name != "h
 
 def test_every_file_is_an_option_or_the_root() -> None:
     assert len(FILES) == len(OPTIONS) + 2  # config.yaml and hydra/default.yaml
-    assert len(OPTIONS) == 96
+    assert len(OPTIONS) == 101
 
 
 @pytest.mark.parametrize("file", OPTIONS, ids=str)
 def test_every_option_composes(file: Path, tmp_path: Path) -> None:
     needs = {
+        "images/folder": [
+            "concepts.names=[cat]",
+            "concepts.kind=object",
+            f"images.path={tmp_path}",
+        ],
         "masks/precomputed": [f"masks.path={tmp_path}"],
+        "prior_images/folder": [
+            f"prior_images.path={tmp_path / 'cat'}",
+            "prior_images.prompt=a cat",
+        ],
+        "prior_images/lists": [
+            f"prior_images.images={tmp_path / 'images.txt'}",
+            f"prior_images.prompts={tmp_path / 'captions.txt'}",
+        ],
         "concepts/custom": ["concepts.names=[Adam Driver]"],
         "preservation/captions": [f"preservation.prior.file={tmp_path / 'captions.txt'}"],
         "preservation/cached": [
@@ -39,6 +53,9 @@ def test_every_option_composes(file: Path, tmp_path: Path) -> None:
         needs[f"experiment/published/{name}"] = needs["preservation/cached"]
     needs["experiment/published/explicit_4"] = needs["preservation/cached"][:1]
     (tmp_path / "captions.txt").write_text("a house\n")
+    (tmp_path / "images.txt").write_text("cat/1.png\n")
+    (tmp_path / "cat").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "cat" / "1.png")
     group, _, option = file.with_suffix("").as_posix().partition("/")
     config = composed(f"{group}={option}", *needs.get(f"{group}/{option}", []))
     assert config.concept_list()

@@ -12,11 +12,13 @@ from mace_exp.data.attention_masks import (
     Described,
     attention_masks,
     concept_maps,
+    gathered_evidence,
     noise_latents,
     working_grid,
 )
 from mace_exp.data.masks import (
     filled,
+    intersection_over_union,
     load_masks,
     main_components,
     mask_of_map,
@@ -138,6 +140,16 @@ def test_unfit_mask_files_are_named(tmp_path):
         load_masks(tmp_path, 2, (48, 48))
 
 
+def test_intersection_over_union_is_the_shared_part():
+    left, right = np.zeros((4, 4), bool), np.zeros((4, 4), bool)
+    left[:, :3], right[:, 2:] = True, True
+    assert intersection_over_union(left, right) == pytest.approx(4 / 16)
+    assert intersection_over_union(left, left) == 1 and intersection_over_union(left, ~left) == 0
+    assert intersection_over_union(left & ~left, right & ~right) == 1
+    with pytest.raises(ValueError, match="can't be compared"):
+        intersection_over_union(left, right[:2])
+
+
 def test_overlay_dims_the_outside():
     image = np.full((48, 48, 3), 200, np.uint8)
     shown = overlay(image, disc())
@@ -174,6 +186,22 @@ def test_concept_maps_see_concept_and_anchor(pipeline, described):
     other = Described(described.latents, described.prompts, described.prompts, "adam")
     unchanged = concept_maps(pipeline, other, seed=0, timesteps=(300,))
     assert unchanged.isfinite().all() and not torch.allclose(unchanged, maps)
+
+
+def test_every_sign_of_the_concept_counts(pipeline, described):
+    evidence = next(gathered_evidence(pipeline, described, seed=0, timesteps=(300,)))
+    both, attention, change = (
+        evidence.maps(signs, spreads=0)
+        for signs in (("attention", "change"), ("attention",), ("change",))
+    )
+    torch.testing.assert_close(both, attention + change)
+    for each in (attention, change):
+        torch.testing.assert_close(each.mean(dim=(1, 2)), torch.zeros(8), rtol=0, atol=1e-5)
+    spread, within = evidence.maps().flatten(1), 1e-5  # rows sum to 1: means of what was there
+    assert (spread.amax(1) <= both.flatten(1).amax(1) + within).all()
+    assert (spread.amin(1) >= both.flatten(1).amin(1) - within).all()
+    with pytest.raises(ValueError, match="'depth': attention, change are read off"):
+        evidence.maps(("depth",))
 
 
 def test_prompt_without_the_concept_is_refused(pipeline, described):

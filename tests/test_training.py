@@ -13,6 +13,7 @@ from mace_exp.erasure.step import Batch, clip_each, lora_losses, lora_training, 
 from mace_exp.erasure.timesteps import focal_density
 from mace_exp.erasure.training import (
     ConceptData,
+    JointData,
     LoraTraining,
     PriorImages,
     draw_batch,
@@ -253,6 +254,53 @@ def test_data_that_do_not_fit_are_refused(pipeline):
     large = replace(concept("large"), latents=torch.randn(3, 4, 16, 16))
     with pytest.raises(ValueError, match="latents of one size"):
         train(pipeline, [CONCEPTS[0], large])
+
+
+def test_a_joint_lora_sees_one_concept_a_batch():
+    """Each concept as often, however many images it has; each batch of one concept alone."""
+    joint = JointData(
+        "all", [concept("cat", 1), concept("monet", 3, masked=False), concept("dog", 9)]
+    )
+    source, seen = generator(0), [0, 0, 0]
+    for _ in range(300):
+        batch = draw_batch(joint, 4, TRAINING.density, source)
+        owners = [
+            index
+            for index, part in enumerate(joint.parts)
+            if all((part.latents == latent).flatten(1).all(1).any() for latent in batch.latents)
+        ]
+        [owner] = owners
+        assert (batch.target.masks is None) == (joint.parts[owner].masks is None)
+        seen[owner] += 1
+    assert min(seen) > 70  # 100 each, give or take 8: an unlucky 70 is beyond three deviations
+
+
+def test_a_joint_lora_is_trained_as_any_other(pipeline):
+    pipeline.unet.double()
+    rows = []
+    train(pipeline, [JointData("all", CONCEPTS)], on_step=rows.append)
+    assert [(row.slug, row.step) for row in rows] == [("all", step) for step in range(4)]
+    with pytest.raises(ValueError, match="at least one concept"):
+        JointData("all", [])
+    with pytest.raises(ValueError, match="prior images for all"):
+        train(pipeline, [JointData("all", [concept("cat"), concept("dog", prior=True)])])
+
+
+@pytest.mark.parametrize("prior_weight", [0.5, 4.0])
+def test_the_prior_error_is_weighed(pipeline, prior_weight):
+    rows = []
+    training = replace(TRAINING, prior_weight=prior_weight)
+    train(pipeline, [concept("cat", prior=True)], training=training, on_step=rows.append)
+    for row in rows:
+        assert row.loss == pytest.approx(sum(row.layers.values()) + prior_weight * row.prior_loss)
+
+
+def test_whole_masks_train_as_none_do(pipeline):
+    pipeline.unet.double()
+    none = concept("cat", masked=False)
+    whole = replace(none, masks=torch.ones(3, 32, 32))
+    [first], [second] = (train(pipeline, [data]).values() for data in (none, whole))
+    assert_same(first, second)
 
 
 def test_batches_are_drawn_from_the_generator_alone():

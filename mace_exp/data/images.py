@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from mace_exp.data.files import read_image
 from mace_exp.files import atomic_folder
 from mace_exp.sampling import Progress, SamplingSettings, sample_with_latents
 from mace_exp.seeding import derive
@@ -107,17 +108,6 @@ def stack_images(paths: Sequence[Path]) -> np.ndarray:
             sizes = [f"{each.shape[1]}x{each.shape[0]}" for each in (image, images[0])]
             raise ValueError(f"image {path} is {sizes[0]} pixels, {paths[0]} is {sizes[1]}")
     return np.stack(images)
-
-
-def read_image(path: Path, *, mode: str = "RGB") -> np.ndarray:
-    """Return pixels, uint8: [H, W, 3], or [H, W] for mode "L". Raises ValueError with the path."""
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert(mode))
-    except FileNotFoundError:
-        raise ValueError(f"image {path} is missing") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"image {path} can't be read: {error}") from error
 
 
 def _read_rows(file: Path) -> list[dict[str, str]]:

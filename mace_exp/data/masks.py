@@ -105,6 +105,18 @@ def without_holes(mask: np.ndarray) -> np.ndarray:
     return ~(outside & ~mask)
 
 
+def intersection_over_union(first: np.ndarray, second: np.ndarray) -> float:
+    """Return |A and B| / |A or B| of two masks [H, W], bool: 1 where they agree, empty ones too.
+
+    Raises:
+        ValueError: they differ in size.
+    """
+    if first.shape != second.shape:
+        raise ValueError(f"masks of {first.shape} and {second.shape} can't be compared")
+    union = (first | second).sum()
+    return float((first & second).sum() / union) if union else 1.0
+
+
 def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Return the image [H, W, 3], uint8, with all outside of the mask dimmed to look at."""
     return np.where(mask[..., None], image, image // 4).astype(np.uint8)

@@ -76,6 +76,21 @@ class ConceptData:
 
 
 @dataclass(frozen=True)
+class JointData:
+    """What one LoRA for several concepts is trained on: each batch shows one of them."""
+
+    slug: str
+    parts: Sequence[ConceptData]
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise ValueError(f"{self.slug}: a joint LoRA needs at least one concept")
+
+
+TrainingData = ConceptData | JointData
+
+
+@dataclass(frozen=True)
 class StepRow:
     """What one step did for one concept; `timestep` is the mean over its batch."""
 
@@ -91,7 +106,7 @@ class StepRow:
 
 def train_loras(
     unet: nn.Module,
-    concepts: Sequence[ConceptData],
+    concepts: Sequence[TrainingData],
     scheduler: Any,
     *,
     shape: LoraShape,
@@ -99,7 +114,7 @@ def train_loras(
     weights: Mapping[str, Tensor] | None = None,
     on_step: Callable[[StepRow], None] | None = None,
 ) -> dict[str, Lora]:
-    """Return one LoRA per concept, by slug; the UNet is left exactly as it was.
+    """Return one LoRA per concept, or joint set of them, by slug; the UNet is left as it was.
 
     Each result is, up to rounding, what training that concept alone would give: the images of a
     forward do not see each other, every draw comes from the concept's own generator, gradients are
@@ -118,8 +133,13 @@ def train_loras(
     return loras
 
 
-def draw_batch(data: ConceptData, count: int, density: Tensor, source: torch.Generator) -> Batch:
-    """Draw images (with replacement), timesteps and noise for one step of one concept."""
+def draw_batch(data: TrainingData, count: int, density: Tensor, source: torch.Generator) -> Batch:
+    """Draw images (with replacement), timesteps and noise for one step of one concept.
+
+    Of joint data the concept is drawn first, each as likely, however many images it has.
+    """
+    if isinstance(data, JointData):
+        data = data.parts[int(torch.randint(len(data.parts), (), generator=source))]
     index = torch.randint(len(data.latents), (count,), generator=source)
     latents, states = data.latents[index], data.states[index]
     masks = None if data.masks is None else data.masks[index]
@@ -138,7 +158,7 @@ class _Group:
     """Concepts that share their forwards."""
 
     unet: nn.Module
-    concepts: Sequence[ConceptData]
+    concepts: Sequence[TrainingData]
     noise: Any
     shape: LoraShape
     training: LoraTraining
@@ -189,11 +209,16 @@ class _Group:
             )
 
 
-def _check_together(concepts: Sequence[ConceptData]) -> None:
+def _check_together(concepts: Sequence[TrainingData]) -> None:
     slugs = [data.slug for data in concepts]
     if len(set(slugs)) < len(slugs):
         raise ValueError(f"two concepts have one slug: {sorted(slugs)}")
-    shapes = {(data.latents.shape[1:], data.prior is None) for data in concepts}
+    parts = [
+        part
+        for data in concepts
+        for part in (data.parts if isinstance(data, JointData) else [data])
+    ]
+    shapes = {(data.latents.shape[1:], data.prior is None) for data in parts}
     if len(shapes) > 1:
         raise ValueError(
             "concepts that train together need latents of one size, and prior images for all of"

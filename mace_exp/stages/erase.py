@@ -25,16 +25,18 @@ from mace_exp.erasure.preservation import (
 )
 from mace_exp.erasure.refinement import PairSums, PromptPair, pair_sums, refine, transformed_weights
 from mace_exp.erasure.timesteps import focal_density, uniform_density
-from mace_exp.erasure.training import ConceptData, LoraTraining, StepRow, train_loras
+from mace_exp.erasure.training import LoraTraining, StepRow, train_loras
 from mace_exp.files import atomic_file, atomic_folder
 from mace_exp.model import edited_weights
 from mace_exp.preservation.build import readable
 from mace_exp.progress import progress
 from mace_exp.prompts import anchor_prompt, domain_captions, prior_captions, training_prompts
 from mace_exp.saving import save_pipeline
-from mace_exp.schemas import Stage
+from mace_exp.schemas import GivenPriorImages, Stage
 from mace_exp.stages.facts import erased_facts
 from mace_exp.stages.look import image_inputs
+from mace_exp.stages.own import prior_inputs
+from mace_exp.stages.training_data import training_data
 
 if TYPE_CHECKING:
     from mace_exp.stages.run import Run
@@ -160,6 +162,7 @@ def _lora_inputs(work: Run, concepts: Sequence[Concept]) -> dict[str, Any]:
     rounded = (
         (work.transform * 1e6).round().to(torch.int64)
     )  # the last digits depend on the machine's kernels
+    prior = prior_inputs(work)
     return {
         "images": [image_inputs(work, concept) for concept in concepts],
         "concepts": [vars(concept) for concept in concepts],
@@ -167,7 +170,13 @@ def _lora_inputs(work: Run, concepts: Sequence[Concept]) -> dict[str, Any]:
         "transform": key_of({"values": rounded.tolist()}),
         "lora": lora,
         "seed": work.config.seed,
-    }
+    } | ({} if prior is None else {"prior": prior, "prior_weight": _prior_weight(work)})
+
+
+def _prior_weight(work: Run) -> float:
+    """How much the denoising error on class images weighs; 0 where there are none."""
+    prior = work.config.prior_images
+    return prior.weight if isinstance(prior, GivenPriorImages) else 0.0
 
 
 def _digest(masks: torch.Tensor | None) -> str | None:
@@ -190,6 +199,7 @@ def _train(work: Run, slugs: Sequence[str], entries: Mapping[str, Path]) -> None
         batch_size=lora.batch_size,
         weight_decay=lora.weight_decay,
         max_grad_norm=lora.max_grad_norm,
+        prior_weight=_prior_weight(work),
         together=lora.concepts_per_batch,
     )
     shape = LoraShape(lora.rank, lora.alpha, lora.dropout, tuple(lora.targets), lora.init.name)
@@ -204,7 +214,7 @@ def _train(work: Run, slugs: Sequence[str], entries: Mapping[str, Path]) -> None
 
         trained = train_loras(
             work.pipeline.unet,
-            [_data(work, slug, groups[slug]) for slug in slugs],
+            training_data(work, {slug: groups[slug] for slug in slugs}),
             work.pipeline.scheduler,
             shape=shape,
             training=training,
@@ -233,29 +243,6 @@ def _curve_row(row: StepRow) -> dict[str, Any]:
 def _log_again(work: Run, curve: Path) -> None:
     for line in curve.read_text(encoding="utf-8").splitlines():
         work.tracker.log("lora", json.loads(line))
-
-
-def _data(work: Run, slug: str, concepts: Sequence[Concept]) -> ConceptData:
-    """The training data of one LoRA: the images of one concept, or of all."""
-    prompts, positions, latents, masks = [], [], [], []
-    for concept in concepts:
-        training = work.training_images[concept.slug]
-        prompts += training.prompts
-        latents.append(training.latents)
-        positions += [
-            work.encoder.positions(prompt, concept.name, include_end=work.config.lora.end_of_text)
-            for prompt in training.prompts
-        ]
-        own = work.training_masks[concept.slug]
-        masks.append(torch.ones(len(training), *training.images.shape[1:3]) if own is None else own)
-    whole = all(work.training_masks[concept.slug] is None for concept in concepts)
-    return ConceptData(
-        slug=slug,
-        latents=torch.cat(latents),
-        states=work.encoder.encode(prompts),
-        positions=torch.stack(positions),
-        masks=None if whole else torch.cat(masks),
-    )
 
 
 def _facts(work: Run, slug: str) -> dict[str, str]:

@@ -4,6 +4,7 @@ is."""
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,29 +13,43 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from mace_exp.concepts import Concept, Kind
+from mace_exp.concepts import UNMASKED, Concept
 from mace_exp.data.attention_masks import Described, attention_masks
 from mace_exp.data.images import TrainingImages, draw_images, image_seeds, load_images, save_images
 from mace_exp.data.masks import Masks, load_masks, overlay
+from mace_exp.data.own import encoded_views, read_mask_views
 from mace_exp.files import atomic_file
 from mace_exp.progress import progress
 from mace_exp.prompts import anchor_prompt, training_prompts
 from mace_exp.record import Picture
-from mace_exp.schemas import AttentionMasks, GeneratedImages, NoMasks, PrecomputedMasks, Stage
+from mace_exp.schemas import (
+    AttentionMasks,
+    FolderImages,
+    GeneratedImages,
+    NoMasks,
+    PrecomputedMasks,
+    Stage,
+    WholeMasks,
+)
+from mace_exp.stages.own import (
+    own_files,
+    own_inputs,
+    prior_images,
+    training_views,
+    warn_of_unread_masks,
+)
 
 if TYPE_CHECKING:
     from mace_exp.stages.run import Run
-
-UNMASKED = (Kind.style, Kind.explicit)
-"""Kinds that fill the whole image whatever the masks are (paper, section 5: styles are trained
-without masks)."""
 
 
 def image_inputs(work: Run, concept: Concept) -> dict[str, Any]:
     """All that decides the training images of a concept."""
     images = work.config.images
-    assert isinstance(images, GeneratedImages)
     prompts = training_prompts(concept, work.config.prompts.count)
+    if isinstance(images, FolderImages):
+        return own_inputs(work, concept, images, prompts)
+    assert isinstance(images, GeneratedImages)
     return {
         "model": work.fingerprint,
         "prompts": [prompts[index % len(prompts)] for index in range(images.per_concept)],
@@ -44,30 +59,47 @@ def image_inputs(work: Run, concept: Concept) -> dict[str, Any]:
 
 
 def images(work: Run) -> dict[str, TrainingImages]:
-    """Draw the training images of every concept with the model as it is."""
-    drawn = {}
-    total = len(work.concepts) * work.config.images.per_concept
+    """Draw the training images of every concept with the model as it is, or read the user's own,
+    and the class images of prior preservation."""
+    drawn, needed = {}, {each.slug: image_inputs(work, each) for each in work.concepts}
+    _check_prompts(work, needed)
+    total = sum(len(inputs["seeds"]) for inputs in needed.values())
     with progress("training images", total, "image") as advance:
         for concept in work.concepts:
-            inputs = image_inputs(work, concept)
+            inputs = needed[concept.slug]
 
-            def make(path: Path, inputs: dict[str, Any] = inputs) -> None:
-                made = draw_images(
-                    work.pipeline,
-                    inputs["prompts"],
-                    inputs["seeds"],
-                    work.sampling,
-                    progress=advance,
-                )
-                save_images(made, path)
+            def make(
+                path: Path, concept: Concept = concept, inputs: dict[str, Any] = inputs
+            ) -> None:
+                save_images(_make_images(work, concept, inputs, advance), path)
 
             known = work.cache.entry("images", inputs).exists()
             path = work.cache.get("images", inputs, make if work.does(Stage.images) else None)
             drawn[concept.slug] = load_images(path)
             if known:
                 advance(len(drawn[concept.slug]))
-    work.training_images = drawn
+    work.training_images, work.prior_images = drawn, prior_images(work)
     return drawn
+
+
+def _check_prompts(work: Run, needed: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse, before anything is drawn, a prompt that is too long or does not name its concept."""
+    for concept in work.concepts:
+        for prompt in dict.fromkeys(needed[concept.slug]["prompts"]):
+            work.encoder.positions(prompt, concept.name)
+
+
+def _make_images(
+    work: Run, concept: Concept, inputs: Mapping[str, Any], advance: Callable[[int], object]
+) -> TrainingImages:
+    prompts, seeds = inputs["prompts"], inputs["seeds"]
+    if isinstance(work.config.images, GeneratedImages):
+        return draw_images(work.pipeline, prompts, seeds, work.sampling, progress=advance)
+    made = encoded_views(
+        work.pipeline, own_files(work, concept), prompts, seeds, training_views(work)
+    )
+    advance(len(made))
+    return made
 
 
 def masks(work: Run) -> dict[str, torch.Tensor | None]:
@@ -82,6 +114,7 @@ def masks(work: Run) -> dict[str, torch.Tensor | None]:
                 found[concept.slug] = _concept_masks(work, concept, training[concept.slug])
             advance(len(training[concept.slug]))
     if work.does(Stage.masks):
+        warn_of_unread_masks(work)
         _write_overlays(work, found)
     work.training_masks = found
     return found
@@ -90,8 +123,10 @@ def masks(work: Run) -> dict[str, torch.Tensor | None]:
 def _concept_masks(work: Run, concept: Concept, training: TrainingImages) -> torch.Tensor:
     height, width = training.images.shape[1:3]
     match work.config.masks:
-        case PrecomputedMasks(path=folder):
-            made = load_masks(Path(folder) / concept.slug, len(training), (height, width))
+        case WholeMasks():
+            return torch.ones(len(training), height, width)
+        case PrecomputedMasks() as masks:
+            made = _made_elsewhere(work, concept, training, masks)
             work.mask_fallbacks += made.fallbacks
             return torch.from_numpy(made.masks).float()
         case AttentionMasks(threshold=threshold):
@@ -123,6 +158,16 @@ def _concept_masks(work: Run, concept: Concept, training: TrainingImages) -> tor
             work.mask_fallbacks += int(loaded["fallbacks"])
             return loaded["masks"].float()
     raise AssertionError(work.config.masks)
+
+
+def _made_elsewhere(
+    work: Run, concept: Concept, training: TrainingImages, masks: PrecomputedMasks
+) -> Masks:
+    if isinstance(work.config.images, FolderImages):
+        return read_mask_views(own_files(work, concept), training.seeds, training_views(work))
+    assert masks.path is not None
+    height, width = training.images.shape[1:3]
+    return load_masks(Path(masks.path) / concept.slug, len(training), (height, width))
 
 
 def _save_masks(path: Path, found: Masks) -> None:

@@ -20,7 +20,7 @@ from mace_exp.model import choose_device, fingerprint, load_pipeline, text_finge
 from mace_exp.record import Picture, Tracker
 from mace_exp.sampling import SamplingSettings
 from mace_exp.schemas import Stage, WandbTracking
-from mace_exp.stages import erase, look, observe
+from mace_exp.stages import erase, look, observe, own
 from mace_exp.text import PromptEncoder, stable_diffusion_encoder
 
 
@@ -73,8 +73,11 @@ class Run:
 
     @cached_property
     def weights(self) -> dict[str, torch.Tensor]:
-        """The projections that are edited, by parameter name, as they are before the edit."""
-        return projection_weights(self.pipeline.unet, self.config.lora.targets)
+        """The projections that are edited, by parameter name, as they are before the edit.
+
+        All that read text, whichever of them the LoRAs reach: refinement maps keys and values.
+        """
+        return projection_weights(self.pipeline.unet)
 
     @cached_property
     def sampling(self) -> SamplingSettings:
@@ -98,6 +101,11 @@ class Run:
     def training_masks(self) -> dict[str, torch.Tensor | None]:
         """Masks [n, H, W] in {0, 1} by slug; None for the whole image."""
         return look.masks(self)
+
+    @cached_property
+    def prior_images(self) -> TrainingImages | None:
+        """Class images whose denoising the LoRAs must keep; None where none are given."""
+        return own.prior_images(self)
 
     @cached_property
     def statistics(self) -> dict[str, PreservationStatistics]:

@@ -1,0 +1,101 @@
+"""Which image files the settings name: found, with their masks, before anything heavy is imported.
+
+The command line refuses what is not there, and the stages read what is, through the same functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from mace_exp.concepts import UNMASKED, Concept
+from mace_exp.data.files import (
+    OwnImage,
+    concept_files,
+    image_files,
+    listed_files,
+    mask_folder,
+    named_folder,
+    with_masks,
+)
+from mace_exp.prompts import anchor_prompt
+from mace_exp.schemas import (
+    FolderImages,
+    FolderPriorImages,
+    ImagesConfig,
+    ListedPriorImages,
+    MasksConfig,
+    PrecomputedMasks,
+    PriorImagesConfig,
+)
+
+
+def own_images(concept: Concept, images: FolderImages, masks: MasksConfig) -> list[OwnImage]:
+    """Return the user's images of a concept, with their masks where `masks` are precomputed.
+
+    Kinds that fill the image need none.
+
+    Raises:
+        ValueError: what is missing, can't be read, or does not fit, with its path.
+    """
+    names = (concept.name, concept.slug)
+    files = concept_files(Path(images.path), names, count=images.per_concept)
+    for file in files:
+        if file.prompt is not None:
+            anchor_prompt(file.prompt, concept)  # refuses a prompt without the concept
+    if concept.kind in UNMASKED or not isinstance(masks, PrecomputedMasks):
+        return files
+    if masks.path is None:
+        folder, place = mask_folder(files), f"'{files[0].image.parent.name} mask' beside it"
+    else:
+        folder, place = named_folder(Path(masks.path), names), f"{masks.path}/{concept.name}"
+    if folder is None:
+        raise ValueError(f"{files[0].image.parent} has no masks: they belong into {place}")
+    return with_masks(files, folder)
+
+
+def prior_files(prior: PriorImagesConfig) -> list[OwnImage]:
+    """Return the class images, each with its prompt; none where there are none. Raises as above."""
+    match prior:
+        case FolderPriorImages(path=path, prompt=prompt):
+            if not Path(path).is_dir():
+                raise ValueError(f"prior_images.path = {path} is no folder")
+            return [OwnImage(image, prompt) for image in image_files(Path(path))]
+        case ListedPriorImages(images=images, prompts=prompts):
+            return listed_files(Path(images), Path(prompts))
+    return []
+
+
+def missing_images(
+    concepts: Sequence[Concept], images: ImagesConfig, masks: MasksConfig
+) -> Iterator[str]:
+    """Yield a message for each concept whose own images or masks are not there."""
+    missing = list(_missing_masks(images, masks))
+    yield from missing
+    if missing or not isinstance(images, FolderImages):
+        return
+    for concept in concepts:
+        try:
+            own_images(concept, images, masks)
+        except ValueError as error:
+            yield f"images.path = {images.path}: {error}"
+
+
+def missing_prior_images(prior: PriorImagesConfig) -> Iterator[str]:
+    """Yield a message where class images are not there."""
+    try:
+        prior_files(prior)
+    except ValueError as error:
+        yield f"prior_images: {error}"
+
+
+def _missing_masks(images: ImagesConfig, masks: MasksConfig) -> Iterator[str]:
+    if not isinstance(masks, PrecomputedMasks):
+        return
+    if masks.path is None and not isinstance(images, FolderImages):
+        yield (
+            "masks.path is not set: give masks.path=<folder> with <concept>/<index>.png in it; "
+            "only images of your own (images=folder) have masks beside them"
+        )
+    elif masks.path is not None and not Path(masks.path).is_dir():
+        yield f"masks.path = {masks.path} is no folder: name the one that holds the masks"

@@ -1,0 +1,118 @@
+"""What the user brings to the stages images and masks: pictures of the concepts, and class images
+for prior preservation."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mace_exp.concepts import Concept
+from mace_exp.data.files import OwnImage, digest, mask_folder
+from mace_exp.data.images import TrainingImages, load_images, save_images
+from mace_exp.data.latents import native_size
+from mace_exp.data.own import encoded_views, view_seeds
+from mace_exp.data.views import Views
+from mace_exp.image_sources import own_images, prior_files
+from mace_exp.prompts import scene_of
+from mace_exp.schemas import FolderImages, PrecomputedMasks, Stage
+
+if TYPE_CHECKING:
+    from mace_exp.stages.run import Run
+
+log = logging.getLogger(__name__)
+
+PRIOR = "prior_images"
+"""Their kind in the cache, and the scope of their seeds."""
+
+
+def own_files(work: Run, concept: Concept) -> list[OwnImage]:
+    """Return the user's images of a concept, with masks where these are precomputed."""
+    assert isinstance(work.config.images, FolderImages)
+    return own_images(concept, work.config.images, work.config.masks)
+
+
+def own_inputs(
+    work: Run, concept: Concept, images: FolderImages, prompts: Sequence[str]
+) -> dict[str, Any]:
+    """Return all that decides what is trained on of the user's images of a concept.
+
+    An image without a prompt of its own takes one of `prompts` that leaves the scene open: nobody
+    knows what the user's picture shows besides the concept.
+    """
+    files = own_files(work, concept)
+    open_prompts = [prompt for prompt in prompts if scene_of(prompt) is None] or list(prompts)
+    said = [
+        open_prompts[index % len(open_prompts)] if file.prompt is None else file.prompt
+        for index, file in enumerate(files)
+    ]
+    seeds = view_seeds(images.seed, concept.slug, files)
+    return _inputs(work, files, said, seeds, training_views(work))
+
+
+def training_views(work: Run) -> Views:
+    """Return how training images are seen: in the size that pictures are drawn in, or as said."""
+    height, width = native_size(work.pipeline)
+    size = (work.sampling.height or height, work.sampling.width or width)
+    images = work.config.images
+    if not isinstance(images, FolderImages):
+        return Views(size=size)
+    own = size if images.size is None else (images.size, images.size)
+    return Views(size=own, crop=images.crop.name, share=images.crop_share, flip=images.flip)
+
+
+def prior_inputs(work: Run) -> dict[str, Any] | None:
+    """Return all that decides the class images; None where there are none."""
+    files = prior_files(work.config.prior_images)
+    if not files:
+        return None
+    prompts = [file.prompt or "" for file in files]
+    seeds = view_seeds(work.config.seed, PRIOR, files)
+    return _inputs(work, files, prompts, seeds, Views(size=training_views(work).size))
+
+
+def prior_images(work: Run) -> TrainingImages | None:
+    """Read and encode the class images, the middle of each; None where there are none."""
+    inputs = prior_inputs(work)
+    if inputs is None:
+        return None
+    work.encoder.token_ids(inputs["prompts"])  # refuses a prompt that is too long
+
+    def make(path: Path) -> None:
+        files = prior_files(work.config.prior_images)
+        views = Views(size=training_views(work).size)
+        save_images(
+            encoded_views(work.pipeline, files, inputs["prompts"], inputs["seeds"], views), path
+        )
+
+    return load_images(work.cache.get(PRIOR, inputs, make if work.does(Stage.images) else None))
+
+
+def warn_of_unread_masks(work: Run) -> None:
+    """Say where masks lie beside the user's images that the settings do not read."""
+    if not isinstance(work.config.images, FolderImages):
+        return
+    if isinstance(work.config.masks, PrecomputedMasks):
+        return
+    for concept in work.concepts:
+        folder = mask_folder(own_files(work, concept))
+        if folder is not None:
+            log.warning("the masks in %s are not read: masks=precomputed reads them", folder)
+
+
+def _inputs(
+    work: Run,
+    files: Sequence[OwnImage],
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    views: Views,
+) -> dict[str, Any]:
+    return {
+        "model": work.fingerprint,
+        "prompts": list(prompts),
+        "seeds": list(seeds),
+        "files": [digest(file.image) for file in files],
+        "views": asdict(views),
+    }
