@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mace_exp.concepts import Concept, Kind, build_concepts
+from mace_exp.helper_source import check_helper
 from mace_exp.model_source import find_model
 from mace_exp.prompts import EVALUATION_TEMPLATES, TRAINING_TEMPLATES
 from mace_exp.ranges import NONNEGATIVE, out_of_range, suggestion, unknown_key
@@ -28,6 +29,7 @@ from mace_exp.schemas import (
     EvaluationConfig,
     FusionConfig,
     GeneratedImages,
+    GroundedSamMasks,
     ImagesConfig,
     KeptConfig,
     LoraConfig,
@@ -150,7 +152,12 @@ class RunConfig:
 VARIANTS: dict[str, dict[str, type]] = {
     "prompts": {"templates": TemplatePrompts},
     "images": {"generated": GeneratedImages},
-    "masks": {"attention": AttentionMasks, "none": NoMasks, "precomputed": PrecomputedMasks},
+    "masks": {
+        "attention": AttentionMasks,
+        "grounded_sam": GroundedSamMasks,
+        "none": NoMasks,
+        "precomputed": PrecomputedMasks,
+    },
     "evaluation": {"sampled": SampledEvaluation, "none": NoEvaluation},
     "tracking": {"wandb": WandbTracking, "none": NoTracking},
 }
@@ -235,6 +242,7 @@ def _missing_files(config: RunConfig) -> Iterator[str]:
             yield f"model.source = {model.source}: {error}"
     if isinstance(config.masks, PrecomputedMasks) and not Path(config.masks.path).is_dir():
         yield f"masks.path = {config.masks.path} is no folder: name the one that holds the masks"
+    yield from _missing_helpers(config)
     prior, domain = config.preservation.prior, config.preservation.domain
     if prior.file is not None and not Path(prior.file).is_file():
         yield f"preservation.prior.file = {prior.file} is no file: name text, a caption a line"
@@ -244,6 +252,18 @@ def _missing_files(config: RunConfig) -> Iterator[str]:
                 f"preservation.{key}.cache = {cache} is no file: name one that `python -m "
                 "mace_exp.preservation` wrote"
             )
+
+
+def _missing_helpers(config: RunConfig) -> Iterator[str]:
+    """Yield a message for each model beside the edited one that is named and not there."""
+    masks = config.masks
+    if isinstance(masks, GroundedSamMasks):
+        for key, model_type in (("detector", "grounding-dino"), ("segmenter", "sam")):
+            source = getattr(masks, key)
+            try:
+                check_helper(source, model_type=model_type, allow_download=masks.allow_download)
+            except ValueError as error:
+                yield f"masks.{key} = {source} {error}"
 
 
 def explain(error: Exception) -> str:

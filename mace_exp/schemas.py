@@ -159,6 +159,25 @@ class PrecomputedMasks(MasksConfig):
 
 
 @dataclass(kw_only=True)
+class GroundedSamMasks(MasksConfig):
+    """What Grounding DINO finds by words, cut out by SAM."""
+
+    detector: str  # Grounding DINO, a transformers folder or a hub id
+    segmenter: str  # SAM, a transformers folder or a hub id
+    allow_download: bool  # a hub id that is not in the local cache is fetched
+    people: list[str]  # what to look for where a concept is a person; elsewhere its own words
+    box_threshold: Annotated[float, PROPORTION]  # of the detector's score
+    mask_threshold: Annotated[float, Range()]  # of the segmenter's logit
+
+    def __post_init__(self) -> None:
+        if not any(word.strip(" .") for word in self.people):
+            raise ValueError(
+                f"masks.people = {self.people} names nothing to look for: "
+                "give words, as in masks.people=[person,face]"
+            )
+
+
+@dataclass(kw_only=True)
 class KeptConfig:
     """What must survive, by name: preservation and evaluation read it."""
 
