@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mace_exp.concepts import Concept, Kind, build_concepts
 from mace_exp.helper_source import check_helper
+from mace_exp.llm.endpoint import endpoint_problems
 from mace_exp.model_source import find_model
 from mace_exp.prompts import EVALUATION_TEMPLATES, TRAINING_TEMPLATES
 from mace_exp.ranges import NONNEGATIVE, out_of_range, suggestion, unknown_key
@@ -32,6 +33,7 @@ from mace_exp.schemas import (
     GroundedSamMasks,
     ImagesConfig,
     KeptConfig,
+    LlmPrompts,
     LoraConfig,
     MasksConfig,
     ModelConfig,
@@ -150,7 +152,7 @@ class RunConfig:
 
 
 VARIANTS: dict[str, dict[str, type]] = {
-    "prompts": {"templates": TemplatePrompts},
+    "prompts": {"llm": LlmPrompts, "templates": TemplatePrompts},
     "images": {"generated": GeneratedImages},
     "masks": {
         "attention": AttentionMasks,
@@ -256,14 +258,22 @@ def _missing_files(config: RunConfig) -> Iterator[str]:
 
 def _missing_helpers(config: RunConfig) -> Iterator[str]:
     """Yield a message for each model beside the edited one that is named and not there."""
-    masks = config.masks
+    prompts, masks = config.prompts, config.masks
+    if isinstance(prompts, LlmPrompts) and prompts.base_url is not None:
+        yield from endpoint_problems(prompts.base_url, prompts.key_env)
+    wanted: list[tuple[str, str, dict[str, Any]]] = []
+    if isinstance(prompts, LlmPrompts) and prompts.folder is not None:
+        wanted.append(("prompts.folder", prompts.folder, {"hub": False}))
     if isinstance(masks, GroundedSamMasks):
-        for key, model_type in (("detector", "grounding-dino"), ("segmenter", "sam")):
-            source = getattr(masks, key)
-            try:
-                check_helper(source, model_type=model_type, allow_download=masks.allow_download)
-            except ValueError as error:
-                yield f"masks.{key} = {source} {error}"
+        fetched = {"allow_download": masks.allow_download}
+        detector = {"model_type": "grounding-dino"} | fetched
+        wanted.append(("masks.detector", masks.detector, detector))
+        wanted.append(("masks.segmenter", masks.segmenter, {"model_type": "sam"} | fetched))
+    for key, source, options in wanted:
+        try:
+            check_helper(source, **options)
+        except ValueError as error:
+            yield f"{key} = {source} {error}"
 
 
 def explain(error: Exception) -> str:

@@ -121,6 +121,33 @@ class TemplatePrompts(PromptsConfig):
 
 
 @dataclass(kw_only=True)
+class LlmPrompts(PromptsConfig):
+    """Sentences of a language model, at an OpenAI-compatible endpoint or in a folder; templates
+    where it falls short."""
+
+    base_url: str | None  # of the endpoint, as in https://api.openai.com/v1
+    model: str | None  # its name there
+    key_env: str | None  # the environment variable that holds the key; null: none is wanted
+    folder: str | None  # of a transformers text-generation model, in place of an endpoint
+    seed: Annotated[int, NONNEGATIVE]  # of a model in a folder; another one asks an endpoint anew
+    temperature: Annotated[float | None, NONNEGATIVE]  # null: the model's own
+    timeout: Annotated[float, POSITIVE]  # seconds an answer may take
+    attempts: Annotated[int, WHOLE]  # how often it is asked for one concept, at most
+
+    def __post_init__(self) -> None:
+        if (self.base_url is None) == (self.folder is None):
+            raise ValueError(
+                f"prompts.base_url = {self.base_url} and prompts.folder = {self.folder}: give one "
+                "of them, an OpenAI-compatible endpoint or a folder with a transformers model"
+            )
+        if (self.base_url is None) != (self.model is None):
+            raise ValueError(
+                f"prompts.model = {self.model}: it names the model at prompts.base_url = "
+                f"{self.base_url}; give both, or prompts.folder alone"
+            )
+
+
+@dataclass(kw_only=True)
 class ImagesConfig:
     """Training images; a subclass says where they come from."""
 

@@ -22,7 +22,7 @@ from mace_exp.files import atomic_file
 from mace_exp.helper_source import helper_identity
 from mace_exp.model import choose_device
 from mace_exp.progress import progress
-from mace_exp.prompts import anchor_prompt, training_prompts
+from mace_exp.prompts import anchor_prompt
 from mace_exp.record import Picture
 from mace_exp.schemas import (
     AttentionMasks,
@@ -45,7 +45,7 @@ def image_inputs(work: Run, concept: Concept) -> dict[str, Any]:
     """All that decides the training images of a concept."""
     images = work.config.images
     assert isinstance(images, GeneratedImages)
-    prompts = training_prompts(concept, work.config.prompts.count)
+    prompts = work.training_prompts[concept.slug]
     return {
         "model": work.fingerprint,
         "prompts": [prompts[index % len(prompts)] for index in range(images.per_concept)],
