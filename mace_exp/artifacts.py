@@ -50,6 +50,7 @@ class RunFolder:
     samples = property(lambda self: self.root / "samples")
     attention = property(lambda self: self.root / "attention")
     masks = property(lambda self: self.root / "masks")
+    prompts = property(lambda self: self.root / "prompts.csv")
 
     def lora(self, slug: str) -> Path:
         """The LoRA of one concept."""

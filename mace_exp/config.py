@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -18,7 +18,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mace_exp.concepts import Concept, Kind, build_concepts
+from mace_exp.helper_source import check_helper
 from mace_exp.image_sources import missing_images, missing_prior_images
+from mace_exp.llm.endpoint import endpoint_problems
 from mace_exp.model_source import find_model
 from mace_exp.prompts import EVALUATION_TEMPLATES, TRAINING_TEMPLATES
 from mace_exp.ranges import NONNEGATIVE, out_of_range, suggestion, unknown_key
@@ -35,9 +37,11 @@ from mace_exp.schemas import (
     FolderPriorImages,
     FusionConfig,
     GeneratedImages,
+    GroundedSamMasks,
     ImagesConfig,
     KeptConfig,
     ListedPriorImages,
+    LlmPrompts,
     LoraConfig,
     MasksConfig,
     ModelConfig,
@@ -172,10 +176,11 @@ class RunConfig:
 
 
 VARIANTS: dict[str, dict[str, type]] = {
-    "prompts": {"templates": TemplatePrompts},
+    "prompts": {"llm": LlmPrompts, "templates": TemplatePrompts},
     "images": {"generated": GeneratedImages, "folder": FolderImages},
     "masks": {
         "attention": AttentionMasks,
+        "grounded_sam": GroundedSamMasks,
         "none": NoMasks,
         "precomputed": PrecomputedMasks,
         "whole": WholeMasks,
@@ -286,6 +291,7 @@ def _missing_files(config: RunConfig) -> Iterator[str]:
             yield f"model.source = {model.source}: {error}"
     yield from missing_images(config.concept_list(), config.images, config.masks)
     yield from missing_prior_images(config.prior_images)
+    yield from _missing_helpers(config)
     prior, domain = config.preservation.prior, config.preservation.domain
     if prior.file is not None and not Path(prior.file).is_file():
         yield f"preservation.prior.file = {prior.file} is no file: name text, a caption a line"
@@ -295,6 +301,26 @@ def _missing_files(config: RunConfig) -> Iterator[str]:
                 f"preservation.{key}.cache = {cache} is no file: name one that `python -m "
                 "mace_exp.preservation` wrote"
             )
+
+
+def _missing_helpers(config: RunConfig) -> Iterator[str]:
+    """Yield a message for each model beside the edited one that is named and not there."""
+    prompts, masks = config.prompts, config.masks
+    if isinstance(prompts, LlmPrompts) and prompts.base_url is not None:
+        yield from endpoint_problems(prompts.base_url, prompts.key_env)
+    wanted: list[tuple[str, str, dict[str, Any]]] = []
+    if isinstance(prompts, LlmPrompts) and prompts.folder is not None:
+        wanted.append(("prompts.folder", prompts.folder, {"hub": False}))
+    if isinstance(masks, GroundedSamMasks):
+        fetched = {"allow_download": masks.allow_download}
+        detector = {"model_type": "grounding-dino"} | fetched
+        wanted.append(("masks.detector", masks.detector, detector))
+        wanted.append(("masks.segmenter", masks.segmenter, {"model_type": "sam"} | fetched))
+    for key, source, options in wanted:
+        try:
+            check_helper(source, **options)
+        except ValueError as error:
+            yield f"{key} = {source} {error}"
 
 
 def explain(error: Exception) -> str:

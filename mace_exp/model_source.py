@@ -12,6 +12,7 @@ EMBEDDED = "mini"
 FAMILIES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 LIBRARIES = ("diffusers", "transformers", "stable_diffusion")  # no folder brings its own code
 OPTIONAL = ("safety_checker", "feature_extractor", "image_encoder")
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 WITH_WEIGHTS = ("text_encoder", "text_encoder_2", "unet", "vae")
 
 
@@ -45,9 +46,9 @@ def find_model(
         return _checked_file(path, file_config)
     if path.is_dir():
         return ModelLocation(folder=_checked_folder(path))
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(source)):
+    if not HUB_ID.fullmatch(str(source)):
         raise ValueError(f"model source {str(source)!r} does not exist: {_EXPECTED}")
-    if not (allow_download or _in_hub_cache(str(source))):
+    if not (allow_download or in_hub_cache(str(source), "model_index.json")):
         raise ValueError(
             f"model source {str(source)!r} is no local folder and not in the hub's local cache; "
             f"downloads are off. {_EXPECTED}"
@@ -109,7 +110,8 @@ def _checked_file(path: Path, config: str | Path | None) -> ModelLocation:
     return ModelLocation(file=path, folder=folder)
 
 
-def _in_hub_cache(hub_id: str) -> bool:
+def in_hub_cache(hub_id: str, file: str) -> bool:
+    """Tell whether the hub's local cache has a file of a model, and so, as a rule, the model."""
     from huggingface_hub import try_to_load_from_cache
 
-    return isinstance(try_to_load_from_cache(hub_id, "model_index.json"), str)
+    return isinstance(try_to_load_from_cache(hub_id, file), str)

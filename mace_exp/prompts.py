@@ -100,6 +100,16 @@ def scene_of(prompt: str) -> str | None:
     return next((scene for scene in SCENES if prompt.endswith(f" {scene}")), None)
 
 
+def mentions(prompt: str, concept: Concept) -> int:
+    """Return how often a sentence names the concept, as whole words in upper or lower case."""
+    return len(_mention(concept).findall(prompt))
+
+
+def without_mentions(prompt: str, concept: Concept) -> str:
+    """Return what a sentence says beside the concept's name and its article."""
+    return " ".join(_mention(concept).sub("", prompt).split())
+
+
 def anchor_prompt(prompt: str, concept: Concept) -> str:
     """Return `prompt` with the anchor in the place of the concept.
 
@@ -109,14 +119,18 @@ def anchor_prompt(prompt: str, concept: Concept) -> str:
     Raises:
         ValueError: the prompt does not name the concept.
     """
-    name = re.compile(rf"(?<!\w)(?:(an?|the) )?{re.escape(concept.name)}(?!\w)", re.IGNORECASE)
     bare = concept.anchor.split(" ")[0].lower() not in _ARTICLES
-    anchored, found = name.subn(
+    anchored, found = _mention(concept).subn(
         lambda match: f"the {concept.anchor}" if match[1] and bare else concept.anchor, prompt
     )
     if not found:
         raise ValueError(f"the prompt {prompt!r} does not name the concept {concept.name!r}")
     return anchored
+
+
+def _mention(concept: Concept) -> re.Pattern[str]:
+    """Match the concept's name, and the article before it as group 1."""
+    return re.compile(rf"(?<!\w)(?:(an?|the) )?{re.escape(concept.name)}(?!\w)", re.IGNORECASE)
 
 
 def prior_captions(

@@ -138,6 +138,33 @@ class TemplatePrompts(PromptsConfig):
 
 
 @dataclass(kw_only=True)
+class LlmPrompts(PromptsConfig):
+    """Sentences of a language model, at an OpenAI-compatible endpoint or in a folder; templates
+    where it falls short."""
+
+    base_url: str | None  # of the endpoint, as in https://api.openai.com/v1
+    model: str | None  # its name there
+    key_env: str | None  # the environment variable that holds the key; null: none is wanted
+    folder: str | None  # of a transformers text-generation model, in place of an endpoint
+    seed: Annotated[int, NONNEGATIVE]  # of a model in a folder; another one asks an endpoint anew
+    temperature: Annotated[float | None, NONNEGATIVE]  # null: the model's own
+    timeout: Annotated[float, POSITIVE]  # seconds an answer may take
+    attempts: Annotated[int, WHOLE]  # how often it is asked for one concept, at most
+
+    def __post_init__(self) -> None:
+        if (self.base_url is None) == (self.folder is None):
+            raise ValueError(
+                f"prompts.base_url = {self.base_url} and prompts.folder = {self.folder}: give one "
+                "of them, an OpenAI-compatible endpoint or a folder with a transformers model"
+            )
+        if (self.base_url is None) != (self.model is None):
+            raise ValueError(
+                f"prompts.model = {self.model}: it names the model at prompts.base_url = "
+                f"{self.base_url}; give both, or prompts.folder alone"
+            )
+
+
+@dataclass(kw_only=True)
 class ImagesConfig:
     """Training images; a subclass says where they come from."""
 
@@ -226,6 +253,25 @@ class PrecomputedMasks(MasksConfig):
     """Mask files made elsewhere: `<path>/<slug>/<index>.png`, or as the user's images are named."""
 
     path: str | None  # null: beside the user's own images
+
+
+@dataclass(kw_only=True)
+class GroundedSamMasks(MasksConfig):
+    """What Grounding DINO finds by words, cut out by SAM."""
+
+    detector: str  # Grounding DINO, a transformers folder or a hub id
+    segmenter: str  # SAM, a transformers folder or a hub id
+    allow_download: bool  # a hub id that is not in the local cache is fetched
+    people: list[str]  # what to look for where a concept is a person; elsewhere its own words
+    box_threshold: Annotated[float, PROPORTION]  # of the detector's score
+    mask_threshold: Annotated[float, Range()]  # of the segmenter's logit
+
+    def __post_init__(self) -> None:
+        if not any(word.strip(" .") for word in self.people):
+            raise ValueError(
+                f"masks.people = {self.people} names nothing to look for: "
+                "give words, as in masks.people=[person,face]"
+            )
 
 
 @dataclass(kw_only=True)

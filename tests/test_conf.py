@@ -19,7 +19,7 @@ OPTIONS = [file for file in FILES if file.parent.name and file.parent.name != "h
 
 def test_every_file_is_an_option_or_the_root() -> None:
     assert len(FILES) == len(OPTIONS) + 2  # config.yaml and hydra/default.yaml
-    assert len(OPTIONS) == 101
+    assert len(OPTIONS) == 103
 
 
 @pytest.mark.parametrize("file", OPTIONS, ids=str)
@@ -39,6 +39,8 @@ def test_every_option_composes(file: Path, tmp_path: Path) -> None:
             f"prior_images.images={tmp_path / 'images.txt'}",
             f"prior_images.prompts={tmp_path / 'captions.txt'}",
         ],
+        "prompts/llm": ["prompts.base_url=http://a/v1", "prompts.model=b", "prompts.key_env=null"],
+        "masks/grounded_sam": ["masks.allow_download=true"],
         "concepts/custom": ["concepts.names=[Adam Driver]"],
         "preservation/captions": [f"preservation.prior.file={tmp_path / 'captions.txt'}"],
         "preservation/cached": [

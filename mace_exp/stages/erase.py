@@ -30,7 +30,7 @@ from mace_exp.files import atomic_file, atomic_folder
 from mace_exp.model import edited_weights
 from mace_exp.preservation.build import readable
 from mace_exp.progress import progress
-from mace_exp.prompts import anchor_prompt, domain_captions, prior_captions, training_prompts
+from mace_exp.prompts import anchor_prompt, domain_captions, prior_captions
 from mace_exp.saving import save_pipeline
 from mace_exp.schemas import GivenPriorImages, Stage
 from mace_exp.stages.facts import erased_facts
@@ -117,7 +117,7 @@ def refinement(work: Run) -> torch.Tensor:
 
 
 def _pairs(work: Run, concept: Concept) -> list[PromptPair]:
-    prompts = training_prompts(concept, work.config.prompts.count)
+    prompts = work.training_prompts[concept.slug]
     return [PromptPair(prompt, anchor_prompt(prompt, concept)) for prompt in prompts]
 
 
@@ -261,7 +261,7 @@ def fusion(work: Run) -> dict[str, torch.Tensor]:
     with progress("fusion", len(work.concepts), "concept") as advance:
         for slug, concepts in _groups(work).items():
             for concept in concepts:
-                prompts = training_prompts(concept, work.config.prompts.count)
+                prompts = work.training_prompts[concept.slug]
                 sums = fusion_sums(work.encoder, prompts, work.loras[slug], work.transform)
                 total = sums if total is None else total + sums
                 advance(1)

@@ -13,19 +13,23 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from mace_exp.concepts import UNMASKED, Concept
+from mace_exp.concepts import UNMASKED, Concept, Kind
 from mace_exp.data.attention_masks import Described, attention_masks
+from mace_exp.data.grounded_sam import GroundedSam
 from mace_exp.data.images import TrainingImages, draw_images, image_seeds, load_images, save_images
 from mace_exp.data.masks import Masks, load_masks, overlay
 from mace_exp.data.own import encoded_views, read_mask_views
 from mace_exp.files import atomic_file
+from mace_exp.helper_source import helper_identity
+from mace_exp.model import choose_device
 from mace_exp.progress import progress
-from mace_exp.prompts import anchor_prompt, training_prompts
+from mace_exp.prompts import anchor_prompt
 from mace_exp.record import Picture
 from mace_exp.schemas import (
     AttentionMasks,
     FolderImages,
     GeneratedImages,
+    GroundedSamMasks,
     NoMasks,
     PrecomputedMasks,
     Stage,
@@ -46,7 +50,7 @@ if TYPE_CHECKING:
 def image_inputs(work: Run, concept: Concept) -> dict[str, Any]:
     """All that decides the training images of a concept."""
     images = work.config.images
-    prompts = training_prompts(concept, work.config.prompts.count)
+    prompts = work.training_prompts[concept.slug]
     if isinstance(images, FolderImages):
         return own_inputs(work, concept, images, prompts)
     assert isinstance(images, GeneratedImages)
@@ -106,12 +110,15 @@ def masks(work: Run) -> dict[str, torch.Tensor | None]:
     """Find where each training image shows its concept, and keep overlays to look at."""
     found: dict[str, torch.Tensor | None] = {}
     training, kept = work.training_images, work.config.masks
+    grounded = _grounded_sam(work)  # its models go with this function: training needs the memory
     with progress("masks", sum(len(each) for each in training.values()), "image") as advance:
         for concept in work.concepts:
             if concept.kind in UNMASKED or isinstance(kept, NoMasks):
                 found[concept.slug] = None
             else:
-                found[concept.slug] = _concept_masks(work, concept, training[concept.slug])
+                found[concept.slug] = _concept_masks(
+                    work, concept, training[concept.slug], grounded
+                )
             advance(len(training[concept.slug]))
     if work.does(Stage.masks):
         warn_of_unread_masks(work)
@@ -120,7 +127,23 @@ def masks(work: Run) -> dict[str, torch.Tensor | None]:
     return found
 
 
-def _concept_masks(work: Run, concept: Concept, training: TrainingImages) -> torch.Tensor:
+def _grounded_sam(work: Run) -> GroundedSam | None:
+    settings = work.config.masks
+    if not isinstance(settings, GroundedSamMasks):
+        return None
+    return GroundedSam(
+        detector=settings.detector,
+        segmenter=settings.segmenter,
+        allow_download=settings.allow_download,
+        device=choose_device(work.config.device.name),
+        box_threshold=settings.box_threshold,
+        mask_threshold=settings.mask_threshold,
+    )
+
+
+def _concept_masks(
+    work: Run, concept: Concept, training: TrainingImages, grounded: GroundedSam | None
+) -> torch.Tensor:
     height, width = training.images.shape[1:3]
     match work.config.masks:
         case WholeMasks():
@@ -136,27 +159,36 @@ def _concept_masks(work: Run, concept: Concept, training: TrainingImages) -> tor
                 "concept": vars(concept),
             }
 
-            def make(path: Path) -> None:
+            def find() -> Masks:
                 described = Described(
                     latents=training.latents,
                     prompts=training.prompts,
                     anchors=[anchor_prompt(prompt, concept) for prompt in training.prompts],
                     concept=concept.name,
                 )
-                found = attention_masks(
+                return attention_masks(
                     work.pipeline,
                     described,
                     (height, width),
                     seed=work.config.seed,
                     threshold=threshold,
                 )
-                _save_masks(path, found)
 
-            loaded = load_file(
-                work.cache.get("masks", inputs, make if work.does(Stage.masks) else None)
+            return _cached_masks(work, inputs, find)
+        case GroundedSamMasks() as settings:
+            assert grounded is not None
+            person = concept.kind is Kind.person
+            words = settings.people if person else [concept.name]
+            drawn = image_inputs(work, concept)
+
+            def cut_out() -> Masks:
+                folder = work.cache.entry("images", drawn)
+                files = [str(folder / f"{index:04d}.png") for index in range(len(training))]
+                return grounded.masks(training.images, words, files)
+
+            return _cached_masks(
+                work, drawn | {"grounded_sam": _identity(settings, words)}, cut_out
             )
-            work.mask_fallbacks += int(loaded["fallbacks"])
-            return loaded["masks"].float()
     raise AssertionError(work.config.masks)
 
 
@@ -168,6 +200,28 @@ def _made_elsewhere(
     assert masks.path is not None
     height, width = training.images.shape[1:3]
     return load_masks(Path(masks.path) / concept.slug, len(training), (height, width))
+
+
+def _identity(settings: GroundedSamMasks, words: list[str]) -> dict[str, Any]:
+    """What decides which masks two models find by words."""
+    return {
+        "detector": helper_identity(settings.detector),
+        "segmenter": helper_identity(settings.segmenter),
+        "words": words,
+        "box_threshold": settings.box_threshold,
+        "mask_threshold": settings.mask_threshold,
+    }
+
+
+def _cached_masks(work: Run, inputs: dict[str, Any], find: Callable[[], Masks]) -> torch.Tensor:
+    """Return masks of `inputs` from the cache, found once, with their fall-backs counted."""
+
+    def make(path: Path) -> None:
+        _save_masks(path, find())
+
+    loaded = load_file(work.cache.get("masks", inputs, make if work.does(Stage.masks) else None))
+    work.mask_fallbacks += int(loaded["fallbacks"])
+    return loaded["masks"].float()
 
 
 def _save_masks(path: Path, found: Masks) -> None:

@@ -20,7 +20,7 @@ from mace_exp.model import choose_device, fingerprint, load_pipeline, text_finge
 from mace_exp.record import Picture, Tracker
 from mace_exp.sampling import SamplingSettings
 from mace_exp.schemas import Stage, WandbTracking
-from mace_exp.stages import erase, look, observe, own
+from mace_exp.stages import erase, look, observe, own, sentences
 from mace_exp.text import PromptEncoder, stable_diffusion_encoder
 
 
@@ -36,6 +36,7 @@ class Run:
         self.concepts = config.concept_list()
         self.cache = Cache(Path(config.cache_dir))
         self.mask_fallbacks = 0
+        self.prompt_fallbacks = 0
         self.metrics: dict[str, Any] = {}
 
     def does(self, stage: Stage) -> bool:
@@ -91,6 +92,11 @@ class Run:
             height=sampling.height,
             width=sampling.width,
         )
+
+    @cached_property
+    def training_prompts(self) -> dict[str, list[str]]:
+        """Training sentences by slug: the one source of them for every stage."""
+        return sentences.sentences(self)
 
     @cached_property
     def training_images(self) -> dict[str, TrainingImages]:
@@ -150,7 +156,8 @@ class Run:
             self.tracker.images(name, pictures)
 
     def summary(self) -> dict[str, Any]:
-        """What was erased from which model, what was reused, and how many masks failed."""
+        """What was erased from which model, what was reused, and how many masks and prompts
+        failed."""
         return {
             "model": self.config.model.name,
             "fingerprint": self.fingerprint,
@@ -161,4 +168,5 @@ class Run:
             "reused": self.cache.reused,
             "made": self.cache.made,
             "mask_fallbacks": self.mask_fallbacks,
+            "prompt_fallbacks": self.prompt_fallbacks,
         }

@@ -1,0 +1,150 @@
+"""The sentences that a run trains on: our own templates, or what a language model wrote.
+
+They have no stage of their own: the first that needs one makes all, and every stage reads the same.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mace_exp.artifacts import write_json
+from mace_exp.concepts import Concept
+from mace_exp.files import atomic_file
+from mace_exp.helper_source import helper_identity
+from mace_exp.llm.answers import Ask, Collected, collect
+from mace_exp.llm.endpoint import key_of_endpoint, open_endpoint
+from mace_exp.llm.instructions import instruction
+from mace_exp.model import choose_device
+from mace_exp.progress import progress
+from mace_exp.prompts import training_prompts
+from mace_exp.schemas import LlmPrompts
+from mace_exp.text import PromptEncoder
+
+if TYPE_CHECKING:
+    from mace_exp.stages.run import Run
+
+log = logging.getLogger(__name__)
+
+TOKENS_A_SENTENCE = 40
+"""Of a local model's answer, at most: twenty words, some of them names."""
+
+
+def sentences(work: Run) -> dict[str, list[str]]:
+    """Return the training sentences of every concept, by slug, and write them to the run folder."""
+    settings = work.config.prompts
+    if isinstance(settings, LlmPrompts):
+        said = _written_by_a_model(work, settings)
+    else:
+        ours = ((each.slug, training_prompts(each, settings.count)) for each in work.concepts)
+        said = {slug: Collected(texts, len(texts), {}) for slug, texts in ours}
+    _write(work, said)
+    return {slug: each.sentences for slug, each in said.items()}
+
+
+def _written_by_a_model(work: Run, settings: LlmPrompts) -> dict[str, Collected]:
+    """Ask for what the cache does not hold; the model is loaded or reached only for that."""
+    said, opened = {}, cache(lambda: _open(work, settings))
+    with progress("prompts", len(work.concepts), "concept") as advance:
+        for concept in work.concepts:
+
+            def make(path: Path, concept: Concept = concept) -> None:
+                fits = _fits(work.encoder, concept)
+                made = collect(
+                    concept, settings.count, opened(), fits=fits, attempts=settings.attempts
+                )
+                write_json(path, asdict(made))
+
+            path = work.cache.get("prompts", _inputs(work, settings, concept), make)
+            said[concept.slug] = Collected(**json.loads(path.read_text(encoding="utf-8")))
+            advance(1)
+    for concept in work.concepts:
+        _warn(concept, said[concept.slug])
+    work.prompt_fallbacks = sum(each.templates for each in said.values())
+    return said
+
+
+def _inputs(work: Run, settings: LlmPrompts, concept: Concept) -> dict[str, Any]:
+    """All that decides what a model writes of a concept, and what of it is taken."""
+    model = {k: v for k, v in asdict(settings).items() if k != "key_env"}
+    if settings.folder is not None:
+        model["folder"] = helper_identity(settings.folder)
+    return {
+        "concept": concept.name,
+        "kind": concept.kind.name,
+        "instruction": instruction(concept, settings.count),
+        "model": model,
+        "encoder": work.text_fingerprint,
+    }
+
+
+def _open(work: Run, settings: LlmPrompts) -> Ask:
+    if settings.base_url is not None and settings.model is not None:
+        return open_endpoint(
+            settings.base_url,
+            settings.model,
+            key=key_of_endpoint(settings.key_env),
+            timeout=settings.timeout,
+            temperature=settings.temperature,
+        )
+    from mace_exp.llm.local import open_local  # transformers' text generation takes a second
+
+    assert settings.folder is not None
+    return open_local(
+        settings.folder,
+        device=choose_device(work.config.device.name),
+        seed=settings.seed,
+        timeout=settings.timeout,
+        most_tokens=TOKENS_A_SENTENCE * settings.count,
+        temperature=settings.temperature,
+    )
+
+
+def _fits(encoder: PromptEncoder, concept: Concept) -> Callable[[str], bool]:
+    """Return whether a sentence is read whole and its tokens hold those of the name once."""
+    once = int(encoder.positions(concept.name, concept.name).sum())
+
+    def fits(sentence: str) -> bool:
+        if not all(encoder.fits([sentence])):
+            return False
+        try:
+            return int(encoder.positions(sentence, concept.name).sum()) == once
+        except ValueError:  # letters that make other tokens beside the name
+            return False
+
+    return fits
+
+
+def _warn(concept: Concept, said: Collected) -> None:
+    if said.templates:
+        refused = ", ".join(f"{count} {reason}" for reason, count in said.refused.items())
+        log.warning(
+            "%d of the %d prompts of %r are templates: the language model wrote too few that can "
+            "be used (refused: %s)",
+            said.templates,
+            len(said.sentences),
+            concept.name,
+            refused or "nothing",
+        )
+
+
+def _write(work: Run, said: dict[str, Collected]) -> None:
+    """Write prompts.csv: every sentence with its concept and where it comes from."""
+    with (
+        atomic_file(work.folder.prompts) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(("concept", "index", "prompt", "source"))
+        for concept in work.concepts:
+            each = said[concept.slug]
+            own = len(each.sentences) - each.templates
+            for index, sentence in enumerate(each.sentences):
+                source = "language model" if index < own else "template"
+                writer.writerow((concept.name, index, sentence, source))
