@@ -48,11 +48,11 @@ FIXED = {
 }
 """What is not a key here: left out silently where it has the value that training has."""
 WITHOUT_COUNTERPART = {
-    "use_gpt": "prompts come out of the project's own templates",
-    "augment": "training images are taken whole",
-    "with_prior_preservation": "no class images are trained on",
-    "prior_loss_weight": "no class images are trained on",
-    "preserve_prompt": "no class images are trained on",
+    "use_gpt": "prompts come out of the project's own templates; prompts=llm asks a language model",
+    "augment": "drawn images are taken whole; images=folder crops and flips with its masks",
+    "with_prior_preservation": "prior_images=folder takes class images",
+    "prior_loss_weight": "prior_images.weight, where prior_images=folder takes class images",
+    "preserve_prompt": "prior_images.prompt, where prior_images=folder takes class images",
     "max_memory": "not needed: memory does not grow with the number of concepts",
     "output_dir": "a run makes its own folder; another by hydra.run.dir=...",
 }
@@ -156,11 +156,12 @@ def _masks(made: Experiment, theirs: Mapping[str, Any]) -> None:
     if theirs.get("use_gsam_mask") is None:
         return
     wanted = _switch(theirs, "use_gsam_mask")
-    made.options["masks"] = "attention" if wanted else "none"
+    made.options["masks"] = "grounded_sam" if wanted else "none"
     if wanted:
+        made.values["masks.allow_download"] = True
         made.remarks.append(
-            "use_gsam_mask = True: masks come from the model's own attention; masks made elsewhere "
-            "are taken by masks=precomputed masks.path=..."
+            "use_gsam_mask = True: Grounding DINO and SAM are fetched from the hub; folders of "
+            "both by masks.detector=... masks.segmenter=..., no other model by masks=attention"
         )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from mace_exp.config import RunConfig, composed_run
 from mace_exp.convert import convert, main, read
-from mace_exp.schemas import AttentionMasks, NoMasks
+from mace_exp.schemas import GroundedSamMasks, NoMasks
 
 THEIRS = Path(__file__).parent / "data" / "theirs.yaml"
 SHIP: dict[str, Any] = {"multi_concept": [[["ship", "object"]]], "mapping_concept": ["ground"]}
@@ -38,7 +38,7 @@ def test_the_sample_does_the_same_here(tmp_path: Path) -> None:
     assert (lora.rank, lora.alpha, lora.steps, lora.learning_rate) == (2, 2, 50, 1e-4)
     assert lora.end_of_text and lora.importance_sampling and lora.per_concept
     assert config.prompts.count == 30 and config.sampling.height == 512
-    assert isinstance(config.masks, AttentionMasks)
+    assert isinstance(config.masks, GroundedSamMasks)
     assert config.preservation.domain.unit == config.preservation.domain.count
 
 
