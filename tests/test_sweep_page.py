@@ -9,7 +9,7 @@ import pytest
 from fake_run import HOSTILE, make_failed_run, make_sweep, text_of
 
 from mace_exp.report import write_sweep_report
-from mace_exp.report.sweep_page import job_folders, read_job, varying_settings
+from mace_exp.report.jobs import job_folders, read_job, varying_settings
 
 
 def test_sweep_page_shows_what_varies_and_who_failed(tmp_path: Path) -> None:
