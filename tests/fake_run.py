@@ -123,6 +123,7 @@ def write_config(path: Path, names: list[str], changes: dict[str, Any]) -> None:
             config[group][rest] = value
         else:
             config[group] = value
+    path.mkdir(parents=True, exist_ok=True)
     (path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
 
 
@@ -313,4 +314,4 @@ def make_sweep(path: Path) -> Path:
 def text_of(page: str) -> str:
     """What a reader sees: no style, script or markup."""
     body = re.sub(r"<(style|script)>.*?</\1>", "", page, flags=re.S)
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", body))
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", body)).replace("\u200b", "")

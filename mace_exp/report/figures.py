@@ -202,12 +202,17 @@ def draw_tradeoff(axes: Axes, jobs: Sequence[Job], varying: Sequence[str]) -> No
                 axes.plot(*line, color="#cccccc", lw=0.5, zorder=1)
         face = KEPT if p.on_front else "white"
         axes.plot(x, y, "o", mfc=face, mec=KEPT if p.on_front else GREY, ms=4, zorder=3)
-        axes.annotate(plain(p.job), (x, y), xytext=(4, 3), textcoords="offset points", fontsize=6)
+        if p.on_front:
+            axes.annotate(plain(p.job), (x, y), (4, 3), textcoords="offset points", fontsize=6)
     front = steps(sorted((p for p in points if p.on_front), key=lambda p: p.x))
     axes.plot([100 * p.x for p in front], [100 * p.y for p in front], "--", color=KEPT, lw=0.8)
     x_label, y_label = scatter_labels(jobs)
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
+
+
+CLEAR = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.4}
+"""Beneath figures that lines run through."""
 
 
 def draw_parallel(axes: Axes, jobs: Sequence[Job], varying: Sequence[str]) -> None:
@@ -221,7 +226,7 @@ def draw_parallel(axes: Axes, jobs: Sequence[Job], varying: Sequence[str]) -> No
     for x, scale in enumerate(scales):
         axes.axvline(x, color="black", lw=0.6)
         for at, text in scale.ticks:
-            axes.text(x - 0.04, at, plain(text), ha="right", va="center", fontsize=6)
+            axes.text(x - 0.05, at, plain(text), ha="right", va="center", fontsize=6, bbox=CLEAR)
     names = [f"{scale.group}\n{scale.title}" for scale in scales]
     axes.set_xticks(range(len(scales)), [plain(name) for name in names], fontsize=6.5)
     axes.xaxis.tick_top()

@@ -29,7 +29,7 @@ function caption(view) {
   const job = one("th", cell.parentNode).cloneNode(true);
   all("span span", job).forEach((each) => each.prepend(" · "));
   const told = document.createElement("span");
-  told.textContent = `job ${job.textContent}`;
+  told.textContent = ` · job ${job.textContent}`;
   const reading = document.createElement("span");
   reading.className = "reading";
   reading.textContent = view.dataset.reading ?? "";

@@ -41,10 +41,16 @@ function paint(mark, left) {
   if (chosen.has(job)) mark.classList.add(colourClass(job));
   const button = mark.tagName === "TR" ? one(".pick", mark) : mark;
   button.setAttribute("aria-pressed", chosen.has(job));
-  if (mark.tagName === "TR") {
-    const sheet = mark.dataset.original && onlyChosen.checked && chosen.size;
-    mark.hidden = !left.has(job) || Boolean(sheet && !chosen.has(job));
-  } else if (chosen.has(job)) mark.parentNode.append(mark); // over the others
+  if (mark.tagName === "TR") mark.hidden = hides(mark, left);
+  else if (chosen.has(job)) mark.parentNode.append(mark); // over the others
+}
+
+// Rows above the brushes stay while one is drawn: the page must not move under the pointer.
+function hides(row, left) {
+  const job = row.dataset.job;
+  if (row.closest(".jobs")) return !fits(job);
+  const unchosen = row.dataset.original && onlyChosen.checked && chosen.size && !chosen.has(job);
+  return !left.has(job) || Boolean(unchosen);
 }
 
 function refresh() {
