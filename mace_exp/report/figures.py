@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mace_exp.files import atomic_file
 from mace_exp.report.charts import Curve, finite_points, thinned
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 INSTALL = "--figures draws with matplotlib, which is not installed: pip install 'mace-exp[figures]'"
 GONE, KEPT, GREY = "#d55e00", "#0072b2", "#999999"
 COLUMN, PAGE = 3.4, 7.0  # inches: one column of a paper, and its whole width
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 8,
     "axes.spines.top": False,
     "axes.spines.right": False,
