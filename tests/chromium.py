@@ -142,9 +142,25 @@ class Browser:
             raise RuntimeError(f"{expression}: {answer['exceptionDetails']}")
         return answer["result"].get("value")
 
+    def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        """Press the mouse at one point of the window, move it, and let go at another."""
+        middle = ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2)
+        path = [("mousePressed", start), ("mouseMoved", middle), ("mouseMoved", end)]
+        for kind, (x, y) in (*path, ("mouseReleased", end)):
+            self.call(
+                "Input.dispatchMouseEvent",
+                type=kind,
+                x=x,
+                y=y,
+                button="left",
+                buttons=0 if kind == "mouseReleased" else 1,
+                clickCount=1,
+            )
+
     def press(self, key: str) -> None:
         """Press and release a key of the keyboard."""
         codes = {"Enter": 13, "Escape": 27, "Tab": 9, "ArrowRight": 39, "ArrowLeft": 37, " ": 32}
+        codes |= {"ArrowUp": 38, "ArrowDown": 40}
         text = {"Enter": "\r", " ": " "}.get(key, key if len(key) == 1 else "")
         code = codes.get(key, ord(key[0].upper()))
         for kind in ("keyDown", "keyUp"):

@@ -7,6 +7,7 @@ import json
 import math
 import random
 import re
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,7 @@ def write_config(path: Path, names: list[str], changes: dict[str, Any]) -> None:
             config[group][rest] = value
         else:
             config[group] = value
+    path.mkdir(parents=True, exist_ok=True)
     (path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
 
 
@@ -160,9 +162,9 @@ def write_metrics(path: Path, names: list[str], remembered: float = 0.0, lost: f
     (path / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
 
 
-def write_rows(path: Path, names: list[str], steps: int = 50) -> None:
-    seconds = {"images": 19.3, "masks": 6.1, "preservation": 5.2, "cfr": 0.4, "lora": 64.2}
-    seconds |= {"fusion": 1.1, "samples": 98.7, "metrics": 11.0}
+def write_rows(path: Path, names: list[str], steps: int = 50, slower: float = 1.0) -> None:
+    seconds = {"images": 19.3, "masks": 6.1, "preservation": 5.2, "cfr": 0.4}
+    seconds |= {"lora": 64.2 * slower, "fusion": 1.1, "samples": 98.7, "metrics": 11.0}
     rows: list[dict[str, Any]] = []
     for stage, taken in seconds.items():
         memory = 900 + 13 * taken
@@ -171,7 +173,7 @@ def write_rows(path: Path, names: list[str], steps: int = 50) -> None:
         rows.append({"event": "stage", **row})
     for name in names:
         draw_from = random.Random(name)
-        start, rate = draw_from.uniform(2.0, 4.0), draw_from.uniform(0.06, 0.14)
+        start, rate = draw_from.uniform(2.0, 4.0), draw_from.uniform(0.06, 0.14) / slower
         for step in range(steps):
             loss = start * math.exp(-rate * step) + draw_from.uniform(0.0, 0.25)
             own = {
@@ -185,7 +187,16 @@ def write_rows(path: Path, names: list[str], steps: int = 50) -> None:
     (path / "metrics.jsonl").write_text(text, encoding="utf-8")
 
 
-def write_samples(path: Path, names: list[str], each: int) -> None:
+Forgets = Callable[[str, int], bool]
+"""Whether the model after the edit draws another face for a part's picture."""
+
+
+def write_samples(
+    path: Path,
+    names: list[str],
+    each: int,
+    forgets: Forgets = lambda part, index: part == "erased" and index != 4,
+) -> None:
     parts = {"erased": names, "preserved": PRESERVED, "objects": OBJECTS, "styles": STYLES}
     parts |= {"scenes": SCENES, "general": ["two friends"]}
     rows = []
@@ -193,15 +204,17 @@ def write_samples(path: Path, names: list[str], each: int) -> None:
         (path / "samples" / phase).mkdir(parents=True, exist_ok=True)
     for part, concepts in parts.items():
         for concept in concepts:
-            rows += [sample(path, part, concept, len(rows) + i, i) for i in range(each)]
+            rows += [sample(path, part, concept, len(rows) + i, i, forgets) for i in range(each)]
     write_table(path / "samples" / "prompts.csv", rows)
 
 
-def sample(path: Path, part: str, concept: str, index: int, seed: int) -> dict[str, Any]:
+def sample(
+    path: Path, part: str, concept: str, index: int, seed: int, forgets: Forgets
+) -> dict[str, Any]:
     name = f"{index:04}.png"
     face(f"{concept}{seed // 2}").save(path / "samples" / "before" / name, compress_level=1)
-    erased = part == "erased" and index != 4
-    changed = f"somebody {index}" if erased else f"{concept}{seed // 2}"
+    forgotten = forgets(part, index)
+    changed = f"somebody {index}" if forgotten else f"{concept}{seed // 2}"
     face(changed).save(path / "samples" / "after" / name, compress_level=1)
     return {
         "index": index,
@@ -213,7 +226,7 @@ def sample(path: Path, part: str, concept: str, index: int, seed: int) -> dict[s
         "before": f"before/{name}",
         "after": f"after/{name}",
         "before_prediction": concept,
-        "after_prediction": "nobody" if erased else concept,
+        "after_prediction": "nobody" if forgotten else concept,
     }
 
 
@@ -228,8 +241,8 @@ def write_overlays(path: Path, names: list[str]) -> None:
                 path / "masks" / file, compress_level=1
             )
             masks.append({"concept": name, "image_index": index, "file": file})
-        for phase, spot in (("before", 0.9), ("after", 0.15)):
-            file = f"{number}-{phase}.png"
+        for phase, spot in (("before", 0.9), ("step 25", 0.4), ("after", 0.15)):
+            file = f"{number}-{slug(phase)}.png"
             blend(face(name), "#ffd000", spot).save(path / "attention" / file, compress_level=1)
             row = {"concept": name, "phase": phase, "prompt": f"a photo of {name.lower()}"}
             attention.append({**row, "token": name.split()[-1].lower(), "file": file})
@@ -253,6 +266,36 @@ def make_failed_run(path: Path, error: str = "ValueError: cfr: raise cfr.closene
     return path
 
 
+def make_grid_sweep(path: Path, *, each: int = 1) -> Path:
+    """Twenty jobs with pictures: ten weights by two ranks; the last one failed."""
+    weights = [0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000]
+    for number, (weight, rank) in enumerate((w, r) for w in weights for r in (1, 4)):
+        job = path / str(number)
+        job.mkdir(parents=True)
+        if number == 19:
+            make_failed_run(job)
+            write_config(job, ERASED[:5], {"preservation.domain_weight": weight, "lora.rank": rank})
+            continue
+        strength = math.log10(weight / 0.1) / 4.5
+        remembered = 0.45 * strength**3 * (1.4 if rank == 1 else 0.8)
+        lost = 0.5 * (1 - strength) ** 2 * (0.8 if rank == 1 else 1.1)
+        write_config(job, ERASED[:5], {"preservation.domain_weight": weight, "lora.rank": rank})
+        write_status(job, {"status": "finished", "stage": "report", "error": None})
+        write_metrics(job, ERASED[:5], remembered, lost)
+        write_rows(job, ERASED[:5], slower=1 + strength)
+        write_samples(
+            job,
+            ERASED[:5],
+            each,
+            forgets=lambda part, i, r=remembered, o=lost: (
+                random.Random(f"{part}{i}").random() > r
+                if part == "erased"
+                else random.Random(f"{part}{i}").random() < o
+            ),
+        )
+    return path
+
+
 def make_sweep(path: Path) -> Path:
     """Five finished jobs and one that failed."""
     trade = [(1, 0.0, 0.3), (10, 0.0, 0.12), (100, 0.01, 0.03), (300, 0.03, 0.0), (1000, 0.2, 0.01)]
@@ -271,4 +314,4 @@ def make_sweep(path: Path) -> Path:
 def text_of(page: str) -> str:
     """What a reader sees: no style, script or markup."""
     body = re.sub(r"<(style|script)>.*?</\1>", "", page, flags=re.S)
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", body))
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", body)).replace("\u200b", "")

@@ -50,6 +50,10 @@ def test_openai_comes_in_by_one_door() -> None:
     assert importers("openai") <= {"llm/endpoint.py"}
 
 
+def test_matplotlib_comes_in_by_one_door() -> None:
+    assert importers("matplotlib") <= {"report/figures.py"}
+
+
 def test_only_the_command_line_imports_the_pipeline() -> None:
     assert importers("mace_exp.pipeline") <= {"__main__.py"}
 

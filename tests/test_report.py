@@ -30,11 +30,11 @@ from mace_exp.report.__main__ import main
 from mace_exp.report.charts import intervals, thinned, ticks
 from mace_exp.report.folder import read_run
 from mace_exp.report.galleries import galleries
+from mace_exp.report.jobs import job_folders
 from mace_exp.report.measures import Estimate, harmonic_mean, read_parts
 from mace_exp.report.pictures import Thumbnails
 from mace_exp.report.run_page import command
 from mace_exp.report.scatter import Point, pareto
-from mace_exp.report.sweep_page import job_folders
 
 PAGE_BYTES = 3_000_000
 

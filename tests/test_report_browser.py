@@ -62,7 +62,7 @@ def test_every_picture_is_decoded(browser: Browser, run_page: Path) -> None:
 
 def test_slider_works_with_the_keyboard(browser: Browser, run_page: Path) -> None:
     browser.open(run_page)
-    browser.run("document.querySelector('.pair .view').focus()")
+    browser.run("document.querySelector('.gallery .view').focus()")
     browser.press("Enter")
     assert browser.run("document.querySelector('dialog').open")
     assert browser.run("document.activeElement.type") == "range"
@@ -90,39 +90,10 @@ def test_pictures_are_found_by_words_and_by_misses(browser: Browser, run_page: P
     assert missed == browser.run("document.querySelectorAll('.gallery .pair.miss').length") == 1
 
 
-def column(browser: Browser, index: int) -> list[str]:
-    rows = f"[...document.querySelectorAll('tr.job')].map(r => r.cells[{index}].dataset.key)"
-    return browser.run(rows)
-
-
-def test_sweep_sorts_by_numbers_and_keeps_the_missing_last(
-    browser: Browser, sweep_page: Path
-) -> None:
-    browser.open(sweep_page)
-    names = browser.run("[...document.querySelectorAll('thead th')].map(h => h.textContent)")
-    mean = names.index("Harmonic mean")
-    head = f"document.querySelectorAll('thead th button')[{mean}]"
-    browser.run(f"{head}.focus()")
-    browser.press("Enter")
-    rising = column(browser, mean)
-    browser.press("Enter")
-    falling = column(browser, mean)
-    assert rising[-1] == falling[-1] == ""
-    assert [float(v) for v in rising[:-1]] == sorted(float(v) for v in rising[:-1])
-    assert falling[:-1] == rising[-2::-1]
-    assert browser.run(f"{head}.closest('th').getAttribute('aria-sort')") == "descending"
-    browser.run("document.querySelector('thead th button').click()")
-    assert column(browser, 0) == ["0", "1", "2", "3", "4", "10"]
-
-
-def test_sweep_filter_and_choice_reach_every_view(browser: Browser, sweep_page: Path) -> None:
-    browser.open(sweep_page)
-    find = "const f = document.querySelector('#find-jobs'); f.value = 'failed'"
-    browser.run(f"{{ {find}; f.dispatchEvent(new Event('input')) }}")
-    assert browser.run("document.querySelectorAll('tr.job:not([hidden])').length") == 1
-    browser.run("document.querySelector('svg [data-job=\"3\"]').focus()")
-    browser.press("Enter")
-    assert browser.run("document.querySelector('tr.chosen').dataset.job") == "3"
-    assert browser.run("document.querySelectorAll('.chosen').length") == 2
-    browser.press("Enter")
-    assert browser.run("document.querySelectorAll('.chosen').length") == 0
+def test_attention_goes_from_before_to_after(browser: Browser, run_page: Path) -> None:
+    browser.open(run_page)
+    phases = "[...document.querySelector('.strips .view').children].map(p => p.textContent)"
+    assert browser.run(phases) == ["before", "step 25", "after"]
+    browser.run("document.querySelector('.strips .view').click()")
+    shown = "[...document.querySelectorAll('.compare img')].map(i => i.alt.split(':')[0])"
+    assert browser.run(shown) == ["attention before", "attention after"]

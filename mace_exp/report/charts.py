@@ -172,37 +172,40 @@ Curve = list[tuple[float, float]]
 
 def curves(lines: dict[str, Curve], summary: Curve, *, label: str, unit: str) -> Markup:
     """All curves in light lines, their summary in a strong one; non-finite points are left out."""
-    finite = {name: thinned(_finite(line)) for name, line in lines.items()}
-    points = [point for line in finite.values() for point in line]
-    if not points:
+    finite = {name: thinned(finite_points(line)) for name, line in lines.items()}
+    scales = curve_scales(finite.values())
+    if scales is None:
         return Markup("")
-    x = Scale(min(p[0] for p in points), max(p[0] for p in points), 48, CURVE_WIDTH - 10)
-    low, high = min(p[1] for p in points), max(p[1] for p in points)
-    y = Scale(min(low, 0.0) if low < high * 0.4 else low, high, CURVE_HEIGHT - 34, 24)
     light = joined(
         Markup('<polyline class="each" points="{}"><title>{}</title></polyline>').format(
-            _points(line, x, y), name
+            points_of(line, *scales), name
         )
         for name, line in finite.items()
     )
     strong = Markup('<polyline class="median" points="{}"/>').format(
-        _points(thinned(_finite(summary)), x, y)
+        points_of(thinned(finite_points(summary)), *scales)
     )
+    return framed(light + strong, *scales, label=label, unit=unit)
+
+
+def curve_scales(lines: Iterable[Curve], width: int = CURVE_WIDTH) -> tuple[Scale, Scale] | None:
+    """Scales that hold all points, None where there is none; zero is shown where it is near."""
+    points = [point for line in lines for point in line]
+    if not points:
+        return None
+    x = Scale(min(p[0] for p in points), max(p[0] for p in points), 48, width - 10)
+    low, high = min(p[1] for p in points), max(p[1] for p in points)
+    return x, Scale(min(low, 0.0) if low < high * 0.4 else low, high, CURVE_HEIGHT - 34, 24)
+
+
+def framed(drawn: Markup, x: Scale, y: Scale, *, label: str, unit: str) -> Markup:
+    """Axes around what was drawn, the measure above them and the unit of the steps below."""
+    width = x.end + 10
     return Markup(
         '<svg class="chart" viewBox="0 0 {0} {1}" width="{0}" height="{1}" role="img" '
-        'aria-label="{2}">{3}{4}{5}<text class="axis" x="2" y="11">{2}</text>'
-        '<text class="axis" x="{6}" y="{7}" text-anchor="end">{8}</text></svg>'
-    ).format(
-        CURVE_WIDTH,
-        CURVE_HEIGHT,
-        label,
-        axes(x, y),
-        light,
-        strong,
-        CURVE_WIDTH - 10,
-        CURVE_HEIGHT - 2,
-        unit,
-    )
+        'aria-label="{2}">{3}{4}<text class="axis" x="2" y="11">{2}</text>'
+        '<text class="axis" x="{5}" y="{6}" text-anchor="end">{7}</text></svg>'
+    ).format(width, CURVE_HEIGHT, label, axes(x, y), drawn, x.end, CURVE_HEIGHT - 2, unit)
 
 
 def axes(x: Scale, y: Scale, *, percent_x: bool = False, percent_y: bool = False) -> Markup:
@@ -230,7 +233,7 @@ def _figure(value: float, as_percent: bool) -> str:
     return f"{100 * value:g}" if as_percent else quantity(float(value))
 
 
-def _finite(line: Curve) -> Curve:
+def finite_points(line: Curve) -> Curve:
     return [(x, y) for x, y in line if math.isfinite(y)]
 
 
@@ -241,5 +244,5 @@ def thinned(line: Curve, most: int = MOST_POINTS) -> Curve:
     return [tuple(sum(axis) / len(axis) for axis in zip(*g, strict=True)) for g in groups]  # type: ignore[misc]
 
 
-def _points(line: Curve, x: Scale, y: Scale) -> str:
+def points_of(line: Curve, x: Scale, y: Scale) -> str:
     return " ".join(f"{x(a)},{y(b)}" for a, b in line)

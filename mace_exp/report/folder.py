@@ -147,11 +147,12 @@ _SAMPLE_TEXTS = (
 
 
 def read_attention(folder: Path) -> list[Overlay]:
-    """Read attention/index.csv: captions are the prompt and the token looked for."""
+    """Read attention/index.csv: captions are the prompt, the token looked for, the resolution."""
     overlays = []
     for row in read_table(folder / "index.csv"):
         path = picture_in(folder, row.get("file"))
-        caption = f"{row.get('prompt') or ''} · {row.get('token') or 'all tokens'}"
+        said = (row.get("prompt"), row.get("token") or "all tokens", row.get("resolution"))
+        caption = " · ".join(text for text in said if text)
         if path:
             overlays.append(
                 Overlay(row.get("concept") or "", row.get("phase") or "", caption, path)
@@ -200,3 +201,9 @@ def read_curves(rows: list[dict[str, Any]], event: str = "lora") -> ConceptCurve
             own = {k.removeprefix(f"{event}/"): v for k, v in measures.items() if "/" in k}
             curves.add(str(row.get("concept", "")), int(step), own)
     return curves
+
+
+def median_curve(curves: ConceptCurves, measure: str) -> list[tuple[float, float]]:
+    """The median over the concepts at every step at which the measure was taken."""
+    key = f"{measure}/median"
+    return [(float(step), found[key]) for step, found in curves.quantiles() if key in found]

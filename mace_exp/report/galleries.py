@@ -92,18 +92,33 @@ def gallery(key: str, samples: Sequence[Sample], most: int, *, budget: int) -> G
     return Gallery(key, title, len(samples), pairs)
 
 
-def attention_pairs(overlays: Sequence[Overlay]) -> dict[str, Any]:
-    """Overlays before and after, side by side by concept and caption."""
-    grouped: dict[tuple[str, str], dict[str, Overlay]] = {}
+@dataclass(frozen=True)
+class Strip:
+    """Attention to one concept's words in one picture, phase by phase, in the order of training."""
+
+    concept: str
+    caption: str
+    pictures: list[tuple[str, str]]
+
+
+def attention_strips(overlays: Sequence[Overlay]) -> dict[str, Any]:
+    """Overlays side by side: before, whatever was drawn during training, after."""
+    grouped: dict[tuple[str, str], list[Overlay]] = {}
     for overlay in overlays:
-        grouped.setdefault((overlay.concept, overlay.caption), {})[overlay.phase] = overlay
-    thumbnails, pairs = Thumbnails(OVERLAY_BYTES), []
+        grouped.setdefault((overlay.concept, overlay.caption), []).append(overlay)
+    thumbnails, strips, shown = Thumbnails(OVERLAY_BYTES), [], 0
     for (concept, caption), phases in grouped.items():
-        if len(pairs) * 2 >= OVERLAYS or thumbnails.spent:
+        if shown >= OVERLAYS or thumbnails.spent:
             break
-        shown = {name: thumbnails.uri(overlay.path) for name, overlay in phases.items()}
-        pairs.append({"concept": concept, "caption": caption, **shown})
-    return {"pairs": pairs, "total": len(grouped)} if pairs else {}
+        encoded = [(o.phase, thumbnails.uri(o.path)) for o in sorted(phases, key=_phase_place)]
+        strips.append(Strip(concept, caption, [(phase, uri) for phase, uri in encoded if uri]))
+        shown += len(phases)
+    return {"strips": strips, "total": len(grouped)} if strips else {}
+
+
+def _phase_place(overlay: Overlay) -> int:
+    """Before first, after last; `sorted` leaves the others as the table has them."""
+    return {"before": 0, "after": 2}.get(overlay.phase, 1)
 
 
 def mask_groups(overlays: Sequence[Overlay]) -> dict[str, Any]:

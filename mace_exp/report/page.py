@@ -40,11 +40,15 @@ def environment() -> Environment:
     return env
 
 
-def render(template: str, values: dict[str, Any]) -> str:
-    """Fill a template; style and script go into the page, the policy forbids everything else."""
+def render(page: str, values: dict[str, Any]) -> str:
+    """Fill `<page>.html`; style and script go into the file, the policy forbids everything else.
+
+    Its own `<page>.css` and `<page>.js` follow what all pages share.
+    """
     env = environment()
-    style, script = (source(env, name) for name in ("style.css", "page.js"))
-    return env.get_template(template).render(
+    style = source(env, "style.css") + source(env, f"{page}.css")
+    script = source(env, "page.js") + source(env, f"{page}.js")
+    return env.get_template(f"{page}.html").render(
         **values, style=Markup(style), script=Markup(script), policy=policy(script)
     )
 

@@ -23,8 +23,8 @@ T = TypeVar("T")
 class Thumbnails:
     """Encode pictures until the budget is spent; the same file is paid for once."""
 
-    def __init__(self, budget: int, *, edge: int = EDGE) -> None:
-        self._left, self._edge = budget, edge
+    def __init__(self, budget: int, *, edge: int = EDGE, quality: int = QUALITY) -> None:
+        self._left, self._edge, self._quality = budget, edge, quality
         self._made: dict[Path, str | None] = {}
 
     @property
@@ -36,12 +36,12 @@ class Thumbnails:
         if path is None:
             return None
         if path not in self._made:
-            self._made[path] = made = encode(path, self._edge)
+            self._made[path] = made = encode(path, self._edge, self._quality)
             self._left -= len(made or "")
         return self._made[path]
 
 
-def encode(path: Path, edge: int) -> str | None:
+def encode(path: Path, edge: int, quality: int = QUALITY) -> str | None:
     """Shrink a picture to `edge` pixels and encode it; an unreadable one is None and logged."""
     try:
         with Image.open(path) as picture:
@@ -51,7 +51,7 @@ def encode(path: Path, edge: int) -> str | None:
         return None
     small.thumbnail((edge, edge), Image.Resampling.LANCZOS)
     file = io.BytesIO()
-    small.save(file, "WEBP", quality=QUALITY, method=4)
+    small.save(file, "WEBP", quality=quality, method=4)
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
 
 

@@ -14,8 +14,8 @@ from markupsafe import Markup
 
 from mace_exp.record import ConceptCurves
 from mace_exp.report import charts, words
-from mace_exp.report.folder import RunFolder, read_curves, read_run
-from mace_exp.report.galleries import attention_pairs, galleries, mask_groups
+from mace_exp.report.folder import RunFolder, median_curve, read_curves, read_run
+from mace_exp.report.galleries import attention_strips, galleries, mask_groups
 from mace_exp.report.measures import (
     Estimate,
     PartResult,
@@ -50,7 +50,7 @@ LONG_SETTING = 72  # characters; longer values are folded away
 def write_report(run_dir: Path) -> Path:
     """Write `report.html` into the run folder, from its files alone, and return its path."""
     run = read_run(run_dir)
-    return save(run_dir / "report.html", render("run.html", run_view(run)))
+    return save(run_dir / "report.html", render("run", run_view(run)))
 
 
 def run_view(run: RunFolder) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def run_content(run: RunFolder) -> dict[str, Any]:
         "unmeasured": unmeasured(run.metrics),
         "harmonic_mean": harmonic_mean(run.metrics),
         "galleries": [g for g in galleries(run.samples) if g.pairs],
-        "attention": attention_pairs(run.attention),
+        "attention": attention_strips(run.attention),
         "masks": mask_groups(run.masks),
         "training": training(read_curves(run.rows)),
         "stages": stages(run.rows),
@@ -227,11 +227,8 @@ def training_figure(curves: ConceptCurves, name: str) -> Markup | None:
     }
     if len({value for line in lines.values() for _, value in line}) < 2:
         return None
-    median = [
-        (float(s), v[f"{name}/median"]) for s, v in curves.quantiles() if f"{name}/median" in v
-    ]
     label = MEASURES.get(name, name.replace("_", " ").capitalize())
-    return charts.curves(lines, median, label=label, unit="step")
+    return charts.curves(lines, median_curve(curves, name), label=label, unit="step")
 
 
 def stages(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
 from mace_exp.report.charts import Scale, axes, joined
 
-WIDTH, HEIGHT = 560, 340
+WIDTH, HEIGHT = 540, 360
+NAME_WIDTH, NAME_HEIGHT = 7.0, 12.0  # pixels of a letter of a job's name, and of its line
+RADIUS = 6
+
+Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -21,32 +25,18 @@ class Point:
     x: float
     y: float
     on_front: bool = False
+    x_range: Range | None = None
+    y_range: Range | None = None
 
 
 def scatter(points: Sequence[Point], *, x_label: str, y_label: str) -> Markup:
     """Proportions against each other, the front joined by a stepped line; best is top right."""
-    x = _span([p.x for p in points], 52, WIDTH - 16)
+    x = _span([p.x for p in points], 46, WIDTH - 14)
     y = _span([p.y for p in points], HEIGHT - 40, 26)
     front = sorted((p for p in points if p.on_front), key=lambda p: p.x)
-    path = " ".join(f"{x(p.x)},{y(p.y)}" for p in _steps(front))
-    dots = joined(
-        Markup(
-            '<g class="job{}" data-job="{}" tabindex="0" role="button" aria-label="{}">'
-            '<title>{}</title><circle cx="{}" cy="{}" r="6"/>'
-            '<text x="{}" y="{}">{}</text></g>'
-        ).format(
-            " front" if p.on_front else "",
-            p.job,
-            p.label,
-            p.label,
-            x(p.x),
-            y(p.y),
-            x(p.x) + 9,
-            y(p.y) - 6,
-            p.job,
-        )
-        for p in points
-    )
+    path = " ".join(f"{x(p.x)},{y(p.y)}" for p in steps(front))
+    names = place_names(points, x, y)
+    drawn = joined(_dot(p, x, y, names[p.job]) for p in sorted(points, key=lambda p: p.on_front))
     return Markup(
         '<svg class="chart scatter" viewBox="0 0 {0} {1}" width="{0}" height="{1}" role="group" '
         'aria-label="{2} against {3}">{4}<polyline class="pareto" points="{5}"/>{6}'
@@ -59,10 +49,78 @@ def scatter(points: Sequence[Point], *, x_label: str, y_label: str) -> Markup:
         y_label,
         axes(x, y, percent_x=True, percent_y=True),
         path,
-        dots,
-        WIDTH - 16,
+        drawn,
+        WIDTH - 14,
         HEIGHT - 4,
     )
+
+
+def _dot(p: Point, x: Scale, y: Scale, name: tuple[float, float, str] | None) -> Markup:
+    """A disc on its intervals (shown for chosen jobs), with its name where there is room."""
+    spreads = [
+        (x(_within(p.x_range[0], x)), x(_within(p.x_range[1], x)), y(p.y), y(p.y))
+        if p.x_range
+        else None,
+        (x(p.x), x(p.x), y(_within(p.y_range[0], y)), y(_within(p.y_range[1], y)))
+        if p.y_range
+        else None,
+    ]
+    lines = joined(
+        Markup('<line class="spread" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(*ends)
+        for ends in spreads
+        if ends
+    )
+    text = Markup("")
+    if name:
+        text = Markup('<text x="{}" y="{}" text-anchor="{}">{}</text>').format(*name, p.job)
+    return Markup(
+        '<g class="job{}" data-job="{}" aria-label="{}"><title>{}</title>{}'
+        '<circle cx="{}" cy="{}" r="{}"/>{}</g>'
+    ).format(
+        " front" if p.on_front else "", p.job, p.label, p.label, lines, x(p.x), y(p.y), RADIUS, text
+    )
+
+
+def _within(value: float, scale: Scale) -> float:
+    return min(max(value, scale.low), scale.high)
+
+
+def place_names(
+    points: Sequence[Point], x: Scale, y: Scale
+) -> dict[str, tuple[float, float, str] | None]:
+    """Where each job's name goes: x, baseline and anchor; None where it would cover another mark.
+
+    The front is placed first: of a crowd its names are the ones to read.
+    """
+    taken = [(x(p.x) - RADIUS, y(p.y) - RADIUS, x(p.x) + RADIUS, y(p.y) + RADIUS) for p in points]
+    places: dict[str, tuple[float, float, str] | None] = {}
+    for p in sorted(points, key=lambda p: not p.on_front):
+        places[p.job] = None
+        for at, box in _name_boxes(x(p.x), y(p.y), NAME_WIDTH * len(p.job)):
+            inside = box[0] > x.start and box[2] < x.end and box[1] > y.end - 24
+            if inside and not any(_overlap(box, other) for other in taken):
+                places[p.job] = at
+                taken.append(box)
+                break
+    return places
+
+
+Box = tuple[float, float, float, float]
+
+
+def _name_boxes(x: float, y: float, width: float) -> Iterator[tuple[tuple[float, float, str], Box]]:
+    """A name's candidate places around its mark, the preferred first."""
+    gap, half = RADIUS + 3, NAME_HEIGHT / 2
+    for dx, dy in ((1, 0), (1, -1), (-1, 0), (-1, -1), (1, 1), (-1, 1)):
+        centre = y + dy * 8
+        left = x + gap if dx > 0 else x - gap - width
+        anchor = "start" if dx > 0 else "end"
+        box = (left, centre - half, left + width, centre + half)
+        yield (round(x + dx * gap, 1), round(centre + 4, 1), anchor), box
+
+
+def _overlap(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def _span(values: Sequence[float], start: float, end: float) -> Scale:
@@ -72,7 +130,7 @@ def _span(values: Sequence[float], start: float, end: float) -> Scale:
     return Scale(max(0.0, low - air), min(1.0, high + air), start, end)
 
 
-def _steps(front: Sequence[Point]) -> list[Point]:
+def steps(front: Sequence[Point]) -> list[Point]:
     """The corners of the staircase through the front, from left to right."""
     corners: list[Point] = []
     for point in front:
@@ -90,4 +148,4 @@ def pareto(points: Sequence[Point]) -> list[Point]:
             q.x >= p.x and q.y >= p.y and (q.x > p.x or q.y > p.y) for q in points if q is not p
         )
 
-    return [Point(p.job, p.label, p.x, p.y, not beaten(p)) for p in points]
+    return [replace(p, on_front=not beaten(p)) for p in points]

@@ -7,21 +7,45 @@ const one = (selector, root = document) => root.querySelector(selector);
 const dialog = one("#viewer");
 let shown = null;
 
-function visiblePairs() {
-  return all(".pair").filter((pair) => !pair.hidden && pair.dataset.both === "yes");
+// The two pictures of a view: its own first and last, or the original's of the column and its own.
+function pictures(view) {
+  const own = all("img", view);
+  if (own.length > 1) return [own[0], own.at(-1)];
+  const row = view.closest("tr[data-original]");
+  const column = view.closest("td")?.cellIndex;
+  const original = row && one("img", document.getElementById(row.dataset.original).cells[column]);
+  return original && own.length ? [original, own[0]] : null;
 }
 
-function show(pair) {
-  shown = pair;
-  const [before, after] = all("img", pair);
-  const [under, over] = all("img", dialog);
-  under.src = before.src;
-  under.alt = before.alt;
-  over.src = after.src;
-  over.alt = after.alt;
-  one("figcaption", dialog).replaceChildren(...one("figcaption", pair).cloneNode(true).childNodes);
-  const pairs = visiblePairs();
-  one(".place", dialog).textContent = `${pairs.indexOf(pair) + 1} of ${pairs.length}`;
+function views() {
+  return all(".view").filter((view) => !view.closest("[hidden]") && pictures(view));
+}
+
+function caption(view) {
+  const own = one("figcaption", view.closest("figure") ?? view);
+  if (own) return [...own.cloneNode(true).childNodes];
+  const cell = view.closest("td");
+  const head = cell.closest("table").tHead.rows[1].cells[cell.cellIndex];
+  const job = one("th", cell.parentNode).cloneNode(true);
+  all("span span", job).forEach((each) => each.prepend(" · "));
+  const told = document.createElement("span");
+  told.textContent = ` · job ${job.textContent}`;
+  const reading = document.createElement("span");
+  reading.className = "reading";
+  reading.textContent = view.dataset.reading ?? "";
+  return [...head.cloneNode(true).childNodes, told, reading];
+}
+
+function show(view) {
+  shown = view;
+  all("img", dialog).forEach((img, index) => {
+    const picture = pictures(view)[index];
+    img.src = picture.src;
+    img.alt = picture.alt;
+  });
+  one("figcaption", dialog).replaceChildren(...caption(view));
+  const others = views();
+  one(".place", dialog).textContent = `${others.indexOf(view) + 1} of ${others.length}`;
   if (!dialog.open) dialog.showModal();
   one("input", dialog).focus();
 }
@@ -30,14 +54,29 @@ function cut(value) {
   one(".compare", dialog).style.setProperty("--cut", `${value}%`);
 }
 
-function turn(by) {
-  const pairs = visiblePairs();
-  show(pairs[(pairs.indexOf(shown) + by + pairs.length) % pairs.length]);
+function turn(by, among = views()) {
+  show(among[(among.indexOf(shown) + by + among.length) % among.length]);
+}
+
+// In a table, the same column of the next row.
+function turnRow(by) {
+  const column = shown.closest("td").cellIndex;
+  turn(by, views().filter((view) => view.closest("td")?.cellIndex === column));
+}
+
+function turnByKey(event) {
+  const inTable = shown.closest("td");
+  if (event.key === "n" || event.key === "PageDown") turn(1);
+  else if (event.key === "p" || event.key === "PageUp") turn(-1);
+  else if (inTable && event.key === "ArrowDown") turnRow(1);
+  else if (inTable && event.key === "ArrowUp") turnRow(-1);
+  else return;
+  event.preventDefault();
 }
 
 if (dialog) {
-  all(".pair").forEach((pair) => {
-    if (pair.dataset.both === "yes") one(".view", pair).addEventListener("click", () => show(pair));
+  all(".view").forEach((view) => {
+    if (pictures(view)) view.addEventListener("click", () => show(view));
   });
   const range = one("input", dialog);
   range.addEventListener("input", () => cut(range.value));
@@ -50,33 +89,8 @@ if (dialog) {
   one(".next", dialog).addEventListener("click", () => turn(1));
   one(".close", dialog).addEventListener("click", () => dialog.close());
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
-  dialog.addEventListener("close", () => one(".view", shown).focus());
-  dialog.addEventListener("keydown", (event) => {
-    if (event.key === "n" || event.key === "PageDown") turn(1);
-    else if (event.key === "p" || event.key === "PageUp") turn(-1);
-    else return;
-    event.preventDefault();
-  });
-}
-
-// Pictures: words to look for, and misses only.
-const words = one("#find-pictures");
-const misses = one("#misses");
-function filterPairs() {
-  const wanted = words.value.trim().toLowerCase();
-  all(".gallery").forEach((gallery) => {
-    all(".pair", gallery).forEach((pair) => {
-      const named = pair.textContent.toLowerCase().includes(wanted);
-      pair.hidden = !named || (misses.checked && !pair.classList.contains("miss"));
-    });
-    const more = one("details.more", gallery);
-    if (more && (wanted || misses.checked)) more.open = true;
-    one(".nothing", gallery).hidden = all(".pair", gallery).some((pair) => !pair.hidden);
-  });
-}
-if (words) {
-  words.addEventListener("input", filterPairs);
-  misses.addEventListener("change", filterPairs);
+  dialog.addEventListener("close", () => shown.focus());
+  dialog.addEventListener("keydown", turnByKey);
 }
 
 // Text to copy.
@@ -105,58 +119,3 @@ if (links.length) {
   addEventListener("scroll", mark, { passive: true });
   mark();
 }
-
-// Sweep: sort by a column, filter by words, choose a job in one view and see it in all.
-function sortKey(row, column) {
-  const key = row.cells[column].dataset.key;
-  return key === "" || Number.isNaN(Number(key)) ? key : Number(key);
-}
-
-function order(a, b) {
-  if (a === "" || b === "") return (a === "") - (b === "");
-  if (typeof a === typeof b) return a < b ? -1 : Number(a > b);
-  return typeof a === "number" ? -1 : 1;
-}
-
-function sortTable(head) {
-  const body = one("tbody", head.closest("table"));
-  const rising = head.getAttribute("aria-sort") === "descending" || !head.hasAttribute("aria-sort");
-  const rows = all("tr", body).sort((first, second) => {
-    const [a, b] = [sortKey(first, head.cellIndex), sortKey(second, head.cellIndex)];
-    return a === "" || b === "" ? order(a, b) : (rising ? 1 : -1) * order(a, b);
-  });
-  all("th[aria-sort]", head.parentNode).forEach((other) => other.removeAttribute("aria-sort"));
-  head.setAttribute("aria-sort", rising ? "ascending" : "descending");
-  body.append(...rows);
-}
-
-all("th button").forEach((button) =>
-  button.addEventListener("click", () => sortTable(button.closest("th"))),
-);
-
-const jobs = one("#find-jobs");
-if (jobs) {
-  jobs.addEventListener("input", () => {
-    const wanted = jobs.value.trim().toLowerCase();
-    all("tr.job").forEach((row) => {
-      row.hidden = !row.textContent.toLowerCase().includes(wanted);
-    });
-  });
-}
-
-all("[data-job]").forEach((mark) => {
-  const choose = () => {
-    const chosen = !mark.classList.contains("chosen");
-    all("[data-job]").forEach((other) => {
-      const same = other.dataset.job === mark.dataset.job;
-      other.classList.toggle("chosen", same && chosen);
-      other.setAttribute(other.tagName === "TR" ? "aria-selected" : "aria-pressed", same && chosen);
-    });
-  };
-  mark.addEventListener("click", (event) => event.target.closest("button") || choose());
-  mark.addEventListener("keydown", (event) => {
-    if (event.key !== "Enter" && event.key !== " ") return;
-    event.preventDefault();
-    choose();
-  });
-});

@@ -1,0 +1,277 @@
+"""The charts of a page as PDF and SVG, for papers: the same numbers, drawn by matplotlib.
+
+matplotlib is the extra `figures`, and this is the only module that imports it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mace_exp.files import atomic_file
+from mace_exp.report.charts import Curve, finite_points, thinned
+from mace_exp.report.folder import RunFolder, median_curve, read_curves, read_run
+from mace_exp.report.jobs import Job, label, varying_settings
+from mace_exp.report.measures import Estimate, PartResult, read_parts
+from mace_exp.report.parallel import axes_of
+from mace_exp.report.run_page import MEASURES
+from mace_exp.report.scatter import steps
+from mace_exp.report.sweep_page import pareto_points, read_sweep, scatter_labels
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INSTALL = "--figures draws with matplotlib, which is not installed: pip install 'mace-exp[figures]'"
+GONE, KEPT, GREY = "#d55e00", "#0072b2", "#999999"
+COLUMN, PAGE = 3.4, 7.0  # inches: one column of a paper, and its whole width
+STYLE: dict[Any, Any] = {
+    "font.size": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "lines.linewidth": 1.0,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,  # letters stay letters in the PDF
+    "svg.fonttype": "none",
+    "svg.hashsalt": "mace_exp",  # the same folder gives the same bytes
+}
+
+Chart = tuple[str, float, float, "Callable[[Axes], None]"]
+"""A name, a width and a height in inches, and what draws it."""
+
+
+def write_run_figures(run_dir: Path) -> list[Path]:
+    """Write figures/ into a run's folder and return the files.
+
+    Raises:
+        RuntimeError: matplotlib is not installed.
+    """
+    return write_charts(run_dir / "figures", run_charts(read_run(run_dir)))
+
+
+def write_sweep_figures(sweep_dir: Path) -> list[Path]:
+    """Write figures/ into a sweep's folder and return the files.
+
+    Raises:
+        RuntimeError: matplotlib is not installed.
+    """
+    return write_charts(sweep_dir / "figures", sweep_charts(read_sweep(sweep_dir)))
+
+
+def run_charts(run: RunFolder) -> Iterator[Chart]:
+    """Accuracies, those of every concept by part, and the curves of training."""
+    parts = read_parts(run.metrics)
+    if parts:
+        yield "result", COLUMN, _rows_height(len(parts)), lambda axes: draw_result(axes, parts)
+    for part in (part for part in parts if part.concepts):
+        height = _rows_height(len(part.concepts))
+        yield (
+            f"concepts-{_safe(part.key)}",
+            COLUMN,
+            height,
+            lambda axes, p=part: draw_members(axes, p),
+        )
+    curves = read_curves(run.rows)
+    for measure in ("loss", "grad_norm"):
+        lines = [_curve(own[measure]) for own in curves.values.values() if measure in own]
+        if any(lines):
+            median = median_curve(curves, measure)
+            yield (
+                f"training-{measure}",
+                COLUMN,
+                2.4,
+                lambda axes, n=measure, ls=lines, m=median: draw_training(axes, n, ls, m),
+            )
+
+
+def sweep_charts(jobs: Sequence[Job]) -> Iterator[Chart]:
+    """The trade-off, parallel coordinates, losses and times."""
+    varying = varying_settings([job.settings for job in jobs])
+    if len(pareto_points(jobs, varying)) > 1:
+        yield "tradeoff", COLUMN, 2.8, lambda axes: draw_tradeoff(axes, jobs, varying)
+    if len(jobs) > 1 and len(axes_of(jobs, varying)) > 1:
+        yield "parallel", PAGE, 2.6, lambda axes: draw_parallel(axes, jobs, varying)
+    if any(job.loss for job in jobs):
+        yield "loss", COLUMN, 2.4, lambda axes: draw_losses(axes, jobs, varying)
+    if any(job.stages for job in jobs):
+        height = _rows_height(sum(bool(job.stages) for job in jobs)) + 0.4
+        yield "time", PAGE, height, lambda axes: draw_times(axes, jobs)
+
+
+def _rows_height(count: int) -> float:
+    return 0.5 + 0.17 * max(count, 3)
+
+
+def _safe(name: str) -> str:
+    """A file's name from a part's key, which comes from a file."""
+    return "".join(letter if letter.isalnum() else "-" for letter in name)
+
+
+def write_charts(folder: Path, charts: Iterator[Chart]) -> list[Path]:
+    """Draw every chart as .pdf and .svg; without dates, so that drawing again changes nothing."""
+    try:
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise RuntimeError(INSTALL) from error
+    written = []
+    for name, width, height, draw in charts:
+        with rc_context(STYLE):
+            figure = Figure(figsize=(width, height), layout="constrained")
+            draw(figure.add_subplot())
+            written += [_save(figure, folder / f"{name}.{kind}") for kind in ("pdf", "svg")]
+    return written
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    undated = {"CreationDate": None} if path.suffix == ".pdf" else {"Date": None}
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:], metadata=undated)
+    return path
+
+
+def plain(text: str) -> str:
+    """Text that matplotlib takes as it is: a pair of $ would be mathematics."""
+    return text.replace("$", r"\$")
+
+
+def draw_estimates(axes: Axes, estimates: Sequence[Estimate], tones: Sequence[str]) -> None:
+    """A row an estimate, in percent: the original as a ring, the value on its interval."""
+    for row, (e, tone) in enumerate(zip(estimates, tones, strict=True)):
+        if e.original is not None:
+            axes.plot([100 * e.original, 100 * e.value], [row, row], color="#dddddd", zorder=1)
+            axes.plot(100 * e.original, row, "o", mfc="white", mec=GREY, ms=4, zorder=2)
+        if e.low is not None and e.high is not None:
+            axes.plot([100 * e.low, 100 * e.high], [row, row], color=tone, lw=3, alpha=0.3)
+        axes.plot(100 * e.value, row, "o", color=tone, ms=4, zorder=3)
+    axes.set_yticks(range(len(estimates)), [plain(e.name) for e in estimates])
+    axes.set_ylim(len(estimates) - 0.5, -0.5)
+    axes.set_xlim(-2, 102)
+    axes.set_xlabel("recognised, %")
+    axes.grid(axis="x", lw=0.4, color="#e5e5e5")
+
+
+def draw_result(axes: Axes, parts: Sequence[PartResult]) -> None:
+    """The accuracy of every part."""
+    found = [(p, p.accuracy) for p in parts if p.accuracy]
+    named = [Estimate(p.title, a.value, a.low, a.high, a.n, a.original) for p, a in found]
+    draw_estimates(axes, named, [_tone(p) for p, _ in found])
+
+
+def draw_members(axes: Axes, part: PartResult) -> None:
+    """The accuracy of every concept of a part, those that went least as intended first."""
+    members = part.worst_first()
+    draw_estimates(axes, members, [_tone(part)] * len(members))
+    axes.set_title(plain(part.title), loc="left", fontsize=8)
+
+
+def _tone(part: PartResult) -> str:
+    return GONE if part.lower_is_better else KEPT
+
+
+def _curve(values: dict[int, float]) -> Curve:
+    return finite_points([(float(step), value) for step, value in values.items()])
+
+
+def draw_training(axes: Axes, name: str, lines: Sequence[Curve], median: Curve) -> None:
+    """A light line a concept, the median in black."""
+    for line in lines:
+        axes.plot(*_columns(line), color=GREY, lw=0.6, alpha=0.5)
+    axes.plot(*_columns(finite_points(median)), color="black", lw=1.6)
+    axes.set_xlabel("step")
+    axes.set_ylabel(MEASURES[name].partition(":")[0])
+
+
+def _columns(line: Curve) -> tuple[list[float], list[float]]:
+    short = thinned(line)
+    return [x for x, _ in short], [y for _, y in short]
+
+
+def draw_tradeoff(axes: Axes, jobs: Sequence[Job], varying: Sequence[str]) -> None:
+    """Erased against preserved, with intervals and the front."""
+    points = pareto_points(jobs, varying)
+    for p in points:
+        x, y = 100 * p.x, 100 * p.y
+        for ends, at in ((p.x_range, "x"), (p.y_range, "y")):
+            if ends:
+                span = [100 * ends[0], 100 * ends[1]]
+                line = (span, [y, y]) if at == "x" else ([x, x], span)
+                axes.plot(*line, color="#cccccc", lw=0.5, zorder=1)
+        face = KEPT if p.on_front else "white"
+        axes.plot(x, y, "o", mfc=face, mec=KEPT if p.on_front else GREY, ms=4, zorder=3)
+        if p.on_front:
+            axes.annotate(plain(p.job), (x, y), (4, 3), textcoords="offset points", fontsize=6)
+    front = steps(sorted((p for p in points if p.on_front), key=lambda p: p.x))
+    axes.plot([100 * p.x for p in front], [100 * p.y for p in front], "--", color=KEPT, lw=0.8)
+    x_label, y_label = scatter_labels(jobs)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+
+
+CLEAR = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.4}
+"""Beneath figures that lines run through."""
+
+
+def draw_parallel(axes: Axes, jobs: Sequence[Job], varying: Sequence[str]) -> None:
+    """An axis a setting and a measure, a line a job, those on the front in blue."""
+    scales = axes_of(jobs, varying)
+    front = {p.job for p in pareto_points(jobs, varying) if p.on_front}
+    for index, job in enumerate(jobs):
+        heights = [float("nan") if (at := scale.at[index]) is None else at for scale in scales]
+        on_front = job.name in front
+        axes.plot(heights, color=KEPT if on_front else GREY, lw=1.0 if on_front else 0.6, alpha=0.7)
+    for x, scale in enumerate(scales):
+        axes.axvline(x, color="black", lw=0.6)
+        for at, text in scale.ticks:
+            axes.text(x - 0.05, at, plain(text), ha="right", va="center", fontsize=6, bbox=CLEAR)
+    names = [f"{scale.group}\n{scale.title}" for scale in scales]
+    axes.set_xticks(range(len(scales)), [plain(name) for name in names], fontsize=6.5)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+
+
+MOST_NAMED = 8  # lines that a legend can tell apart
+
+
+def draw_losses(axes: Axes, jobs: Sequence[Job], varying: Sequence[str]) -> None:
+    """A line a job; few are named, many run from light to dark in their order."""
+    from matplotlib import colormaps
+
+    trained = [job for job in jobs if job.loss]
+    named = len(trained) <= MOST_NAMED
+    shades = colormaps["viridis"]
+    for index, job in enumerate(trained):
+        colour = shades(0.9 - 0.85 * index / max(len(trained) - 1, 1))
+        name = plain(label(job, varying)) if named else None
+        axes.plot(*_columns(finite_points(job.loss)), color=colour, label=name)
+    if named:
+        axes.legend(fontsize=6)
+    else:
+        axes.set_title(f"jobs {trained[0].name} (light) to {trained[-1].name} (dark)", fontsize=7)
+    axes.set_xlabel("step")
+    axes.set_ylabel("Loss, median over concepts")
+
+
+def draw_times(axes: Axes, jobs: Sequence[Job]) -> None:
+    """A bar a job, a piece a stage."""
+    from matplotlib import colormaps
+
+    timed = [job for job in jobs if job.stages]
+    names = list(dict.fromkeys(stage["name"] for job in timed for stage in job.stages))
+    left = [0.0] * len(timed)
+    for index, name in enumerate(names):
+        seconds = [
+            sum(stage["seconds"] for stage in job.stages if stage["name"] == name) for job in timed
+        ]
+        colour = colormaps["cividis"](index / max(len(names) - 1, 1))
+        axes.barh(range(len(timed)), seconds, left=left, color=colour, label=plain(name))
+        left = [start + taken for start, taken in zip(left, seconds, strict=True)]
+    axes.set_yticks(range(len(timed)), [plain(f"job {job.name}") for job in timed], fontsize=6)
+    axes.invert_yaxis()
+    axes.set_xlabel("seconds")
+    axes.legend(ncols=len(names), fontsize=6, loc="lower left", bbox_to_anchor=(0, 1))
