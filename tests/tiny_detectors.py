@@ -42,7 +42,7 @@ def save_detector(folder: Path) -> Path:
         torch.manual_seed(0)
         model = GroundingDinoForObjectDetection(_detector_config(len(vocabulary)))
     model.save_pretrained(folder)
-    images = GroundingDinoImageProcessor(size={"shortest_edge": 32, "longest_edge": 64})
+    images = GroundingDinoImageProcessor(size={"shortest_edge": 64, "longest_edge": 128})
     tokenizer = BertTokenizer(str(folder / "vocab.txt"))
     GroundingDinoProcessor(images, tokenizer).save_pretrained(folder)
     return folder

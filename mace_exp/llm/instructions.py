@@ -6,9 +6,9 @@ from mace_exp.concepts import Concept, Kind
 
 _TASK = """\
 Write {count} short descriptions of pictures, one a line. Each names "{name}" exactly once, \
-spelled as here, and has at most 20 words. Make them as different as you can: the sort of picture (photo, \
-painting, sketch, film still), what happens, the place, the light, the distance. {about} Write the \
-lines alone: no numbers, no bullets, no quotation marks, nothing before or after them."""
+spelled as here, and has at most 20 words. Make them as different as you can: the sort of picture \
+(photo, painting, sketch, film still), what happens, the place, the light, the distance. {about} \
+Write the lines alone: no numbers, no bullets, no quotation marks, nothing before or after them."""
 _ABOUT = {
     Kind.PERSON: (
         "{name} is a person: every picture shows that person, doing what people do every day, "

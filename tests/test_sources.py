@@ -1,0 +1,149 @@
+"""A run whose sentences a language model writes and whose masks are found by words."""
+
+import csv
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mace_exp.artifacts import RunFolder
+from mace_exp.config import composed_run
+from mace_exp.data.grounded_sam import GroundedSam
+from mace_exp.data.masks import Masks
+from mace_exp.prompts import training_prompts
+from mace_exp.saving import save_pipeline
+from mace_exp.stages.run import Run
+from tests.chat_server import ChatServer, Reply, chat_server
+from tests.test_llm import save_language_model
+from tests.tiny import tiny_pipeline
+from tests.tiny_detectors import save_detector, save_segmenter
+
+PEOPLE = ("concepts=custom", "concepts.names=[Adam Driver,cat]", "+concepts.kinds={cat: object}")
+DRIVER = ["Adam Driver in the park", "a sketch of Adam Driver", "Adam Driver at night"]
+Build = Callable[..., Run]
+
+
+@pytest.fixture(scope="module")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    save_pipeline(tiny_pipeline(), folder)
+    return folder
+
+
+@pytest.fixture
+def build(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Build:
+    """Return a run of two concepts with three prompts and two images each, by further settings."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    small = ("prompts.count=3", "images.per_concept=2", "lora=mini", "lora.steps=2")
+    model = ("model=path", f"model.source={tiny_folder}", "sampling=mini", "sampling.steps=2")
+    few = ("preservation.prior.count=8", "preservation.domain.count=8", "tracking=none")
+
+    def run(name: str, *more: str) -> Run:
+        cache = f"cache_dir={tmp_path / 'cache'}"
+        config = composed_run(*model, *PEOPLE, *small, *few, cache, *more)
+        (tmp_path / name).mkdir()
+        tracker: Any = Silent()
+        return Run(config, RunFolder(tmp_path / name), tracker)
+
+    return run
+
+
+class Silent:
+    """A tracker that keeps nothing."""
+
+    def log(self, event: str, values: Any) -> None: ...
+
+
+def llm(chat: ChatServer, *more: str) -> list[str]:
+    address = [f"prompts.base_url={chat.base_url}", "prompts.model=tiny", "prompts.key_env=null"]
+    return ["prompts=llm", *address, *more]
+
+
+def rows(work: Run) -> list[dict[str, str]]:
+    with work.folder.prompts.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_templates_are_the_default_and_are_written_to_the_run(build: Build) -> None:
+    work = build("own")
+    assert work.training_prompts == {c.slug: training_prompts(c, 3) for c in work.concepts}
+    assert [row["concept"] for row in rows(work)] == ["Adam Driver"] * 3 + ["cat"] * 3
+    assert {row["source"] for row in rows(work)} == {"template"}
+    assert work.prompt_fallbacks == 0 and work.cache.made == {}
+
+
+def test_sentences_of_an_endpoint_are_asked_for_once_and_topped_up_every_time(
+    build: Build, caplog: pytest.LogCaptureFixture
+) -> None:
+    too_long = "a cat " + "in the snow " * 30
+    cats = Reply(f"a cat on the street\n{too_long}\na caterpillar")
+    with chat_server(Reply("\n".join(DRIVER)), cats) as chat:
+        first = build("first", *llm(chat, "prompts.attempts=2"))
+        prompts = first.training_prompts
+        assert len(chat.requests) == 3, "one for the first concept, two for the second"
+        again = build("again", *llm(chat, "prompts.attempts=2"))
+        with caplog.at_level(logging.WARNING):
+            assert again.training_prompts == prompts
+        assert len(chat.requests) == 3, "known sentences are read"
+        build("other", *llm(chat, "prompts.attempts=2", "prompts.seed=5")).training_prompts  # noqa: B018
+        assert len(chat.requests) > 3, "another seed asks anew"
+    cat = first.concepts[1]
+    assert prompts == {
+        "adam-driver": DRIVER,
+        "cat": ["a cat on the street", *training_prompts(cat, 2)],
+    }
+    assert "2 of the 3 prompts of 'cat' are templates" in caplog.text
+    assert "2 too long for the text encoder" in caplog.text
+    assert first.prompt_fallbacks == again.prompt_fallbacks == 2
+    sources = [row["source"] for row in rows(first)]
+    assert sources == ["language model"] * 4 + ["template"] * 2
+    assert again.cache.reused == {"prompts": 2} and again.cache.made == {}
+
+
+def test_the_garbage_of_a_local_model_becomes_templates_with_a_warning(
+    build: Build, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = save_language_model(tmp_path / "llm")
+    work = build("local", "prompts=llm", f"prompts.folder={folder}", "prompts.attempts=1")
+    with caplog.at_level(logging.WARNING):
+        assert work.training_prompts == {c.slug: training_prompts(c, 3) for c in work.concepts}
+    assert work.prompt_fallbacks == 6
+    assert "3 of the 3 prompts of 'Adam Driver' are templates" in caplog.text
+
+
+def test_every_stage_reads_the_same_sentences_and_masks_are_found_by_words(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: list[tuple[str, ...]] = []
+    find = GroundedSam.masks
+
+    def noted(self: GroundedSam, images: np.ndarray, words: Any, names: Any) -> Masks:
+        asked.append((*words, *(Path(name).name for name in names)))
+        return find(self, images, words, names)
+
+    monkeypatch.setattr(GroundedSam, "masks", noted)
+    detector, segmenter = save_detector(tmp_path / "dino"), save_segmenter(tmp_path / "sam")
+    masks = ["masks=grounded_sam", f"masks.detector={detector}", f"masks.segmenter={segmenter}"]
+    with chat_server(Reply("\n".join(DRIVER)), Reply("a cat\nthe cat at night\na red cat")) as chat:
+        work = build("whole", *llm(chat), *masks, "masks.box_threshold=0.1")
+        assert all(edited.isfinite().all() for edited in work.edit.values())
+        nothing = build("nothing", *llm(chat), *masks, "masks.box_threshold=1.0")
+        with caplog.at_level(logging.WARNING):
+            whole = nothing.training_masks["cat"]
+    assert work.training_images["adam-driver"].prompts == DRIVER[:2]
+    names = ("0000.png", "0001.png")
+    assert asked[:2] == [("person", "face", *names), ("cat", *names)]
+    found = work.training_masks["adam-driver"]
+    assert found is not None and found.shape == (2, 32, 32)
+    assert set(found.unique().tolist()) <= {0.0, 1.0}
+    assert whole is not None and torch.equal(whole, torch.ones(2, 32, 32))
+    assert nothing.summary()["mask_fallbacks"] == 4
+    assert f"{nothing.cache.root / 'images'}" in caplog.text
+    assert "0001.png, which shows no person or face, is empty" in caplog.text
+    once = build("once", *llm(chat), *masks, "masks.box_threshold=0.1")
+    once.training_masks  # noqa: B018
+    assert len(asked) == 4 and once.cache.reused["masks"] == 2
