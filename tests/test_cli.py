@@ -209,18 +209,6 @@ def test_a_job_of_a_sweep_can_be_resumed(
     assert (run_dir, config.seed, config.lora.rank) == (folder, 3, 2)
 
 
-def test_a_failed_job_does_not_stop_a_sweep(
-    pipeline: FakePipeline, command: Callable[..., None], caplog: pytest.LogCaptureFixture
-) -> None:
-    with pytest.raises(SystemExit) as stop:
-        command("-m", "lora.rank=7,0,8,4")
-    assert "seven is refused" in str(stop.value.code)
-    assert [config.lora.rank for config, _, _ in pipeline.runs] == [7, 8, 4]
-    groups = {config.tracking.group for config, _, _ in pipeline.runs}  # type: ignore[attr-defined]
-    assert len(groups) == 1 and None not in groups
-    assert [run_dir.name for _, run_dir, _ in pipeline.runs] == ["0", "2", "3"]
-
-
 def test_a_fault_keeps_its_traceback(pipeline: FakePipeline, command: Callable[..., None]) -> None:
     with pytest.raises(RuntimeError, match="eight breaks"):
         command("lora.rank=8")
