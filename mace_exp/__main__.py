@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,6 +26,8 @@ REFUSALS = (HydraException, OmegaConfBaseException, ValueError, OSError)
 """What a wrong command raises: shown as a message, without a traceback."""
 OPEN_KEYS = ("concepts.kinds", "anchors.per_concept")
 """Dictionaries that take any name; Hydra wants `++` before a key that is new."""
+_LAUNCHERS = {"slurm": "hydra-submitit-launcher", "ray_gpu": "hydra-ray-launcher"}
+"""What each option of hydra/launcher needs: the extra is named like the option's first word."""
 _PLACES = ("hydra.mode=", "hydra.run.dir=", "hydra.sweep.dir=")
 """Settings of Hydra's that a resumed sweep gets anew."""
 
@@ -121,6 +124,8 @@ def expand(arguments: Sequence[str]) -> list[str]:
     expanded: list[str] = []
     for argument in arguments:
         key, _, value = argument.partition("=")
+        if key == "hydra/launcher":
+            _check_launcher(value)
         if key == "concepts" and value.startswith("["):
             expanded += ["concepts=custom", f"concepts.names={value}"]
         elif key.startswith(OPEN_KEYS):
@@ -130,6 +135,19 @@ def expand(arguments: Sequence[str]) -> list[str]:
         else:
             expanded.append(argument)
     return expanded
+
+
+def _check_launcher(option: str) -> None:
+    """Raise ValueError where a launcher is asked for whose package is missing."""
+    package = _LAUNCHERS.get(option)
+    try:
+        if package:
+            version(package)
+    except PackageNotFoundError:
+        extra = option.split("_")[0]
+        raise ValueError(
+            f"hydra/launcher={option} needs {package}: pip install 'mace-exp[{extra}]'"
+        ) from None
 
 
 def _settings_of(folder: Path) -> list[str]:
@@ -163,7 +181,7 @@ def _group_by_sweep(composed: DictConfig) -> None:
     """Give the jobs of a sweep one group in the tracker: the name of the sweep's folder."""
     ungrouped = OmegaConf.select(composed, "tracking.group", default="") is None
     if _in_sweep() and ungrouped:
-        composed.tracking.group = "-".join(Path(HydraConfig.get().sweep.dir).parts[-2:])
+        composed.tracking.group = "-".join(Path(HydraConfig.get().sweep.dir).absolute().parts[-2:])
 
 
 def _plain(composed: DictConfig) -> dict[str, Any]:

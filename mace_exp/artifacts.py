@@ -175,6 +175,10 @@ class Status:
         self._values |= values
         write_json(self._path, self._values)
 
+    def add_hardware(self, facts: Mapping[str, Any]) -> None:
+        """Say more of where the run is, once torch can tell."""
+        self.update(hardware=self._values["hardware"] | dict(facts))
+
     def fail(self, error: BaseException) -> None:
         """Record an error that is on its way out, with its traceback, if there is room for it."""
         line = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -204,7 +208,7 @@ def recorded_status(folder: RunFolder) -> Iterator[Status]:
 
 
 def status_of(folder: RunFolder) -> str | None:
-    """How the run in a folder stands by its own account: running, finished, failed; None: no run."""
+    """Whether the run in a folder is running, finished or failed, as it says; None: no run."""
     try:
         return json.loads(folder.status.read_text(encoding="utf-8"))["status"]
     except (OSError, ValueError, KeyError):

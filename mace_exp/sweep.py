@@ -16,7 +16,6 @@ from pathlib import Path
 
 import yaml
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from mace_exp.artifacts import RunFolder, Status, status_of
@@ -47,7 +46,9 @@ def attempt(run_dir: Path, work: Callable[[], object]) -> None:
     except Exception as error:
         if status_of(folder) != "failed":
             status.fail(error)
-        log.error("job %s failed: %s", run_dir.name, _first_line(str(error)))
+        log.error(
+            "job %s failed: %s", run_dir.name, _first_line(str(error)) or type(error).__name__
+        )
     gc.collect()
 
 
@@ -99,15 +100,13 @@ def read_job(run_dir: Path) -> Job:
 def print_jobs(sweep_dir: Path, jobs: Sequence[Job], report: Path | None, console: Console) -> None:
     """Print a line a job, then where the report lies and how to run again what did not finish."""
     shared = set(jobs[0].overrides).intersection(*(job.overrides for job in jobs[1:]))
-    table = Table(box=None, show_header=False, padding=(0, 1))
-    for justify in ("right", "left", "right", "left"):
-        table.add_column(justify=justify, no_wrap=True)
     for job in jobs:
         own = [each for each in job.overrides if len(jobs) == 1 or each not in shared]
-        said = f"{' '.join(own)}  {job.error}".strip()
-        style = _STYLES.get(job.status, "yellow")
-        table.add_row(job.name, Text(job.status, style), duration(job.seconds), Text(said))
-    console.print(table)
+        line = Text(f" {job.name:>3}  ")
+        line.append(f"{job.status:<9}", _STYLES.get(job.status, "yellow"))
+        line.append(f"{duration(job.seconds):>12}  {' '.join(own)}  {job.error}".rstrip())
+        line.truncate(console.width, overflow="ellipsis")
+        console.print(line)
     finished = sum(job.status == FINISHED for job in jobs)
     console.print(Text(f"{finished} of {len(jobs)} jobs finished"))
     if report is not None:

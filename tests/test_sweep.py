@@ -178,7 +178,7 @@ def test_rerun_runs_what_failed_in_its_folder_with_its_settings(
 ) -> None:
     jobs.breaks = {8: broken, 2: broken}
     people = "concepts=[Adam Driver,Amy Adams]"
-    ends("-m", "sweep=lora_rank", HERE, "lora.rank=8,4,2", people, "seed=5")
+    assert ends("-m", "sweep=lora_rank", HERE, "lora.rank=8,4,2", people, "seed=5") == 1
     first = {run_dir.name: config for config, run_dir in jobs.runs}
     before = status(Path("swept/1"))
     elsewhere = tmp_path / "elsewhere"

@@ -35,7 +35,9 @@ def test_the_trade_off_is_erased_against_preserved(spec: dict[str, Any]) -> None
 def test_parallel_coordinates_lead_from_settings_to_measures(spec: dict[str, Any]) -> None:
     (parallel,) = panels(spec, "Parallel Coordinates Plot")
     accessors = [column["accessor"] for column in parallel["columns"]]
-    assert [each.split(":")[0] for each in accessors] == ["c"] * len(SETTINGS) + ["summary"] * 5
+    assert [each.split(":")[0] for each in accessors] == ["config"] * len(SETTINGS) + [
+        "summary"
+    ] * 5
     assert [each.split(":")[1] for each in accessors[len(SETTINGS) :]] == list(MEASURES)
     turned = [column["accessor"] for column in parallel["columns"] if column.get("inverted")]
     assert turned == ["summary:erased/accuracy/value"], "up is good on every axis"
