@@ -16,6 +16,7 @@ import yaml
 
 import mace_exp
 from mace_exp.__main__ import expand, main
+from mace_exp.artifacts import RunFolder, recorded_status
 from mace_exp.config import CONF, RunConfig
 
 ROOT = Path(__file__).parents[1]
@@ -30,10 +31,11 @@ class FakePipeline:
 
     def run(self, config: RunConfig, run_dir: Path, composed: dict[str, Any]) -> dict[str, Any]:
         self.runs.append((config, run_dir, composed))
-        if config.lora.rank == 7:
-            raise ValueError("seven is refused by the run itself")
-        if config.lora.rank == 8:
-            raise RuntimeError("eight breaks")
+        with recorded_status(RunFolder(run_dir)):
+            if config.lora.rank == 7:
+                raise ValueError("seven is refused by the run itself")
+            if config.lora.rank == 8:
+                raise RuntimeError("eight breaks")
         return {}
 
 

@@ -35,7 +35,8 @@ for task in range(last + 1):
     os.environ |= {{
         "SLURM_JOB_ID": str(77 + task), "SLURM_ARRAY_JOB_ID": "77",
         "SLURM_ARRAY_TASK_ID": str(task), "SLURM_NTASKS": "1", "SLURM_JOB_NUM_NODES": "1",
-        "SLURM_JOB_NODELIST": "here", "SLURM_NODEID": "0", "SLURM_PROCID": "0", "SLURM_LOCALID": "0",
+        "SLURM_JOB_NODELIST": "here", "SLURM_NODEID": "0", "SLURM_PROCID": "0",
+        "SLURM_LOCALID": "0",
     }}
     run = again.format(f"bash {{here}}/command-{{task}}.sh", queued, queued)
     with open(here / f"log-{{task}}", "w") as log:

@@ -168,8 +168,11 @@ def test_weights_and_biases_holds_a_whole_run(run: Run, monkeypatch: pytest.Monk
     for grid in ("8x8", "4x4", "2x2"):
         captions = found["summary"][f"attention/{grid}"]["captions"]
         assert [each.split(":")[0].split()[-1] for each in captions] == list(PHASES)
-    (artifact,) = records(folder, "artifact")
-    assert artifact["type"] == "model" and artifact["name"].startswith("edit-")
+    (weights,) = [each for each in records(folder, "artifact") if each["type"] == "model"]
+    assert weights["name"] == f"edit-{facts['run_id']}"
+    (file,) = weights["manifest"]["contents"]
+    assert file["path"] == "edit.safetensors"
+    assert int(file["size"]) == (folder / "edit.safetensors").stat().st_size
     layers = [each["item"] for each in records(folder, "history") if "layers/step" in each["item"]]
     assert [each["layers/step"] for each in layers] == [0, 1, 2]
 
@@ -184,7 +187,7 @@ def test_losses_by_layer_are_summed_over_concepts_and_known_again(run: Run) -> N
             losses = [
                 each["lora/loss"] for each in rows(folder, "lora") if each["lora/step"] == step
             ]
-            assert len(own) == 5 and len(losses) == 2
+            assert len(own) == 7 and len(losses) == 2
             assert sum(own.values()) == pytest.approx(sum(losses), rel=1e-5)
     assert read(folder / "summary.json")["reused"]["loras"] == 2
 
@@ -232,6 +235,25 @@ def test_a_sweep_over_fusion_weights_trains_once(run: Run) -> None:
     assert "loras" not in jobs[1]["made"] and jobs[1]["reused"]["loras"] == 2
     weights = [load_file(folder / str(number) / "edit.safetensors") for number in range(2)]
     assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_loras_are_kept_as_they_end(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mace_exp.stages import erase
+
+    calls, train = [], erase.train_loras
+
+    def preempted(*arguments: Any, **named: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            raise RuntimeError("preempted")
+        return train(*arguments, **named)
+
+    monkeypatch.setattr(erase, "train_loras", preempted)
+    apart = ("lora.concepts_per_batch=1", "lora.learning_rate=0.005", f"stages={UP_TO_FUSION}")
+    with pytest.raises(RuntimeError, match="preempted"):
+        run("cut", PEOPLE, *apart)
+    made = read(run("cut", PEOPLE, *apart) / "summary.json")
+    assert (made["made"]["loras"], made["reused"]["loras"]) == (1, 1)
 
 
 def test_two_jobs_at_once_make_what_they_share_once(tiny_folder: Path, tmp_path: Path) -> None:
