@@ -3,15 +3,17 @@
 import logging
 import os
 import sys
-import traceback
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import hydra
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -24,6 +26,10 @@ REFUSALS = (HydraException, OmegaConfBaseException, ValueError, OSError)
 """What a wrong command raises: shown as a message, without a traceback."""
 OPEN_KEYS = ("concepts.kinds", "anchors.per_concept")
 """Dictionaries that take any name; Hydra wants `++` before a key that is new."""
+_LAUNCHERS = {"slurm": "hydra-submitit-launcher", "ray_gpu": "hydra-ray-launcher"}
+"""What each option of hydra/launcher needs: the extra is named like the option's first word."""
+_PLACES = ("hydra.mode=", "hydra.run.dir=", "hydra.sweep.dir=")
+"""Settings of Hydra's that a resumed sweep gets anew."""
 
 
 def main() -> None:
@@ -33,7 +39,8 @@ def main() -> None:
     try:
         sys.argv[1:] = expand(sys.argv[1:])
         register()
-        job()
+        with _closed_sweep():
+            job()
     except SystemExit as stop:
         if full_error and stop.__cause__:
             raise stop.__cause__ from None
@@ -44,18 +51,58 @@ def main() -> None:
         sys.exit(f"mace_exp: {explain(error)}")
 
 
+class SweepFolder(Callback):
+    """Hears from Hydra, which builds it, where a sweep is written; the class remembers."""
+
+    heard: ClassVar[Path | None] = None
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        SweepFolder.heard = Path(config.hydra.sweep.dir).absolute()
+
+
+@contextmanager
+def _closed_sweep() -> Iterator[None]:
+    """End a sweep, however it ended, with a line a job and its report; 1 if a job has failed."""
+    SweepFolder.heard, whole = None, True
+    try:
+        yield
+    finally:
+        if SweepFolder.heard is not None:
+            from mace_exp.sweep import close_sweep
+
+            whole = close_sweep(SweepFolder.heard)
+    if not whole:
+        sys.exit(1)
+
+
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def job(composed: DictConfig) -> None:
     """Run one job of a command: the only one, or one of a sweep."""
     run_dir = Path(HydraConfig.get().runtime.output_dir)
+    if _in_sweep():
+        _run_in_sweep(composed, run_dir)
+        return
     try:
-        config = _validate(composed, run_dir)
-        from mace_exp import pipeline  # imports torch
+        _run(composed, run_dir)
+    except REFUSALS as error:  # ends without Hydra's own lines
+        raise SystemExit(f"mace_exp: {explain(error)}") from error
 
-        pipeline.run(config, run_dir, _plain(composed))
-    except Exception as error:
-        _close(error)
-        raise
+
+def _run(composed: DictConfig, run_dir: Path) -> None:
+    config = _validate(composed, run_dir)
+    from mace_exp import pipeline  # imports torch
+
+    pipeline.run(config, run_dir, _plain(composed))
+
+
+def _run_in_sweep(composed: DictConfig, run_dir: Path) -> None:
+    """Run a job that keeps its errors to itself; what a resumed sweep has finished stays."""
+    from mace_exp.sweep import attempt, is_finished
+
+    if composed.get("resume") and is_finished(run_dir):
+        log.info("job %s has finished before", run_dir.name)
+    else:
+        attempt(run_dir, lambda: _run(composed, run_dir))
 
 
 def _validate(composed: DictConfig, run_dir: Path) -> RunConfig:
@@ -72,34 +119,58 @@ def expand(arguments: Sequence[str]) -> list[str]:
     """Write out what the command line takes beyond Hydra's own grammar.
 
     `concepts=[A,B]` names concepts, `concepts.kinds=` and `anchors.per_concept=` take any name, and
-    `resume=<run folder>` brings that run's settings along; those given beside it win.
+    `resume=<folder>` brings a run's or a sweep's settings along; those given beside it win.
     """
     expanded: list[str] = []
     for argument in arguments:
         key, _, value = argument.partition("=")
+        if key == "hydra/launcher":
+            _check_launcher(value)
         if key == "concepts" and value.startswith("["):
             expanded += ["concepts=custom", f"concepts.names={value}"]
         elif key.startswith(OPEN_KEYS):
             expanded.append(f"++{argument}")
         elif key == "resume" and value not in ("", "null"):
-            expanded = [*_settings_of(Path(value)), *expanded, argument]
+            expanded = [*_settings_of(Path(value)), *expanded, f"resume='{value}'"]
         else:
             expanded.append(argument)
     return expanded
 
 
-def _settings_of(run_dir: Path) -> list[str]:
-    """Return the overrides that a run was started with, and its folder as the one to write to.
+def _check_launcher(option: str) -> None:
+    """Raise ValueError where a launcher is asked for whose package is missing."""
+    package = _LAUNCHERS.get(option)
+    try:
+        if package:
+            version(package)
+    except PackageNotFoundError:
+        extra = option.split("_")[0]
+        raise ValueError(
+            f"hydra/launcher={option} needs {package}: pip install 'mace-exp[{extra}]'"
+        ) from None
+
+
+def _settings_of(folder: Path) -> list[str]:
+    """Return the overrides that a run or a sweep was started with, and its folder to write to.
 
     Raises:
-        ValueError: no run was started in that folder.
+        ValueError: nothing was started in that folder.
     """
-    file = run_dir / ".hydra" / "overrides.yaml"
-    if not file.is_file():
-        raise ValueError(f"resume = {run_dir} is no run folder: there is no {file}")
-    saved = [str(override) for override in OmegaConf.load(file)]
-    own = [override for override in saved if not override.startswith(("resume=", "sweep="))]
-    return [*own, f"hydra.run.dir='{run_dir}'"]
+    run, sweep = folder / ".hydra" / "overrides.yaml", folder / "multirun.yaml"
+    if sweep.is_file():
+        overrides = _read_yaml(sweep)["hydra"]["overrides"]
+        own = [each for each in overrides["hydra"] if not each.startswith(_PLACES)]
+        own += [each for each in overrides["task"] if not each.startswith("resume=")]
+        return [*own, "hydra.mode=MULTIRUN", f"hydra.sweep.dir='{folder}'"]
+    if run.is_file():
+        own = [each for each in _read_yaml(run) if not each.startswith(("resume=", "sweep="))]
+        return [*own, f"hydra.run.dir='{folder}'"]
+    raise ValueError(f"resume = {folder} is no run folder, nor a sweep's: there is no {run}")
+
+
+def _read_yaml(file: Path) -> Any:
+    """Read what Hydra saved; its interpolations stay text, as they were given."""
+    return yaml.safe_load(file.read_text(encoding="utf-8"))
 
 
 def _in_sweep() -> bool:
@@ -110,7 +181,7 @@ def _group_by_sweep(composed: DictConfig) -> None:
     """Give the jobs of a sweep one group in the tracker: the name of the sweep's folder."""
     ungrouped = OmegaConf.select(composed, "tracking.group", default="") is None
     if _in_sweep() and ungrouped:
-        composed.tracking.group = "-".join(Path(HydraConfig.get().sweep.dir).parts[-2:])
+        composed.tracking.group = "-".join(Path(HydraConfig.get().sweep.dir).absolute().parts[-2:])
 
 
 def _plain(composed: DictConfig) -> dict[str, Any]:
@@ -123,15 +194,6 @@ def _plain(composed: DictConfig) -> dict[str, Any]:
     options = {str(k): v for k, v in choices.items() if "/" not in str(k) and k != "hydra" and v}
     overrides = OmegaConf.to_container(hydra_config.overrides.task)
     return {str(k): v for k, v in plain.items()} | {"options": options, "overrides": overrides}
-
-
-def _close(error: Exception) -> None:
-    """End a refused run without Hydra's own lines; report a job of a sweep and free its memory."""
-    if _in_sweep():
-        log.error("job %s failed: %s", HydraConfig.get().job.num, explain(error))
-        traceback.clear_frames(error.__traceback__)
-    elif isinstance(error, REFUSALS):
-        raise SystemExit(f"mace_exp: {explain(error)}") from error
 
 
 def _discard(run_dir: Path) -> None:
@@ -148,4 +210,7 @@ def _discard(run_dir: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    # By its own name: Hydra and its launchers import this module, and must find the same one.
+    from mace_exp.__main__ import main as command
+
+    command()

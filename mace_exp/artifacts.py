@@ -15,7 +15,7 @@ import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -66,34 +66,55 @@ class Cache:
     reused: dict[str, int] = field(default_factory=dict)
     made: dict[str, int] = field(default_factory=dict)
 
-    def entry(self, kind: str, inputs: Mapping[str, Any]) -> Path:
+    def entry(self, kind: str, inputs: Mapping[str, Any], suffix: str = "") -> Path:
         """Where the result of `inputs` (what JSON can hold) lies or would lie."""
-        return self.root / kind / key_of(inputs)
+        return self.root / kind / f"{key_of(inputs)}{suffix}"
 
     def get(
         self, kind: str, inputs: Mapping[str, Any], make: Callable[[Path], None] | None
     ) -> Path:
-        """Return the entry of `inputs`, making it if it is not there; two jobs at once make it
-        once.
+        """Return the entry of `inputs`, making it if it is not there: `get_all` for one."""
+
+        def make_one(missing: Mapping[str, Path]) -> None:
+            assert make is not None
+            make(missing[kind])
+
+        return self.get_all(kind, {kind: inputs}, make_one if make else None)[kind]
+
+    def get_all(
+        self,
+        kind: str,
+        inputs: Mapping[str, Mapping[str, Any]],
+        make: Callable[[Mapping[str, Path]], None] | None,
+        *,
+        suffix: str = "",
+    ) -> dict[str, Path]:
+        """Return the entries by name; `make` is given those that are not there, to make together.
+
+        Two jobs at once make an entry once: whoever needs a missing one holds its lock meanwhile.
+        Locks are taken in one order, so that jobs whose entries overlap can't wait for each other.
 
         Raises:
-            ValueError: it is not there and `make` is None (its stage was left out of this run).
+            ValueError: one is not there and `make` is None (its stage was left out of this run).
         """
-        path = self.entry(kind, inputs)
-        if path.exists():
-            self.reused[kind] = self.reused.get(kind, 0) + 1
-            return path
-        if make is None:
+        paths = {name: self.entry(kind, each, suffix) for name, each in inputs.items()}
+        wanted = {path for path in paths.values() if not path.exists()}
+        if wanted and make is None:
             raise ValueError(
                 f"there are no {kind} for these settings in {self.root}: "
                 "add the stage that makes them to stages"
             )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(f"{path.name}.lock")):
-            if not path.exists():
-                make(path)
-                self.made[kind] = self.made.get(kind, 0) + 1
-        return path
+        (self.root / kind).mkdir(parents=True, exist_ok=True)
+        with ExitStack() as locks:
+            for path in sorted(wanted):
+                locks.enter_context(FileLock(path.with_name(f"{path.name}.lock")))
+            missing = {name: path for name, path in paths.items() if not path.exists()}
+            if missing and make is not None:
+                make(missing)
+        for counts, count in ((self.made, len(missing)), (self.reused, len(paths) - len(missing))):
+            if count:
+                counts[kind] = counts.get(kind, 0) + count
+        return paths
 
 
 def key_of(inputs: Mapping[str, Any]) -> str:
@@ -156,6 +177,23 @@ class Status:
         self._values |= values
         write_json(self._path, self._values)
 
+    def add_hardware(self, facts: Mapping[str, Any]) -> None:
+        """Say more of where the run is, once torch can tell."""
+        self.update(hardware=self._values["hardware"] | dict(facts))
+
+    def fail(self, error: BaseException) -> None:
+        """Record an error that is on its way out, with its traceback, if there is room for it."""
+        line = f"{type(error).__name__}: {error}".splitlines()[0]
+        try:
+            self.update(
+                status="failed",
+                error=str(error) if isinstance(error, ValueError) else line,
+                traceback="".join(traceback.format_exception(error)),
+                finished=_now(),
+            )
+        except OSError:
+            log.error("%s can't be written either", self._path)
+
 
 @contextmanager
 def recorded_status(folder: RunFolder) -> Iterator[Status]:
@@ -166,19 +204,17 @@ def recorded_status(folder: RunFolder) -> Iterator[Status]:
     try:
         yield status
     except BaseException as error:
-        line = (
-            f"{type(error).__name__}: {error}".splitlines()[0]
-            if not isinstance(error, ValueError)
-            else str(error)
-        )
-        try:
-            status.update(
-                status="failed", error=line, traceback=traceback.format_exc(), finished=_now()
-            )
-        except OSError:
-            log.error("%s can't be written either", folder.status)
+        status.fail(error)
         raise
     status.update(status="finished", stage=None, finished=_now())
+
+
+def status_of(folder: RunFolder) -> str | None:
+    """Whether the run in a folder is running, finished or failed, as it says; None: no run."""
+    try:
+        return json.loads(folder.status.read_text(encoding="utf-8"))["status"]
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def _now() -> str:

@@ -14,11 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from mace_exp.artifacts import RunFolder, Status, check_writable, recorded_status, write_json
 from mace_exp.config import RunConfig
+from mace_exp.gpu import gpu_facts, gpu_peak, reset_gpu_peak
 from mace_exp.record import Tracker
 from mace_exp.report.run_page import write_report
 from mace_exp.report.terminal import print_result
@@ -42,6 +42,7 @@ def run(config: RunConfig, run_dir: Path, composed: dict[str, Any]) -> dict[str,
     folder.config.write_text(yaml.safe_dump(composed, sort_keys=False), encoding="utf-8")
     try:
         with recorded_status(folder) as status, _tracker(config, folder, composed) as tracker:
+            status.add_hardware(gpu_facts())
             metrics = _run_stages(Run(config, folder, tracker), status)
     finally:
         if Stage.report in config.stages:
@@ -82,6 +83,7 @@ def _run_stages(work: Run, status: Status) -> dict[str, Any]:
 def _timed(work: Run, stage: Stage, step: Callable[[Run], object]) -> None:
     start, made = time.monotonic(), dict(work.cache.made)
     before = dict(work.cache.reused)
+    reset_gpu_peak()
     step(work)
     row = {
         "stage": stage.name,
@@ -89,9 +91,7 @@ def _timed(work: Run, stage: Stage, step: Callable[[Run], object]) -> None:
         "reused": work.cache.reused != before and work.cache.made == made,
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }
-    if torch.cuda.is_available():
-        row["peak_gpu_memory_mb"] = round(torch.cuda.max_memory_allocated() / 2**20)
-    work.tracker.log("stage", row)
+    work.tracker.log("stage", row | gpu_peak())
 
 
 def _tracker(config: RunConfig, folder: RunFolder, composed: dict[str, Any]) -> Tracker:

@@ -444,6 +444,7 @@ class WandbTracking(TrackingConfig):
     entity: str | None
     group: str | None  # null: the sweep's folder in a sweep, none elsewhere
     log_images: bool
+    log_weights: bool  # the edited weights go with the run, as an artifact
 
 
 @dataclass(kw_only=True)

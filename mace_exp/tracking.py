@@ -221,7 +221,7 @@ class WandbSink:
     def artifact(self, path: Path, name: str, kind: str) -> None:
         import wandb
 
-        kept = wandb.Artifact(name, type=kind)
+        kept = wandb.Artifact(f"{name}-{self._run.id}", type=kind)  # versions are of one run
         if path.is_dir():
             kept.add_dir(str(path))
         else:

@@ -1,15 +1,26 @@
 """Paths, the cache that jobs share, and the status of a run."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import time
 from collections import namedtuple
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from mace_exp.artifacts import Cache, RunFolder, check_writable, key_of, recorded_status
+from mace_exp.artifacts import (
+    Cache,
+    RunFolder,
+    check_writable,
+    key_of,
+    recorded_status,
+    status_of,
+)
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -44,6 +55,57 @@ def test_two_jobs_at_once_make_an_entry_once(tmp_path: Path) -> None:
     assert len({job.result() for job in jobs}) == 1 and len(made) == 1
 
 
+JOB = """
+import json, sys, time
+from pathlib import Path
+from mace_exp.artifacts import Cache
+
+cache, names = Cache(Path(sys.argv[1])), sys.argv[2].split(",")
+
+def make(missing):
+    time.sleep(0.5)
+    for path in missing.values():
+        path.write_text("made")
+
+(cache.root / f"ready-{sys.argv[3]}").touch()
+while len(list(cache.root.glob("ready-*"))) < 2:
+    time.sleep(0.01)
+paths = cache.get_all("samples", {name: {"concept": name} for name in names}, make, suffix=".npy")
+assert all(path.read_text() == "made" for path in paths.values()) and list(paths) == names
+print(json.dumps([cache.made.get("samples", 0), cache.reused.get("samples", 0)]))
+"""
+
+
+def test_two_processes_with_overlapping_entries_make_each_once(tmp_path: Path) -> None:
+    wanted = ("a,b,c", "d,c,b")  # in opposite orders: locks taken as they come would wait forever
+    jobs = [
+        subprocess.Popen(
+            [sys.executable, "-c", JOB, str(tmp_path), names, str(number)],
+            stdout=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        )
+        for number, names in enumerate(wanted)
+    ]
+    counts = [json.loads(job.communicate(timeout=120)[0]) for job in jobs]
+    assert sum(made for made, _ in counts) == 4, "a, b, c and d"
+    assert [made + reused for made, reused in counts] == [3, 3], "who waited has reused"
+
+
+def test_entries_are_made_together_where_they_are_missing(tmp_path: Path) -> None:
+    cache, asked = Cache(tmp_path), []
+
+    def make(missing: Mapping[str, Path]) -> None:
+        asked.append(list(missing))
+        for path in missing.values():
+            path.write_text("made")
+
+    cache.get_all("loras", {"a": {"x": 1}}, make)
+    cache.get_all("loras", {"a": {"x": 1}, "b": {"x": 2}, "c": {"x": 3}}, make)
+    cache.get_all("loras", {"c": {"x": 3}}, None)
+    assert asked == [["a"], ["b", "c"]]
+    assert cache.made == {"loras": 3} and cache.reused == {"loras": 2}
+
+
 def test_an_entry_that_may_not_be_made_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="add the stage that makes them to stages"):
         Cache(tmp_path).get("images", {"x": 1}, None)
@@ -68,3 +130,16 @@ def test_the_status_tells_how_a_run_ended(tmp_path: Path) -> None:
     written = json.loads(folder.status.read_text())
     assert written["status"] == "failed" and written["error"] == "RuntimeError: out of luck"
     assert "out of luck" in written["traceback"] and written["finished"] is not None
+
+
+def test_a_status_is_read_back_and_a_broken_one_is_none(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert status_of(folder) is None
+    with recorded_status(folder) as status:
+        status.add_hardware({"gpu": "a card"})
+        assert status_of(folder) == "running"
+    assert status_of(folder) == "finished"
+    hardware = json.loads(folder.status.read_text())["hardware"]
+    assert hardware["gpu"] == "a card" and hardware["cores"]
+    folder.status.write_text('{"status": "fin')
+    assert status_of(folder) is None

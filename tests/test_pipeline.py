@@ -1,12 +1,14 @@
 """The whole run on a tiny random model: its files, its cache, sweeps, interruption, single
 stages."""
 
+import csv
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -79,12 +81,18 @@ def read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def read_table(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def rows(folder: Path, event: str) -> list[dict[str, Any]]:
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [row for row in map(json.loads, lines) if row["event"] == event]
 
 
 PEOPLE = "concepts=[Adam Driver,Amy Adams]"
+PHASES = ("before", "refined", "trained", "after")
 UP_TO_FUSION = "[images,masks,preservation,cfr,lora,fusion]"
 
 
@@ -140,7 +148,8 @@ def test_the_erased_folder_is_the_edit_in_plain_diffusers(run: Run, tiny_folder:
 def test_weights_and_biases_holds_a_whole_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
-    folder = run("tracked", PEOPLE, "tracking=wandb", "tracking.mode=offline")
+    more = ("tracking=wandb", "tracking.mode=offline", "tracking.log_weights=true")
+    folder = run("tracked", PEOPLE, *more)
     (facts,) = records(folder, "run")
     assert facts["config"]["update"]["lora"]["steps"] == 3
     assert "lora=mini" in facts["tags"]
@@ -156,6 +165,43 @@ def test_weights_and_biases_holds_a_whole_run(run: Run, monkeypatch: pytest.Monk
     for name in ("masks", "samples", "attention"):
         assert all("a" in caption for caption in found["summary"][name]["captions"]), name
     assert "seed" in found["summary"]["samples"]["captions"][0]
+    for grid in ("8x8", "4x4", "2x2"):
+        captions = found["summary"][f"attention/{grid}"]["captions"]
+        assert [each.split(":")[0].split()[-1] for each in captions] == list(PHASES)
+    (weights,) = [each for each in records(folder, "artifact") if each["type"] == "model"]
+    assert weights["name"] == f"edit-{facts['run_id']}"
+    (file,) = weights["manifest"]["contents"]
+    assert file["path"] == "edit.safetensors"
+    assert int(file["size"]) == (folder / "edit.safetensors").stat().st_size
+    layers = [each["item"] for each in records(folder, "history") if "layers/step" in each["item"]]
+    assert [each["layers/step"] for each in layers] == [0, 1, 2]
+
+
+def test_losses_by_layer_are_summed_over_concepts_and_known_again(run: Run) -> None:
+    for name in ("new", "known"):
+        folder = run(name, PEOPLE, f"stages={UP_TO_FUSION}", "lora.learning_rate=0.004")
+        layers = rows(folder, "layers")
+        assert [row["layers/step"] for row in layers] == [0, 1, 2]
+        for step, row in enumerate(layers):
+            own = {key: value for key, value in row.items() if key.endswith(".attn2")}
+            losses = [
+                each["lora/loss"] for each in rows(folder, "lora") if each["lora/step"] == step
+            ]
+            assert len(own) == 7 and len(losses) == 2
+            assert sum(own.values()) == pytest.approx(sum(losses), rel=1e-5)
+    assert read(folder / "summary.json")["reused"]["loras"] == 2
+
+
+def test_attention_is_drawn_in_every_phase_and_resolution(run: Run) -> None:
+    folder = run("attended", PEOPLE) / "attention"
+    index, finer = (read_table(folder / name) for name in ("index.csv", "resolutions.csv"))
+    assert [row["phase"] for row in index] == list(PHASES)
+    assert [row["resolution"] for row in finer] == [
+        g for g in ("8x8", "4x4", "2x2") for _ in PHASES
+    ]
+    drawn = {row["phase"]: np.asarray(Image.open(folder / row["file"])) for row in index}
+    assert all(not np.array_equal(drawn["before"], drawn[phase]) for phase in PHASES[1:])
+    assert all((folder / row["file"]).is_file() for row in finer)
 
 
 def test_a_second_run_makes_nothing_again(run: Run) -> None:
@@ -189,6 +235,68 @@ def test_a_sweep_over_fusion_weights_trains_once(run: Run) -> None:
     assert "loras" not in jobs[1]["made"] and jobs[1]["reused"]["loras"] == 2
     weights = [load_file(folder / str(number) / "edit.safetensors") for number in range(2)]
     assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_loras_are_kept_as_they_end(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mace_exp.stages import erase
+
+    calls, train = [], erase.train_loras
+
+    def preempted(*arguments: Any, **named: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            raise RuntimeError("preempted")
+        return train(*arguments, **named)
+
+    monkeypatch.setattr(erase, "train_loras", preempted)
+    apart = ("lora.concepts_per_batch=1", "lora.learning_rate=0.005", f"stages={UP_TO_FUSION}")
+    with pytest.raises(RuntimeError, match="preempted"):
+        run("cut", PEOPLE, *apart)
+    made = read(run("cut", PEOPLE, *apart) / "summary.json")
+    assert (made["made"]["loras"], made["reused"]["loras"]) == (1, 1)
+
+
+def test_two_jobs_at_once_make_what_they_share_once(tiny_folder: Path, tmp_path: Path) -> None:
+    shared = [f"model.source={tiny_folder}", f"cache_dir={tmp_path / 'cache'}", *SMALL, PEOPLE]
+    jobs = [
+        subprocess.Popen(
+            [sys.executable, "-m", "mace_exp", "model=path", *shared]
+            + [f"hydra.run.dir={tmp_path / str(weight)}", f"fusion.prior_weight={weight}"],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        for weight in (1, 100)
+    ]
+    assert [job.wait(timeout=600) for job in jobs] == [0, 0]
+    summaries = [read(tmp_path / str(weight) / "summary.json") for weight in (1, 100)]
+    for kind in ("images", "masks", "statistics", "loras", "samples"):
+        counts = [(each["made"].get(kind, 0), each["reused"].get(kind, 0)) for each in summaries]
+        entries = [path for path in (tmp_path / "cache" / kind).iterdir() if path.suffix != ".lock"]
+        assert sum(made for made, _ in counts) == len(entries) > 0, kind
+        assert [made + reused for made, reused in counts] == [len(entries)] * 2, kind
+
+
+def test_a_job_that_failed_lets_go_of_its_model(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from mace_exp.stages import run as stages_run
+
+    loaded: list[weakref.ref[Any]] = []
+    alive: list[int] = []
+    load = stages_run.load_pipeline
+
+    def watched(*arguments: Any, **named: Any) -> Any:
+        alive.append(sum(each() is not None for each in loaded))
+        pipeline = load(*arguments, **named)
+        loaded.extend(weakref.ref(part) for part in (pipeline.unet, pipeline.text_encoder))
+        return pipeline
+
+    monkeypatch.setattr(stages_run, "load_pipeline", watched)
+    wrong = ("masks=precomputed", f"masks.path={tmp_path}", f"stages={UP_TO_FUSION}")
+    with pytest.raises(SystemExit):
+        run("failing", "-m", PEOPLE, "fusion.prior_weight=1,100", *wrong)
+    assert alive == [0, 0], "the second job found nothing of the first one's model"
+    found = read(tmp_path / "failing" / "1" / "status.json")
+    assert found["stage"] == "masks" and "is missing" in found["error"]
 
 
 def test_a_single_stage_names_the_one_that_it_needs(

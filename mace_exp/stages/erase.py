@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from filelock import FileLock
 from safetensors.torch import save_file
 
 from mace_exp.artifacts import key_of, write_json
@@ -32,7 +31,7 @@ from mace_exp.preservation.build import readable
 from mace_exp.progress import progress
 from mace_exp.prompts import anchor_prompt, domain_captions, prior_captions
 from mace_exp.saving import save_pipeline
-from mace_exp.schemas import GivenPriorImages, Stage
+from mace_exp.schemas import GivenPriorImages, Stage, WandbTracking
 from mace_exp.stages.facts import erased_facts
 from mace_exp.stages.look import image_inputs
 from mace_exp.stages.own import prior_inputs
@@ -41,6 +40,7 @@ from mace_exp.stages.training_data import training_data
 if TYPE_CHECKING:
     from mace_exp.stages.run import Run
 
+_LAYERS = "layers"  # key of the losses by layer in a LoRA's curve.jsonl
 JOINT = "all-concepts"
 """Name of the one LoRA of a run with `lora.per_concept=false`."""
 
@@ -125,28 +125,22 @@ def loras(work: Run) -> dict[str, Lora]:
     """Train one LoRA a concept until nothing attends to its words (section 4.2); those known are
     read."""
     inputs = {slug: _lora_inputs(work, concepts) for slug, concepts in _groups(work).items()}
-    entries = {slug: work.cache.entry("loras", each) for slug, each in inputs.items()}
-    lock = work.cache.root / "loras" / f"{key_of(inputs)}.lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock):
-        missing = [slug for slug, path in entries.items() if not path.exists()]
-        if missing and not work.does(Stage.lora):
-            raise ValueError(
-                f"there is no LoRA of {missing[0]!r} for these settings: add lora to stages"
-            )
-        if missing:
-            _train(work, missing, entries)
-    for kind, count in (("made", len(missing)), ("reused", len(entries) - len(missing))):
-        if count:
-            counts = getattr(work.cache, kind)
-            counts["loras"] = counts.get("loras", 0) + count
+    new: set[str] = set()
+
+    def make(missing: Mapping[str, Path]) -> None:
+        new.update(missing)
+        _train(work, missing)
+
+    entries = work.cache.get_all("loras", inputs, make if work.does(Stage.lora) else None)
     trained = {}
     for slug, path in entries.items():
         trained[slug] = load_lora(path / "lora.safetensors")
         if work.does(Stage.lora):
             save_lora(work.folder.lora(slug), trained[slug], _facts(work, slug))
-            if slug not in missing:
-                _log_again(work, path / "curve.jsonl")
+            if slug not in new:
+                _log_again(work, path)
+    if work.does(Stage.lora):
+        _log_layers(work, list(entries.values()))
     work.loras = trained
     return trained
 
@@ -184,17 +178,56 @@ def _digest(masks: torch.Tensor | None) -> str | None:
     return None if masks is None else hashlib.sha256(masks.bool().numpy().tobytes()).hexdigest()
 
 
-def _train(work: Run, slugs: Sequence[str], entries: Mapping[str, Path]) -> None:
+def _train(work: Run, entries: Mapping[str, Path]) -> None:
+    """Train the LoRAs of `entries` and keep them there, as many at a time as share a forward.
+
+    What is trained is kept at once: a run that is preempted or killed goes on from there.
+    """
+    groups, steps = _groups(work), work.config.lora.steps
+    curves: dict[str, list[str]] = {slug: [] for slug in entries}
+    slugs, together = list(entries), work.config.lora.concepts_per_batch
+    refined = transformed_weights(work.weights, work.transform)
+    with progress("LoRA training", len(entries) * steps, "step") as advance:
+
+        def on_step(row: StepRow) -> None:
+            values = _curve_row(row)
+            curves[row.slug].append(json.dumps(values | {_LAYERS: dict(row.layers)}))
+            work.tracker.log("lora", values)
+            advance(1)
+
+        for start in range(0, len(slugs), together):
+            group = slugs[start : start + together]
+            trained = train_loras(
+                work.pipeline.unet,
+                training_data(work, {slug: groups[slug] for slug in group}),
+                work.pipeline.scheduler,
+                shape=_shape(work),
+                training=_training(work),
+                weights=refined,
+                on_step=on_step,
+            )
+            for slug in group:
+                _keep_lora(entries[slug], trained[slug], curves[slug])
+
+
+def _keep_lora(entry: Path, lora: Lora, curve: Sequence[str]) -> None:
+    with atomic_folder(entry) as temporary:
+        save_lora(temporary / "lora.safetensors", lora)
+        (temporary / "curve.jsonl").write_text("\n".join(curve), encoding="utf-8")
+
+
+def _shape(work: Run) -> LoraShape:
     lora = work.config.lora
-    density = (
-        focal_density(k=lora.k, t1=lora.t1, t2=lora.t2)
-        if lora.importance_sampling
-        else uniform_density()
-    )
-    training = LoraTraining(
+    return LoraShape(lora.rank, lora.alpha, lora.dropout, tuple(lora.targets), lora.init.name)
+
+
+def _training(work: Run) -> LoraTraining:
+    lora = work.config.lora
+    focal = focal_density(k=lora.k, t1=lora.t1, t2=lora.t2)
+    return LoraTraining(
         steps=lora.steps,
         learning_rate=lora.learning_rate,
-        density=density,
+        density=focal if lora.importance_sampling else uniform_density(),
         seed=work.config.seed,
         batch_size=lora.batch_size,
         weight_decay=lora.weight_decay,
@@ -202,30 +235,6 @@ def _train(work: Run, slugs: Sequence[str], entries: Mapping[str, Path]) -> None
         prior_weight=_prior_weight(work),
         together=lora.concepts_per_batch,
     )
-    shape = LoraShape(lora.rank, lora.alpha, lora.dropout, tuple(lora.targets), lora.init.name)
-    groups, curves = _groups(work), {slug: [] for slug in slugs}
-    with progress("LoRA training", len(slugs) * lora.steps, "step") as advance:
-
-        def on_step(row: StepRow) -> None:
-            values = _curve_row(row)
-            curves[row.slug].append(values)
-            work.tracker.log("lora", values)
-            advance(1)
-
-        trained = train_loras(
-            work.pipeline.unet,
-            training_data(work, {slug: groups[slug] for slug in slugs}),
-            work.pipeline.scheduler,
-            shape=shape,
-            training=training,
-            weights=transformed_weights(work.weights, work.transform),
-            on_step=on_step,
-        )
-    for slug in slugs:
-        with atomic_folder(entries[slug]) as temporary:
-            save_lora(temporary / "lora.safetensors", trained[slug])
-            lines = [json.dumps(values) for values in curves[slug]]
-            (temporary / "curve.jsonl").write_text("\n".join(lines), encoding="utf-8")
 
 
 def _curve_row(row: StepRow) -> dict[str, Any]:
@@ -240,9 +249,32 @@ def _curve_row(row: StepRow) -> dict[str, Any]:
     return values if row.prior_loss is None else values | {"lora/prior_loss": row.prior_loss}
 
 
-def _log_again(work: Run, curve: Path) -> None:
-    for line in curve.read_text(encoding="utf-8").splitlines():
-        work.tracker.log("lora", json.loads(line))
+def _log_again(work: Run, entry: Path) -> None:
+    for values in _curve(entry):
+        work.tracker.log("lora", {key: each for key, each in values.items() if key != _LAYERS})
+
+
+def _log_layers(work: Run, entries: Sequence[Path]) -> None:
+    """Log each layer's loss, summed over the concepts: which layers still attend to their words.
+
+    LoRAs that an earlier version kept have no losses by layer: a sum without them would mislead.
+    """
+    sums: dict[int, dict[str, float]] = {}
+    for entry in entries:
+        for values in _curve(entry):
+            if _LAYERS not in values:
+                return
+            summed = sums.setdefault(values["lora/step"], {})
+            for layer, loss in values[_LAYERS].items():
+                summed[f"layers/{layer}"] = summed.get(f"layers/{layer}", 0.0) + loss
+    for step in sorted(sums):
+        work.tracker.log("layers", sums[step], step)
+
+
+def _curve(entry: Path) -> list[dict[str, Any]]:
+    """The rows of a LoRA's training, as they were logged, with the loss of every layer."""
+    lines = (entry / "curve.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
 
 
 def _facts(work: Run, slug: str) -> dict[str, str]:
@@ -277,6 +309,9 @@ def fusion(work: Run) -> dict[str, torch.Tensor]:
 def _save_edit(work: Run, edit: Mapping[str, torch.Tensor]) -> None:
     with atomic_file(work.folder.edit) as temporary:
         save_file(_contiguous(edit), temporary)
+    tracking = work.config.tracking
+    if isinstance(tracking, WandbTracking) and tracking.log_weights:
+        work.tracker.artifact(work.folder.edit, name="edit", kind="model")
     if work.config.save.pipeline:
         with edited_weights(work.pipeline.unet, edit):
             save_pipeline(work.pipeline, work.folder.erased)

@@ -1,0 +1,42 @@
+"""`python -m mace_exp.rerun SWEEP [key=value ...]`: run what has not finished of a sweep again.
+
+Failed and missing jobs run in their own folders, with their own settings; finished ones are left
+alone. Then the sweep's report is written anew. `key=value` changes a setting of what runs, as in
+`lora.batch_size=1` after a job ran out of memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import yaml
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Resume the sweep in the folder that it was started in: its relative paths start there."""
+    parser = argparse.ArgumentParser(prog="python -m mace_exp.rerun", description=__doc__)
+    parser.add_argument("sweep", type=Path, metavar="SWEEP", help="the sweep's folder")
+    parser.add_argument("changes", nargs="*", metavar="key=value", help="settings to change")
+    chosen = parser.parse_args(arguments)
+    sweep = chosen.sweep.resolve()
+    if not (sweep / "multirun.yaml").is_file():
+        sys.exit(f"mace_exp.rerun: {sweep} is no sweep's folder: it has no multirun.yaml")
+    started_in = _started_in(sweep)
+    if started_in.is_dir():
+        os.chdir(started_in)
+    sys.argv = ["mace_exp", f"resume={sweep}", *chosen.changes]
+    from mace_exp.__main__ import main as command
+
+    command()
+
+
+def _started_in(sweep: Path) -> Path:
+    saved = yaml.safe_load((sweep / "multirun.yaml").read_text(encoding="utf-8"))
+    return Path(saved["hydra"]["runtime"]["cwd"])
+
+
+if __name__ == "__main__":
+    main()

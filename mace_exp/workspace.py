@@ -1,0 +1,157 @@
+"""`python -m mace_exp.workspace --project P --entity E`: a saved view of a project's runs.
+
+Weights & Biases makes a panel of everything that is logged. This view holds those that tell which
+setting erases well and keeps the rest: the trade-off, what leads to it, and the pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from mace_exp.command import run_command
+
+if TYPE_CHECKING:
+    from wandb_workspaces.reports.v2 import ParallelCoordinatesPlotColumn
+    from wandb_workspaces.workspaces import Section, Workspace
+
+log = logging.getLogger("mace_exp.workspace")
+
+NAME = "What was erased, and what was kept"
+ERASED, PRESERVED = "erased/accuracy/value", "preserved/accuracy/value"
+MEASURES = (ERASED, PRESERVED, "objects/accuracy/value", "styles/accuracy/value", "harmonic_mean")
+"""As `stages.measure` hands them to the tracker's summary."""
+SETTINGS = (
+    "preservation.prior_weight",
+    "preservation.domain_weight",
+    "cfr.closeness",
+    "fusion.closeness",
+    "lora.rank",
+    "lora.learning_rate",
+    "seed",
+)
+LOGARITHMIC = SETTINGS[:4] + SETTINGS[5:6]
+"""What is swept by factors of ten."""
+MEDIA = ("samples", "attention", "masks")
+CURVES = {"loss": "attention to the concepts", "grad_norm": "norm of the gradients"}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Create the view in a project of the service; 1 where it can't be."""
+    parser = argparse.ArgumentParser(prog="python -m mace_exp.workspace", description=__doc__)
+    parser.add_argument("--project", default="mace_exp", help="default: %(default)s")
+    parser.add_argument(
+        "--entity", default=os.environ.get("WANDB_ENTITY"), help="user or team ($WANDB_ENTITY)"
+    )
+    parser.add_argument("--name", default=NAME, help="of the view (default: %(default)r)")
+    chosen = parser.parse_args(arguments)
+    return run_command("mace_exp.workspace", lambda: create(chosen))
+
+
+def create(chosen: argparse.Namespace) -> None:
+    """Save the view, and log its address.
+
+    Raises:
+        ValueError: the extra is missing, there is no entity or no key, or the service refuses.
+    """
+    if importlib.util.find_spec("wandb_workspaces") is None:
+        raise ValueError("wandb-workspaces is missing: pip install 'mace-exp[workspace]'")
+    if not chosen.entity:
+        raise ValueError("--entity is not set: name the user or team that owns the project")
+    if not os.environ.get("WANDB_API_KEY"):
+        raise ValueError("WANDB_API_KEY is not set: the view is saved by the service itself")
+    view = workspace(chosen.project, chosen.entity, chosen.name)
+    try:
+        view.save()
+    except Exception as error:  # the client's errors have no base of their own
+        raise ValueError(f"the service did not take the view: {error}") from error
+    log.info("saved %s", view.url)
+
+
+def workspace(project: str, entity: str, name: str = NAME) -> Workspace:
+    """Return the view as it is saved; nothing is asked of the service."""
+    import wandb_workspaces.workspaces as ws
+
+    return ws.Workspace(
+        entity=entity,
+        project=project,
+        name=name,
+        sections=[_trade_off(), _pictures(), _training(), _comparison()],
+        settings=ws.WorkspaceSettings(max_runs=50),
+        runset_settings=ws.RunsetSettings(
+            order=[ws.Ordering(ws.Summary("harmonic_mean"), ascending=False)]
+        ),
+    )
+
+
+def _trade_off() -> Section:
+    """Erased against preserved, and which settings lead where."""
+    import wandb_workspaces.reports.v2 as wr
+    import wandb_workspaces.workspaces as ws
+
+    pareto = wr.ScatterPlot(
+        title="Erased (less is better) against preserved (more is better)",
+        x=wr.SummaryMetric(ERASED),
+        y=wr.SummaryMetric(PRESERVED),
+        z=wr.SummaryMetric("harmonic_mean"),
+        layout=wr.Layout(x=0, y=0, w=10, h=10),
+    )
+    columns = [_setting(key) for key in SETTINGS] + [_measure(key) for key in MEASURES]
+    parallel = wr.ParallelCoordinatesPlot(
+        title="Settings and what they lead to",
+        columns=columns,
+        layout=wr.Layout(x=10, y=0, w=14, h=10),
+    )
+    return ws.Section(name="Trade-off", is_open=True, panels=[pareto, parallel])
+
+
+def _setting(key: str) -> ParallelCoordinatesPlotColumn:
+    import wandb_workspaces.reports.v2 as wr
+
+    metric, log_scale = wr.Config(key), key in LOGARITHMIC
+    return wr.ParallelCoordinatesPlotColumn(metric, display_name=key, log=log_scale)
+
+
+def _measure(key: str) -> ParallelCoordinatesPlotColumn:
+    """A measure's axis, turned round where less is better, so that good is up on all of them."""
+    import wandb_workspaces.reports.v2 as wr
+
+    name = key.split("/")[0].replace("_", " ")
+    return wr.ParallelCoordinatesPlotColumn(
+        wr.SummaryMetric(key), display_name=name, inverted=key == ERASED
+    )
+
+
+def _pictures() -> Section:
+    import wandb_workspaces.reports.v2 as wr
+    import wandb_workspaces.workspaces as ws
+
+    panels = [wr.MediaBrowser(title=key, media_keys=[key], num_columns=4) for key in MEDIA]
+    return ws.Section(name="Pictures, before and after", is_open=True, panels=[*panels])
+
+
+def _training() -> Section:
+    """The median over the concepts of each run: it stays readable with a hundred of them."""
+    import wandb_workspaces.reports.v2 as wr
+    import wandb_workspaces.workspaces as ws
+
+    panels = [
+        wr.LinePlot(title=f"LoRA: {title}", x="lora/step", y=[f"lora/{key}/median"])
+        for key, title in CURVES.items()
+    ]
+    return ws.Section(name="Training", panels=[*panels])
+
+
+def _comparison() -> Section:
+    import wandb_workspaces.reports.v2 as wr
+    import wandb_workspaces.workspaces as ws
+
+    comparer = wr.RunComparer(diff_only="split", layout=wr.Layout(w=24, h=12))
+    return ws.Section(name="What differs between runs", panels=[comparer])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

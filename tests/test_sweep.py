@@ -1,0 +1,237 @@
+"""Sweeps: what a failed job leaves behind and lets go of, what the end says, what runs again."""
+
+import gc
+import io
+import json
+import sys
+import types
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rich.console import Console
+
+import mace_exp
+from mace_exp.__main__ import main
+from mace_exp.artifacts import RunFolder, recorded_status
+from mace_exp.config import RunConfig
+from mace_exp.rerun import main as rerun
+from mace_exp.sweep import close_sweep, read_job
+
+
+class Model:
+    """Stands in for what a job holds in memory; like a real one, it refers to itself."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+@dataclass
+class Jobs:
+    """Stands in for `mace_exp.pipeline`: fails at the ranks in `breaks`, and watches the memory."""
+
+    breaks: dict[int, Callable[[], BaseException]] = field(default_factory=dict)
+    runs: list[tuple[RunConfig, Path]] = field(default_factory=list)
+    models: list[weakref.ref[Model]] = field(default_factory=list)
+    alive: list[int] = field(default_factory=list)
+
+    def run(self, config: RunConfig, run_dir: Path, composed: dict[str, Any]) -> None:
+        self.alive.append(sum(model() is not None for model in self.models))
+        self.runs.append((config, run_dir))
+        with recorded_status(RunFolder(run_dir)) as status:
+            status.update(stage="lora")
+            self._work(config.lora.rank)
+
+    def _work(self, rank: int) -> None:
+        model = Model()
+        self.models.append(weakref.ref(model))
+        if rank in self.breaks:
+            try:
+                raise KeyError(model)  # an error can hold on to the model by itself, too
+            except KeyError as cause:
+                raise self.breaks[rank]() from cause
+
+    @property
+    def ranks(self) -> list[int]:
+        return [config.lora.rank for config, _ in self.runs]
+
+
+Command = Callable[..., object]
+
+
+def broken() -> BaseException:
+    return RuntimeError("it breaks")
+
+
+@pytest.fixture
+def jobs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Jobs:
+    fake = Jobs()
+    module = types.ModuleType("mace_exp.pipeline")
+    module.__dict__["run"] = fake.run
+    monkeypatch.setitem(sys.modules, "mace_exp.pipeline", module)
+    monkeypatch.setattr(mace_exp, "pipeline", module, raising=False)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.chdir(tmp_path)
+    return fake
+
+
+@pytest.fixture
+def ends(monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Run a command; return the code that it exits with, 0 where it just returns."""
+
+    def run(*arguments: str, command: Callable[[], None] = main) -> object:
+        monkeypatch.setattr(sys, "argv", ["mace_exp", *arguments])
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+        try:
+            command()
+        except SystemExit as stop:
+            return stop.code
+        return 0
+
+    return run
+
+
+def status(run_dir: Path) -> dict[str, Any]:
+    return json.loads((run_dir / "status.json").read_text())
+
+
+HERE = "hydra.sweep.dir=swept"
+
+
+def test_a_failed_job_does_not_stop_the_others(
+    jobs: Jobs, ends: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs.breaks = {8: broken}
+    assert ends("-m", HERE, "lora.rank=0,8,4", "seed=3") == 1
+    assert jobs.ranks == [8, 4]
+    assert [status(Path("swept", str(n)))["status"] for n in range(3)] == [
+        "failed",
+        "failed",
+        "finished",
+    ]
+    lines = [line for line in capsys.readouterr().out.splitlines() if "[HYDRA]" not in line]
+    told = [line.split() for line in lines[:3]]
+    assert [words[:2] for words in told] == [["0", "failed"], ["1", "failed"], ["2", "finished"]]
+    assert "lora.rank=8 RuntimeError: it breaks" in " ".join(told[1])
+    assert "lora.rank" in lines[0] and "seed" not in lines[2], "what all have in common is left out"
+    assert lines[3] == "1 of 3 jobs finished"
+    assert lines[-1] == f"again:  python -m mace_exp.rerun {Path('swept').absolute()}"
+
+
+def test_a_failed_job_leaves_its_traceback_in_its_own_folder(jobs: Jobs, ends: Command) -> None:
+    jobs.breaks = {8: broken}
+    ends("-m", HERE, "lora.rank=8,0")
+    failed, refused = status(Path("swept/0")), status(Path("swept/1"))
+    assert failed["stage"] == "lora" and failed["error"] == "RuntimeError: it breaks"
+    assert "raise self.breaks[rank]() from cause" in failed["traceback"]
+    assert "KeyError" in failed["traceback"], "the cause is told, too"
+    assert "lora.rank = 0" in refused["error"] and "to_run_config" in refused["traceback"]
+    assert refused["finished"] is not None
+    assert "job 0 failed: it breaks" in Path("swept/0/run.log").read_text()
+
+
+def test_a_failed_job_lets_go_of_its_memory(jobs: Jobs, ends: Command) -> None:
+    gc.disable()  # what is freed, the sweep frees
+    try:
+        jobs.breaks = {8: broken, 2: ValueError, 16: MemoryError}
+        ends("-m", HERE, "lora.rank=8,2,16,4")
+        assert jobs.alive == [0, 0, 0, 0]
+    finally:
+        gc.enable()
+    assert len(jobs.models) == 4 and not any(model() for model in jobs.models)
+
+
+def test_the_sweep_writes_its_report_though_a_job_failed(jobs: Jobs, ends: Command) -> None:
+    jobs.breaks = {8: broken}
+    ends("-m", HERE, "lora.rank=8,4")
+    page = Path("swept/report.html").read_text(encoding="utf-8")
+    assert "it breaks" in page and "lora.rank" in page
+
+
+def test_a_sweep_that_goes_well_ends_well(
+    jobs: Jobs, ends: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ends("-m", HERE, "lora.rank=2,4") == 0
+    said = capsys.readouterr().out
+    assert "2 of 2 jobs finished" in said and "again:" not in said
+
+
+def test_being_told_to_stop_ends_the_sweep_and_it_can_go_on(
+    jobs: Jobs, ends: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs.breaks = {4: lambda: SystemExit(143)}
+    assert ends("-m", HERE, "lora.rank=2,4,8") == 143
+    assert jobs.ranks == [2, 4]
+    assert "1 of 2 jobs finished" in capsys.readouterr().out
+    jobs.breaks = {}
+    assert ends(command=lambda: rerun(["swept"])) == 0
+    assert jobs.ranks == [2, 4, 4, 8], "the stopped one and the one that never began"
+    assert "3 of 3 jobs finished" in capsys.readouterr().out
+
+
+def test_rerun_runs_what_failed_in_its_folder_with_its_settings(
+    jobs: Jobs, ends: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs.breaks = {8: broken, 2: broken}
+    people = "concepts=[Adam Driver,Amy Adams]"
+    assert ends("-m", "sweep=lora_rank", HERE, "lora.rank=8,4,2", people, "seed=5") == 1
+    first = {run_dir.name: config for config, run_dir in jobs.runs}
+    before = status(Path("swept/1"))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    jobs.runs.clear()
+    jobs.breaks = {2: broken}
+    assert ends(command=lambda: rerun([str(tmp_path / "swept")])) == 1
+    assert [run_dir for _, run_dir in jobs.runs] == [tmp_path / "swept/0", tmp_path / "swept/2"]
+    for config, run_dir in jobs.runs:
+        old = first[run_dir.name]
+        assert config.resume == str(tmp_path / "swept")
+        config.resume = old.resume
+        assert config == old, "the same settings, the tracker's group included"
+    assert status(tmp_path / "swept/1") == before
+    assert "it breaks" in (tmp_path / "swept/report.html").read_text(encoding="utf-8")
+    jobs.runs.clear()
+    jobs.breaks = {}
+    assert ends(command=lambda: rerun([str(tmp_path / "swept"), "lora.steps=7"])) == 0
+    assert [(config.lora.rank, config.lora.steps) for config, _ in jobs.runs] == [(2, 7)]
+    assert "it breaks" not in (tmp_path / "swept/report.html").read_text(encoding="utf-8")
+
+
+def test_an_old_failure_does_not_stand_for_a_new_one(jobs: Jobs, ends: Command) -> None:
+    jobs.breaks = {8: broken}
+    ends("-m", HERE, "lora.rank=8,4")
+    assert ends(command=lambda: rerun(["swept", "lora.steps=0"])) == 1
+    assert "lora.steps = 0" in status(Path("swept/0"))["error"]
+
+
+def test_rerun_names_what_it_was_not_given(ends: Command, tmp_path: Path) -> None:
+    said = str(ends(command=lambda: rerun([str(tmp_path)])))
+    assert said == f"mace_exp.rerun: {tmp_path} is no sweep's folder: it has no multirun.yaml"
+
+
+def test_a_sweep_that_is_refused_whole_says_so_once(
+    jobs: Jobs, ends: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "Did you mean lora.rank?" in str(ends("-m", HERE, "lora.rnak=1,2"))
+    assert "jobs" not in capsys.readouterr().out
+
+
+def test_a_line_stays_one_line_and_names_are_not_markup(tmp_path: Path) -> None:
+    for number, name in enumerate(("[bold]Adam", "x" * 300)):
+        folder = tmp_path / str(number)
+        (folder / ".hydra").mkdir(parents=True)
+        overrides = [f"concepts.names=[{name}]", "resume=old", "seed=1"]
+        (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(overrides))
+        with pytest.raises(ValueError), recorded_status(RunFolder(folder)):
+            raise ValueError("first line\nsecond line")
+    assert read_job(tmp_path / "0").error == "first line"
+    console = Console(file=io.StringIO(), width=80)
+    assert not close_sweep(tmp_path, console)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert "[[bold]Adam]" in lines[0] and lines[2] == "0 of 2 jobs finished"
+    assert all(len(line) <= 80 for line in lines[:3])
