@@ -54,6 +54,8 @@ def test_each_kind_has_an_instruction_of_its_own(kind: Kind) -> None:
         '```json\n["' + '",\n "'.join(GOOD) + '"]\n```',
         '{"lines": ["' + '", "'.join(GOOD) + '"]}',
         "<think>a cat,\nsomewhere</think>\n" + "\n".join(GOOD),
+        "a cat,\nsomewhere</think>\n" + "\n".join(GOOD),
+        "\n".join(GOOD) + "\n<think>a cat somewhere",
     ],
 )
 def test_marks_around_sentences_are_taken_off(answer: str) -> None:
@@ -97,6 +99,13 @@ def test_what_is_missing_is_asked_for_again_and_then_taken_from_templates() -> N
     assert "Write 6 " in asked[0] and "Write 5 " in asked[1] and GOOD[0] in asked[1]
     assert made.sentences == [*GOOD[:2], *training_prompts(CAT, 4)]
     assert made.refused == {"repeated": 1}
+
+
+def test_a_name_that_ends_with_a_dot_keeps_it() -> None:
+    downey = Concept("Robert Downey Jr.", Kind.PERSON, "a person")
+    lines = ["a sketch of Robert Downey Jr.", "Robert Downey Jr. asleep."]
+    made = collect(downey, 2, lambda text: "\n".join(lines), fits=lambda each: True, attempts=1)
+    assert made.sentences == [lines[0], "Robert Downey Jr. asleep"]
 
 
 def test_all_templates_can_be_needed_and_none_is_taken_twice() -> None:

@@ -24,7 +24,7 @@ from mace_exp.prompts import (
 Ask = Callable[[str], str]
 """A language model: an instruction goes in, its answer comes out."""
 
-_THOUGHTS = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
+_THOUGHTS = re.compile(r"\A.*</think>|<think>.*\Z", re.DOTALL)  # templates open some themselves
 _MARKS = re.compile(r"^(?:[-*•–>]+|\(?\d{1,3}[.):])\s+")
 _EDGES = " \t\"'`*_“”‘’«»,;."
 _CHATTER = re.compile(
@@ -58,7 +58,8 @@ def collect(
     foreign, refused = {_plain(each) for each in measured}, Counter[str]()
     for _ in range(attempts):
         answer = ask(instruction(concept, count - len(kept), known=list(kept.values())))
-        for sentence in sentences_of(answer):
+        for bare in sentences_of(answer):
+            sentence = _with_dot(bare, concept)
             fault = _fault(sentence, concept, kept, foreign) or ("" if fits(sentence) else UNREAD)
             if fault:
                 refused[fault] += 1
@@ -95,6 +96,12 @@ def sentences_of(answer: str) -> list[str]:
     listed = _json_list("\n".join(lines))
     bare = (_bare(line) for line in (lines if listed is None else listed))
     return [line for line in bare if line]
+
+
+def _with_dot(sentence: str, concept: Concept) -> str:
+    """Give a name such as "Downey Jr." its dot back where a sentence ends with it."""
+    dotted = f"{sentence}."
+    return dotted if dotted.casefold().endswith(concept.name.casefold()) else sentence
 
 
 def whole_lines(answer: str) -> str:
