@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from mace_exp.command import run_command
 
 if TYPE_CHECKING:
-    from wandb_workspaces.reports.v2 import ParallelCoordinatesPlotColumn
+    from wandb_workspaces.reports.v2.interface import ParallelCoordinatesPlotColumn
     from wandb_workspaces.workspaces import Section, Workspace
 
 log = logging.getLogger("mace_exp.workspace")
@@ -89,7 +89,7 @@ def workspace(project: str, entity: str, name: str = NAME) -> Workspace:
 
 def _trade_off() -> Section:
     """Erased against preserved, and which settings lead where."""
-    import wandb_workspaces.reports.v2 as wr
+    import wandb_workspaces.reports.v2.interface as wr
     import wandb_workspaces.workspaces as ws
 
     pareto = wr.ScatterPlot(
@@ -109,7 +109,7 @@ def _trade_off() -> Section:
 
 
 def _setting(key: str) -> ParallelCoordinatesPlotColumn:
-    import wandb_workspaces.reports.v2 as wr
+    import wandb_workspaces.reports.v2.interface as wr
 
     metric, log_scale = wr.Config(key), key in LOGARITHMIC
     return wr.ParallelCoordinatesPlotColumn(metric, display_name=key, log=log_scale)
@@ -117,7 +117,7 @@ def _setting(key: str) -> ParallelCoordinatesPlotColumn:
 
 def _measure(key: str) -> ParallelCoordinatesPlotColumn:
     """A measure's axis, turned round where less is better, so that good is up on all of them."""
-    import wandb_workspaces.reports.v2 as wr
+    import wandb_workspaces.reports.v2.interface as wr
 
     name = key.split("/")[0].replace("_", " ")
     return wr.ParallelCoordinatesPlotColumn(
@@ -126,7 +126,7 @@ def _measure(key: str) -> ParallelCoordinatesPlotColumn:
 
 
 def _pictures() -> Section:
-    import wandb_workspaces.reports.v2 as wr
+    import wandb_workspaces.reports.v2.interface as wr
     import wandb_workspaces.workspaces as ws
 
     panels = [wr.MediaBrowser(title=key, media_keys=[key], num_columns=4) for key in MEDIA]
@@ -135,7 +135,7 @@ def _pictures() -> Section:
 
 def _training() -> Section:
     """The median over the concepts of each run: it stays readable with a hundred of them."""
-    import wandb_workspaces.reports.v2 as wr
+    import wandb_workspaces.reports.v2.interface as wr
     import wandb_workspaces.workspaces as ws
 
     panels = [
@@ -146,7 +146,7 @@ def _training() -> Section:
 
 
 def _comparison() -> Section:
-    import wandb_workspaces.reports.v2 as wr
+    import wandb_workspaces.reports.v2.interface as wr
     import wandb_workspaces.workspaces as ws
 
     comparer = wr.RunComparer(diff_only="split", layout=wr.Layout(w=24, h=12))
