@@ -75,6 +75,7 @@ def with_table(text: str, name: str, table: str) -> str:
 def scores_table(scores: Mapping[str, Any]) -> str:
     """The measured figures beside their aims, in Markdown."""
     lines = ["| figure | value | aim |", "|---|---|---|"]
+    lines += [f"| pictures a prompt | {scores['images_a_prompt']} | |"]
     for key, words in _WORDS.items():
         if key in scores:
             lines.append(f"| {words} | {scores[key]:.3f} | {met(key, scores[key])} |")
