@@ -15,6 +15,7 @@ from mace_exp.erasure.preservation import PreservationStatistics, preservation_s
 from mace_exp.fingerprints import text_fingerprint
 from mace_exp.record import Tracker
 from mace_exp.saving import save_pipeline
+from mace_exp.schemas import GeneratedImages
 from mace_exp.stages.run import Run
 from mace_exp.text import stable_diffusion_encoder
 from tests.composing import composed
@@ -127,6 +128,7 @@ def test_what_all_published_settings_share(name: str) -> None:
     assert config.model.source == "CompVis/stable-diffusion-v1-4"
     assert (lora.rank, lora.alpha, lora.batch_size, lora.max_grad_norm) == (1, 1, 1, 1)
     assert lora.end_of_text and not config.cfr.all_words
+    assert isinstance(config.images, GeneratedImages)
     assert (config.prompts.count, config.images.per_concept) == (30, 8)
     slow = name.startswith(("object_", "explicit_"))
     assert lora.learning_rate == (1e-5 if slow else 1e-4)

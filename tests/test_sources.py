@@ -55,7 +55,7 @@ def build(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 class Silent:
     """A tracker that keeps nothing."""
 
-    def log(self, event: str, values: Any) -> None: ...
+    def log(self, event: str, values: Any, step: int | None = None) -> None: ...
 
 
 def llm(chat: ChatServer, *more: str) -> list[str]:

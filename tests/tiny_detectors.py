@@ -72,7 +72,7 @@ def _detector_config(words: int) -> GroundingDinoConfig:
             depths=[1, 1, 1],
             num_heads=[1, 1, 1],
             window_size=4,
-            out_features=["stage2", "stage3"],
+            **{"out_features": ["stage2", "stage3"]},  # its signature does not name it
         ),
         text_config=BertConfig(
             vocab_size=words,

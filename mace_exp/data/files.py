@@ -11,9 +11,12 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 from PIL import Image, ImageOps
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 PROMPTS = "prompts.csv"
@@ -130,6 +133,8 @@ def read_image(path: Path, *, mode: str = "RGB") -> np.ndarray:
 
     A photograph that the camera took turned is set upright.
     """
+    import numpy as np  # not above: a refused command must not wait for it
+
     try:
         with Image.open(path) as image:
             return np.asarray(ImageOps.exif_transpose(image).convert(mode))

@@ -62,7 +62,7 @@ def open_endpoint(
     options: dict[str, Any] = {} if temperature is None else {"temperature": temperature}
 
     def ask(instruction: str) -> str:
-        message = {"role": "user", "content": instruction}
+        message: Any = {"role": "user", "content": instruction}
         try:
             answer: Any = client.chat.completions.create(model=model, messages=[message], **options)
             return _text(answer)
