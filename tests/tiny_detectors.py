@@ -1,6 +1,7 @@
 """A tiny random Grounding DINO and a tiny random SAM, each in a folder as the hub gives them."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -65,6 +66,7 @@ def save_segmenter(folder: Path) -> Path:
 
 
 def _detector_config(words: int) -> GroundingDinoConfig:
+    unnamed: dict[str, Any] = {"out_features": ["stage2", "stage3"]}  # not in its signature
     return GroundingDinoConfig(
         backbone_config=SwinConfig(
             image_size=32,
@@ -72,7 +74,7 @@ def _detector_config(words: int) -> GroundingDinoConfig:
             depths=[1, 1, 1],
             num_heads=[1, 1, 1],
             window_size=4,
-            **{"out_features": ["stage2", "stage3"]},  # its signature does not name it
+            **unnamed,
         ),
         text_config=BertConfig(
             vocab_size=words,
