@@ -1,6 +1,7 @@
 """A tiny random Grounding DINO and a tiny random SAM, each in a folder as the hub gives them."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -65,15 +66,16 @@ def save_segmenter(folder: Path) -> Path:
 
 
 def _detector_config(words: int) -> GroundingDinoConfig:
+    backbone: dict[str, Any] = dict(
+        image_size=32,
+        embed_dim=8,
+        depths=[1, 1, 1],
+        num_heads=[1, 1, 1],
+        window_size=4,
+        out_features=["stage2", "stage3"],
+    )
     return GroundingDinoConfig(
-        backbone_config=SwinConfig(
-            image_size=32,
-            embed_dim=8,
-            depths=[1, 1, 1],
-            num_heads=[1, 1, 1],
-            window_size=4,
-            out_features=["stage2", "stage3"],
-        ),
+        backbone_config=SwinConfig(**backbone),
         text_config=BertConfig(
             vocab_size=words,
             hidden_size=16,
