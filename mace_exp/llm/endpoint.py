@@ -59,13 +59,13 @@ def open_endpoint(
     client = openai.OpenAI(
         base_url=base_url, api_key=key or "none", timeout=timeout, max_retries=RETRIES
     )
-    options: dict[str, Any] = {} if temperature is None else {"temperature": temperature}
+    complete: Any = client.chat.completions.create
+    options = {} if temperature is None else {"temperature": temperature}
 
     def ask(instruction: str) -> str:
         message: Any = {"role": "user", "content": instruction}
         try:
-            answer: Any = client.chat.completions.create(model=model, messages=[message], **options)
-            return _text(answer)
+            return _text(complete(model=model, messages=[message], **options))
         except openai.APITimeoutError as error:
             raise ValueError(
                 f"prompts.timeout = {timeout:g} seconds passed {RETRIES + 1} times without an "
