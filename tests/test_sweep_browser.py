@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -123,13 +124,16 @@ def test_filter_reaches_every_view(opened: Browser, words: str, left: list[str])
 
 
 def axis(browser: Browser, name: str) -> list[float]:
-    """The middle of an axis and its two ends, in the window."""
-    scale = f"[...document.querySelectorAll('.scale')].find(s => s.textContent.includes('{name}'))"
-    browser.run("document.querySelector('.parallel').scrollIntoView({block: 'center'})")
+    """The middle of an axis and its two ends, in the window, once it has stopped scrolling."""
     browser.run("document.documentElement.style.scrollBehavior = 'auto'")
-    browser.run("document.querySelector('.parallel').scrollIntoView({block: 'center'})")
+    scale = f"[...document.querySelectorAll('.scale')].find(s => s.textContent.includes('{name}'))"
     box = f"(b => [b.x + b.width / 2, b.top, b.bottom])({scale}.querySelector('.base')"
-    return browser.run(f"{box}.getBoundingClientRect())")
+    places: list[list[float]] = []
+    while len(places) < 3 or places[-1] != places[-3]:
+        browser.run("document.querySelector('.parallel').scrollIntoView({block: 'center'})")
+        places.append(browser.run(f"{box}.getBoundingClientRect())"))
+        time.sleep(0.05)
+    return places[-1]
 
 
 def test_brushing_an_axis_keeps_the_jobs_that_pass(opened: Browser) -> None:
