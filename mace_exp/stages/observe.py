@@ -96,10 +96,11 @@ def _original(work: Run, suite: Sequence[EvaluationPrompt]) -> np.ndarray:
     subjects = groupby(suite, key=lambda each: (each.part, each.concept))
     groups = {str(number): list(group) for number, (_, group) in enumerate(subjects)}
     inputs = {name: _inputs(work, group) for name, group in groups.items()}
+    wanted: list[EvaluationPrompt] = []
     with progress("samples before", len(suite), "image") as advance:
 
         def make(missing: Mapping[str, Path]) -> None:
-            wanted = [each for name in missing for each in groups[name]]
+            wanted.extend(each for name in missing for each in groups[name])
             advance(len(suite) - len(wanted))
             texts, seeds = [each.prompt for each in wanted], [each.seed for each in wanted]
             drawn = sample(work.pipeline, texts, seeds, work.sampling, progress=advance)
@@ -107,6 +108,8 @@ def _original(work: Run, suite: Sequence[EvaluationPrompt]) -> np.ndarray:
 
         allowed = make if work.does(Stage.samples) else None
         entries = work.cache.get_all("samples", inputs, allowed, suffix=".npy")
+        if not wanted:
+            advance(len(suite))
     return np.concatenate([np.load(path) for path in entries.values()])
 
 
