@@ -182,9 +182,7 @@ def _concept_masks(
             drawn = image_inputs(work, concept)
 
             def cut_out() -> Masks:
-                folder = work.cache.entry("images", drawn)
-                files = [str(folder / f"{index:04d}.png") for index in range(len(training))]
-                return grounded.masks(training.images, words, files)
+                return grounded.masks(training.images, words, _shown_files(work, concept, drawn))
 
             return _cached_masks(
                 work, drawn | {"grounded_sam": _identity(settings, words)}, cut_out
@@ -200,6 +198,14 @@ def _made_elsewhere(
     assert masks.path is not None
     height, width = training.images.shape[1:3]
     return load_masks(Path(masks.path) / concept.slug, len(training), (height, width))
+
+
+def _shown_files(work: Run, concept: Concept, drawn: Mapping[str, Any]) -> list[str]:
+    """Name the image files of a concept as a user knows them: what warnings say."""
+    if isinstance(work.config.images, FolderImages):
+        return [str(each.image) for each in own_files(work, concept)]
+    folder = work.cache.entry("images", drawn)
+    return [str(folder / f"{index:04d}.png") for index in range(len(drawn["seeds"]))]
 
 
 def _identity(settings: GroundedSamMasks, words: list[str]) -> dict[str, Any]:
