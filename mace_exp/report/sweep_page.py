@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from mace_exp.report import words
 from mace_exp.report.job_curves import job_curves
 from mace_exp.report.job_table import job_columns, stage_table
@@ -120,7 +122,7 @@ def scatter_labels(jobs: Sequence[Job]) -> tuple[str, str]:
     return "Erased: no longer recognised, %", f"{kept_part(jobs)}: still recognised, %"
 
 
-def scatter_figure(jobs: Sequence[Job], points: Sequence[Point]):
+def scatter_figure(jobs: Sequence[Job], points: Sequence[Point]) -> Markup | None:
     """Erased against preserved, where at least two jobs have both."""
     if len(points) < 2:
         return None
