@@ -35,11 +35,10 @@ _PLACES = ("hydra.mode=", "hydra.run.dir=", "hydra.sweep.dir=")
 def main() -> None:
     """Run the command, or refuse it in one message with exit status 1."""
     full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
     try:
         sys.argv[1:] = expand(sys.argv[1:])
         register()
-        with _closed_sweep():
+        with _errors_handed_on(), _closed_sweep():
             job()
     except SystemExit as stop:
         if full_error and stop.__cause__:
@@ -49,6 +48,20 @@ def main() -> None:
         if full_error:
             raise
         sys.exit(f"mace_exp: {explain(error)}")
+
+
+@contextmanager
+def _errors_handed_on() -> Iterator[None]:
+    """Let Hydra hand its errors on instead of printing them; the variable is put back, for what
+    this process starts or runs later."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["HYDRA_FULL_ERROR"]
+        if before is not None:
+            os.environ["HYDRA_FULL_ERROR"] = before
 
 
 class SweepFolder(Callback):

@@ -163,6 +163,14 @@ def test_a_refusal_takes_about_a_second_and_never_imports_torch(tmp_path: Path) 
     assert not any(tmp_path.iterdir())
 
 
+def test_the_environment_is_left_as_it_was(
+    pipeline: FakePipeline, command: Callable[..., None]
+) -> None:
+    before = dict(os.environ)
+    command("lora.rank=4")
+    assert dict(os.environ) == before | {"HYDRA_FULL_ERROR": "0"}
+
+
 def test_names_of_ones_own(pipeline: FakePipeline, command: Callable[..., None]) -> None:
     command(
         "concepts=[Adam Driver,'A, B',cat]",
