@@ -23,7 +23,7 @@ from mace_exp.record import Tracker
 from mace_exp.report.run_page import write_report
 from mace_exp.report.terminal import print_result
 from mace_exp.schemas import NoTracking, Stage, WandbTracking
-from mace_exp.stages import erase, look, measure, observe
+from mace_exp.stages import erase, look, loras, measure, observe
 from mace_exp.stages.run import Run
 from mace_exp.tracking import TrackerOptions, open_tracker
 
@@ -65,7 +65,7 @@ def _run_stages(work: Run, status: Status) -> dict[str, Any]:
         Stage.masks: look.masks,
         Stage.preservation: erase.preservation,
         Stage.cfr: erase.refinement,
-        Stage.lora: erase.loras,
+        Stage.lora: loras.loras,
         Stage.fusion: erase.fusion,
         Stage.samples: observe.samples,
         Stage.metrics: measure.metrics,

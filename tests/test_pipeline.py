@@ -238,9 +238,9 @@ def test_a_sweep_over_fusion_weights_trains_once(run: Run) -> None:
 
 
 def test_loras_are_kept_as_they_end(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mace_exp.stages import erase
+    from mace_exp.stages import loras
 
-    calls, train = [], erase.train_loras
+    calls, train = [], loras.train_loras
 
     def preempted(*arguments: Any, **named: Any) -> Any:
         calls.append(1)
@@ -248,7 +248,7 @@ def test_loras_are_kept_as_they_end(run: Run, monkeypatch: pytest.MonkeyPatch) -
             raise RuntimeError("preempted")
         return train(*arguments, **named)
 
-    monkeypatch.setattr(erase, "train_loras", preempted)
+    monkeypatch.setattr(loras, "train_loras", preempted)
     apart = ("lora.concepts_per_batch=1", "lora.learning_rate=0.005", f"stages={UP_TO_FUSION}")
     with pytest.raises(RuntimeError, match="preempted"):
         run("cut", PEOPLE, *apart)

@@ -24,7 +24,7 @@ from mace_exp.erasure.refinement import transformed_weights
 from mace_exp.files import atomic_folder
 from mace_exp.model import edited_weights
 from mace_exp.record import Picture
-from mace_exp.stages.erase import JOINT
+from mace_exp.stages.loras import JOINT
 
 if TYPE_CHECKING:
     from mace_exp.stages.run import Run

@@ -20,7 +20,7 @@ from mace_exp.model import choose_device, fingerprint, load_pipeline, text_finge
 from mace_exp.record import Picture, Tracker
 from mace_exp.sampling import SamplingSettings
 from mace_exp.schemas import Stage, WandbTracking
-from mace_exp.stages import erase, look, observe, own, sentences
+from mace_exp.stages import erase, look, loras, observe, own, sentences
 from mace_exp.text import PromptEncoder, stable_diffusion_encoder
 
 
@@ -127,7 +127,7 @@ class Run:
     @cached_property
     def loras(self) -> dict[str, Lora]:
         """One LoRA a concept, by slug."""
-        return erase.loras(self)
+        return loras.loras(self)
 
     @cached_property
     def edit(self) -> dict[str, torch.Tensor]:
