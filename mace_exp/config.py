@@ -24,44 +24,47 @@ from mace_exp.llm.endpoint import endpoint_problems
 from mace_exp.model_source import find_model
 from mace_exp.prompts import EVALUATION_TEMPLATES, TRAINING_TEMPLATES
 from mace_exp.ranges import NONNEGATIVE, out_of_range, suggestion, unknown_key
-from mace_exp.schemas import (
-    IMAGE_TARGETS,
-    NEEDS_FUSION,
+from mace_exp.schemas.concepts import (
     AnchorsConfig,
-    AttentionMasks,
-    CfrConfig,
     ConceptsConfig,
-    Device,
-    EvaluationConfig,
+    KeptConfig,
+    LlmPrompts,
+    PromptsConfig,
+    TemplatePrompts,
+)
+from mace_exp.schemas.data import (
+    AttentionMasks,
     FolderImages,
     FolderPriorImages,
-    FusionConfig,
     GeneratedImages,
     GroundedSamMasks,
     ImagesConfig,
-    KeptConfig,
     ListedPriorImages,
-    LlmPrompts,
-    LoraConfig,
     MasksConfig,
-    ModelConfig,
-    NoEvaluation,
     NoMasks,
     NoPriorImages,
-    NoTracking,
     PrecomputedMasks,
-    PreservationConfig,
     PriorImagesConfig,
-    PromptsConfig,
-    SampledEvaluation,
-    SamplingConfig,
-    SaveConfig,
-    Stage,
-    TemplatePrompts,
-    TrackingConfig,
-    WandbTracking,
     WholeMasks,
 )
+from mace_exp.schemas.method import (
+    IMAGE_TARGETS,
+    CfrConfig,
+    FusionConfig,
+    LoraConfig,
+    PreservationConfig,
+)
+from mace_exp.schemas.model import Device, ModelConfig, SamplingConfig
+from mace_exp.schemas.results import (
+    EvaluationConfig,
+    NoEvaluation,
+    NoTracking,
+    SampledEvaluation,
+    SaveConfig,
+    TrackingConfig,
+    WandbTracking,
+)
+from mace_exp.schemas.run import NEEDS_FUSION, Stage
 
 PACKAGE = Path(__file__).parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"

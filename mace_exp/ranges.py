@@ -38,6 +38,15 @@ POSITIVE = Range(above=0)
 PROPORTION = Range(low=0, high=1)
 
 
+def check_pixels(key: str, size: int | None) -> None:
+    """Refuse a size in pixels that latents can't have."""
+    if size is not None and size % 8:
+        raise ValueError(
+            f"{key} = {size} is no multiple of 8, the pixels of one latent: "
+            f"take {max(8, size - size % 8)}, or null for the model's own size"
+        )
+
+
 def out_of_range(config: object, prefix: str = "") -> Iterable[str]:
     """Yield one message for each value in a tree of dataclasses that is outside its range."""
     hints = get_type_hints(type(config), include_extras=True)

@@ -15,7 +15,7 @@ from mace_exp.erasure.preservation import PreservationStatistics, preservation_s
 from mace_exp.fingerprints import text_fingerprint
 from mace_exp.record import Tracker
 from mace_exp.saving import save_pipeline
-from mace_exp.schemas import GeneratedImages
+from mace_exp.schemas.data import GeneratedImages
 from mace_exp.stages.run import Run
 from mace_exp.text import stable_diffusion_encoder
 from tests.composing import composed

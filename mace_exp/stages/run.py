@@ -19,7 +19,8 @@ from mace_exp.erasure.unet import projection_weights
 from mace_exp.model import choose_device, fingerprint, load_pipeline, text_fingerprint
 from mace_exp.record import Picture, Tracker
 from mace_exp.sampling import SamplingSettings
-from mace_exp.schemas import Stage, WandbTracking
+from mace_exp.schemas.results import WandbTracking
+from mace_exp.schemas.run import Stage
 from mace_exp.stages import erase, look, loras, observe, own, sentences
 from mace_exp.text import PromptEncoder, stable_diffusion_encoder
 
