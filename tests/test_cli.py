@@ -17,7 +17,8 @@ import yaml
 import mace_exp
 from mace_exp.__main__ import expand, main
 from mace_exp.artifacts import RunFolder, recorded_status
-from mace_exp.config import CONF, RunConfig
+from mace_exp.config import CONF
+from mace_exp.schemas.run import RunConfig
 
 ROOT = Path(__file__).parents[1]
 Refusal = Callable[..., str]

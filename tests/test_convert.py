@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from mace_exp.config import RunConfig, composed_run
+from mace_exp.config import composed_run
 from mace_exp.convert import convert, main, read
 from mace_exp.schemas.data import GroundedSamMasks, NoMasks
+from mace_exp.schemas.run import RunConfig
 
 THEIRS = Path(__file__).parent / "data" / "theirs.yaml"
 SHIP: dict[str, Any] = {"multi_concept": [[["ship", "object"]]], "mapping_concept": ["ground"]}

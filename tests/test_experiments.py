@@ -10,12 +10,13 @@ import torch
 from safetensors.torch import load_file
 
 from mace_exp.artifacts import RunFolder
-from mace_exp.config import CONF, RunConfig
+from mace_exp.config import CONF
 from mace_exp.erasure.preservation import PreservationStatistics, preservation_statistics
 from mace_exp.fingerprints import text_fingerprint
 from mace_exp.record import Tracker
 from mace_exp.saving import save_pipeline
 from mace_exp.schemas.data import GeneratedImages
+from mace_exp.schemas.run import RunConfig
 from mace_exp.stages.run import Run
 from mace_exp.text import stable_diffusion_encoder
 from tests.composing import composed

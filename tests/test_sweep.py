@@ -18,8 +18,8 @@ from rich.console import Console
 import mace_exp
 from mace_exp.__main__ import main
 from mace_exp.artifacts import RunFolder, recorded_status
-from mace_exp.config import RunConfig
 from mace_exp.rerun import main as rerun
+from mace_exp.schemas.run import RunConfig
 from mace_exp.sweep import close_sweep, read_job
 
 
