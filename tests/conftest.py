@@ -1,16 +1,26 @@
 """Keeps every test offline; gives the command line as a function, tiny models and a browser."""
 
+from __future__ import annotations
+
 import os
 import sys
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import mace_exp
 from tests.chromium import Browser, find_chromium
 from tests.whole_run import SMALL, Run
+
+if TYPE_CHECKING:
+    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import (
+        StableDiffusionPipeline,
+    )
+
+    from mace_exp.text import PromptEncoder
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("WANDB_API_KEY", None)
@@ -70,6 +80,21 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny") / "model"
     save_pipeline(tiny_pipeline(), folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> StableDiffusionPipeline:
+    """A tiny random model of 24 text positions."""
+    from tests.tiny import tiny_pipeline
+
+    return tiny_pipeline(context_length=24)
+
+
+@pytest.fixture(scope="module")
+def encoder(pipeline: StableDiffusionPipeline) -> PromptEncoder:
+    from mace_exp.text import stable_diffusion_encoder
+
+    return stable_diffusion_encoder(pipeline)
 
 
 @pytest.fixture(scope="module")
