@@ -8,13 +8,10 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "mace_exp"
 MODULES = sorted(PACKAGE.rglob("*.py"))
+SCHEMAS = [f"schemas.{file.stem}" for file in PACKAGE.glob("schemas/[a-z]*.py")]
 LIGHT = (
-    *("__main__", "ranges", "concepts", "prompts", "captions", "command", "export"),
-    *(
-        "config",
-        "convert.__main__",
-        *(f"schemas.{file.stem}" for file in PACKAGE.glob("schemas/[a-z]*.py")),
-    ),
+    *("__main__", "ranges", "concepts", "prompts", "captions", "command", "export", "config"),
+    *("convert.__main__", *SCHEMAS),
 )
 HEAVY = {"torch", "diffusers", "transformers", "wandb"}
 
