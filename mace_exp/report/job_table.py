@@ -73,10 +73,8 @@ def _measures(jobs: Sequence[Job]) -> Iterator[tuple[Column, list[Cell]]]:
         cells = [_told(job.accuracies.get(title), words.percent, 100) for job in jobs]
         yield Column(title, percent=True, wide=True), cells
     for title in dict.fromkeys(title for job in jobs for title in job.further):
-        yield (
-            Column(title, further=True),
-            [_told(job.further.get(title), words.quantity) for job in jobs],
-        )
+        cells = [_told(job.further.get(title), words.quantity) for job in jobs]
+        yield Column(title, further=True), cells
 
 
 def _told(estimate: Estimate | None, say: Callable[[float], str], factor: float = 1.0) -> Cell:
