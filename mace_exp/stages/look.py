@@ -25,16 +25,16 @@ from mace_exp.model import choose_device
 from mace_exp.progress import progress
 from mace_exp.prompts import anchor_prompt
 from mace_exp.record import Picture
-from mace_exp.schemas import (
+from mace_exp.schemas.data import (
     AttentionMasks,
     FolderImages,
     GeneratedImages,
     GroundedSamMasks,
     NoMasks,
     PrecomputedMasks,
-    Stage,
     WholeMasks,
 )
+from mace_exp.schemas.run import Stage
 from mace_exp.stages.own import (
     own_files,
     own_inputs,

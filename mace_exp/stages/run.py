@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from mace_exp.artifacts import Cache, RunFolder
-from mace_exp.config import RunConfig
 from mace_exp.data.images import TrainingImages
 from mace_exp.erasure.closed_form import weighted_sum
 from mace_exp.erasure.lora import Lora
@@ -19,7 +18,8 @@ from mace_exp.erasure.unet import projection_weights
 from mace_exp.model import choose_device, fingerprint, load_pipeline, text_fingerprint
 from mace_exp.record import Picture, Tracker
 from mace_exp.sampling import SamplingSettings
-from mace_exp.schemas import Stage, WandbTracking
+from mace_exp.schemas.results import WandbTracking
+from mace_exp.schemas.run import RunConfig, Stage
 from mace_exp.stages import erase, look, loras, observe, own, sentences
 from mace_exp.text import PromptEncoder, stable_diffusion_encoder
 
