@@ -19,12 +19,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mace_exp.config import CONF, explain, register, to_run_config
+from mace_exp.ranks import RankError, dismissed_workers, is_worker, rank_count
 from mace_exp.schemas.run import RunConfig
 
 log = logging.getLogger("mace_exp")
 
-REFUSALS = (HydraException, OmegaConfBaseException, ValueError, OSError)
-"""What a wrong command raises: shown as a message, without a traceback."""
+REFUSALS = (HydraException, OmegaConfBaseException, ValueError, OSError, RankError)
+"""What a wrong command raises, or another rank's end: shown as a message, without a traceback."""
 OPEN_KEYS = ("concepts.kinds", "anchors.per_concept")
 """Dictionaries that take any name; Hydra wants `++` before a key that is new."""
 _LAUNCHERS = {"slurm": "hydra-submitit-launcher", "ray_gpu": "hydra-ray-launcher"}
@@ -35,11 +36,17 @@ _PLACES = ("hydra.mode=", "hydra.run.dir=", "hydra.sweep.dir=")
 
 def main() -> None:
     """Run the command, or refuse it in one message with exit status 1."""
+    if is_worker():
+        from mace_exp.pipeline import take_part  # imports torch
+
+        take_part()
+        return
     full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
         sys.argv[1:] = expand(sys.argv[1:])
+        _check_ranks(sys.argv[1:])
         register()
-        with _errors_handed_on(), _closed_sweep():
+        with dismissed_workers(), _errors_handed_on(), _closed_sweep():
             job()
     except SystemExit as stop:
         if full_error and stop.__cause__:
@@ -162,6 +169,18 @@ def _check_launcher(option: str) -> None:
         raise ValueError(
             f"hydra/launcher={option} needs {package}: pip install 'mace-exp[{extra}]'"
         ) from None
+
+
+def _check_ranks(arguments: Sequence[str]) -> None:
+    """Raise ValueError where several processes are started for several runs."""
+    sweeping = {"-m", "--multirun", "hydra.mode=MULTIRUN"}.intersection(arguments) or [
+        each for each in arguments if each.startswith("sweep=") and each != "sweep=null"
+    ]
+    if sweeping and rank_count() > 1:
+        raise ValueError(
+            "a sweep can't be started by torchrun: start it with python, and give each job a GPU "
+            "of its own with hydra/launcher=ray_gpu or hydra/launcher=slurm"
+        )
 
 
 def _settings_of(folder: Path) -> list[str]:

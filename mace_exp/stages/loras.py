@@ -37,11 +37,10 @@ def loras(work: Run) -> dict[str, Lora]:
     """Train one LoRA a concept until nothing attends to its words (section 4.2); those known are
     read."""
     inputs = {slug: _lora_inputs(work, concepts) for slug, concepts in groups_of(work).items()}
-    new: set[str] = set()
+    new: set[str] = set()  # of this rank: their steps are logged as they are made
 
     def make(missing: Mapping[str, Path]) -> None:
-        new.update(missing)
-        _train(work, missing)
+        new.update(work.ranks.share(work, _train, list(missing.items()))[0])
 
     entries = work.cache.get_all("loras", inputs, make if work.does(Stage.lora) else None)
     trained = {}
@@ -91,12 +90,13 @@ def _digest(masks: torch.Tensor | None) -> str | None:
     return None if masks is None else hashlib.sha256(masks.bool().numpy().tobytes()).hexdigest()
 
 
-def _train(work: Run, entries: Mapping[str, Path]) -> None:
-    """Train the LoRAs of `entries` and keep them there, as many at a time as share a forward.
+def _train(work: Run, share: Sequence[tuple[str, Path]]) -> list[str]:
+    """Train a rank's share of the LoRAs, as many at a time as share a forward, and keep each in
+    its entry of the cache; return their slugs.
 
     What is trained is kept at once: a run that is preempted or killed goes on from there.
     """
-    groups, steps = groups_of(work), work.config.lora.steps
+    groups, entries, steps = groups_of(work), dict(share), work.config.lora.steps
     curves: dict[str, list[str]] = {slug: [] for slug in entries}
     slugs, together = list(entries), work.config.lora.concepts_per_batch
     refined = transformed_weights(work.weights, work.transform)
@@ -121,6 +121,7 @@ def _train(work: Run, entries: Mapping[str, Path]) -> None:
             )
             for slug in group:
                 _keep_lora(entries[slug], trained[slug], curves[slug])
+    return slugs
 
 
 def _keep_lora(entry: Path, lora: Lora, curve: Sequence[str]) -> None:
