@@ -11,7 +11,10 @@ from typing import Any, ClassVar
 
 import hydra
 import yaml
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -73,12 +76,44 @@ def _errors_handed_on() -> Iterator[None]:
 
 
 class SweepFolder(Callback):
-    """Hears from Hydra, which builds it, where a sweep is written; the class remembers."""
+    """Hears from Hydra, which builds it, where a sweep is written; the class remembers.
+
+    What the jobs will be is written there before the first begins: a sweep that is killed can
+    then be told from one that has run to its end.
+    """
 
     heard: ClassVar[Path | None] = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        from mace_exp.artifacts import write_json
+        from mace_exp.report.jobs import PLAN
+
         SweepFolder.heard = Path(config.hydra.sweep.dir).absolute()
+        jobs = _planned(config.hydra)
+        if jobs:
+            SweepFolder.heard.mkdir(parents=True, exist_ok=True)
+            write_json(SweepFolder.heard / PLAN, {"jobs": jobs})
+
+
+def _planned(settings: Any) -> list[list[str]]:
+    """Return every job's overrides, in the order of their numbers.
+
+    None where they are not known before: another sweeper than Hydra's own makes jobs of what it
+    has learned, and folders that are not called by the jobs' numbers can't be told apart here. What
+    is refused here Hydra refuses next, with its own message.
+    """
+    basic = settings.sweeper._target_.rpartition(".")[2] == BasicSweeper.__name__
+    subdir = OmegaConf.to_container(settings.sweep, resolve=False)["subdir"]  # type: ignore[index]
+    if not basic or subdir != "${hydra.job.num}":
+        return []
+    given = [f"{key}={value}" for key, value in (settings.sweeper.params or {}).items()]
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    try:
+        parsed = parser.parse_overrides([*given, *settings.overrides.task])
+        [jobs] = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+    except HydraException:
+        return []
+    return jobs
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from mace_exp.sampling import SamplingSettings
 from mace_exp.schemas.results import WandbTracking
 from mace_exp.schemas.run import RunConfig, Stage
 from mace_exp.stages import erase, look, loras, observe, own, sentences
+from mace_exp.stages.snapshots import Snapshots
 from mace_exp.text import PromptEncoder, stable_diffusion_encoder
 
 
@@ -42,6 +43,7 @@ class Run:
         self.cache = Cache(Path(config.cache_dir))
         self.mask_fallbacks = 0
         self.prompt_fallbacks = 0
+        self.snapshots: dict[str, Snapshots] = {}  # by concept; they come with the LoRAs
         self.metrics: dict[str, Any] = {}
 
     def does(self, stage: Stage) -> bool:
