@@ -83,16 +83,16 @@ def evaluation_prompts(name: str, kind: Kind, count: int) -> list[str]:
 
 
 def scene_prompts(count: int) -> list[str]:
-    """Return `count` evaluation sentences of nameless people, and of nobody, in a scene."""
+    """Return `count` evaluation sentences of nameless people, and of nobody, in a scene.
+
+    The first 240 differ; then they come again.
+    """
     placed = [template for template in EVALUATION_TEMPLATES if scene_of(template)]
     subjects = (*NAMELESS, EMPTY)
-    if count > len(placed) * len(subjects):
-        raise ValueError(f"{count} scene prompts: at most {len(placed) * len(subjects)} differ")
+    turns = (i % (len(placed) * len(subjects)) for i in range(count))
     # The shifts tie the subject neither to the prefix nor, from round to round, to the template.
-    shifted = (i + i // len(SCENES) + i // len(placed) for i in range(count))
-    return [
-        placed[i % len(placed)].format(subjects[j % len(subjects)]) for i, j in enumerate(shifted)
-    ]
+    shifted = ((i, i + i // len(SCENES) + i // len(placed)) for i in turns)
+    return [placed[i % len(placed)].format(subjects[j % len(subjects)]) for i, j in shifted]
 
 
 def scene_of(prompt: str) -> str | None:

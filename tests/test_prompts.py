@@ -106,6 +106,10 @@ def test_scene_prompts_are_distinct_and_all_have_a_scene() -> None:
     assert {scene_of(prompt) for prompt in prompts[:15]} == set(SCENES)
 
 
+def test_scene_prompts_come_again_where_more_are_asked_for() -> None:
+    assert scene_prompts(500) == (3 * scene_prompts(240))[:500]
+
+
 def test_more_prompts_than_templates_are_refused() -> None:
     with pytest.raises(ValueError, match="129 prompts of 'Adam Driver': there are 128"):
         training_prompts(PERSON, 129)
