@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mace_exp.stages.run import Run
 
 _LAYERS = "layers"  # key of the losses by layer in a LoRA's curve.jsonl
+_SPEED_AND_MEMORY = ("concepts_per_batch", "gradient_checkpointing")  # no part of a LoRA's key
 JOINT = "all-concepts"
 """Name of the one LoRA of a run with `lora.per_concept=false`."""
 
@@ -64,7 +65,7 @@ def groups_of(work: Run) -> dict[str, list[Concept]]:
 
 
 def _lora_inputs(work: Run, concepts: Sequence[Concept]) -> dict[str, Any]:
-    lora = {k: v for k, v in asdict(work.config.lora).items() if k != "concepts_per_batch"}
+    lora = {k: v for k, v in asdict(work.config.lora).items() if k not in _SPEED_AND_MEMORY}
     rounded = (
         (work.transform * 1e6).round().to(torch.int64)
     )  # the last digits depend on the machine's kernels
@@ -146,6 +147,7 @@ def _training(work: Run) -> LoraTraining:
         max_grad_norm=lora.max_grad_norm,
         prior_weight=_prior_weight(work),
         together=lora.concepts_per_batch,
+        gradient_checkpointing=lora.gradient_checkpointing,
     )
 
 
