@@ -9,9 +9,16 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+)
 
 WORDS = (
     "a an the of in on at with by and photo picture portrait image drawing painting close up "
@@ -58,6 +65,27 @@ def tiny_pipeline(
     for module in (text_encoder, unet, vae):
         module.eval()
     pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def with_strict_checker(pipeline: StableDiffusionPipeline) -> StableDiffusionPipeline:
+    """Give the pipeline a random safety checker that finds fault with every picture."""
+    small = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+    config = CLIPConfig(
+        text_config=small,
+        vision_config=small | dict(image_size=32, patch_size=16),
+        projection_dim=16,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        checker = StableDiffusionSafetyChecker(config).eval()
+    checker.concept_embeds_weights.fill_(-2)  # what a cosine has to be above
+    size = {"height": 32, "width": 32}
+    pipeline.register_modules(
+        safety_checker=checker,
+        feature_extractor=CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=size),
+    )
+    pipeline.register_to_config(requires_safety_checker=True)
     return pipeline
 
 

@@ -114,8 +114,7 @@ def _original(work: Run, suite: Sequence[EvaluationPrompt]) -> np.ndarray:
 
 
 def _inputs(work: Run, group: Sequence[EvaluationPrompt]) -> dict[str, Any]:
-    return {
-        "model": work.fingerprint,
+    return work.drawn_by() | {
         "pictures": [(each.prompt, each.seed) for each in group],
         "sampling": vars(work.sampling) | {"batch_size": None},
     }
