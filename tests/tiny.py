@@ -38,18 +38,20 @@ def tiny_pipeline(
     width: int = 32,
     pad_token: str = END,
     prediction_type: str = "epsilon",
+    linear: bool = False,
 ) -> StableDiffusionPipeline:
     """Build the pipeline on the CPU, in float32, with evaluation mode and random weights of `seed`.
 
     Images are 32x32 on 8x8 latents with 4 channels; cross-attention sits at 8x8, 4x4 and, in the
-    middle, 2x2. `pad_token="!"` gives the padding of Stable Diffusion 2.x. The global random state
-    is left as it was.
+    middle, 2x2. `pad_token="!"` gives the padding of Stable Diffusion 2.x and `linear` its
+    transformers, which read the image through linear layers. The global random state is left as it
+    was.
     """
     tokenizer = tiny_tokenizer(context_length=context_length, pad_token=pad_token)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         text_encoder = _text_encoder(tokenizer, width)
-        unet = _unet(width)
+        unet = _unet(width, linear)
         vae = _vae()
     parts: dict[str, Any] = dict(
         vae=vae,
@@ -162,7 +164,7 @@ def _text_encoder(tokenizer: Any, width: int) -> CLIPTextModel:
     return model
 
 
-def _unet(width: int) -> UNet2DConditionModel:
+def _unet(width: int, linear: bool) -> UNet2DConditionModel:
     config: dict[str, Any] = dict(
         sample_size=8,
         in_channels=4,
@@ -174,6 +176,7 @@ def _unet(width: int) -> UNet2DConditionModel:
         cross_attention_dim=width,
         attention_head_dim=4,
         norm_num_groups=8,
+        use_linear_projection=linear,
     )
     return UNet2DConditionModel(**config)
 
