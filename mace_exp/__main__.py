@@ -18,7 +18,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mace_exp.config import CONF, RunConfig, explain, register, to_run_config
+from mace_exp.config import CONF, explain, register, to_run_config
+from mace_exp.schemas.run import RunConfig
 
 log = logging.getLogger("mace_exp")
 

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from mace_exp.artifacts import RunFolder, check_writable
 from mace_exp.concepts import Concept
-from mace_exp.config import CONF, RunConfig, composed_run
+from mace_exp.config import CONF, composed_run
 from mace_exp.erasure.lora import Lora
 from mace_exp.model import apply_weights
 from mace_exp.progress import silenced
-from mace_exp.schemas import JudgeName, Precision
+from mace_exp.schemas.model import JudgeName, Precision
+from mace_exp.schemas.run import RunConfig
 from mace_exp.stages.run import Run
 from mace_exp.tracking import TrackerOptions, open_tracker
 

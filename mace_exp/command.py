@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mace_exp.config import model_named
 from mace_exp.interrupts import exiting_on_sigterm
-from mace_exp.schemas import Device, ModelConfig, Precision
+from mace_exp.schemas.model import Device, ModelConfig, Precision
 
 if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline

@@ -16,7 +16,7 @@ from typing import Any
 
 from mace_exp.artifacts import RunFolder
 from mace_exp.command import loaded, run_command
-from mace_exp.schemas import Device, Precision
+from mace_exp.schemas.model import Device, Precision
 
 NAME = "python -m mace_exp.export"
 

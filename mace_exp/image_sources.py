@@ -19,7 +19,7 @@ from mace_exp.data.files import (
     with_masks,
 )
 from mace_exp.prompts import anchor_prompt
-from mace_exp.schemas import (
+from mace_exp.schemas.data import (
     FolderImages,
     FolderPriorImages,
     ImagesConfig,

@@ -17,12 +17,12 @@ from typing import Any
 import yaml
 
 from mace_exp.artifacts import RunFolder, Status, check_writable, recorded_status, write_json
-from mace_exp.config import RunConfig
 from mace_exp.gpu import gpu_facts, gpu_peak, reset_gpu_peak
 from mace_exp.record import Tracker
 from mace_exp.report.run_page import write_report
 from mace_exp.report.terminal import print_result
-from mace_exp.schemas import NoTracking, Stage, WandbTracking
+from mace_exp.schemas.results import NoTracking, WandbTracking
+from mace_exp.schemas.run import RunConfig, Stage
 from mace_exp.stages import erase, look, loras, measure, observe
 from mace_exp.stages.run import Run
 from mace_exp.tracking import TrackerOptions, open_tracker

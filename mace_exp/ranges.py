@@ -1,7 +1,6 @@
 """Ranges that a configuration value must lie in, written beside its type."""
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, is_dataclass
 from math import isfinite
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -38,6 +37,15 @@ POSITIVE = Range(above=0)
 PROPORTION = Range(low=0, high=1)
 
 
+def check_pixels(key: str, size: int | None) -> None:
+    """Refuse a size in pixels that latents can't have."""
+    if size is not None and size % 8:
+        raise ValueError(
+            f"{key} = {size} is no multiple of 8, the pixels of one latent: "
+            f"take {max(8, size - size % 8)}, or null for the model's own size"
+        )
+
+
 def out_of_range(config: object, prefix: str = "") -> Iterable[str]:
     """Yield one message for each value in a tree of dataclasses that is outside its range."""
     hints = get_type_hints(type(config), include_extras=True)
@@ -60,17 +68,3 @@ def _near(limit: Range) -> str:
     """An allowed value to show as an example."""
     candidates = (1, 0, 0.5, limit.low, limit.high)
     return next(f"{c:g}" for c in candidates if c is not None and limit.holds(c))
-
-
-def suggestion(word: str, known: Sequence[str], prefix: str = "") -> str:
-    """Return ` Did you mean ...?`, or the empty string when nothing known resembles `word`."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.7)
-    return f" Did you mean {prefix}{close[0]}?" if close else ""
-
-
-def unknown_key(key: str, known: Sequence[str]) -> str:
-    """Return the message for a key that nobody reads; `known` are the keys in its place."""
-    parent, _, name = key.rpartition(".")
-    hint = suggestion(name, known, f"{parent}." if parent else "")
-    place = f"Keys of {parent}" if parent else "Keys"
-    return f"{key}: there is no such key.{hint} {place}: {', '.join(known)}."

@@ -28,6 +28,11 @@ SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "euler": (EulerDiscreteScheduler, {}),
     "pndm": (PNDMScheduler, {"skip_prk_steps": True, "set_alpha_to_one": False}),
 }
+_PROCESS = (
+    *("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas"),
+    *("prediction_type", "rescale_betas_zero_snr", "steps_offset"),
+)
+"""What a scheduler's configuration says of the noise itself."""
 TEXT_BATCH = 64
 
 Progress = Callable[[int], object]
@@ -132,10 +137,21 @@ def swapped_scheduler(pipeline: DiffusionPipeline, name: str) -> Iterator[None]:
     family, options = SCHEDULERS[name]
     original = pipeline.scheduler
     try:
-        pipeline.scheduler = family.from_config(original.config, **options)
+        pipeline.scheduler = family.from_config(_process(original.config), **options)
         yield
     finally:
         pipeline.scheduler = original
+
+
+def _process(config: Any) -> dict[str, Any]:
+    """Leave out how the model's own scheduler samples: what it was given by default it would hand
+    on after it was saved and loaded, but not before, and the pictures would differ.
+
+    Trailing timesteps are kept: models that are trained down to pure noise need them.
+    """
+    process = {key: config[key] for key in _PROCESS if key in config}
+    trailing = config.get("timestep_spacing") == "trailing"
+    return process | ({"timestep_spacing": "trailing"} if trailing else {})
 
 
 class _TextStates:

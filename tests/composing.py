@@ -2,7 +2,8 @@
 
 from functools import cache
 
-from mace_exp.config import RunConfig, composed_run
+from mace_exp.config import composed_run
+from mace_exp.schemas.run import RunConfig
 
 
 @cache

@@ -1,11 +1,26 @@
-"""Keeps every test offline, and gives the command line as a function."""
+"""Keeps every test offline; gives the command line as a function, tiny models and a browser."""
+
+from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+import mace_exp
+from tests.chromium import Browser, find_chromium
+from tests.whole_run import SMALL, Run
+
+if TYPE_CHECKING:
+    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import (
+        StableDiffusionPipeline,
+    )
+
+    from mace_exp.text import PromptEncoder
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("WANDB_API_KEY", None)
@@ -13,17 +28,106 @@ os.environ.pop("HYDRA_FULL_ERROR", None)
 
 
 @pytest.fixture
-def refusal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., str]:
-    """Run a command that must be refused, in an empty folder; return its message."""
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Run the command line in this process."""
     from mace_exp.__main__ import main
 
-    def refused(*arguments: str) -> str:
+    def run(*arguments: str) -> None:
         monkeypatch.setattr(sys, "argv", ["mace_exp", *arguments])
-        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+        main()
+
+    return run
+
+
+@pytest.fixture
+def refusal(
+    command: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., str]:
+    """Run a command that must be refused, in an empty folder; return its message."""
+
+    def refused(*arguments: str) -> str:
         monkeypatch.chdir(tmp_path)
         with pytest.raises(SystemExit) as stop:
-            main()
+            command(*arguments)
         assert isinstance(stop.value.code, str), "refused commands exit with a message"
         return stop.value.code
 
     return refused
+
+
+@pytest.fixture
+def stand_in(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[[Callable[..., object]], None]:
+    """Put a function in the place of `pipeline.run`, for commands in an empty folder."""
+
+    def replace(run: Callable[..., object]) -> None:
+        module = types.ModuleType("mace_exp.pipeline")
+        module.__dict__["run"] = run
+        monkeypatch.setitem(sys.modules, "mace_exp.pipeline", module)
+        monkeypatch.setattr(mace_exp, "pipeline", module, raising=False)
+        monkeypatch.chdir(tmp_path)
+
+    return replace
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random model as a diffusers folder."""
+    from mace_exp.saving import save_pipeline
+    from tests.tiny import tiny_pipeline
+
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    save_pipeline(tiny_pipeline(), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> StableDiffusionPipeline:
+    """A tiny random model of 24 text positions."""
+    from tests.tiny import tiny_pipeline
+
+    return tiny_pipeline(context_length=24)
+
+
+@pytest.fixture(scope="module")
+def encoder(pipeline: StableDiffusionPipeline) -> PromptEncoder:
+    from mace_exp.text import stable_diffusion_encoder
+
+    return stable_diffusion_encoder(pipeline)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the runs of one file share."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def arguments(tiny_folder: Path, cache: Path) -> list[str]:
+    """Arguments that make a whole run small."""
+    return ["model=path", f"model.source={tiny_folder}", f"cache_dir={cache}", *SMALL]
+
+
+@pytest.fixture
+def run(command: Callable[..., None], tmp_path: Path, arguments: list[str]) -> Run:
+    """Run the command on the tiny model in this process; return the run's folder."""
+
+    def whole(name: str, *more: str) -> Path:
+        folder = tmp_path / name
+        where = f"hydra.sweep.dir={folder}" if "-m" in more else f"hydra.run.dir={folder}"
+        flags_first = sorted([*arguments, where, *more], key=lambda each: each != "-m")
+        command(*flags_first)
+        return folder
+
+    return whole
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A browser with one page; tests that need it are left out where none is installed."""
+    program = find_chromium()
+    if program is None:
+        pytest.skip("no chromium is installed")
+    with Browser(program, tmp_path_factory.mktemp("profile")) as opened:
+        yield opened

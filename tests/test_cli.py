@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import types
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,10 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
-import mace_exp
-from mace_exp.__main__ import expand, main
+from mace_exp.__main__ import expand
 from mace_exp.artifacts import RunFolder, recorded_status
-from mace_exp.config import CONF, RunConfig
+from mace_exp.config import CONF
+from mace_exp.schemas.run import RunConfig
 
 ROOT = Path(__file__).parents[1]
 Refusal = Callable[..., str]
@@ -40,25 +39,10 @@ class FakePipeline:
 
 
 @pytest.fixture
-def pipeline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakePipeline:
+def pipeline(stand_in: Callable[[Callable[..., object]], None]) -> FakePipeline:
     fake = FakePipeline()
-    module = types.ModuleType("mace_exp.pipeline")
-    module.__dict__["run"] = fake.run
-    monkeypatch.setitem(sys.modules, "mace_exp.pipeline", module)
-    monkeypatch.setattr(mace_exp, "pipeline", module, raising=False)
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-    monkeypatch.chdir(tmp_path)
+    stand_in(fake.run)
     return fake
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    def run(*arguments: str) -> None:
-        monkeypatch.setattr(sys, "argv", ["mace_exp", *arguments])
-        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-        main()
-
-    return run
 
 
 def write(file: Path, text: str) -> None:
@@ -168,7 +152,7 @@ def test_the_environment_is_left_as_it_was(
 ) -> None:
     before = dict(os.environ)
     command("lora.rank=4")
-    assert dict(os.environ) == before | {"HYDRA_FULL_ERROR": "0"}
+    assert dict(os.environ) == before
 
 
 def test_names_of_ones_own(pipeline: FakePipeline, command: Callable[..., None]) -> None:

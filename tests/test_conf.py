@@ -9,7 +9,8 @@ import yaml
 from PIL import Image
 
 from mace_exp.concepts import Kind
-from mace_exp.config import CONF, VARIANTS, RunConfig
+from mace_exp.config import CONF, VARIANTS
+from mace_exp.schemas.run import RunConfig
 from tests.composing import composed
 
 NAMES = Path(__file__).parents[2] / "shared" / "names.csv"

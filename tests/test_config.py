@@ -3,8 +3,10 @@
 import pytest
 
 from mace_exp.concepts import Kind
-from mace_exp.ranges import POSITIVE, PROPORTION, Range, suggestion
-from mace_exp.schemas import AttentionMasks, NoMasks, Stage
+from mace_exp.config.suggestions import suggestion
+from mace_exp.ranges import POSITIVE, PROPORTION, Range
+from mace_exp.schemas.data import AttentionMasks, NoMasks
+from mace_exp.schemas.run import Stage
 from tests.composing import composed
 
 

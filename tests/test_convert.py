@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from mace_exp.config import RunConfig, composed_run
-from mace_exp.convert import convert, main, read
-from mace_exp.schemas import GroundedSamMasks, NoMasks
+from mace_exp.config import composed_run
+from mace_exp.convert.__main__ import main, read
+from mace_exp.convert.keys import convert
+from mace_exp.schemas.data import GroundedSamMasks, NoMasks
+from mace_exp.schemas.run import RunConfig
 
 THEIRS = Path(__file__).parent / "data" / "theirs.yaml"
 SHIP: dict[str, Any] = {"multi_concept": [[["ship", "object"]]], "mapping_concept": ["ground"]}
@@ -106,7 +108,8 @@ def test_what_cannot_be_read_is_refused(theirs: dict[str, Any], message: str) ->
 
 def test_the_command_prints_the_file_and_never_imports_torch() -> None:
     code = (
-        f"import sys\nfrom mace_exp.convert import main\nassert main([{str(THEIRS)!r}]) == 0\n"
+        "import sys\nfrom mace_exp.convert.__main__ import main\n"
+        f"assert main([{str(THEIRS)!r}]) == 0\n"
         "assert not {'torch', 'diffusers'} & set(sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from mace_exp import config as configuration
 from mace_exp.__main__ import expand
-from mace_exp.config import CONF, VARIANTS, RunConfig, composed_run
+from mace_exp.config import CONF, VARIANTS, composed_run, crossing
+from mace_exp.schemas.run import RunConfig
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -75,7 +75,7 @@ OTHERS = [each for each in COMMANDS if each[1] != "mace_exp"]
 @pytest.fixture(autouse=True)
 def nothing_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the files and servers that a page speaks of be there."""
-    monkeypatch.setattr(configuration, "_missing_files", lambda config: ())
+    monkeypatch.setattr(crossing, "missing_files", lambda config: ())
 
 
 def check_run(arguments: list[str]) -> None:

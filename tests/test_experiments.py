@@ -1,7 +1,6 @@
 """The published settings: their numbers, and that each of them runs on a tiny random model."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,12 +9,12 @@ import torch
 from safetensors.torch import load_file
 
 from mace_exp.artifacts import RunFolder
-from mace_exp.config import CONF, RunConfig
+from mace_exp.config import CONF
 from mace_exp.erasure.preservation import PreservationStatistics, preservation_statistics
 from mace_exp.fingerprints import text_fingerprint
 from mace_exp.record import Tracker
-from mace_exp.saving import save_pipeline
-from mace_exp.schemas import GeneratedImages
+from mace_exp.schemas.data import GeneratedImages
+from mace_exp.schemas.run import RunConfig
 from mace_exp.stages.run import Run
 from mace_exp.text import stable_diffusion_encoder
 from tests.composing import composed
@@ -43,13 +42,6 @@ Command = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
-def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny") / "model"
-    save_pipeline(tiny_pipeline(), folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def raw_sums(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache as an import leaves it: a raw sum that counts as one prompt."""
     pipeline = tiny_pipeline()
@@ -61,25 +53,17 @@ def raw_sums(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_folder: Path, cache: Path) -> Command:
+def run(command: Callable[..., None], tmp_path: Path, tiny_folder: Path, cache: Path) -> Command:
     """Run a command on the tiny model in this process; return the run's folder."""
-    from mace_exp.__main__ import main
 
-    def command(*arguments: str) -> Path:
+    def experiment(*arguments: str) -> Path:
         folder = tmp_path / "run"
         where = [f"model.source={tiny_folder}", f"cache_dir={cache}", f"hydra.run.dir={folder}"]
-        monkeypatch.setattr(sys, "argv", ["mace_exp", *arguments, *where, *SMALL])
-        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-        main()
+        command(*arguments, *where, *SMALL)
         return folder
 
-    return command
+    return experiment
 
 
 def assert_finished(folder: Path) -> None:

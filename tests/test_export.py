@@ -21,20 +21,18 @@ PEOPLE = ("adam-driver", "amy-adams")
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny") / "model"
-    save_pipeline(tiny_pipeline(), folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
     """The folder of a run that kept the edited weights alone."""
     from mace_exp.__main__ import main
 
     root = tmp_path_factory.mktemp("run")
     arguments = [
-        *("concepts=[Adam Driver,Amy Adams]", "model=path", f"model.source={model}", "lora.rank=2"),
+        *(
+            "concepts=[Adam Driver,Amy Adams]",
+            "model=path",
+            f"model.source={tiny_folder}",
+            "lora.rank=2",
+        ),
         *("sampling.steps=1", "images.per_concept=2", "prompts.count=3", "lora.steps=4"),
         *("lora.learning_rate=0.05", "preservation.prior.count=8", "preservation.domain.count=8"),
         *("evaluation=none", "tracking=none", "stages=[images,masks,preservation,cfr,lora,fusion]"),
@@ -42,7 +40,6 @@ def run(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
     ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["mace_exp", *arguments])
-        patch.setenv("HYDRA_FULL_ERROR", "0")
         main()
     return root / "run"
 
@@ -55,13 +52,13 @@ def predicted(unet: nn.Module) -> torch.Tensor:
         return unet(latents, 300, states).sample
 
 
-def test_erased_json_says_what_was_erased_how_and_from_what(run: Path, model: Path) -> None:
+def test_erased_json_says_what_was_erased_how_and_from_what(run: Path, tiny_folder: Path) -> None:
     facts: dict[str, Any] = json.loads((run / "erased.json").read_text())
     assert facts["concepts"] == [
         {"name": "Adam Driver", "kind": "person", "anchor": "a person"},
         {"name": "Amy Adams", "kind": "person", "anchor": "a person"},
     ]
-    assert (facts["model"]["name"], facts["model"]["source"]) == ("path", str(model))
+    assert (facts["model"]["name"], facts["model"]["source"]) == ("path", str(tiny_folder))
     assert facts["model"]["fingerprint"] == fingerprint(tiny_pipeline())
     settings = facts["settings"]
     assert settings["lora"]["rank"] == 2 and settings["lora"]["init"] == "gaussian"
@@ -115,7 +112,7 @@ def refusal(caplog: pytest.LogCaptureFixture, *arguments: object) -> str:
 
 
 def test_what_cannot_be_exported_is_refused(
-    run: Path, model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    run: Path, tiny_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     target = tmp_path / "target"
     assert "erased.json is missing" in refusal(caplog, tmp_path, target)

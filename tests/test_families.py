@@ -1,9 +1,9 @@
 """Where a model may come from, and of which family it may be: each on a tiny random one."""
 
-import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,14 @@ from mace_exp.model import fingerprint, load_pipeline
 from mace_exp.saving import save_pipeline
 from tests.checkpoint_file import original_names
 from tests.tiny import tiny_pipeline, with_strict_checker
+from tests.whole_run import SMALL, read
 
 FAMILIES: dict[str, dict[str, Any]] = {
     "1.x": {},
     "2.x base": {"pad_token": "!", "linear": True},
     "2.x": {"pad_token": "!", "linear": True, "prediction_type": "v_prediction"},
 }
-SMALL = (
-    *("concepts=[Adam Driver]", "lora=mini", "sampling=mini", "sampling.steps=2"),
-    *("images.per_concept=1", "prompts.count=3", "lora.steps=2", "lora.batch_size=1"),
-    *("preservation.prior.count=8", "preservation.domain.count=8", "evaluation.parts=[erased]"),
-    *("evaluation.images_per_part=1", "evaluation.attention_maps=1", "tracking=none"),
-    "save=pipeline",
-)
+LITTLE = ("concepts=[Adam Driver]", "images.per_concept=1", "lora.steps=2")
 
 
 def same_weights(first: Any, second: Any) -> None:
@@ -40,17 +35,13 @@ def same_weights(first: Any, second: Any) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_each_family_runs_the_whole_pipeline(
-    family: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    family: str, command: Callable[..., None], tmp_path: Path
 ) -> None:
-    from mace_exp.__main__ import main
-
     pipeline = tiny_pipeline(**FAMILIES[family])
     save_pipeline(pipeline, tmp_path / "model")
     places = (f"cache_dir={tmp_path / 'cache'}", f"hydra.run.dir={tmp_path / 'run'}")
-    source = ("model=path", f"model.source={tmp_path / 'model'}")
-    monkeypatch.setattr(sys, "argv", ["mace_exp", *source, *SMALL, *places])
-    main()
-    assert json.loads((tmp_path / "run" / "status.json").read_text())["status"] == "finished"
+    command("model=path", f"model.source={tmp_path / 'model'}", *SMALL, *LITTLE, *places)
+    assert read(tmp_path / "run" / "status.json")["status"] == "finished"
     erased, edit = load_pipeline(tmp_path / "run" / "erased"), tmp_path / "run" / "edit.safetensors"
     assert erased.scheduler.config.prediction_type == pipeline.scheduler.config.prediction_type
     assert erased.tokenizer.pad_token == pipeline.tokenizer.pad_token

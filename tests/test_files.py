@@ -9,7 +9,7 @@ from PIL import Image
 from mace_exp.concepts import Concept, Kind
 from mace_exp.data.files import concept_files, image_size, listed_files, mask_folder, read_image
 from mace_exp.image_sources import missing_images, own_images, prior_files
-from mace_exp.schemas import (
+from mace_exp.schemas.data import (
     AttentionMasks,
     Crop,
     FolderImages,

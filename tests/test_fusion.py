@@ -2,30 +2,18 @@
 
 import pytest
 import torch
-from tiny import tiny_pipeline
 
 from mace_exp.erasure.fusion import fuse, fusion_sums, fusion_sums_of, prompt_gram
 from mace_exp.erasure.lora import Factors, Lora, LoraShape, initial_lora
 from mace_exp.erasure.preservation import preservation_statistics
 from mace_exp.erasure.refinement import transformed_weights
 from mace_exp.erasure.unet import projection_weights
-from mace_exp.text import stable_diffusion_encoder
 
 PROMPTS = {
     "cat": ["a cat", "a photo of a cat", "a cat in the park"],
     "dog": ["a dog", "a painting of a dog", "a dog at night"],
     "ship": ["a ship", "a ship on the beach", "a sketch of a ship"],
 }
-
-
-@pytest.fixture(scope="module")
-def pipeline():
-    return tiny_pipeline(context_length=24)
-
-
-@pytest.fixture(scope="module")
-def encoder(pipeline):
-    return stable_diffusion_encoder(pipeline)
 
 
 @pytest.fixture(scope="module")

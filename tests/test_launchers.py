@@ -14,8 +14,8 @@ from omegaconf import DictConfig
 
 from mace_exp.config import CONF, register
 from mace_exp.saving import save_pipeline
-from tests.test_pipeline import SMALL
 from tests.tiny import tiny_pipeline
+from tests.whole_run import SMALL
 
 ROOT = Path(__file__).parents[1]
 SHORT = ("concepts=[Adam Driver]", "images.per_concept=1", "stages=[images]")

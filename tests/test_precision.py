@@ -1,7 +1,5 @@
 """Models in half precision, and gradient checkpointing, through the whole run on a CPU."""
 
-import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,16 +13,10 @@ from safetensors.torch import load_file
 from mace_exp.saving import save_pipeline
 from mace_exp.stages import erase, loras
 from tests.tiny import tiny_pipeline, with_strict_checker
+from tests.whole_run import SMALL, UP_TO_FUSION, Run, read
 
-SMALL = (
-    *("concepts=[Adam Driver]", "lora=mini", "sampling=mini", "sampling.steps=2"),
-    *("images.per_concept=2", "prompts.count=3", "lora.steps=3", "lora.batch_size=1"),
-    *("preservation.prior.count=8", "preservation.domain.count=8", "evaluation.parts=[erased]"),
-    *("evaluation.images_per_part=1", "evaluation.attention_maps=1", "tracking=none"),
-    "save=pipeline",
-)
+LITTLE = ("concepts=[Adam Driver]", "evaluation.parts=[erased]", "evaluation.images_per_part=1")
 HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-Run = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
@@ -35,22 +27,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, model: Path) -> Run:
-    from mace_exp.__main__ import main
+def run(command: Callable[..., None], tmp_path: Path, model: Path) -> Run:
+    def whole(name: str, *more: str) -> Path:
+        places = (f"cache_dir={tmp_path / 'cache'}", f"hydra.run.dir={tmp_path / name}")
+        command("model=path", f"model.source={model}", *SMALL, *LITTLE, *places, *more)
+        return tmp_path / name
 
-    def command(name: str, *more: str) -> Path:
-        folder = tmp_path / name
-        places = (f"cache_dir={tmp_path / 'cache'}", f"hydra.run.dir={folder}")
-        source = ("model=path", f"model.source={model}")
-        monkeypatch.setattr(sys, "argv", ["mace_exp", *source, *SMALL, *places, *more])
-        main()
-        return folder
-
-    return command
-
-
-def read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    return whole
 
 
 def dtypes(file: Path) -> set[torch.dtype]:
@@ -121,7 +104,7 @@ def test_checkpointed_loras_are_those_without(run: Run, monkeypatch: pytest.Monk
             seen.append(len(calls) == 2 * 3)
 
     monkeypatch.setattr(loras, "train_loras", watched)
-    only = "stages=[images,masks,preservation,cfr,lora,fusion]"
+    only = f"stages={UP_TO_FUSION}"
     first = run("first", only, "lora.gradient_checkpointing=true")
     again = run("again", only, "lora.gradient_checkpointing=false")
     assert seen == [True] and read(again / "summary.json")["reused"]["loras"] == 1

@@ -19,16 +19,9 @@ from mace_exp.preservation.__main__ import main
 from mace_exp.preservation.build import CacheBuild, readable
 from mace_exp.preservation.published import import_published
 from mace_exp.saving import save_pipeline
-from mace_exp.text import stable_diffusion_encoder
-from tests.tiny import tiny_pipeline
 
 ORACLE = Path(__file__).parents[2] / "shared" / "oracle"
 CAPTIONS = [f"a {color} {noun}" for color in ("red", "blue", "green") for noun in ("cat", "ship")]
-
-
-@pytest.fixture(scope="module")
-def pipeline():
-    return tiny_pipeline(context_length=24)
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +29,6 @@ def folder(pipeline, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("model") / "tiny"
     save_pipeline(pipeline, path)
     return path
-
-
-@pytest.fixture(scope="module")
-def encoder(pipeline):
-    return stable_diffusion_encoder(pipeline)
 
 
 def write_lines(path: Path, lines: list[str]) -> Path:

@@ -2,11 +2,10 @@
 
 import pytest
 import torch
-from tiny import tiny_pipeline
 
 from mace_exp.erasure.refinement import PairSums, PromptPair, pair_sums, refine, transformed_weights
 from mace_exp.erasure.unet import projection_weights
-from mace_exp.text import paired_positions, stable_diffusion_encoder
+from mace_exp.text import paired_positions
 
 TEMPLATES = ["a photo of {}", "{} in the park", "a portrait of {} at night", "{} and a dog"]
 PAIRS = [
@@ -14,16 +13,6 @@ PAIRS = [
     for name in ("adam driver", "amy adams")
     for template in TEMPLATES
 ]
-
-
-@pytest.fixture(scope="module")
-def pipeline():
-    return tiny_pipeline(context_length=24)
-
-
-@pytest.fixture(scope="module")
-def encoder(pipeline):
-    return stable_diffusion_encoder(pipeline)
 
 
 def close(first, second):

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chromium import Browser, find_chromium
-from fake_run import HOSTILE, make_run, make_sweep
 
 from mace_exp.report import write_report, write_sweep_report
-
-PROGRAM = find_chromium()
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no chromium is installed")
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with Browser(str(PROGRAM), tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
+from tests.chromium import Browser
+from tests.fake_run import HOSTILE, make_run, make_sweep
 
 
 @pytest.fixture(scope="module")

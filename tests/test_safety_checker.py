@@ -1,10 +1,7 @@
 """A model's safety checker blackens what it finds fault with, but not what has to be trained on."""
 
-import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +13,7 @@ from mace_exp.data.images import draw_images
 from mace_exp.sampling import SamplingSettings, decode, sample
 from mace_exp.saving import save_pipeline
 from tests.tiny import tiny_pipeline, with_strict_checker
+from tests.whole_run import Run, read
 
 SETTINGS = SamplingSettings(steps=1, guidance=1, scheduler="dpm", batch_size=2)
 SMALL = (
@@ -25,7 +23,6 @@ SMALL = (
     "tracking=none",
 )
 PERSON, EXPLICIT = ("concepts=[Adam Driver]",), ("concepts=[naked]", "concepts.kind=explicit")
-Run = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
@@ -36,22 +33,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, model: Path) -> Run:
-    from mace_exp.__main__ import main
+def run(command: Callable[..., None], tmp_path: Path, model: Path) -> Run:
+    def whole(name: str, *more: str) -> Path:
+        places = (f"cache_dir={tmp_path / 'cache'}", f"hydra.run.dir={tmp_path / name}")
+        command("model=path", f"model.source={model}", *SMALL, *places, *more)
+        return tmp_path / name
 
-    def command(name: str, *more: str) -> Path:
-        folder = tmp_path / name
-        places = (f"cache_dir={tmp_path / 'cache'}", f"hydra.run.dir={folder}")
-        source = ("model=path", f"model.source={model}")
-        monkeypatch.setattr(sys, "argv", ["mace_exp", *source, *SMALL, *places, *more])
-        main()
-        return folder
-
-    return command
-
-
-def read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    return whole
 
 
 def log_of(folder: Path) -> str:

@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_pndm import PNDMScheduler
 
 from mace_exp.sampling import (
     SCHEDULERS,
@@ -12,6 +15,7 @@ from mace_exp.sampling import (
     sample_with_latents,
     swapped_scheduler,
 )
+from mace_exp.saving import save_pipeline
 from tests.tiny import tiny_pipeline
 
 PROMPTS = ["a cat", "adam in the park", "a cat", "a dog at night", "a ship"]
@@ -102,6 +106,24 @@ def test_scheduler_comes_back_and_keeps_the_noise_schedule(pipeline, name):
     assert pipeline.scheduler is original
     assert sample(pipeline, ["a cat"], [1], settings(scheduler=name)).shape == (1, 32, 32, 3)
     assert pipeline.scheduler is original
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_a_saved_and_loaded_pipeline_draws_the_same(name, tmp_path):
+    pipeline = tiny_pipeline()
+    pipeline.scheduler = PNDMScheduler(steps_offset=1)  # the pipeline would set it
+    save_pipeline(pipeline, tmp_path / "saved")
+    loaded = StableDiffusionPipeline.from_pretrained(tmp_path / "saved")
+    drawn = [sample(each, ["a cat"], [1], settings(scheduler=name)) for each in (pipeline, loaded)]
+    assert np.abs(drawn[0].astype(int) - drawn[1]).max() <= 1
+
+
+def test_trailing_timesteps_are_kept():
+    pipeline = tiny_pipeline()
+    pipeline.scheduler = DDIMScheduler(rescale_betas_zero_snr=True, timestep_spacing="trailing")
+    with swapped_scheduler(pipeline, "euler"):
+        assert pipeline.scheduler.config.timestep_spacing == "trailing"
+        assert pipeline.scheduler.config.rescale_betas_zero_snr
 
 
 def test_size_can_be_chosen(pipeline):

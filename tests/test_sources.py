@@ -15,23 +15,14 @@ from mace_exp.config import composed_run
 from mace_exp.data.grounded_sam import GroundedSam
 from mace_exp.data.masks import Masks
 from mace_exp.prompts import training_prompts
-from mace_exp.saving import save_pipeline
 from mace_exp.stages.run import Run
 from tests.chat_server import ChatServer, Reply, chat_server
 from tests.test_llm import save_language_model
-from tests.tiny import tiny_pipeline
 from tests.tiny_detectors import save_detector, save_segmenter
 
 PEOPLE = ("concepts=custom", "concepts.names=[Adam Driver,cat]", "+concepts.kinds={cat: object}")
 DRIVER = ["Adam Driver in the park", "a sketch of Adam Driver", "Adam Driver at night"]
 Build = Callable[..., Run]
-
-
-@pytest.fixture(scope="module")
-def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny") / "model"
-    save_pipeline(tiny_pipeline(), folder)
-    return folder
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import gc
 import io
 import json
 import sys
-import types
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,11 +14,10 @@ import pytest
 import yaml
 from rich.console import Console
 
-import mace_exp
 from mace_exp.__main__ import main
 from mace_exp.artifacts import RunFolder, recorded_status
-from mace_exp.config import RunConfig
 from mace_exp.rerun import main as rerun
+from mace_exp.schemas.run import RunConfig
 from mace_exp.sweep import close_sweep, read_job
 
 
@@ -68,14 +66,9 @@ def broken() -> BaseException:
 
 
 @pytest.fixture
-def jobs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Jobs:
+def jobs(stand_in: Callable[[Callable[..., object]], None]) -> Jobs:
     fake = Jobs()
-    module = types.ModuleType("mace_exp.pipeline")
-    module.__dict__["run"] = fake.run
-    monkeypatch.setitem(sys.modules, "mace_exp.pipeline", module)
-    monkeypatch.setattr(mace_exp, "pipeline", module, raising=False)
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-    monkeypatch.chdir(tmp_path)
+    stand_in(fake.run)
     return fake
 
 
@@ -85,7 +78,6 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> Command:
 
     def run(*arguments: str, command: Callable[[], None] = main) -> object:
         monkeypatch.setattr(sys, "argv", ["mace_exp", *arguments])
-        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
         try:
             command()
         except SystemExit as stop:

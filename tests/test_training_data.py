@@ -15,13 +15,8 @@ from mace_exp.data.images import load_images
 from mace_exp.data.own import read_mask_views, read_views
 from mace_exp.data.views import Views
 from mace_exp.erasure.lora import load_lora
-from tests import test_pipeline
 from tests.pictures import disc, own_folder, save
-from tests.test_pipeline import PEOPLE, UP_TO_FUSION, Run, read, rows
-
-# A tiny model and the command as a function: the fixtures of the tests of the whole run.
-tiny_folder, cache = test_pipeline.tiny_folder, test_pipeline.cache
-arguments, run = test_pipeline.arguments, test_pipeline.run
+from tests.whole_run import PEOPLE, UP_TO_FUSION, Run, read, rows
 
 UP_TO_LORA = "stages=[images,masks,preservation,cfr,lora]"
 LARGE = 64  # not the 32 pixels of the model, so that the size that is asked for can be seen

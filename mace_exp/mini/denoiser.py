@@ -25,6 +25,7 @@ from mace_exp.mini.assembly import (
     trained_text_encoder,
 )
 from mace_exp.mini.judge import MiniJudge
+from mace_exp.mini.practice import Practice
 from mace_exp.mini.recognised import recognised
 from mace_exp.mini.training import Losses, Schedule, Stage, fast_precision
 from mace_exp.mini.world import SIDE, World
@@ -38,7 +39,7 @@ _AS_OFTEN = {captions.OBJECTS: 2.5}
 """Pictures of objects are shown this many times as often as others: they are few and differ more
 than people do."""
 SCHEDULE = Schedule(
-    steps=5_300,
+    steps=9_000,
     learning_rate=1e-3,
     matrix_rate=0.02,
     steps_between_probes=500,
@@ -79,13 +80,11 @@ def build() -> UNet2DConditionModel:
 
 @dataclass(frozen=True, kw_only=True)
 class Cache:
-    """Latents [n, 16, 12, 12] and text states [n, 24, 384] of n pictures, float16 on disk; how
-    often each is shown, relatively [n]; what an error in each latent channel costs in pixels,
-    relatively [16, 1, 1]; states of no words."""
+    """Latents [n, 16, 12, 12] and text states [n, 24, 384] of n pictures, float16 on disk; what an
+    error in each latent channel costs in pixels, relatively [16, 1, 1]; states of no words."""
 
     latents: np.ndarray
     states: np.ndarray
-    weights: Tensor
     channels: Tensor
     empty: Tensor
 
@@ -107,20 +106,19 @@ def fill_cache(folder: Path, vae: AutoencoderKL, text_encoder: CLIPTextModel) ->
     return Cache(
         latents=latents,
         states=np.concatenate([chunk["states"] for chunk in chunks]),
-        weights=_weights(world),
         channels=autoencoder.channel_costs(vae, torch.from_numpy(latents[:64]).float()),
         empty=encode([""])[0],
     )
 
 
-def _weights(world: World) -> Tensor:
+def _practice(world: World, file: Path) -> Practice:
     classes = captions.subject_classes()
     subjects = np.array([world.subject(index) for index in range(PICTURES)])
-    weights = np.ones(PICTURES)
+    base = np.ones(PICTURES)
     for names, times in _AS_OFTEN.items():
-        weights[np.isin(subjects, [classes.index(name) for name in names])] = times
-    weights[:_HELD_OUT] = 0
-    return torch.from_numpy(weights)
+        base[np.isin(subjects, [classes.index(name) for name in names])] = times
+    base[:_HELD_OUT] = 0
+    return Practice(subjects, classes, base, file)
 
 
 @torch.inference_mode()
@@ -147,21 +145,25 @@ def _encode_chunk(
 
 def stage(folder: Path) -> Stage:
     """The denoiser's training; its probe is the loss on held-out pictures, and what the judge
-    recognises of a few generated ones."""
+    recognises of generated ones: what it misses is shown more often from then on."""
     vae, text_encoder = trained_autoencoder(folder), trained_text_encoder(folder)
     cache, model = fill_cache(folder, vae, text_encoder), build()
     noise = DDPMScheduler(**NOISE)
     judge = trained_judge(folder)
+    practice = _practice(World("train", folder), folder / "denoiser_recognised.json")
 
     def probe(averaged: nn.Module) -> dict[str, float]:
         assert isinstance(averaged, UNet2DConditionModel)
         pipeline = assemble(averaged, vae, text_encoder)
-        return _held_out_loss(averaged, noise, cache) | _recognised(pipeline, judge)
+        found = _recognised(pipeline, judge)
+        practice.update({name: rate for rates in found.values() for name, rate in rates.items()})
+        means = {group: float(np.mean(list(rates.values()))) for group, rates in found.items()}
+        return _held_out_loss(averaged, noise, cache) | means
 
     return Stage(
         name="denoiser",
         model=model,
-        losses=lambda step: _losses(model, noise, cache, step),
+        losses=lambda step: _losses(model, noise, cache, practice.weights, step),
         probe=probe,
         schedule=SCHEDULE,
     )
@@ -174,9 +176,11 @@ def untrained_stage() -> Stage:
     )
 
 
-def _losses(model: nn.Module, noise: DDPMScheduler, cache: Cache, step: int) -> Losses:
+def _losses(
+    model: nn.Module, noise: DDPMScheduler, cache: Cache, weights: Tensor, step: int
+) -> Losses:
     generator = torch.Generator().manual_seed(step)
-    index = torch.multinomial(cache.weights, _BATCH, generator=generator).numpy()
+    index = torch.multinomial(weights, _BATCH, generator=generator).numpy()
     dropped = (torch.rand(_BATCH, generator=generator) < _EMPTY).view(-1, 1, 1)
     return _velocity_loss(model, noise, cache, index, dropped, generator)
 
@@ -213,14 +217,17 @@ def _held_out_loss(model: nn.Module, noise: DDPMScheduler, cache: Cache) -> dict
     return {key: float(torch.stack([part[key] for part in parts]).mean()) for key in parts[0]}
 
 
-def _recognised(pipeline: StableDiffusionPipeline, judge: MiniJudge) -> dict[str, float]:
+def _recognised(pipeline: StableDiffusionPipeline, judge: MiniJudge) -> dict[str, dict[str, float]]:
     groups = {
-        "people": (captions.people()[::5], 1),
-        "objects": (captions.OBJECTS, 2),
+        "people": (captions.people(), 1),
+        "objects": (captions.OBJECTS, 4),
         "styles": (captions.STYLES, 2),
     }
     found = {
         group: recognised(pipeline, judge, names, images)
         for group, (names, images) in groups.items()
     }
-    return {group: float(each.subject.mean()) for group, each in found.items()}
+    return {
+        group: dict(zip(groups[group][0], each.subject.mean(1).tolist(), strict=True))
+        for group, each in found.items()
+    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mace_exp.report import words
@@ -70,28 +70,21 @@ def _setting(job: Job, key: str) -> Cell:
 def _measures(jobs: Sequence[Job]) -> Iterator[tuple[Column, list[Cell]]]:
     """Accuracies in percent, then every other measure as it is, with intervals where known."""
     for title in dict.fromkeys(title for job in jobs for title in job.accuracies):
-        cells = [_percentage(job.accuracies.get(title)) for job in jobs]
+        cells = [_told(job.accuracies.get(title), words.percent, 100) for job in jobs]
         yield Column(title, percent=True, wide=True), cells
     for title in dict.fromkeys(title for job in jobs for title in job.further):
-        yield Column(title, further=True), [_plain(job.further.get(title)) for job in jobs]
+        cells = [_told(job.further.get(title), words.quantity) for job in jobs]
+        yield Column(title, further=True), cells
 
 
-def _percentage(estimate: Estimate | None) -> Cell:
+def _told(estimate: Estimate | None, say: Callable[[float], str], factor: float = 1.0) -> Cell:
+    """Return a measure in words, with its interval; it is sorted by `factor` times its value."""
     if estimate is None:
         return Cell(words.NONE, "")
     spread = ""
     if estimate.low is not None and estimate.high is not None:
-        spread = f"{words.percent(estimate.low)}–{words.percent(estimate.high)}"
-    return Cell(words.percent(estimate.value), _key(estimate.value, 100), spread)
-
-
-def _plain(estimate: Estimate | None) -> Cell:
-    if estimate is None:
-        return Cell(words.NONE, "")
-    spread = ""
-    if estimate.low is not None and estimate.high is not None:
-        spread = f"{words.quantity(estimate.low)}–{words.quantity(estimate.high)}"
-    return Cell(words.quantity(estimate.value), _key(estimate.value), spread)
+        spread = f"{say(estimate.low)}–{say(estimate.high)}"
+    return Cell(say(estimate.value), _key(estimate.value, factor), spread)
 
 
 def _key(value: float | None, factor: float = 1.0) -> float | str:

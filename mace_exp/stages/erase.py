@@ -26,7 +26,8 @@ from mace_exp.preservation.build import readable
 from mace_exp.progress import progress
 from mace_exp.prompts import anchor_prompt, domain_captions, prior_captions
 from mace_exp.saving import save_pipeline
-from mace_exp.schemas import Stage, WandbTracking
+from mace_exp.schemas.results import WandbTracking
+from mace_exp.schemas.run import Stage
 from mace_exp.stages.facts import erased_facts
 from mace_exp.stages.loras import groups_of
 

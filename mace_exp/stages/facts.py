@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mace_exp.artifacts import RunFolder, versions
-from mace_exp.schemas import JudgeName, ModelConfig, Precision
+from mace_exp.schemas.model import JudgeName, ModelConfig, Precision
 
 if TYPE_CHECKING:
     from mace_exp.stages.run import Run

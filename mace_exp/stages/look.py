@@ -27,16 +27,16 @@ from mace_exp.progress import progress
 from mace_exp.prompts import anchor_prompt
 from mace_exp.record import Picture
 from mace_exp.sampling import has_safety_checker
-from mace_exp.schemas import (
+from mace_exp.schemas.data import (
     AttentionMasks,
     FolderImages,
     GeneratedImages,
     GroundedSamMasks,
     NoMasks,
     PrecomputedMasks,
-    Stage,
     WholeMasks,
 )
+from mace_exp.schemas.run import Stage
 from mace_exp.stages.own import (
     own_files,
     own_inputs,

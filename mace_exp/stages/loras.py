@@ -19,7 +19,8 @@ from mace_exp.erasure.timesteps import focal_density, uniform_density
 from mace_exp.erasure.training import LoraTraining, StepRow, train_loras
 from mace_exp.files import atomic_folder
 from mace_exp.progress import progress
-from mace_exp.schemas import GivenPriorImages, Stage
+from mace_exp.schemas.data import GivenPriorImages
+from mace_exp.schemas.run import Stage
 from mace_exp.stages.look import image_inputs
 from mace_exp.stages.own import prior_inputs
 from mace_exp.stages.training_data import training_data

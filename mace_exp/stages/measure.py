@@ -9,7 +9,7 @@ from mace_exp.artifacts import write_json
 from mace_exp.evaluation.judge import Judge
 from mace_exp.evaluation.metrics import Metrics, evaluate
 from mace_exp.evaluation.suite import SPECIFICITY
-from mace_exp.schemas import JudgeName
+from mace_exp.schemas.model import JudgeName
 from mace_exp.stages.observe import write_prompts
 
 if TYPE_CHECKING:

@@ -29,7 +29,8 @@ from mace_exp.progress import progress
 from mace_exp.prompts import scene_prompts
 from mace_exp.record import Picture
 from mace_exp.sampling import sample
-from mace_exp.schemas import SampledEvaluation, Stage
+from mace_exp.schemas.results import SampledEvaluation
+from mace_exp.schemas.run import Stage
 from mace_exp.stages.attention import draw_attention
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from mace_exp.data.own import encoded_views, view_seeds
 from mace_exp.data.views import Views
 from mace_exp.image_sources import own_images, prior_files
 from mace_exp.prompts import scene_of
-from mace_exp.schemas import FolderImages, PrecomputedMasks, Stage
+from mace_exp.schemas.data import FolderImages, PrecomputedMasks
+from mace_exp.schemas.run import Stage
 
 if TYPE_CHECKING:
     from mace_exp.stages.run import Run

@@ -11,7 +11,6 @@ import torch
 
 from mace_exp.artifacts import Cache, RunFolder
 from mace_exp.concepts import Kind
-from mace_exp.config import RunConfig
 from mace_exp.data.images import TrainingImages
 from mace_exp.erasure.closed_form import weighted_sum
 from mace_exp.erasure.lora import Lora
@@ -20,7 +19,10 @@ from mace_exp.erasure.unet import projection_weights
 from mace_exp.model import choose_device, fingerprint, load_pipeline, text_fingerprint
 from mace_exp.record import Picture, Tracker
 from mace_exp.sampling import SamplingSettings, has_safety_checker
-from mace_exp.schemas import GeneratedImages, Precision, Stage, WandbTracking
+from mace_exp.schemas.data import GeneratedImages
+from mace_exp.schemas.model import Precision
+from mace_exp.schemas.results import WandbTracking
+from mace_exp.schemas.run import RunConfig, Stage
 from mace_exp.stages import erase, look, loras, observe, own, sentences
 from mace_exp.text import PromptEncoder, stable_diffusion_encoder
 

@@ -24,7 +24,7 @@ from mace_exp.llm.instructions import instruction
 from mace_exp.model import choose_device
 from mace_exp.progress import progress
 from mace_exp.prompts import training_prompts
-from mace_exp.schemas import LlmPrompts
+from mace_exp.schemas.concepts import LlmPrompts
 from mace_exp.text import PromptEncoder
 
 if TYPE_CHECKING:

@@ -1,0 +1,58 @@
+"""conf/ composed inside a program, as the command line composes it."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mace_exp.config.crossing import to_run_config
+from mace_exp.config.options import CONF, register
+from mace_exp.config.refusals import explain
+from mace_exp.schemas.model import ModelConfig
+from mace_exp.schemas.run import RunConfig
+
+
+def composed_run(*overrides: str, values: Mapping[str, object] | None = None) -> RunConfig:
+    """Return the configuration that `python -m mace_exp <overrides>` would have.
+
+    `values` by dotted key are set after it: names in them need no quoting.
+
+    Raises:
+        ValueError: as `to_run_config`, and for what Hydra refuses.
+    """
+    register()
+    try:
+        with _composition():
+            composed = compose("config", overrides=list(overrides))
+            for key, value in (values or {}).items():
+                OmegaConf.update(composed, key, value, force_add=True)
+            return to_run_config(composed)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(explain(error)) from error
+
+
+@contextmanager
+def _composition() -> Iterator[None]:
+    """Let `compose` read conf/, also inside an application that uses Hydra itself."""
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = outer
+
+
+def model_named(model: str, *more: str) -> ModelConfig:
+    """Return the settings of an option of conf/model, or of a folder, checkpoint file or hub id.
+
+    `more` are further overrides, as in "model.allow_download=true". Raises ValueError as above.
+    """
+    if model in {file.stem for file in (CONF / "model").glob("*.yaml")} - {"path"}:
+        return composed_run(f"model={model}", *more).model
+    quoted = model.replace("\\", "\\\\").replace("'", "\\'")
+    return composed_run("model=path", f"model.source='{quoted}'", *more).model

@@ -1,0 +1,57 @@
+"""Files, folders and models that a configuration names: are they there?"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mace_exp.helper_source import check_helper
+from mace_exp.image_sources import missing_images, missing_prior_images
+from mace_exp.llm.endpoint import endpoint_problems
+from mace_exp.model_source import find_model
+from mace_exp.schemas.concepts import LlmPrompts
+from mace_exp.schemas.data import GroundedSamMasks
+from mace_exp.schemas.run import RunConfig
+
+
+def missing_files(config: RunConfig) -> Iterator[str]:
+    """Yield a message for each file or folder that is named and not there."""
+    model = config.model
+    if model.source is not None:
+        try:
+            find_model(
+                model.source, file_config=model.file_config, allow_download=model.allow_download
+            )
+        except ValueError as error:
+            yield f"model.source = {model.source}: {error}"
+    yield from missing_images(config.concept_list(), config.images, config.masks)
+    yield from missing_prior_images(config.prior_images)
+    yield from _missing_helpers(config)
+    prior, domain = config.preservation.prior, config.preservation.domain
+    if prior.file is not None and not Path(prior.file).is_file():
+        yield f"preservation.prior.file = {prior.file} is no file: name text, a caption a line"
+    for key, cache in (("prior", prior.cache), ("domain", domain.cache)):
+        if cache is not None and not Path(cache).is_file():
+            yield (
+                f"preservation.{key}.cache = {cache} is no file: name one that `python -m "
+                "mace_exp.preservation` wrote"
+            )
+
+
+def _missing_helpers(config: RunConfig) -> Iterator[str]:
+    """Yield a message for each model beside the edited one that is named and not there."""
+    prompts, masks = config.prompts, config.masks
+    if isinstance(prompts, LlmPrompts) and prompts.base_url is not None:
+        yield from endpoint_problems(prompts.base_url, prompts.key_env)
+    wanted: list[tuple[str, str, dict[str, Any]]] = []
+    if isinstance(prompts, LlmPrompts) and prompts.folder is not None:
+        wanted.append(("prompts.folder", prompts.folder, {"hub": False}))
+    if isinstance(masks, GroundedSamMasks):
+        fetched = {"allow_download": masks.allow_download}
+        detector = {"model_type": "grounding-dino"} | fetched
+        wanted.append(("masks.detector", masks.detector, detector))
+        wanted.append(("masks.segmenter", masks.segmenter, {"model_type": "sam"} | fetched))
+    for key, source, options in wanted:
+        try:
+            check_helper(source, **options)
+        except ValueError as error:
+            yield f"{key} = {source} {error}"

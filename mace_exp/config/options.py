@@ -1,0 +1,53 @@
+"""The options of conf/: where they lie, and the schema that each of them fills."""
+
+from pathlib import Path
+
+from hydra.core.config_store import ConfigStore
+
+from mace_exp.schemas.concepts import LlmPrompts, TemplatePrompts
+from mace_exp.schemas.data import (
+    AttentionMasks,
+    FolderImages,
+    FolderPriorImages,
+    GeneratedImages,
+    GroundedSamMasks,
+    ListedPriorImages,
+    NoMasks,
+    NoPriorImages,
+    PrecomputedMasks,
+    WholeMasks,
+)
+from mace_exp.schemas.results import NoEvaluation, NoTracking, SampledEvaluation, WandbTracking
+from mace_exp.schemas.run import RunConfig
+
+PACKAGE = Path(__file__).parents[1]
+CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+"""The configuration files: inside the package in a wheel, beside it in the repository."""
+
+VARIANTS: dict[str, dict[str, type]] = {
+    "prompts": {"llm": LlmPrompts, "templates": TemplatePrompts},
+    "images": {"generated": GeneratedImages, "folder": FolderImages},
+    "masks": {
+        "attention": AttentionMasks,
+        "grounded_sam": GroundedSamMasks,
+        "none": NoMasks,
+        "precomputed": PrecomputedMasks,
+        "whole": WholeMasks,
+    },
+    "prior_images": {
+        "none": NoPriorImages,
+        "folder": FolderPriorImages,
+        "lists": ListedPriorImages,
+    },
+    "evaluation": {"sampled": SampledEvaluation, "none": NoEvaluation},
+    "tracking": {"wandb": WandbTracking, "none": NoTracking},
+}
+
+
+def register() -> None:
+    """Put the schemas where conf/ finds them: `run_schema` and `/schema/<group>/<variant>`."""
+    store = ConfigStore.instance()
+    store.store(name="run_schema", node=RunConfig)
+    for group, variants in VARIANTS.items():
+        for name, schema in variants.items():
+            store.store(group=f"schema/{group}", name=name, node=schema)

@@ -1,0 +1,41 @@
+"""How often the denoiser is shown each subject: the more, the less of it the judge recognises."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+MORE = 3.0
+"""A subject that is never recognised is shown 1 + MORE times as often as one that always is."""
+MEMORY = 0.5
+"""Part of the rate that the newest pictures do not replace: one picture a person tells little."""
+
+
+class Practice:
+    """Weights of pictures by subject, and the rates that they follow, kept in a file.
+
+    `subjects` [n] is the class of each picture among `names`; `base` [n] how often it is shown if
+    it is recognised. Subjects without a rate, such as nobody, keep their base.
+    """
+
+    def __init__(
+        self, subjects: np.ndarray, names: Sequence[str], base: np.ndarray, file: Path
+    ) -> None:
+        self._subjects, self._names, self._base, self._file = subjects, names, base, file
+        self._rates: dict[str, float] = json.loads(file.read_text()) if file.exists() else {}
+        self.weights = self._weights()
+
+    def update(self, recognised: Mapping[str, float]) -> None:
+        """Take in how often the judge recognised each subject, in [0, 1], and keep it."""
+        for name, rate in recognised.items():
+            before = self._rates.get(name, rate)
+            self._rates[name] = MEMORY * before + (1 - MEMORY) * rate
+        self._file.write_text(json.dumps(self._rates, indent=1), encoding="utf-8")
+        self.weights = self._weights()
+
+    def _weights(self) -> Tensor:
+        times = [1 + MORE * (1 - self._rates.get(name, 1.0)) for name in self._names]
+        return torch.from_numpy(self._base * np.array(times)[self._subjects])

@@ -1,0 +1,145 @@
+"""The whole configuration of a run, and what its parts ask of each other."""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Annotated
+
+from mace_exp.concepts import Concept, Kind, build_concepts
+from mace_exp.prompts import EVALUATION_TEMPLATES, TRAINING_TEMPLATES
+from mace_exp.ranges import NONNEGATIVE
+from mace_exp.schemas.concepts import AnchorsConfig, ConceptsConfig, KeptConfig, PromptsConfig
+from mace_exp.schemas.data import ImagesConfig, MasksConfig, PriorImagesConfig
+from mace_exp.schemas.method import (
+    IMAGE_TARGETS,
+    CfrConfig,
+    FusionConfig,
+    LoraConfig,
+    PreservationConfig,
+)
+from mace_exp.schemas.model import Device, ModelConfig, SamplingConfig
+from mace_exp.schemas.results import EvaluationConfig, SampledEvaluation, SaveConfig, TrackingConfig
+
+
+class Stage(Enum):
+    """The stages of a run, in their order."""
+
+    images = "images"
+    masks = "masks"
+    preservation = "preservation"
+    cfr = "cfr"
+    lora = "lora"
+    fusion = "fusion"
+    samples = "samples"
+    metrics = "metrics"
+    report = "report"
+
+
+NEEDS_FUSION = (Stage.fusion, Stage.samples, Stage.metrics)
+"""Stages that make or use the fused weights."""
+
+
+@dataclass(kw_only=True)
+class RunConfig:
+    """The whole configuration of one run; every group in conf/ is a field here."""
+
+    model: ModelConfig
+    concepts: ConceptsConfig
+    anchors: AnchorsConfig
+    prompts: PromptsConfig
+    images: ImagesConfig
+    masks: MasksConfig
+    prior_images: PriorImagesConfig
+    kept: KeptConfig
+    preservation: PreservationConfig
+    cfr: CfrConfig
+    lora: LoraConfig
+    fusion: FusionConfig
+    sampling: SamplingConfig
+    evaluation: EvaluationConfig
+    tracking: TrackingConfig
+    save: SaveConfig
+    stages: list[Stage]
+    seed: Annotated[int, NONNEGATIVE]
+    device: Device
+    cache_dir: str
+    resume: str | None
+
+    def __post_init__(self) -> None:
+        self.concept_list()
+        self._check_kinds()
+        self._check_weights()
+        self._check_templates()
+        self._check_targets()
+        if not self.stages or len(set(self.stages)) != len(self.stages):
+            names = [stage.name for stage in self.stages]
+            raise ValueError(
+                f"stages = {names} must name at least one stage, and each once, "
+                f"out of {', '.join(stage.name for stage in Stage)}"
+            )
+
+    def concept_list(self) -> list[Concept]:
+        """Return the concepts to erase, each with its own kind and anchor."""
+        return build_concepts(
+            self.concepts.names,
+            self.concepts.kind,
+            kinds=self.concepts.kinds,
+            anchors={kind: getattr(self.anchors, kind.name) for kind in Kind},
+            anchor_per_concept=self.anchors.per_concept,
+        )
+
+    def _check_kinds(self) -> None:
+        """Refuse `concepts=[cat]` as a person: it would train on `a photo of cat`."""
+        known = {name.lower(): Kind.OBJECT for name in self.kept.objects}
+        known |= {name.lower(): Kind.STYLE for name in self.kept.styles}
+        for concept in self.concept_list():
+            kind = known.get(concept.name.lower(), concept.kind)
+            if kind is not concept.kind:
+                raise ValueError(
+                    f"concepts.kind = {concept.kind.name} for {concept.name!r}, which "
+                    f"kept.{kind.name}s lists: give concepts.kind={kind.name}, or for this one "
+                    f"alone concepts.kinds='{{{concept.name}: {kind.name}}}'"
+                )
+
+    def _check_weights(self) -> None:
+        """Refuse a weight on captions that there are none of."""
+        prior, domain = self.preservation.prior, self.preservation.domain
+        has_prior = bool(prior.count or prior.captions or prior.file or prior.cache)
+        has_domain = bool(domain.cache or domain.count and (self.kept.people or self.kept.artists))
+        if prior.cache and (prior.captions or prior.file):
+            raise ValueError(
+                f"preservation.prior.cache = {prior.cache} takes the place of all captions: give no"
+                " preservation.prior.captions and no preservation.prior.file beside it"
+            )
+        for key, config in (("cfr", self.cfr), ("fusion", self.fusion)):
+            if config.prior_weight and not has_prior:
+                raise ValueError(
+                    f"{key}.prior_weight = {config.prior_weight:g} weighs no captions: give "
+                    f"preservation.prior.count, .captions, .file or .cache, or {key}.prior_weight=0"
+                )
+            if config.domain_weight and not has_domain:
+                raise ValueError(
+                    f"{key}.domain_weight = {config.domain_weight:g} weighs no captions: give "
+                    f"preservation.domain.count and kept.people or kept.artists, or .cache, or "
+                    f"{key}.domain_weight=0"
+                )
+
+    def _check_targets(self) -> None:
+        """Refuse to fuse what no closed form can: LoRAs of projections that read the image."""
+        reading = [target for target in self.lora.targets if target in IMAGE_TARGETS]
+        fusing = [each.name for each in self.stages if each in NEEDS_FUSION]
+        if reading and fusing:
+            raise ValueError(
+                f"lora.targets names {reading[0]}, which reads the image and not the text: fusion "
+                f"can't merge it, and stages has {', '.join(fusing)}. Train to_k and to_v, or end "
+                "with the LoRAs: stages=[images,masks,preservation,cfr,lora]"
+            )
+
+    def _check_templates(self) -> None:
+        """Refuse more prompts than there are templates."""
+        wanted = [("prompts.count", self.prompts.count, len(TRAINING_TEMPLATES))]
+        if isinstance(self.evaluation, SampledEvaluation):
+            templates = self.evaluation.templates
+            wanted.append(("evaluation.templates", templates, len(EVALUATION_TEMPLATES)))
+        for key, count, most in wanted:
+            if count > most:
+                raise ValueError(f"{key} = {count} is more than there are: at most {most}")

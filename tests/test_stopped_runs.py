@@ -1,0 +1,65 @@
+"""Runs that fail or are killed: what they let go of, what they say, and how they go on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.whole_run import PEOPLE, UP_TO_FUSION, Run, read, rows
+
+
+def test_a_job_that_failed_lets_go_of_its_model(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from mace_exp.stages import run as stages_run
+
+    loaded: list[weakref.ref[Any]] = []
+    alive: list[int] = []
+    load = stages_run.load_pipeline
+
+    def watched(*arguments: Any, **named: Any) -> Any:
+        alive.append(sum(each() is not None for each in loaded))
+        pipeline = load(*arguments, **named)
+        loaded.extend(weakref.ref(part) for part in (pipeline.unet, pipeline.text_encoder))
+        return pipeline
+
+    monkeypatch.setattr(stages_run, "load_pipeline", watched)
+    wrong = ("masks=precomputed", f"masks.path={tmp_path}", f"stages={UP_TO_FUSION}")
+    with pytest.raises(SystemExit):
+        run("failing", "-m", PEOPLE, "fusion.prior_weight=1,100", *wrong)
+    assert alive == [0, 0], "the second job found nothing of the first one's model"
+    found = read(tmp_path / "failing" / "1" / "status.json")
+    assert found["stage"] == "masks" and "is missing" in found["error"]
+
+
+def test_a_killed_run_says_so_and_goes_on(arguments: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / "killed"
+    command = [sys.executable, "-m", "mace_exp"]
+    more = [PEOPLE, f"hydra.run.dir={folder}", "lora.steps=4000", "lora.learning_rate=1e-5"]
+    process = subprocess.Popen(
+        [*command, *arguments, *more], env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and not (
+            (folder / "metrics.jsonl").exists() and rows(folder, "lora")
+        ):
+            time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 143
+    finally:
+        process.kill()
+    assert read(folder / "status.json")["status"] == "failed"
+    done = subprocess.run(
+        [*command, f"resume={folder}", "lora.steps=2", f"cache_dir={tmp_path / 'cache'}"],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 0
+    assert read(folder / "status.json")["status"] == "finished"
