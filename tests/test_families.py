@@ -37,7 +37,7 @@ def same_weights(first: Any, second: Any) -> None:
 def test_each_family_runs_the_whole_pipeline(
     family: str, command: Callable[..., None], tmp_path: Path
 ) -> None:
-    pipeline = tiny_pipeline(**FAMILIES[family])
+    pipeline: Any = tiny_pipeline(**FAMILIES[family])
     save_pipeline(pipeline, tmp_path / "model")
     places = (f"cache_dir={tmp_path / 'cache'}", f"hydra.run.dir={tmp_path / 'run'}")
     command("model=path", f"model.source={tmp_path / 'model'}", *SMALL, *LITTLE, *places)

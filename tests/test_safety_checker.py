@@ -77,7 +77,7 @@ def test_a_run_of_explicit_content_sees_its_training_images_and_nothing_else(
     assert black(folder / "samples") == {True}
     for file in ("summary.json", "erased.json"):
         assert "off while training images were drawn" in read(folder / file)["safety_checker"], file
-    erased = StableDiffusionPipeline.from_pretrained(folder / "erased")
+    erased: Any = StableDiffusionPipeline.from_pretrained(folder / "erased")
     assert erased.safety_checker is not None
     assert erased("a cat", num_inference_steps=1).nsfw_content_detected == [True]
 
@@ -104,7 +104,7 @@ def test_switched_off_by_name_it_is_neither_used_nor_saved_and_nothing_black_is_
 
 
 def test_from_python_the_pipeline_keeps_its_checker(tmp_path: Path) -> None:
-    pipeline = with_strict_checker(tiny_pipeline())
+    pipeline: Any = with_strict_checker(tiny_pipeline())
     settings = {"sampling.steps": 1, "images.per_concept": 1, "prompts.count": 2, "masks": "none"}
     erase(
         pipeline,
