@@ -11,7 +11,10 @@ from typing import Any, ClassVar
 
 import hydra
 import yaml
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -19,12 +22,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mace_exp.config import CONF, explain, register, to_run_config
+from mace_exp.ranks import RankError, dismissed_workers, is_worker, rank_count
 from mace_exp.schemas.run import RunConfig
 
 log = logging.getLogger("mace_exp")
 
-REFUSALS = (HydraException, OmegaConfBaseException, ValueError, OSError)
-"""What a wrong command raises: shown as a message, without a traceback."""
+REFUSALS = (HydraException, OmegaConfBaseException, ValueError, OSError, RankError)
+"""What a wrong command raises, or another rank's end: shown as a message, without a traceback."""
 OPEN_KEYS = ("concepts.kinds", "anchors.per_concept")
 """Dictionaries that take any name; Hydra wants `++` before a key that is new."""
 _LAUNCHERS = {"slurm": "hydra-submitit-launcher", "ray_gpu": "hydra-ray-launcher"}
@@ -35,11 +39,17 @@ _PLACES = ("hydra.mode=", "hydra.run.dir=", "hydra.sweep.dir=")
 
 def main() -> None:
     """Run the command, or refuse it in one message with exit status 1."""
+    if is_worker():
+        from mace_exp.pipeline import take_part  # imports torch
+
+        take_part()
+        return
     full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
         sys.argv[1:] = expand(sys.argv[1:])
+        _check_ranks(sys.argv[1:])
         register()
-        with _errors_handed_on(), _closed_sweep():
+        with dismissed_workers(), _errors_handed_on(), _closed_sweep():
             job()
     except SystemExit as stop:
         if full_error and stop.__cause__:
@@ -66,12 +76,44 @@ def _errors_handed_on() -> Iterator[None]:
 
 
 class SweepFolder(Callback):
-    """Hears from Hydra, which builds it, where a sweep is written; the class remembers."""
+    """Hears from Hydra, which builds it, where a sweep is written; the class remembers.
+
+    What the jobs will be is written there before the first begins: a sweep that is killed can
+    then be told from one that has run to its end.
+    """
 
     heard: ClassVar[Path | None] = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        from mace_exp.artifacts import write_json
+        from mace_exp.report.jobs import PLAN
+
         SweepFolder.heard = Path(config.hydra.sweep.dir).absolute()
+        jobs = _planned(config.hydra)
+        if jobs:
+            SweepFolder.heard.mkdir(parents=True, exist_ok=True)
+            write_json(SweepFolder.heard / PLAN, {"jobs": jobs})
+
+
+def _planned(settings: Any) -> list[list[str]]:
+    """Return every job's overrides, in the order of their numbers.
+
+    None where they are not known before: another sweeper than Hydra's own makes jobs of what it
+    has learned, and folders that are not called by the jobs' numbers can't be told apart here. What
+    is refused here Hydra refuses next, with its own message.
+    """
+    basic = settings.sweeper._target_.rpartition(".")[2] == BasicSweeper.__name__
+    subdir = OmegaConf.to_container(settings.sweep, resolve=False)["subdir"]  # type: ignore[index]
+    if not basic or subdir != "${hydra.job.num}":
+        return []
+    given = [f"{key}={value}" for key, value in (settings.sweeper.params or {}).items()]
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    try:
+        parsed = parser.parse_overrides([*given, *settings.overrides.task])
+        [jobs] = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+    except HydraException:
+        return []
+    return jobs
 
 
 @contextmanager
@@ -162,6 +204,18 @@ def _check_launcher(option: str) -> None:
         raise ValueError(
             f"hydra/launcher={option} needs {package}: pip install 'mace-exp[{extra}]'"
         ) from None
+
+
+def _check_ranks(arguments: Sequence[str]) -> None:
+    """Raise ValueError where several processes are started for several runs."""
+    sweeping = {"-m", "--multirun", "hydra.mode=MULTIRUN"}.intersection(arguments) or [
+        each for each in arguments if each.startswith("sweep=") and each != "sweep=null"
+    ]
+    if sweeping and rank_count() > 1:
+        raise ValueError(
+            "a sweep can't be started by torchrun: start it with python, and give each job a GPU "
+            "of its own with hydra/launcher=ray_gpu or hydra/launcher=slurm"
+        )
 
 
 def _settings_of(folder: Path) -> list[str]:

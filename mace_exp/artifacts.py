@@ -25,6 +25,7 @@ from typing import Any
 from filelock import FileLock
 
 from mace_exp.files import atomic_file
+from mace_exp.ranks import rank_count
 
 log = logging.getLogger(__name__)
 
@@ -164,10 +165,7 @@ class Status:
             "traceback": None,
             "started": _now(),
             "finished": None,
-            "command": [
-                Path(sys.argv[0]).name if "__main__" not in sys.argv[0] else "python -m mace_exp",
-                *sys.argv[1:],
-            ],
+            "command": [_program(), *sys.argv[1:]],
             "versions": versions(),
             "hardware": _hardware(),
         }
@@ -230,6 +228,12 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def _program() -> str:
+    if rank_count() > 1:
+        return f"torchrun --nproc-per-node={os.environ.get('LOCAL_WORLD_SIZE', 1)} -m mace_exp"
+    return "python -m mace_exp" if "__main__" in sys.argv[0] else Path(sys.argv[0]).name
 
 
 def _hardware() -> dict[str, Any]:

@@ -1,10 +1,28 @@
-"""What a run says of the GPU that it ran on: which one, and how much of it each stage took."""
+"""The GPU that a run is on: which one, and how much of it each stage took."""
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
+
+
+def take_own_gpu(device: str) -> None:
+    """Give each process that torchrun started here a GPU of its own; nothing without torchrun.
+
+    Raises:
+        ValueError: there are fewer GPUs than processes.
+    """
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if device == "cpu" or processes == 1 or not torch.cuda.is_available():
+        return
+    if processes > torch.cuda.device_count():
+        raise ValueError(
+            f"torchrun started {processes} processes on {torch.cuda.device_count()} GPUs: give "
+            f"--nproc-per-node={torch.cuda.device_count()}, or device=cpu"
+        )
+    torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
 
 
 def gpu_facts() -> dict[str, Any]:

@@ -41,4 +41,10 @@ def exiting_on_sigterm() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if signal.getsignal(signal.SIGTERM) in (leave, signal.SIG_IGN):
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def stay_on_sigterm() -> None:
+    """From here to the end of the process SIGTERM does nothing: it ends already, and says why."""
+    signal.signal(signal.SIGTERM, lambda number, frame: None)

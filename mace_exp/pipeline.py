@@ -17,7 +17,10 @@ from typing import Any
 import yaml
 
 from mace_exp.artifacts import RunFolder, Status, check_writable, recorded_status, write_json
-from mace_exp.gpu import gpu_facts, gpu_peak, reset_gpu_peak
+from mace_exp.gpu import gpu_facts, gpu_peak, reset_gpu_peak, take_own_gpu
+from mace_exp.interrupts import INTERRUPTED, exiting_on_sigterm
+from mace_exp.progress import silenced
+from mace_exp.ranks import Ranks, connected
 from mace_exp.record import Tracker
 from mace_exp.report.run_page import write_report
 from mace_exp.report.terminal import print_result
@@ -40,15 +43,43 @@ def run(config: RunConfig, run_dir: Path, composed: dict[str, Any]) -> dict[str,
     check_writable(Path(config.cache_dir), "cache_dir")
     folder = RunFolder(run_dir)
     folder.config.write_text(yaml.safe_dump(composed, sort_keys=False), encoding="utf-8")
-    try:
-        with recorded_status(folder) as status, _tracker(config, folder, composed) as tracker:
-            status.add_hardware(gpu_facts())
-            metrics = _run_stages(Run(config, folder, tracker), status)
-    finally:
-        if Stage.report in config.stages:
-            _report(run_dir)
+    with exiting_on_sigterm():
+        try:
+            with recorded_status(folder) as status, _tracker(config, folder, composed) as tracker:
+                ranks = _first_rank(config, run_dir)
+                status.add_hardware(
+                    gpu_facts() | ({"ranks": ranks.count} if ranks.count > 1 else {})
+                )
+                metrics = _run_stages(Run(config, folder, tracker, ranks), status)
+        finally:
+            if Stage.report in config.stages:
+                _report(run_dir)
     print_result(run_dir)
     return metrics
+
+
+def _first_rank(config: RunConfig, run_dir: Path) -> Ranks:
+    """Meet the workers, if there are any, and tell them what is run."""
+    take_own_gpu(config.device.name)
+    ranks = connected()
+    ranks.tell((config, run_dir))
+    return ranks
+
+
+def take_part() -> None:
+    """Do shares of the first rank's work, silently, until it ends."""
+    logging.disable(logging.WARNING)  # the first rank says the same
+    ranks = connected()
+    heard = ranks.hear()
+    if heard is None:  # a command without a run, such as --help
+        return
+    config, run_dir = heard
+    take_own_gpu(config.device.name)
+    try:
+        with silenced():
+            ranks.serve(Run(config, RunFolder(run_dir), Tracker(None), ranks))
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
 
 
 def _report(run_dir: Path) -> None:

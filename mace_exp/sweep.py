@@ -20,12 +20,14 @@ from rich.text import Text
 
 from mace_exp.artifacts import RunFolder, Status, status_of
 from mace_exp.report.folder import read_json
-from mace_exp.report.sweep_page import job_folders, write_sweep_report
+from mace_exp.report.jobs import job_folders, job_place, never_began
+from mace_exp.report.sweep_page import write_sweep_report
 from mace_exp.report.words import duration
 
 log = logging.getLogger(__name__)
 
 FINISHED = "finished"
+MISSING = "missing"
 _STYLES = {FINISHED: "green", "failed": "bold red"}
 _OWN = ("resume=", "sweep=", "hydra.")
 """Overrides that say how a sweep was started, not what sets a job apart."""
@@ -71,9 +73,10 @@ class Job:
 def close_sweep(sweep_dir: Path, console: Console | None = None) -> bool:
     """Print a line a job, write the sweep's report; return whether every job has finished.
 
-    A sweep that was refused before its first job has nothing to show, and counts as finished.
+    A job that never began, as the sweep was ended before, is missing, and has a line, too. A sweep
+    that was refused before its first job has nothing to show, and counts as finished.
     """
-    jobs = [read_job(folder) for folder in job_folders(sweep_dir)] if sweep_dir.is_dir() else []
+    jobs = read_jobs(sweep_dir) if sweep_dir.is_dir() else []
     if not jobs:
         return True
     try:
@@ -83,6 +86,16 @@ def close_sweep(sweep_dir: Path, console: Console | None = None) -> bool:
         report = None
     print_jobs(sweep_dir, jobs, report, console or Console())
     return all(job.status == FINISHED for job in jobs)
+
+
+def read_jobs(sweep_dir: Path) -> list[Job]:
+    """Read every job of the sweep, those that never began included."""
+    begun = [read_job(folder) for folder in job_folders(sweep_dir)]
+    missing = [
+        Job(name, MISSING, _telling(overrides), error="", seconds=None)
+        for name, overrides in never_began(sweep_dir).items()
+    ]
+    return sorted([*begun, *missing], key=lambda job: job_place(job.name))
 
 
 def read_job(run_dir: Path) -> Job:
@@ -120,7 +133,11 @@ def _overrides(file: Path) -> tuple[str, ...]:
         saved = yaml.safe_load(file.read_text(encoding="utf-8")) or []
     except (OSError, yaml.YAMLError):
         return ()
-    return tuple(str(each) for each in saved if not str(each).startswith(_OWN))
+    return _telling([str(each) for each in saved])
+
+
+def _telling(overrides: Sequence[str]) -> tuple[str, ...]:
+    return tuple(each for each in overrides if not each.startswith(_OWN))
 
 
 def _seconds(started: str | None, finished: str | None) -> float | None:

@@ -36,7 +36,11 @@ SETTINGS = (
 LOGARITHMIC = SETTINGS[:4] + SETTINGS[5:6]
 """What is swept by factors of ten."""
 MEDIA = ("samples", "attention", "masks")
-CURVES = {"loss": "attention to the concepts", "grad_norm": "norm of the gradients"}
+CURVES = {
+    "loss": "attention to the concepts",
+    "attention": "share of the attention that their words get",
+    "grad_norm": "norm of the gradients",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:

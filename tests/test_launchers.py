@@ -134,18 +134,23 @@ def test_slurm_runs_the_jobs_and_takes_up_again_what_it_preempted(
 
 @pytest.mark.slow
 def test_ray_runs_the_jobs(tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="no extra `ray`")
     more = ("hydra.launcher.ray.remote.num_gpus=0", "hydra.launcher.ray.remote.num_cpus=1")
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    env |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ADDRESS": "local"}
     code, said = sweep(tmp_path, "ray_gpu", *more, env=env)
     assert code == 1 and told(tmp_path) == ["failed", "finished"], said
     assert "1 of 2 jobs finished" in said
+    assert (tmp_path / "swept" / "1" / ".hydra" / "overrides.yaml").is_file()
+    assert (tmp_path / "swept" / "report.html").is_file()
 
 
 def test_ray_gives_each_job_a_gpu_of_its_own() -> None:
     pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="no extra `ray`")
     launcher = composed("hydra/launcher=ray_gpu").hydra.launcher
     assert (launcher.ray.remote.num_gpus, launcher.ray.remote.max_calls) == (1, 1)
+    size = launcher.ray.init.get("object_store_memory", "the launcher's own")
+    assert size is None, "a cluster that runs already takes no size"
 
 
 @pytest.mark.parametrize(("option", "extra"), [("slurm", "slurm"), ("ray_gpu", "ray")])

@@ -1,5 +1,8 @@
 """What a whole run tells of itself: to Weights & Biases, by layer, in pictures of attention."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,7 +10,8 @@ from PIL import Image
 from tests.wandb_reader import overview, records
 from tests.whole_run import PEOPLE, UP_TO_FUSION, Run, read, read_table, rows
 
-PHASES = ("before", "refined", "trained", "after")
+PHASES = ("before", "refined", "step 1", "step 2", "trained", "after")
+SHARE = "lora/attention"
 
 
 def test_weights_and_biases_holds_a_whole_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,6 +29,8 @@ def test_weights_and_biases_holds_a_whole_run(run: Run, monkeypatch: pytest.Monk
     curve = [each["lora/loss/adam-driver"] for each in items if "lora/loss/adam-driver" in each]
     written = [row["lora/loss"] for row in rows(folder, "lora") if row["concept"] == "adam-driver"]
     assert curve == pytest.approx(written) and len(curve) == 3
+    shares = [each["lora/attention/median"] for each in items if "lora/attention/median" in each]
+    assert len(shares) == 3 and all(0 < share < 1 for share in shares)
     found = overview(folder)
     assert (found["state"], found["exit_code"]) == ("finished", 0)
     for name in ("masks", "samples", "attention"):
@@ -32,7 +38,8 @@ def test_weights_and_biases_holds_a_whole_run(run: Run, monkeypatch: pytest.Monk
     assert "seed" in found["summary"]["samples"]["captions"][0]
     for grid in ("8x8", "4x4", "2x2"):
         captions = found["summary"][f"attention/{grid}"]["captions"]
-        assert [each.split(":")[0].split()[-1] for each in captions] == list(PHASES)
+        phases = [each.split(":")[0].removeprefix("Adam Driver ") for each in captions]
+        assert phases == list(PHASES)
     (weights,) = [each for each in records(folder, "artifact") if each["type"] == "model"]
     assert weights["name"] == f"edit-{facts['run_id']}"
     (file,) = weights["manifest"]["contents"]
@@ -67,3 +74,54 @@ def test_attention_is_drawn_in_every_phase_and_resolution(run: Run) -> None:
     drawn = {row["phase"]: np.asarray(Image.open(folder / row["file"])) for row in index}
     assert all(not np.array_equal(drawn["before"], drawn[phase]) for phase in PHASES[1:])
     assert all((folder / row["file"]).is_file() for row in finer)
+
+
+def test_a_known_lora_shows_what_was_recorded_when_it_was_trained(run: Run) -> None:
+    """Another number of snapshots trains nothing again, and each keeps the number of its step."""
+    six = ("lora.steps=6", "evaluation.attention_maps=2")
+    first, again, fewer, more, none = (
+        run(f"snapshots-{name}", PEOPLE, *six, f"lora.snapshots={count}")
+        for name, count in (("first", 2), ("again", 2), ("fewer", 1), ("more", 5), ("none", 0))
+    )
+    steps = [drawn_steps(folder) for folder in (first, again, fewer, more, none)]
+    assert steps == [[2, 4], [2, 4], [2], [2, 4, 5], []]
+    said = "at steps 1, 2, 3, 4, 5; kept with the LoRAs are 2, 4, 5 (concepts: 2)"
+    assert said in (more / "run.log").read_text(encoding="utf-8")
+    assert "attention at steps" not in (again / "run.log").read_text(encoding="utf-8")
+    for folder in (again, fewer, more, none):
+        assert read(folder / "summary.json")["reused"]["loras"] == 2
+        for row in read_table(folder / "attention" / "index.csv"):
+            pictures = [(each / "attention" / row["file"]) for each in (first, folder)]
+            if pictures[0].exists():
+                assert pictures[0].read_bytes() == pictures[1].read_bytes(), row
+    curves = [
+        sorted((row["lora/step"], row[SHARE]) for row in rows(each, "lora") if SHARE in row)
+        for each in (first, again)
+    ]
+    assert curves[0] == curves[1] and [step for step, _ in curves[0]] == [0, 0, 2, 2, 4, 4, 5, 5]
+    page = (first / "report.html").read_text(encoding="utf-8")
+    strip = re.findall(r'class="phase"><img [^>]*>([^<]*)<', page)
+    assert strip == ["before", "refined", "step 2", "step 4", "trained", "after"] * 2
+    assert "Share of attention" in page
+
+
+def test_loras_kept_without_snapshots_are_read_as_ever(run: Run, cache: Path) -> None:
+    seven = ("lora.steps=7", PEOPLE)
+    run("earlier", *seven)
+    for file in cache.glob("loras/*/attention.safetensors"):
+        file.unlink()
+    folder = run("later", *seven)
+    assert read(folder / "summary.json")["reused"]["loras"] == 2
+    assert drawn_steps(folder) == []
+
+
+def test_a_joint_lora_is_watched_on_each_of_its_concepts(run: Run) -> None:
+    joint = ("lora.per_concept=false", "lora.steps=4", "lora.snapshots=1")
+    folder = run("joint", PEOPLE, *joint, "evaluation.attention_maps=2")
+    assert drawn_steps(folder, "Adam Driver") == drawn_steps(folder, "Amy Adams") == [2]
+
+
+def drawn_steps(folder: Path, concept: str = "Adam Driver") -> list[int]:
+    index = read_table(folder / "attention" / "index.csv")
+    phases = [row["phase"] for row in index if row["concept"] == concept]
+    return [int(phase.split()[1]) for phase in phases if phase.startswith("step ")]

@@ -158,11 +158,33 @@ def test_being_told_to_stop_ends_the_sweep_and_it_can_go_on(
     jobs.breaks = {4: lambda: SystemExit(143)}
     assert ends("-m", HERE, "lora.rank=2,4,8") == 143
     assert jobs.ranks == [2, 4]
-    assert "1 of 2 jobs finished" in capsys.readouterr().out
+    told = [line.split() for line in capsys.readouterr().out.splitlines() if "HYDRA" not in line]
+    assert [words[:2] for words in told[:2]] == [["0", "finished"], ["1", "failed"]]
+    assert told[2] == ["2", "missing", "–", "lora.rank=8"]
+    assert " ".join(told[3]) == "1 of 3 jobs finished"
+    page = Path("swept/report.html").read_text(encoding="utf-8")
+    assert "before these jobs began" in page and "2 (lora.rank=8)" in page
     jobs.breaks = {}
     assert ends(command=lambda: rerun(["swept"])) == 0
     assert jobs.ranks == [2, 4, 4, 8], "the stopped one and the one that never began"
     assert "3 of 3 jobs finished" in capsys.readouterr().out
+    assert "before these jobs began" not in Path("swept/report.html").read_text(encoding="utf-8")
+
+
+def test_a_plan_numbers_jobs_as_their_folders_are(jobs: Jobs, ends: Command) -> None:
+    """Of a named sweep, of two settings at once, of options found by a pattern."""
+    more = ("sweep=lora_rank", "lora.rank=2,4", "seed=range(0,2)", "kept=glob(artist*)")
+    assert ends("-m", HERE, "preservation.domain_weight=0", *more) == 0
+    plan = json.loads(Path("swept/jobs.json").read_text(encoding="utf-8"))["jobs"]
+    for number, overrides in enumerate(plan):
+        saved = Path("swept", str(number), ".hydra", "overrides.yaml").read_text(encoding="utf-8")
+        assert yaml.safe_load(saved) == overrides
+    assert len(plan) == len(jobs.runs) == 4
+
+
+def test_folders_of_other_names_are_missed_by_nobody(jobs: Jobs, ends: Command) -> None:
+    assert ends("-m", HERE, "lora.rank=2,4", "hydra.sweep.subdir=rank-${lora.rank}") == 0
+    assert not Path("swept/jobs.json").exists()
 
 
 def test_rerun_runs_what_failed_in_its_folder_with_its_settings(

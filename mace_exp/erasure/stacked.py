@@ -51,7 +51,7 @@ class StackedLora(nn.Module):
 
     def _dropped(self, groups: Tensor) -> Tensor:
         """Drop features; each concept's mask comes from its own generator."""
-        if self._keep == 1:
+        if self._keep == 1 or not self.training:
             return groups
         drawn = [torch.rand(groups.shape[1:], generator=source) for source in self._dropout]
         return groups * (torch.stack(drawn) < self._keep).to(groups) / self._keep
@@ -76,6 +76,19 @@ def stacked_loras(
     }
     with replaced_modules(unet, modules):
         yield modules
+
+
+@contextmanager
+def undropped(modules: Mapping[str, StackedLora]) -> Iterator[None]:
+    """Drop nothing inside the block, and draw nothing from the generators of the dropout."""
+    modes = {path: module.training for path, module in modules.items()}
+    try:
+        for module in modules.values():
+            module.training = False
+        yield
+    finally:
+        for path, module in modules.items():
+            module.training = modes[path]
 
 
 def unstacked(modules: Mapping[str, StackedLora], shape: LoraShape) -> list[Lora]:

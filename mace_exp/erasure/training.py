@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from mace_exp.erasure.attention import AttentionTarget
 from mace_exp.erasure.lora import Lora, LoraShape, initial_lora
-from mace_exp.erasure.stacked import unstacked
+from mace_exp.erasure.probe import GridMaps, Probe, attended
+from mace_exp.erasure.stacked import StackedLora, undropped, unstacked
 from mace_exp.erasure.step import (
     Batch,
     StepResult,
@@ -33,6 +34,8 @@ class LoraTraining:
     concepts that share a forward: it sets speed and memory and leaves the results alone.
     `prior_weight` weighs the denoising error on images of prior preservation, where there are any.
     `gradient_checkpointing` trades time for memory, and leaves the results alone too.
+    Before each of the steps `watched` the attention to the concepts that have a probe is read:
+    nothing of the training changes by it.
     """
 
     steps: int
@@ -45,6 +48,7 @@ class LoraTraining:
     prior_weight: float = 1.0
     together: int = 8
     gradient_checkpointing: bool = False
+    watched: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,8 @@ class ConceptData:
     """What a LoRA is trained on: n images of one concept.
 
     `latents` [n, c, h, w] as the UNet reads them (scaled), `states` [n, L, d] and `positions`
-    [n, L] of each image's prompt, `masks` [n, H, W] in [0, 1], or None for the whole image.
+    [n, L] of each image's prompt, `masks` [n, H, W] in [0, 1], or None for the whole image. On
+    `probe` its attention is watched.
     """
 
     slug: str
@@ -69,6 +74,7 @@ class ConceptData:
     positions: Tensor
     masks: Tensor | None = None
     prior: PriorImages | None = None
+    probe: Probe | None = None
 
     def __post_init__(self) -> None:
         masks = () if self.masks is None else (self.masks,)
@@ -94,7 +100,11 @@ TrainingData = ConceptData | JointData
 
 @dataclass(frozen=True)
 class StepRow:
-    """What one step did for one concept; `timestep` is the mean over its batch."""
+    """What one step did for one concept; `timestep` is the mean over its batch.
+
+    `attention` to each watched concept, by slug, is that before the step, as the loss is; it is
+    there at the steps that are watched.
+    """
 
     slug: str
     step: int
@@ -104,6 +114,7 @@ class StepRow:
     learning_rate: float
     timestep: float
     prior_loss: float | None
+    attention: Mapping[str, GridMaps]
 
 
 def train_loras(
@@ -123,9 +134,9 @@ def train_loras(
     clipped per concept, and AdamW acts on each number by itself. `weights` are the refined ones,
     under which the LoRAs are trained. `scheduler` is the pipeline's.
 
-    Raises ValueError where two concepts have one slug, or their latents differ in size; for dropout
-    with checkpointing, whose second forward would drop other features; for a gradient that is not
-    finite.
+    Raises ValueError where two concepts have one slug, their latents differ in size, or one has a
+    probe and another has none; for dropout with checkpointing, whose second forward would drop
+    other features; for a gradient that is not finite.
     """
     _check_together(concepts)
     if training.gradient_checkpointing and shape.dropout:
@@ -182,11 +193,28 @@ class _Group:
                 modules, self.training.learning_rate, self.training.weight_decay
             )
             for step in range(self.training.steps):
+                attention = self._attention(step, modules)
                 batches = self._batches(draws)
                 result = self._step(optimizer, batches)
-                for row in self._rows(step, batches, result):
+                for row in self._rows(step, batches, result, attention=attention):
                     on_step(row)
             return dict(zip(slugs, unstacked(modules, self.shape), strict=True))
+
+    def _attention(
+        self, step: int, modules: Mapping[str, StackedLora]
+    ) -> dict[str, dict[str, GridMaps]]:
+        """Return by slug the attention to each LoRA's concepts, by theirs, with the LoRAs as they
+        are now; a forward holds one image a LoRA, and no more memory than a step."""
+        found: dict[str, dict[str, GridMaps]] = {data.slug: {} for data in self.concepts}
+        if step not in self.training.watched:
+            return found
+        watched = [_watched(data) for data in self.concepts]
+        with undropped(modules):
+            for parts in zip(*watched, strict=True):
+                maps = attended(self.unet, [probe for _, probe in parts])
+                for data, (slug, _), each in zip(self.concepts, parts, maps, strict=True):
+                    found[data.slug][slug] = each
+        return found
 
     def _batches(self, draws: Sequence[torch.Generator]) -> list[Batch]:
         return [
@@ -204,7 +232,14 @@ class _Group:
             prior_weight=self.training.prior_weight,
         )
 
-    def _rows(self, step: int, batches: Sequence[Batch], result: StepResult) -> Iterator[StepRow]:
+    def _rows(
+        self,
+        step: int,
+        batches: Sequence[Batch],
+        result: StepResult,
+        *,
+        attention: Mapping[str, Mapping[str, GridMaps]],
+    ) -> Iterator[StepRow]:
         for index, (data, batch) in enumerate(zip(self.concepts, batches, strict=True)):
             yield StepRow(
                 slug=data.slug,
@@ -215,18 +250,26 @@ class _Group:
                 learning_rate=self.training.learning_rate,
                 timestep=float(batch.timesteps.double().mean()),
                 prior_loss=None if result.prior is None else float(result.prior[index]),
+                attention=attention[data.slug],
             )
+
+
+def _parts(data: TrainingData) -> Sequence[ConceptData]:
+    return data.parts if isinstance(data, JointData) else [data]
+
+
+def _watched(data: TrainingData) -> list[tuple[str, Probe]]:
+    return [(part.slug, part.probe) for part in _parts(data) if part.probe is not None]
 
 
 def _check_together(concepts: Sequence[TrainingData]) -> None:
     slugs = [data.slug for data in concepts]
     if len(set(slugs)) < len(slugs):
         raise ValueError(f"two concepts have one slug: {sorted(slugs)}")
-    parts = [
-        part
-        for data in concepts
-        for part in (data.parts if isinstance(data, JointData) else [data])
-    ]
+    probes = {data.slug: len(_watched(data)) for data in concepts}
+    if len(set(probes.values())) > 1:
+        raise ValueError(f"concepts that train together need as many probes each: {probes}")
+    parts = [part for data in concepts for part in _parts(data)]
     shapes = {(data.latents.shape[1:], data.prior is None) for data in parts}
     if len(shapes) > 1:
         raise ValueError(

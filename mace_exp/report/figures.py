@@ -74,7 +74,7 @@ def run_charts(run: RunFolder) -> Iterator[Chart]:
             lambda axes, p=part: draw_members(axes, p),
         )
     curves = read_curves(run.rows)
-    for measure in ("loss", "grad_norm"):
+    for measure in ("loss", "attention", "grad_norm"):
         lines = [_curve(own[measure]) for own in curves.values.values() if measure in own]
         if any(lines):
             median = median_curve(curves, measure)

@@ -16,7 +16,7 @@ PAIRS = {"erased": 36}
 OTHER_PAIRS = 20
 FIRST_PAIRS = {"erased": 12}
 OTHER_FIRST_PAIRS = 8  # are shown at once, the others on demand
-OVERLAYS = 48
+OVERLAYS = 80  # ten concepts, eight moments each; and as many masks at most
 
 
 @dataclass(frozen=True)

@@ -10,20 +10,47 @@ from typing import Any
 from mace_exp.record import number
 from mace_exp.report import words
 from mace_exp.report.charts import Curve, shortened
-from mace_exp.report.folder import RunFolder, is_run, median_curve, read_curves, read_run
+from mace_exp.report.folder import (
+    RunFolder,
+    is_run,
+    median_curve,
+    read_curves,
+    read_json,
+    read_run,
+)
 from mace_exp.report.measures import PARTS, Estimate, harmonic_mean, read_overall, read_parts
 from mace_exp.report.run_page import stages
 
 LONG = 40  # characters of a setting's value in the table
+PLAN = "jobs.json"
+"""In a sweep's folder: the overrides of every job, written before the first begins."""
 OWN_SETTINGS = frozenset({"resume"})  # differ without meaning anything
 
 
 def job_folders(sweep_dir: Path) -> list[Path]:
     """The subfolders that are runs, in the order of their numbers."""
     found = [path for path in sweep_dir.iterdir() if path.is_dir() and _is_job(path)]
-    return sorted(
-        found, key=lambda p: (not p.name.isdigit(), int(p.name) if p.name.isdigit() else 0, p.name)
-    )
+    return sorted(found, key=lambda path: job_place(path.name))
+
+
+def job_place(name: str) -> tuple[bool, int, str]:
+    """What jobs are ordered by: their numbers, then other names."""
+    return not name.isdigit(), int(name) if name.isdigit() else 0, name
+
+
+def never_began(sweep_dir: Path) -> dict[str, list[str]]:
+    """The overrides of the jobs that the sweep was to have, and that have no folder, by name.
+
+    None where no plan was written, or nothing has begun: such a sweep was refused.
+    """
+    begun = {folder.name for folder in job_folders(sweep_dir)}
+    plan = read_json(sweep_dir / PLAN).get("jobs")
+    jobs = enumerate(plan) if begun and isinstance(plan, list) else ()
+    return {
+        str(number): [str(each) for each in overrides]
+        for number, overrides in jobs
+        if str(number) not in begun and isinstance(overrides, list)
+    }
 
 
 def _is_job(path: Path) -> bool:

@@ -196,6 +196,7 @@ def _called(estimate: Estimate | None, name: str) -> Estimate:
 
 MEASURES = {
     "loss": "Loss: attention to the concept inside its mask",
+    "attention": "Share of attention: what the concept's words get",
     "prior_loss": "Prior preservation loss",
     "grad_norm": "Gradient norm",
     "learning_rate": "Learning rate",

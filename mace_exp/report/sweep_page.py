@@ -18,6 +18,7 @@ from mace_exp.report.jobs import (
     job_folders,
     kept_part,
     label,
+    never_began,
     read_job,
     varying_settings,
 )
@@ -45,7 +46,7 @@ def write_sweep_report(sweep_dir: Path) -> Path:
     Raises:
         FileNotFoundError: no subfolder is a run's.
     """
-    view = sweep_view(read_sweep(sweep_dir))
+    view = sweep_view(read_sweep(sweep_dir)) | {"missing": missing_jobs(sweep_dir)}
     return save(sweep_dir / "report.html", render("sweep", view))
 
 
@@ -59,6 +60,13 @@ def read_sweep(sweep_dir: Path) -> list[Job]:
     if not folders:
         raise FileNotFoundError(f"{sweep_dir} holds no run folders")
     return [read_job(folder) for folder in folders]
+
+
+def missing_jobs(sweep_dir: Path) -> dict[str, list[str]]:
+    """The overrides in which the jobs that never began differ, by the jobs' names."""
+    found = never_began(sweep_dir)
+    shared = set.intersection(*map(set, found.values())) if len(found) > 1 else set()
+    return {name: [each for each in own if each not in shared] for name, own in found.items()}
 
 
 def sweep_view(jobs: Sequence[Job]) -> dict[str, Any]:

@@ -85,6 +85,7 @@ class LoraConfig:
     k: Annotated[float, POSITIVE]  # steepness, 1 / timestep
     t1: Annotated[float, Range(low=0, high=1000)]  # timesteps
     t2: Annotated[float, Range(low=0, high=1000)]  # timesteps
+    snapshots: Annotated[int, NONNEGATIVE]  # steps at which attention is recorded; 0: none
 
     def __post_init__(self) -> None:
         strangers = [target for target in self.targets if target not in LORA_TARGETS]

@@ -1,7 +1,8 @@
 """What the concepts' words attend to, drawn over a training image, at every step of the method.
 
-Four phases: `before` (the original model), `refined` (after the closed form of section 4.1),
-`trained` (with the concept's own LoRA on top, section 4.2), `after` (all fused, section 4.3).
+The phases: `before` (the original model), `refined` (after the closed form of section 4.1),
+`step 10`, ... (while the concept's LoRA is trained on top, section 4.2), `trained` (when it is),
+`after` (all fused, section 4.3).
 """
 
 from __future__ import annotations
@@ -15,23 +16,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from mace_exp.concepts import Concept
-from mace_exp.data.attention_masks import noise_latents
-from mace_exp.erasure.attention import AttentionMaps, Grid, record_attention
+from mace_exp.erasure.attention import Grid
+from mace_exp.erasure.probe import GridMaps, attended
 from mace_exp.erasure.refinement import transformed_weights
 from mace_exp.files import atomic_folder
 from mace_exp.model import edited_weights
 from mace_exp.record import Picture
 from mace_exp.stages.loras import JOINT
+from mace_exp.stages.snapshots import Snapshots, probe_of, shown_snapshots
 
 if TYPE_CHECKING:
     from mace_exp.stages.run import Run
 
-TIMESTEP = 300
-"""Of the noise under which attention is drawn: the middle of what the LoRAs are trained on
-(section 4.2)."""
 COLUMNS = ("concept", "phase", "prompt", "token", "file")
 MEAN = "mean"
 
@@ -47,25 +47,35 @@ def draw_attention(work: Run, most: int) -> None:
     chosen = work.concepts[:most]
     if not chosen:
         return
+    snapshots = shown_snapshots(work, chosen)
     with atomic_folder(work.folder.attention) as folder:
         drawn = _Overlays(folder)
         for concept in chosen:
-            drawn.add(work, concept, dict(_phases(work, concept)))
+            size = work.training_images[concept.slug].images.shape[1:3]
+            phases = _phases(work, concept, snapshots[concept.slug])
+            drawn.add(work, concept, {phase: _at_size(maps, size) for phase, maps in phases})
         drawn.write_indices()
     work.show("attention", drawn.pictures.pop(MEAN))
     for resolution, pictures in drawn.pictures.items():
         work.show(f"attention/{resolution}", pictures)
 
 
-def _phases(work: Run, concept: Concept) -> Iterator[tuple[str, Maps]]:
-    unet, refined = work.pipeline.unet, transformed_weights(work.weights, work.transform)
+def _phases(work: Run, concept: Concept, snapshots: Snapshots) -> Iterator[tuple[str, GridMaps]]:
+    refined, probe = transformed_weights(work.weights, work.transform), probe_of(work, concept)
     lora = work.loras.get(concept.slug) or work.loras[JOINT]
     changes = {path: lora.change(path) for path in lora.factors}
     trained = {name: refined[name] + _of(changes, name, refined[name]) for name in refined}
-    phases = {"before": None, "refined": refined, "trained": trained, "after": work.edit}
-    for phase, weights in phases.items():
+
+    def under(weights: Mapping[str, torch.Tensor] | None) -> GridMaps:
+        unet = work.pipeline.unet
         with nullcontext() if weights is None else edited_weights(unet, weights):
-            yield phase, attention_to(work, concept)
+            return attended(unet, [probe])[0]
+
+    yield "before", under(None)
+    yield "refined", under(refined)
+    yield from ((f"step {step}", maps) for step, maps in snapshots.items())
+    yield "trained", under(trained)
+    yield "after", under(work.edit)
 
 
 def _of(changes: Mapping[str, torch.Tensor], name: str, weight: torch.Tensor) -> torch.Tensor:
@@ -73,29 +83,15 @@ def _of(changes: Mapping[str, torch.Tensor], name: str, weight: torch.Tensor) ->
     return changes[name.removesuffix(".weight")].to(weight)
 
 
-@torch.inference_mode()
-def attention_to(work: Run, concept: Concept) -> Maps:
-    """Return the attention of a noised training image to the concept's tokens."""
-    training = work.training_images[concept.slug]
-    latents = training.latents[:1]
-    noised = noise_latents(work.pipeline, latents, TIMESTEP, seed=(work.config.seed, 0))
-    states = work.encoder.encode(training.prompts[:1])
-    unet = work.pipeline.unet
-    with record_attention(unet, 1, (latents.shape[-2], latents.shape[-1])) as maps:
-        unet(
-            noised.to(unet.device, unet.dtype),
-            TIMESTEP,
-            states.to(unet.device, unet.dtype),
-        )
-    positions = work.encoder.positions(training.prompts[0], concept.name)
-    return _by_resolution(maps, positions, training.images.shape[1:3])
-
-
-def _by_resolution(maps: AttentionMaps, positions: torch.Tensor, size: Grid) -> Maps:
-    found = {MEAN: maps.of_tokens(positions, size)[0]}
-    for grid in sorted(maps.maps(), reverse=True):
-        found[f"{grid[0]}x{grid[1]}"] = maps.of_tokens(positions, size, grids=[grid])[0]
-    return found
+def _at_size(maps: GridMaps, size: Grid) -> Maps:
+    """Bring the maps of every resolution, finest first, and their mean to the image's size."""
+    resized = {
+        f"{grid[0]}x{grid[1]}": F.interpolate(
+            maps[grid][None, None], size, mode="bilinear", align_corners=False
+        )[0, 0]
+        for grid in sorted(maps, reverse=True)
+    }
+    return {MEAN: torch.stack(list(resized.values())).mean(dim=0), **resized}
 
 
 @dataclass
@@ -114,7 +110,7 @@ class _Overlays:
             for resolution, values in maps.items():
                 top = max(float(phases["before"][resolution].max()), 1e-6)
                 ending = "" if resolution == MEAN else f"-{resolution}"
-                name = f"{concept.slug}-{phase}{ending}.png"
+                name = f"{concept.slug}-{phase.replace(' ', '-')}{ending}.png"
                 shown = heat(training.images[0], values.numpy() / top)
                 Image.fromarray(shown).save(self.folder / name)
                 row = (concept.name, phase, prompt, concept.name, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,26 +68,27 @@ def image_inputs(work: Run, concept: Concept) -> dict[str, Any]:
 def images(work: Run) -> dict[str, TrainingImages]:
     """Draw the training images of every concept with the model as it is, or read the user's own,
     and the class images of prior preservation."""
-    drawn, needed = {}, {each.slug: image_inputs(work, each) for each in work.concepts}
+    needed = {each.slug: image_inputs(work, each) for each in work.concepts}
     _check_prompts(work, needed)
     _say_what_is_unchecked(work)
-    total = sum(len(inputs["seeds"]) for inputs in needed.values())
-    with progress("training images", total, "image") as advance:
-        for concept in work.concepts:
-            inputs = needed[concept.slug]
 
-            def make(
-                path: Path, concept: Concept = concept, inputs: dict[str, Any] = inputs
-            ) -> None:
-                save_images(_make_images(work, concept, inputs, advance), path)
+    def make(missing: Mapping[str, Path]) -> None:
+        work.ranks.share(work, _draw, list(missing.items()))
 
-            known = work.cache.entry("images", inputs).exists()
-            path = work.cache.get("images", inputs, make if work.does(Stage.images) else None)
-            drawn[concept.slug] = load_images(path)
-            if known:
-                advance(len(drawn[concept.slug]))
+    entries = work.cache.get_all("images", needed, make if work.does(Stage.images) else None)
+    drawn = {slug: load_images(path) for slug, path in entries.items()}
     work.training_images, work.prior_images = drawn, prior_images(work)
     return drawn
+
+
+def _draw(work: Run, share: Sequence[tuple[str, Path]]) -> None:
+    """Make a rank's share of the training images, concept by concept, each kept as it is done."""
+    concepts = {concept.slug: concept for concept in work.concepts}
+    needed = {slug: image_inputs(work, concepts[slug]) for slug, _ in share}
+    total = sum(len(inputs["seeds"]) for inputs in needed.values())
+    with progress("training images", total, "image") as advance:
+        for slug, path in share:
+            save_images(_make_images(work, concepts[slug], needed[slug], advance), path)
 
 
 def _check_prompts(work: Run, needed: Mapping[str, Mapping[str, Any]]) -> None:

@@ -14,6 +14,7 @@ import torch
 from mace_exp.artifacts import key_of
 from mace_exp.concepts import Concept
 from mace_exp.erasure.lora import Lora, LoraShape, load_lora, save_lora
+from mace_exp.erasure.probe import mean_attention
 from mace_exp.erasure.refinement import transformed_weights
 from mace_exp.erasure.timesteps import focal_density, uniform_density
 from mace_exp.erasure.training import LoraTraining, StepRow, train_loras
@@ -23,13 +24,19 @@ from mace_exp.schemas.data import GivenPriorImages
 from mace_exp.schemas.run import Stage
 from mace_exp.stages.look import image_inputs
 from mace_exp.stages.own import prior_inputs
+from mace_exp.stages.snapshots import FILE as SNAPSHOTS
+from mace_exp.stages.snapshots import load_snapshots, save_snapshots, watched_steps
 from mace_exp.stages.training_data import training_data
 
 if TYPE_CHECKING:
     from mace_exp.stages.run import Run
 
 _LAYERS = "layers"  # key of the losses by layer in a LoRA's curve.jsonl
-_SPEED_AND_MEMORY = ("concepts_per_batch", "gradient_checkpointing")  # no part of a LoRA's key
+_NOT_IN_KEY = (
+    "concepts_per_batch",
+    "gradient_checkpointing",
+    "snapshots",
+)  # the LoRAs are the same
 JOINT = "all-concepts"
 """Name of the one LoRA of a run with `lora.per_concept=false`."""
 
@@ -38,16 +45,16 @@ def loras(work: Run) -> dict[str, Lora]:
     """Train one LoRA a concept until nothing attends to its words (section 4.2); those known are
     read."""
     inputs = {slug: _lora_inputs(work, concepts) for slug, concepts in groups_of(work).items()}
-    new: set[str] = set()
+    new: set[str] = set()  # of this rank: their steps are logged as they are made
 
     def make(missing: Mapping[str, Path]) -> None:
-        new.update(missing)
-        _train(work, missing)
+        new.update(work.ranks.share(work, _train, list(missing.items()))[0])
 
     entries = work.cache.get_all("loras", inputs, make if work.does(Stage.lora) else None)
     trained = {}
     for slug, path in entries.items():
         trained[slug] = load_lora(path / "lora.safetensors")
+        work.snapshots |= load_snapshots(path / SNAPSHOTS)
         if work.does(Stage.lora):
             save_lora(work.folder.lora(slug), trained[slug], _facts(work, slug))
             if slug not in new:
@@ -66,7 +73,7 @@ def groups_of(work: Run) -> dict[str, list[Concept]]:
 
 
 def _lora_inputs(work: Run, concepts: Sequence[Concept]) -> dict[str, Any]:
-    lora = {k: v for k, v in asdict(work.config.lora).items() if k not in _SPEED_AND_MEMORY}
+    lora = {k: v for k, v in asdict(work.config.lora).items() if k not in _NOT_IN_KEY}
     rounded = (
         (work.transform * 1e6).round().to(torch.int64)
     )  # the last digits depend on the machine's kernels
@@ -92,21 +99,21 @@ def _digest(masks: torch.Tensor | None) -> str | None:
     return None if masks is None else hashlib.sha256(masks.bool().numpy().tobytes()).hexdigest()
 
 
-def _train(work: Run, entries: Mapping[str, Path]) -> None:
-    """Train the LoRAs of `entries` and keep them there, as many at a time as share a forward.
+def _train(work: Run, share: Sequence[tuple[str, Path]]) -> list[str]:
+    """Train a rank's share of the LoRAs, as many at a time as share a forward, and keep each in
+    its entry of the cache; return their slugs.
 
     What is trained is kept at once: a run that is preempted or killed goes on from there.
     """
-    groups, steps = groups_of(work), work.config.lora.steps
-    curves: dict[str, list[str]] = {slug: [] for slug in entries}
+    groups, entries, steps = groups_of(work), dict(share), work.config.lora.steps
+    rows: dict[str, list[StepRow]] = {slug: [] for slug in entries}
     slugs, together = list(entries), work.config.lora.concepts_per_batch
     refined = transformed_weights(work.weights, work.transform)
     with progress("LoRA training", len(entries) * steps, "step") as advance:
 
         def on_step(row: StepRow) -> None:
-            values = _curve_row(row)
-            curves[row.slug].append(json.dumps(values | {_LAYERS: dict(row.layers)}))
-            work.tracker.log("lora", values)
+            rows[row.slug].append(row)
+            work.tracker.log("lora", _curve_row(row))
             advance(1)
 
         for start in range(0, len(slugs), together):
@@ -121,13 +128,16 @@ def _train(work: Run, entries: Mapping[str, Path]) -> None:
                 on_step=on_step,
             )
             for slug in group:
-                _keep_lora(entries[slug], trained[slug], curves[slug])
+                _keep_lora(entries[slug], trained[slug], rows.pop(slug))
+    return slugs
 
 
-def _keep_lora(entry: Path, lora: Lora, curve: Sequence[str]) -> None:
+def _keep_lora(entry: Path, lora: Lora, rows: Sequence[StepRow]) -> None:
+    curve = [json.dumps(_curve_row(row) | {_LAYERS: dict(row.layers)}) for row in rows]
     with atomic_folder(entry) as temporary:
         save_lora(temporary / "lora.safetensors", lora)
         (temporary / "curve.jsonl").write_text("\n".join(curve), encoding="utf-8")
+        save_snapshots(temporary / SNAPSHOTS, rows)
 
 
 def _shape(work: Run) -> LoraShape:
@@ -149,6 +159,7 @@ def _training(work: Run) -> LoraTraining:
         prior_weight=_prior_weight(work),
         together=lora.concepts_per_batch,
         gradient_checkpointing=lora.gradient_checkpointing,
+        watched=watched_steps(lora.steps, lora.snapshots),
     )
 
 
@@ -161,7 +172,12 @@ def _curve_row(row: StepRow) -> dict[str, Any]:
         "lora/learning_rate": row.learning_rate,
         "lora/timestep": row.timestep,
     }
-    return values if row.prior_loss is None else values | {"lora/prior_loss": row.prior_loss}
+    if row.prior_loss is not None:
+        values["lora/prior_loss"] = row.prior_loss
+    if row.attention:
+        shares = [mean_attention(maps) for maps in row.attention.values()]
+        values["lora/attention"] = sum(shares) / len(shares)
+    return values
 
 
 def _log_again(work: Run, entry: Path) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from mace_exp.concepts import Kind
 from mace_exp.evaluation.suite import (
@@ -58,13 +60,7 @@ def samples(work: Run) -> Samples | None:
     suite = _suite(work, evaluation)
     before = _original(work, suite)
     if work.does(Stage.samples):
-        with (
-            edited_weights(work.pipeline.unet, work.edit),
-            progress("samples after", len(suite), "image") as advance,
-        ):
-            prompts, seeds = [each.prompt for each in suite], [each.seed for each in suite]
-            after = sample(work.pipeline, prompts, seeds, work.sampling, progress=advance)
-        drawn = Samples(suite, before, after)
+        drawn = Samples(suite, before, _edited(work, suite))
         _write(work, drawn)
         draw_attention(work, evaluation.attention_maps)
     else:
@@ -93,25 +89,47 @@ def _suite(work: Run, evaluation: SampledEvaluation) -> list[EvaluationPrompt]:
 
 
 def _original(work: Run, suite: Sequence[EvaluationPrompt]) -> np.ndarray:
-    """Draw what the cache does not hold, all of it together; an entry is one subject's pictures."""
+    """Draw what the cache does not hold; an entry is one subject's pictures."""
     subjects = groupby(suite, key=lambda each: (each.part, each.concept))
     groups = {str(number): list(group) for number, (_, group) in enumerate(subjects)}
     inputs = {name: _inputs(work, group) for name, group in groups.items()}
-    wanted: list[EvaluationPrompt] = []
-    with progress("samples before", len(suite), "image") as advance:
 
-        def make(missing: Mapping[str, Path]) -> None:
-            wanted.extend(each for name in missing for each in groups[name])
-            advance(len(suite) - len(wanted))
-            texts, seeds = [each.prompt for each in wanted], [each.seed for each in wanted]
-            drawn = sample(work.pipeline, texts, seeds, work.sampling, progress=advance)
-            _keep(drawn, [len(groups[name]) for name in missing], list(missing.values()))
+    def make(missing: Mapping[str, Path]) -> None:
+        wanted = [(groups[name], path) for name, path in missing.items()]
+        work.ranks.share(work, _draw_subjects, wanted)
 
-        allowed = make if work.does(Stage.samples) else None
-        entries = work.cache.get_all("samples", inputs, allowed, suffix=".npy")
-        if not wanted:
-            advance(len(suite))
+    allowed = make if work.does(Stage.samples) else None
+    entries = work.cache.get_all("samples", inputs, allowed, suffix=".npy")
     return np.concatenate([np.load(path) for path in entries.values()])
+
+
+def _draw_subjects(work: Run, share: Sequence[tuple[list[EvaluationPrompt], Path]]) -> None:
+    """Draw a rank's share of the subjects, all of it together, and keep each in its entry."""
+    drawn = _draw(work, [each for group, _ in share for each in group], "samples before")
+    _keep(drawn, [len(group) for group, _ in share], [path for _, path in share])
+
+
+def _edited(work: Run, suite: Sequence[EvaluationPrompt]) -> np.ndarray:
+    """Draw the prompts with the edited weights, which the other ranks are given."""
+    edit = {name: weight.detach().cpu() for name, weight in work.edit.items()}
+    shares = work.ranks.share(work, partial(_draw_edited, edit), suite)
+    after = np.empty((len(suite), *shares[0].shape[1:]), np.uint8)
+    for number, drawn in enumerate(shares):
+        after[number :: work.ranks.count] = drawn
+    return after
+
+
+def _draw_edited(
+    edit: Mapping[str, Tensor], work: Run, share: Sequence[EvaluationPrompt]
+) -> np.ndarray:
+    with edited_weights(work.pipeline.unet, edit):
+        return _draw(work, share, "samples after")
+
+
+def _draw(work: Run, wanted: Sequence[EvaluationPrompt], label: str) -> np.ndarray:
+    texts, seeds = [each.prompt for each in wanted], [each.seed for each in wanted]
+    with progress(label, len(wanted), "image") as advance:
+        return sample(work.pipeline, texts, seeds, work.sampling, progress=advance)
 
 
 def _inputs(work: Run, group: Sequence[EvaluationPrompt]) -> dict[str, Any]:

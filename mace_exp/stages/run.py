@@ -17,6 +17,7 @@ from mace_exp.erasure.lora import Lora
 from mace_exp.erasure.preservation import PreservationStatistics
 from mace_exp.erasure.unet import projection_weights
 from mace_exp.model import choose_device, fingerprint, load_pipeline, text_fingerprint
+from mace_exp.ranks import Ranks
 from mace_exp.record import Picture, Tracker
 from mace_exp.sampling import SamplingSettings, has_safety_checker
 from mace_exp.schemas.data import GeneratedImages
@@ -24,6 +25,7 @@ from mace_exp.schemas.model import Precision
 from mace_exp.schemas.results import WandbTracking
 from mace_exp.schemas.run import RunConfig, Stage
 from mace_exp.stages import erase, look, loras, observe, own, sentences
+from mace_exp.stages.snapshots import Snapshots
 from mace_exp.text import PromptEncoder, stable_diffusion_encoder
 
 
@@ -31,20 +33,25 @@ class Run:
     """What the stages of one run share: settings, the loaded model, and the results so far.
 
     A result that no stage of this run has made is read from the cache; one that is not there is an
-    error that says which stage makes it.
+    error that says which stage makes it. On a worker of several ranks no stage makes any: it reads
+    what the first has made, and makes what is in its shares.
     """
 
-    def __init__(self, config: RunConfig, folder: RunFolder, tracker: Tracker) -> None:
+    def __init__(
+        self, config: RunConfig, folder: RunFolder, tracker: Tracker, ranks: Ranks | None = None
+    ) -> None:
         self.config, self.folder, self.tracker = config, folder, tracker
+        self.ranks = ranks or Ranks()
         self.concepts = config.concept_list()
         self.cache = Cache(Path(config.cache_dir))
         self.mask_fallbacks = 0
         self.prompt_fallbacks = 0
+        self.snapshots: dict[str, Snapshots] = {}  # by concept; they come with the LoRAs
         self.metrics: dict[str, Any] = {}
 
     def does(self, stage: Stage) -> bool:
         """Whether this run may make the results of a stage, or only read them."""
-        return stage in self.config.stages
+        return self.ranks.number == 0 and stage in self.config.stages
 
     @cached_property
     def pipeline(self) -> Any:

@@ -44,7 +44,8 @@ def sentences(work: Run) -> dict[str, list[str]]:
     else:
         ours = ((each.slug, training_prompts(each, settings.count)) for each in work.concepts)
         said = {slug: Collected(texts, len(texts), {}) for slug, texts in ours}
-    _write(work, said)
+    if work.ranks.number == 0:
+        _write(work, said)
     return {slug: each.sentences for slug, each in said.items()}
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mace_exp.concepts import Concept
 from mace_exp.data.dataset import ClassImages, Instances, MACEDataset
 from mace_exp.erasure.training import ConceptData, JointData, PriorImages, TrainingData
+from mace_exp.stages.snapshots import MOST_OF_JOINT, probe_of
 
 if TYPE_CHECKING:
     from mace_exp.stages.run import Run
@@ -18,7 +19,10 @@ def training_data(work: Run, groups: Mapping[str, Sequence[Concept]]) -> list[Tr
     prior = _prior(work)
     data: list[TrainingData] = []
     for slug, concepts in groups.items():
-        parts = [_concept_data(work, concept, prior) for concept in concepts]
+        parts = [
+            _concept_data(work, concept, prior, watched=index < MOST_OF_JOINT)
+            for index, concept in enumerate(concepts)
+        ]
         data.append(parts[0] if work.config.lora.per_concept else JointData(slug, parts))
     return data
 
@@ -41,7 +45,9 @@ def dataset(work: Run, concept: Concept) -> MACEDataset:
     )
 
 
-def _concept_data(work: Run, concept: Concept, prior: PriorImages | None) -> ConceptData:
+def _concept_data(
+    work: Run, concept: Concept, prior: PriorImages | None, *, watched: bool
+) -> ConceptData:
     known = dataset(work, concept)
     return ConceptData(
         slug=concept.slug,
@@ -50,6 +56,7 @@ def _concept_data(work: Run, concept: Concept, prior: PriorImages | None) -> Con
         positions=known.concept_positions,
         masks=work.training_masks[concept.slug],
         prior=prior,
+        probe=probe_of(work, concept) if watched and work.config.lora.snapshots else None,
     )
 
 

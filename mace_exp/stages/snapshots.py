@@ -1,0 +1,123 @@
+"""Attention to the concepts' words while their LoRAs are trained: kept with each LoRA, read again.
+
+What is recorded takes no part in a LoRA's key in the cache: training is the same to the bit, and
+nothing should be trained twice for a picture. A LoRA from the cache shows what was recorded when
+it was trained, under the steps that it was recorded at.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from mace_exp.concepts import Concept
+from mace_exp.data.attention_masks import noise_latents
+from mace_exp.erasure.files import load_tensors, save_tensors
+from mace_exp.erasure.probe import GridMaps, Probe
+from mace_exp.erasure.training import StepRow
+
+if TYPE_CHECKING:
+    from mace_exp.stages.run import Run
+
+log = logging.getLogger(__name__)
+
+TIMESTEP = 300
+"""Of the noise under which attention is read: the middle of what the LoRAs are trained on
+(section 4.2)."""
+MOST_OF_JOINT = 10
+"""Concepts of one LoRA whose attention is recorded: it shares the steps of all of them, and a look
+at a hundred would take longer than a step."""
+FILE = "attention.safetensors"
+
+Snapshots = Mapping[int, GridMaps]
+"""Attention to one concept's words by the step before which it was read."""
+
+
+def probe_of(work: Run, concept: Concept) -> Probe:
+    """Return the concept's first training image, noised, with the words of its prompt."""
+    training = work.training_images[concept.slug]
+    noised = noise_latents(
+        work.pipeline, training.latents[:1], TIMESTEP, seed=(work.config.seed, 0)
+    )
+    return Probe(
+        latents=noised[0],
+        timestep=TIMESTEP,
+        states=work.encoder.encode(training.prompts[:1])[0],
+        positions=work.encoder.positions(training.prompts[0], concept.name),
+    )
+
+
+def even_steps(steps: int, count: int) -> list[int]:
+    """Return up to `count` steps evenly between the first (left out) and the end of training."""
+    found = {round(index * steps / (count + 1)) for index in range(1, count + 1)}
+    return sorted(found - {0, steps})
+
+
+def watched_steps(steps: int, count: int) -> frozenset[int]:
+    """Return the steps at which attention is recorded: between them its curve has both ends."""
+    return frozenset({0, *even_steps(steps, count), steps - 1}) if count else frozenset()
+
+
+def save_snapshots(path: Path, rows: Sequence[StepRow]) -> None:
+    """Write what a LoRA's training recorded, in half precision; no file where that is nothing."""
+    tensors = {
+        f"{concept}/{row.step}/{height}x{width}": values.half()
+        for row in rows
+        for concept, maps in row.attention.items()
+        for (height, width), values in maps.items()
+    }
+    if tensors:
+        save_tensors(path, tensors, {})
+
+
+def load_snapshots(path: Path) -> dict[str, Snapshots]:
+    """Read what `save_snapshots` wrote, by concept; a file that is not there holds none."""
+    if not path.exists():
+        return {}
+    found: dict[str, dict[int, dict[tuple[int, int], torch.Tensor]]] = {}
+    for name, values in load_tensors(path)[0].items():
+        concept, step, _ = name.split("/")
+        grid = (values.shape[0], values.shape[1])
+        found.setdefault(concept, {}).setdefault(int(step), {})[grid] = values.float()
+    return {concept: dict(sorted(steps.items())) for concept, steps in found.items()}
+
+
+def nearest_steps(kept: Sequence[int], wanted: Sequence[int]) -> list[int]:
+    """Return the kept steps that lie nearest to those wanted, without the start."""
+    later = [step for step in kept if step > 0]
+    if not later:
+        return []
+    return sorted({min(later, key=lambda step: abs(step - each)) for each in wanted})
+
+
+def shown_snapshots(work: Run, concepts: Sequence[Concept]) -> dict[str, Snapshots]:
+    """Choose what is drawn of each concept, by slug; say where it is not what was asked for.
+
+    The LoRAs must be there: what was recorded comes with them.
+    """
+    wanted = even_steps(work.config.lora.steps, work.config.lora.snapshots)
+    shown: dict[str, Snapshots] = {}
+    for concept in concepts:
+        kept = work.snapshots.get(concept.slug, {})
+        shown[concept.slug] = {step: kept[step] for step in nearest_steps(list(kept), wanted)}
+    _tell_others(wanted, [list(each) for each in shown.values()])
+    return shown
+
+
+def _tell_others(wanted: list[int], shown: Sequence[list[int]]) -> None:
+    others = Counter(_listed(steps) for steps in shown if steps != wanted)
+    if others:
+        log.info(
+            "lora.snapshots asks for attention at steps %s; kept with the LoRAs are %s",
+            _listed(wanted),
+            ", ".join(f"{steps} (concepts: {count})" for steps, count in others.items()),
+        )
+
+
+def _listed(steps: Sequence[int]) -> str:
+    return ", ".join(map(str, steps)) or "none"
