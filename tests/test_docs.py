@@ -28,7 +28,7 @@ PAGES.append(ROOT / "mace_exp" / "mini" / "weights" / "README.md")
 READERS_OWN = ("experiment=theirs",)
 """Files that the reader writes before the command."""
 ENDINGS = {"csv", "json", "jsonl", "txt", "md", "png", "html", "safetensors", "yaml"}
-COMMAND = re.compile(r"(?:python|\.venv/bin/python) -m (mace_exp[\w.]*)(.*)")
+COMMAND = re.compile(r"(?:python|torchrun \S+) -m (mace_exp[\w.]*)(.*)")
 
 
 def blocks(text: str) -> list[str]:
