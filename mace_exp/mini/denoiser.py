@@ -39,7 +39,7 @@ _AS_OFTEN = {captions.OBJECTS: 2.5}
 """Pictures of objects are shown this many times as often as others: they are few and differ more
 than people do."""
 SCHEDULE = Schedule(
-    steps=9_000,
+    steps=8_200,
     learning_rate=1e-3,
     matrix_rate=0.02,
     steps_between_probes=500,
