@@ -79,9 +79,12 @@ def sample_with_latents(
     seeds: Sequence[int],
     settings: SamplingSettings,
     *,
+    checked: bool = True,
     progress: Progress | None = None,
 ) -> Samples:
     """As `sample`, with the latents at the end of denoising: training on them needs no encoder.
+
+    With `checked` off a safety checker of the pipeline does not look at these pictures.
 
     Raises:
         ValueError: no prompt, another number of seeds, an unknown scheduler, or a size that the
@@ -94,7 +97,7 @@ def sample_with_latents(
         for start in range(0, len(prompts), settings.batch_size):
             part = slice(start, start + settings.batch_size)
             drawn = _draw(pipeline, states.of(prompts[part]), seeds[part], settings)
-            images.append(decode(pipeline, drawn))
+            images.append(decode(pipeline, drawn, checked=checked))
             latents.append(drawn.float().cpu())
             if progress is not None:
                 progress(len(drawn))
@@ -102,15 +105,24 @@ def sample_with_latents(
 
 
 @torch.no_grad()
-def decode(pipeline: DiffusionPipeline, latents: Tensor) -> np.ndarray:
-    """Return pictures [n, H, W, 3], uint8, of scaled latents, past the safety checker if any."""
+def decode(pipeline: DiffusionPipeline, latents: Tensor, *, checked: bool = True) -> np.ndarray:
+    """Return pictures [n, H, W, 3], uint8, of scaled latents; black where the pipeline has a safety
+    checker that finds fault with one, unless `checked` is off."""
     vae = pipeline.vae
     scaled = latents.to(vae.device, vae.dtype) / vae.config.scaling_factor
     images = vae.decode(scaled + (vae.config.get("shift_factor") or 0), return_dict=False)[0]
-    if getattr(pipeline, "safety_checker", None) is not None:
-        images, _ = pipeline.run_safety_checker(images, vae.device, vae.dtype)
+    flagged: list[bool] = []
+    if checked and has_safety_checker(pipeline):
+        images, flagged = pipeline.run_safety_checker(images, vae.device, vae.dtype)
     pixels = (images.float() / 2 + 0.5).clamp(0, 1).mul(255).round()
-    return pixels.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    pictures = pixels.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    pictures[np.flatnonzero(flagged)] = 0  # the checker leaves zeros, the grey of [-1, 1]
+    return pictures
+
+
+def has_safety_checker(pipeline: DiffusionPipeline) -> bool:
+    """Whether the pipeline has a safety checker, and so draws black pictures."""
+    return getattr(pipeline, "safety_checker", None) is not None
 
 
 @contextmanager

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PREFIX = "text_model."
+TRANSFORMERS_PARTS = ("text_encoder*", "safety_checker")
 ENCODER_PARTS = ("embeddings.", "encoder.", "final_layer_norm.")
 
 
@@ -30,14 +31,17 @@ def save_pipeline(
     """Write the whole pipeline to `folder`, at once or not at all; an old folder is replaced.
 
     `dtype` is the type of the stored numbers (None: that of the pipeline). Whatever it is, the text
-    encoder is described as float32, the type in which diffusers loads everything else.
+    encoder and the safety checker are described as float32, the type in which diffusers loads
+    everything else.
     """
     with atomic_folder(folder) as temporary:
         with quiet():
             pipeline.save_pretrained(temporary, safe_serialization=True)
         for encoder in sorted(temporary.glob("text_encoder*")):
             _rename_encoder(encoder)
-            _describe_as_float32(encoder / "config.json")
+        for part in TRANSFORMERS_PARTS:
+            for file in sorted(temporary.glob(f"{part}/config.json")):
+                _describe_as_float32(file)
         for tokenizer in sorted(temporary.glob("tokenizer*")):
             _write_vocabulary(tokenizer)
         if dtype is not None:

@@ -163,6 +163,62 @@ def test_own_captions_stand_for_raw_sums_and_imported_caches_are_such() -> None:
     assert weights(imported) == weights(composed("experiment=celebrity_10"))
 
 
+UNITS = {
+    "a raw sum, multiplied again": (414113, 1, 1e-4, "give preservation.prior.unit=1"),
+    "published weights on a cache of ours": (1, 3, 1e-8, "give preservation.prior.unit=3"),
+    "captions that stand for others": (414113, 3, 1e-8, "3 captions stand for 414113"),
+    "a raw sum": (1, 1, 1e-8, ""),
+    "a unit of its own captions": (3, 3, 1e-8, ""),
+    "prompts' worth": (1, 3, 300, ""),
+}
+
+
+@pytest.mark.parametrize(("unit", "count", "weight", "said"), UNITS.values(), ids=UNITS)
+def test_a_unit_that_does_not_fit_the_sum_is_told(
+    unit: int,
+    count: int,
+    weight: float,
+    said: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pipeline = tiny_pipeline()
+    total = torch.eye(32, dtype=torch.float64)
+    cache = tmp_path / "sum.safetensors"
+    PreservationStatistics(total, count, text_fingerprint(pipeline), "0" * 32).save(cache)
+    weights = ("preservation.domain_weight=0", f"preservation.prior_weight={weight}")
+    given = (f"preservation.prior.cache={cache}", f"preservation.prior.unit={unit}")
+    config = composed("cfr=default", *weights, *given)
+    work = Run(config, RunFolder(tmp_path), Tracker(None))
+    work.pipeline = pipeline
+    with caplog.at_level("INFO", "mace_exp.stages.erase"):
+        assert work.statistics["prior"].count == count
+    assert (said in caplog.text) if said else not caplog.text
+
+
+@pytest.mark.parametrize("name", ["celebrity_1", "explicit_4"])
+def test_closeness_zero_is_enough_at_the_width_of_stable_diffusion(
+    name: str, tmp_path: Path
+) -> None:
+    """The words of thirty prompts fill 768 directions, however little the captions weigh; those of
+    one prompt a concept do not, and closeness is named."""
+    pipeline = tiny_pipeline(width=768)
+
+    def refined(*more: str) -> torch.Tensor:
+        few = ("preservation.prior.count=50", "preservation.domain.count=50")
+        places = (f"cache_dir={tmp_path}", "images.per_concept=1")
+        config = composed(f"experiment={name}", *few, *places, *more)
+        work = Run(config, RunFolder(tmp_path), Tracker(None))
+        work.pipeline = pipeline
+        return work.transform
+
+    assert refined().isfinite().all()
+    nothing_else = ("cfr.prior_weight=0", "cfr.domain_weight=0", "prompts.count=1")
+    with pytest.raises(ValueError, match="closeness does, is enough; raise cfr.closeness"):
+        refined(*nothing_else)
+    assert refined(*nothing_else, "cfr.closeness=1e-3").isfinite().all()
+
+
 def test_a_unit_of_n_makes_a_weight_that_of_the_raw_sum_over_n(tmp_path: Path) -> None:
     captions = 3
     total = torch.eye(2, dtype=torch.float64) * 12

@@ -9,9 +9,16 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+)
 
 WORDS = (
     "a an the of in on at with by and photo picture portrait image drawing painting close up "
@@ -31,18 +38,20 @@ def tiny_pipeline(
     width: int = 32,
     pad_token: str = END,
     prediction_type: str = "epsilon",
+    linear: bool = False,
 ) -> StableDiffusionPipeline:
     """Build the pipeline on the CPU, in float32, with evaluation mode and random weights of `seed`.
 
     Images are 32x32 on 8x8 latents with 4 channels; cross-attention sits at 8x8, 4x4 and, in the
-    middle, 2x2. `pad_token="!"` gives the padding of Stable Diffusion 2.x. The global random state
-    is left as it was.
+    middle, 2x2. `pad_token="!"` gives the padding of Stable Diffusion 2.x and `linear` its
+    transformers, which read the image through linear layers. The global random state is left as it
+    was.
     """
     tokenizer = tiny_tokenizer(context_length=context_length, pad_token=pad_token)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         text_encoder = _text_encoder(tokenizer, width)
-        unet = _unet(width)
+        unet = _unet(width, linear)
         vae = _vae()
     parts: dict[str, Any] = dict(
         vae=vae,
@@ -58,6 +67,27 @@ def tiny_pipeline(
     for module in (text_encoder, unet, vae):
         module.eval()
     pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def with_strict_checker(pipeline: StableDiffusionPipeline) -> StableDiffusionPipeline:
+    """Give the pipeline a random safety checker that finds fault with every picture."""
+    small = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+    config = CLIPConfig(
+        text_config=small,
+        vision_config=small | dict(image_size=32, patch_size=16),
+        projection_dim=16,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        checker = StableDiffusionSafetyChecker(config).eval()
+    checker.concept_embeds_weights.fill_(-2)  # what a cosine has to be above
+    size = {"height": 32, "width": 32}
+    pipeline.register_modules(
+        safety_checker=checker,
+        feature_extractor=CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=size),
+    )
+    pipeline.register_to_config(requires_safety_checker=True)
     return pipeline
 
 
@@ -134,7 +164,7 @@ def _text_encoder(tokenizer: Any, width: int) -> CLIPTextModel:
     return model
 
 
-def _unet(width: int) -> UNet2DConditionModel:
+def _unet(width: int, linear: bool) -> UNet2DConditionModel:
     config: dict[str, Any] = dict(
         sample_size=8,
         in_channels=4,
@@ -146,6 +176,7 @@ def _unet(width: int) -> UNet2DConditionModel:
         cross_attention_dim=width,
         attention_head_dim=4,
         norm_num_groups=8,
+        use_linear_projection=linear,
     )
     return UNet2DConditionModel(**config)
 

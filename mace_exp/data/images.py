@@ -58,10 +58,13 @@ def draw_images(
     seeds: Sequence[int],
     settings: SamplingSettings,
     *,
+    checked: bool = True,
     progress: Progress | None = None,
 ) -> TrainingImages:
-    """Draw one image a prompt and seed with the model as it is."""
-    drawn = sample_with_latents(pipeline, prompts, seeds, settings, progress=progress)
+    """Draw one image a prompt and seed with the model as it is; `checked` as in `sampling`."""
+    drawn = sample_with_latents(
+        pipeline, prompts, seeds, settings, checked=checked, progress=progress
+    )
     return TrainingImages(list(prompts), list(seeds), drawn.images, drawn.latents)
 
 

@@ -99,7 +99,7 @@ class AttentionLoss:
         self.layers: dict[str, Tensor] = {}
 
     def __call__(self, layer: str, probabilities: Tensor) -> None:
-        """Keep the norms [targets, b] of one layer."""
+        """Keep the norms [targets, b] of one layer; those of a second time are not kept."""
         grid = attention_grid(probabilities.shape[-2], self._latent_size)
         if grid not in self._masks:
             self._masks[grid] = self._masks_on(grid)
@@ -110,7 +110,10 @@ class AttentionLoss:
         chosen = (
             self._masks[grid].to(groups.device)[:, :, None, :, None] * positions[:, :, None, None]
         )
-        self.layers[layer] = torch.linalg.vector_norm(groups * chosen, dim=(2, 3, 4))
+        norms = torch.linalg.vector_norm(groups * chosen, dim=(2, 3, 4))
+        # Checkpointing runs a block again in the backward pass, which has to come upon the same
+        # operations here; the norms of the first time are those that the loss is made of.
+        self.layers.setdefault(layer, norms)
 
     def per_layer(self) -> dict[str, Tensor]:
         """Return each layer's loss [targets], the mean over the images of a target."""

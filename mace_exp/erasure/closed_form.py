@@ -149,9 +149,11 @@ def _power(apply: Callable[[Tensor], Tensor], block: Tensor) -> float:
 
 def _ill_conditioned(condition: float, largest: float, remedy: str) -> str:
     message = (
-        f"the closed form has no stable solution: condition number {condition:.1e}, at most"
-        f" {MAX_CONDITION:.0e} is allowed"
+        "the closed form has no stable solution, as its prompts and captions leave directions of"
+        f" the token states open: condition number {condition:.1e}, at most {MAX_CONDITION:.0e} is"
+        " allowed"
     )
     if largest > 0:
-        message += f"; adding about {largest / MAX_CONDITION * 1e3:.1e} to the diagonal is enough"
+        enough = largest / MAX_CONDITION * 1e3
+        message += f"; adding about {enough:.1e} to the diagonal, as closeness does, is enough"
     return f"{message}; raise {remedy}" if remedy else message

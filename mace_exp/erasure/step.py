@@ -19,7 +19,11 @@ from mace_exp.erasure.attention import (
 )
 from mace_exp.erasure.lora import Lora
 from mace_exp.erasure.stacked import StackedLora, stacked_loras
-from mace_exp.erasure.unet import frozen
+from mace_exp.erasure.unet import checkpointing, frozen
+
+FLOAT16_SCALE = 1024.0
+"""What the loss is multiplied by where the UNet computes in float16: its gradients through the
+softmax are near 1e-6, of which float16 keeps one or two digits."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +67,20 @@ def noise_scheduler(scheduler: Any) -> Any:
 
 @contextmanager
 def lora_training(
-    unet: nn.Module, loras: Sequence[Lora], dropout: Sequence[torch.Generator] | None = None
+    unet: nn.Module,
+    loras: Sequence[Lora],
+    dropout: Sequence[torch.Generator] | None = None,
+    *,
+    gradient_checkpointing: bool = False,
 ) -> Iterator[dict[str, StackedLora]]:
     """Put `loras` on the UNet inside the block; only their factors take gradients there.
 
-    Always restores the UNet: modules, modes, gradient flags, attention processors.
+    `gradient_checkpointing` runs the UNet's blocks twice for less memory. Always restores the UNet:
+    modules, modes, gradient flags, attention processors.
     """
     with ExitStack() as stack:
         stack.enter_context(frozen(unet))
+        stack.enter_context(checkpointing(unet, gradient_checkpointing))
         if next(unet.parameters()).device.type == "cpu":
             stack.enter_context(plain_self_attention(unet))
         yield stack.enter_context(stacked_loras(unet, loras, dropout))
@@ -96,13 +106,19 @@ def lora_step(
     """Take one step for all concepts, one batch each, inside `lora_training`.
 
     `noise` is a scheduler with `add_noise`, see `noise_scheduler`. Batches have equal shapes.
+
+    Raises ValueError where a gradient is not finite; nothing is changed then.
     """
     optimizer.zero_grad(set_to_none=True)
-    attention, prior = lora_losses(unet, batches, noise)
-    loss = attention.total() if prior is None else attention.total() + prior_weight * prior
-    loss.sum().backward()
+    attention, scale = attention_loss(batches), _loss_scale(unet)
+    # Seen through the backward pass too: with checkpointing the blocks run again in it.
+    with visible_attention(unet, attention):
+        prior = _denoise(unet, batches, noise)
+        loss = attention.total() if prior is None else attention.total() + prior_weight * prior
+        (scale * loss).sum().backward()
     factors = [factor for group in optimizer.param_groups for factor in group["params"]]
-    grad_norm = clip_each(factors, max_grad_norm)
+    grad_norm = clip_each(factors, max_grad_norm, scale=scale)
+    _check_finite(grad_norm, next(unet.parameters()).dtype)
     optimizer.step()
     layers = {name: value.detach() for name, value in attention.per_layer().items()}
     return StepResult(loss.detach(), layers, prior if prior is None else prior.detach(), grad_norm)
@@ -112,38 +128,65 @@ def lora_losses(
     unet: nn.Module, batches: Sequence[Batch], noise: Any
 ) -> tuple[AttentionLoss, Tensor | None]:
     """Return the attention loss of one forward, and the denoising error on prior images [C]."""
+    attention = attention_loss(batches)
+    with visible_attention(unet, attention):
+        return attention, _denoise(unet, batches, noise)
+
+
+def attention_loss(batches: Sequence[Batch]) -> AttentionLoss:
+    """Return the loss that a forward of these batches is to fill, one target each."""
+    height, width = batches[0].latents.shape[-2:]
+    return AttentionLoss([batch.target for batch in batches], (height, width))
+
+
+def _denoise(unet: nn.Module, batches: Sequence[Batch], noise: Any) -> Tensor | None:
+    """Run one forward; return the denoising error on prior images [C], None without any."""
     parameter = next(unet.parameters())
     latents, drawn, timesteps, states = (
         torch.cat([getattr(batch, name) for batch in batches]).to(parameter.device)
         for name in ("latents", "noise", "timesteps", "states")
     )
-    height, width = latents.shape[-2:]
-    attention = AttentionLoss([batch.target for batch in batches], (height, width))
-    with visible_attention(unet, attention):
-        noisy = noise.add_noise(latents, drawn, timesteps).to(parameter.dtype)
-        predicted = unet(noisy, timesteps, states.to(parameter.dtype)).sample
+    noisy = noise.add_noise(latents, drawn, timesteps).to(parameter.dtype)
+    predicted = unet(noisy, timesteps, states.to(parameter.dtype)).sample
     images, rows = len(batches[0].target.positions), len(batches[0].latents)
     if images == rows:
-        return attention, None
+        return None
     wanted = _prediction_target(noise, latents, drawn, timesteps)
     error = (predicted.float() - wanted.float()).square().unflatten(0, (len(batches), rows))
-    return attention, error[:, images:].flatten(1).mean(dim=1)
+    return error[:, images:].flatten(1).mean(dim=1)
 
 
 @torch.no_grad()
-def clip_each(factors: Sequence[Tensor], max_norm: float) -> Tensor:
+def clip_each(factors: Sequence[Tensor], max_norm: float, *, scale: float = 1.0) -> Tensor:
     """Scale each concept's gradient to at most `max_norm`; return the norms before, [C].
 
     `factors` are stacked, [C, ...]. What `clip_grad_norm_` does, for every concept by itself. A
     factor that the loss does not reach (values of the last layer) has no gradient and keeps none.
+    Gradients of `scale` times the loss are divided by `scale` first.
     """
     gradients = [factor.grad for factor in factors if factor.grad is not None]
+    if scale != 1:
+        for gradient in gradients:
+            gradient.div_(scale)
     squares = [gradient.flatten(1).square().sum(dim=1) for gradient in gradients]
     norms = torch.stack(squares).sum(dim=0).sqrt()
     shrink = (max_norm / (norms + 1e-6)).clamp(max=1.0)
     for gradient in gradients:
         gradient.mul_(shrink[:, None, None])
     return norms
+
+
+def _loss_scale(unet: nn.Module) -> float:
+    return FLOAT16_SCALE if next(unet.parameters()).dtype == torch.float16 else 1.0
+
+
+def _check_finite(grad_norm: Tensor, dtype: torch.dtype) -> None:
+    if not grad_norm.isfinite().all():
+        name = str(dtype).removeprefix("torch.")
+        raise ValueError(
+            f"a LoRA's gradient is not finite with model.dtype = {name}: "
+            + ("lower lora.learning_rate" if name == "float32" else "take model.dtype=float32")
+        )
 
 
 def _prediction_target(noise: Any, latents: Tensor, drawn: Tensor, timesteps: Tensor) -> Tensor:

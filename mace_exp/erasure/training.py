@@ -33,6 +33,7 @@ class LoraTraining:
     `density` [train timesteps] says where timesteps are drawn. `together` is the number of
     concepts that share a forward: it sets speed and memory and leaves the results alone.
     `prior_weight` weighs the denoising error on images of prior preservation, where there are any.
+    `gradient_checkpointing` trades time for memory, and leaves the results alone too.
     Before each of the steps `watched` the attention to the concepts that have a probe is read:
     nothing of the training changes by it.
     """
@@ -46,6 +47,7 @@ class LoraTraining:
     max_grad_norm: float = 1.0
     prior_weight: float = 1.0
     together: int = 8
+    gradient_checkpointing: bool = False
     watched: frozenset[int] = frozenset()
 
 
@@ -133,9 +135,12 @@ def train_loras(
     under which the LoRAs are trained. `scheduler` is the pipeline's.
 
     Raises ValueError where two concepts have one slug, their latents differ in size, or one has a
-    probe and another has none.
+    probe and another has none; for dropout with checkpointing, whose second forward would drop
+    other features; for a gradient that is not finite.
     """
     _check_together(concepts)
+    if training.gradient_checkpointing and shape.dropout:
+        raise ValueError(f"gradient checkpointing with dropout {shape.dropout:g}: give one of them")
     loras: dict[str, Lora] = {}
     with edited_weights(unet, weights or {}):
         for start in range(0, len(concepts), training.together):
@@ -180,7 +185,10 @@ class _Group:
         loras = [initial_lora(self.unet, self.shape, seed, slug) for slug in slugs]
         draws = [generator(seed, "lora", slug, "steps") for slug in slugs]
         dropout = [generator(seed, "lora", slug, "dropout") for slug in slugs]
-        with lora_training(self.unet, loras, dropout) as modules:
+        checkpointing = self.training.gradient_checkpointing
+        with lora_training(
+            self.unet, loras, dropout, gradient_checkpointing=checkpointing
+        ) as modules:
             optimizer = lora_optimizer(
                 modules, self.training.learning_rate, self.training.weight_decay
             )

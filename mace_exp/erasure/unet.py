@@ -81,6 +81,31 @@ def frozen(unet: nn.Module) -> Iterator[None]:
             module.training = modes[name]
 
 
+@contextmanager
+def checkpointing(unet: nn.Module, on: bool) -> Iterator[None]:
+    """Run the UNet's blocks again in the backward pass inside the block, or keep what they made;
+    always restore what the UNet did before.
+
+    Raises ValueError where the UNet can't run its blocks again.
+    """
+    names = ("gradient_checkpointing", "_gradient_checkpointing_func")
+    modules = [module for module in unet.modules() if hasattr(module, names[0])]
+    saved = [
+        {name: vars(module)[name] for name in names if name in vars(module)} for module in modules
+    ]
+    try:
+        if on:
+            unet.enable_gradient_checkpointing()  # pyright: ignore[reportCallIssue]
+        for module in modules:
+            module.gradient_checkpointing = on  # pyright: ignore[reportArgumentType]
+        yield
+    finally:
+        for module, values in zip(modules, saved, strict=True):
+            for name in names:
+                vars(module).pop(name, None)
+            vars(module).update(values)
+
+
 def _set_module(root: nn.Module, path: str, module: nn.Module) -> None:
     parent, _, leaf = path.rpartition(".")
     setattr(root.get_submodule(parent), leaf, module)

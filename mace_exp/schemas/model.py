@@ -33,8 +33,10 @@ class ModelConfig:
     file_config: str | None  # the diffusers folder that describes a checkpoint file
     allow_download: bool  # a hub id that is not in the local cache is fetched
     variant: str | None  # "fp16" where the folder holds such files
-    dtype: Precision
-    safety_checker: bool  # kept where the model has one; false: not loaded, and not saved
+    dtype: Precision  # of the model; closed forms are solved in float64, LoRAs trained in float32
+    # Kept where the model has one, and off only while training images of explicit content are
+    # drawn; false: not loaded, and not saved.
+    safety_checker: bool
     judge: JudgeName
 
 

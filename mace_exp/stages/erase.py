@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,12 @@ from mace_exp.stages.loras import groups_of
 if TYPE_CHECKING:
     from mace_exp.stages.run import Run
 
+log = logging.getLogger(__name__)
+
+LEAST_PROMPTS = 0.01
+"""Prompts' worth under which a weight looks like one of a raw sum: published ones of refinement are
+0.002 at most."""
+
 
 def preservation(work: Run) -> dict[str, PreservationStatistics]:
     """Sum the token states of what must survive: things in general, and the concepts'
@@ -49,8 +56,32 @@ def preservation(work: Run) -> dict[str, PreservationStatistics]:
             found[name] = PreservationStatistics.load(Path(cache), work.text_fingerprint)
         elif weights[name]:
             found[name] = _statistics(work, name, captions(work))
+    for name, statistics in found.items():
+        _say_unit(work, name, statistics.count)
     work.statistics = found
     return found
+
+
+def _say_unit(work: Run, name: str, count: int) -> None:
+    """Say what a weight of captions stands for where it is not one prompt; warn where the unit does
+    not fit the sum."""
+    group, key = getattr(work.config.preservation, name), f"preservation.{name}"
+    weights = [getattr(each, f"{name}_weight") for each in (work.config.cfr, work.config.fusion)]
+    least = min(weight for weight in weights if weight)
+    if group.cache is not None and count == 1 < group.unit:
+        log.warning(
+            "%s.cache is a raw sum, which counts as one prompt, and %s.unit = %d multiplies it "
+            "again: give %s.unit=1",
+            *(key, key, group.unit, key),
+        )
+    elif group.cache is not None and group.unit == 1 < count and least < LEAST_PROMPTS:
+        log.warning(
+            "%s.cache holds %d captions, and a weight of %g is that much of one prompt: for the "
+            "published weights, which multiply the sum over all captions, give %s.unit=%d",
+            *(key, count, least, key, count),
+        )
+    elif group.unit not in (1, count):
+        log.info("%s: %d captions stand for %d (%s.unit)", name, count, group.unit, key)
 
 
 def _prior(work: Run) -> list[str]:

@@ -29,6 +29,7 @@ def erased_facts(work: Run) -> dict[str, Any]:
         | {"fingerprint": work.fingerprint, "text_fingerprint": work.text_fingerprint},
         "settings": {"seed": work.config.seed}
         | {group: _settings(getattr(work.config, group)) for group in SETTINGS},
+        "safety_checker": work.safety_checker,
         "files": _files(work.folder, list(work.loras)),
         "versions": versions(),
         "created": datetime.now().astimezone().isoformat(timespec="seconds"),

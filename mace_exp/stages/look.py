@@ -4,6 +4,7 @@ is."""
 from __future__ import annotations
 
 import csv
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from mace_exp.model import choose_device
 from mace_exp.progress import progress
 from mace_exp.prompts import anchor_prompt
 from mace_exp.record import Picture
+from mace_exp.sampling import has_safety_checker
 from mace_exp.schemas.data import (
     AttentionMasks,
     FolderImages,
@@ -46,6 +48,8 @@ from mace_exp.stages.own import (
 if TYPE_CHECKING:
     from mace_exp.stages.run import Run
 
+log = logging.getLogger(__name__)
+
 
 def image_inputs(work: Run, concept: Concept) -> dict[str, Any]:
     """All that decides the training images of a concept."""
@@ -54,8 +58,7 @@ def image_inputs(work: Run, concept: Concept) -> dict[str, Any]:
     if isinstance(images, FolderImages):
         return own_inputs(work, concept, images, prompts)
     assert isinstance(images, GeneratedImages)
-    return {
-        "model": work.fingerprint,
+    return work.drawn_by(checked=work.trains_on_checked) | {
         "prompts": [prompts[index % len(prompts)] for index in range(images.per_concept)],
         "seeds": image_seeds(images.seed, concept.slug, images.per_concept),
         "sampling": vars(work.sampling) | {"batch_size": None},
@@ -67,6 +70,7 @@ def images(work: Run) -> dict[str, TrainingImages]:
     and the class images of prior preservation."""
     needed = {each.slug: image_inputs(work, each) for each in work.concepts}
     _check_prompts(work, needed)
+    _say_what_is_unchecked(work)
 
     def make(missing: Mapping[str, Path]) -> None:
         work.ranks.share(work, _draw, list(missing.items()))
@@ -94,12 +98,28 @@ def _check_prompts(work: Run, needed: Mapping[str, Mapping[str, Any]]) -> None:
             work.encoder.positions(prompt, concept.name)
 
 
+def _say_what_is_unchecked(work: Run) -> None:
+    drawn = work.does(Stage.images) and isinstance(work.config.images, GeneratedImages)
+    if drawn and has_safety_checker(work.pipeline) and not work.trains_on_checked:
+        log.info(
+            "the model's safety checker is off while training images are drawn, which are to show "
+            "explicit content; all other pictures are drawn with it, and the model keeps it"
+        )
+
+
 def _make_images(
     work: Run, concept: Concept, inputs: Mapping[str, Any], advance: Callable[[int], object]
 ) -> TrainingImages:
     prompts, seeds = inputs["prompts"], inputs["seeds"]
     if isinstance(work.config.images, GeneratedImages):
-        return draw_images(work.pipeline, prompts, seeds, work.sampling, progress=advance)
+        return draw_images(
+            work.pipeline,
+            prompts,
+            seeds,
+            work.sampling,
+            checked=work.trains_on_checked,
+            progress=advance,
+        )
     made = encoded_views(
         work.pipeline, own_files(work, concept), prompts, seeds, training_views(work)
     )

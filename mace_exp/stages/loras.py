@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from mace_exp.stages.run import Run
 
 _LAYERS = "layers"  # key of the losses by layer in a LoRA's curve.jsonl
-_NOT_IN_KEY = ("concepts_per_batch", "snapshots")  # the LoRAs are the same
+_NOT_IN_KEY = ("concepts_per_batch", "gradient_checkpointing", "snapshots")
+"""Keys of the group `lora` under which the LoRAs are the same."""
 JOINT = "all-concepts"
 """Name of the one LoRA of a run with `lora.per_concept=false`."""
 
@@ -154,6 +155,7 @@ def _training(work: Run) -> LoraTraining:
         max_grad_norm=lora.max_grad_norm,
         prior_weight=_prior_weight(work),
         together=lora.concepts_per_batch,
+        gradient_checkpointing=lora.gradient_checkpointing,
         watched=watched_steps(lora.steps, lora.snapshots),
     )
 

@@ -133,8 +133,7 @@ def _draw(work: Run, wanted: Sequence[EvaluationPrompt], label: str) -> np.ndarr
 
 
 def _inputs(work: Run, group: Sequence[EvaluationPrompt]) -> dict[str, Any]:
-    return {
-        "model": work.fingerprint,
+    return work.drawn_by() | {
         "pictures": [(each.prompt, each.seed) for each in group],
         "sampling": vars(work.sampling) | {"batch_size": None},
     }

@@ -110,8 +110,7 @@ def _inputs(
     seeds: Sequence[int],
     views: Views,
 ) -> dict[str, Any]:
-    return {
-        "model": work.fingerprint,
+    return work.computed_by | {
         "prompts": list(prompts),
         "seeds": list(seeds),
         "files": [digest(file.image) for file in files],

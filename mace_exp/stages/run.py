@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from mace_exp.artifacts import Cache, RunFolder
+from mace_exp.concepts import Kind
 from mace_exp.data.images import TrainingImages
 from mace_exp.erasure.closed_form import weighted_sum
 from mace_exp.erasure.lora import Lora
@@ -18,7 +19,9 @@ from mace_exp.erasure.unet import projection_weights
 from mace_exp.model import choose_device, fingerprint, load_pipeline, text_fingerprint
 from mace_exp.ranks import Ranks
 from mace_exp.record import Picture, Tracker
-from mace_exp.sampling import SamplingSettings
+from mace_exp.sampling import SamplingSettings, has_safety_checker
+from mace_exp.schemas.data import GeneratedImages
+from mace_exp.schemas.model import Precision
 from mace_exp.schemas.results import WandbTracking
 from mace_exp.schemas.run import RunConfig, Stage
 from mace_exp.stages import erase, look, loras, observe, own, sentences
@@ -68,6 +71,36 @@ class Run:
     def fingerprint(self) -> str:
         """Tells the model apart in every cache key."""
         return fingerprint(self.pipeline)
+
+    @cached_property
+    def computed_by(self) -> dict[str, str]:
+        """What decides what the model makes of an input: part of the key of pictures and latents.
+
+        A fingerprint is that of the numbers in float16, whatever the model computes in.
+        """
+        dtype = self.config.model.dtype
+        half = {} if dtype is Precision.float32 else {"dtype": dtype.name}
+        return {"model": self.fingerprint} | half
+
+    def drawn_by(self, *, checked: bool = True) -> dict[str, str]:
+        """What decides the pictures that the model draws; `checked` as in `sampling`."""
+        blackens = checked and has_safety_checker(self.pipeline)
+        return self.computed_by | ({"safety_checker": "kept"} if blackens else {})
+
+    @property
+    def trains_on_checked(self) -> bool:
+        """Whether a safety checker may blacken training images: not where a run erases explicit
+        content, which it has to see."""
+        return all(concept.kind is not Kind.explicit for concept in self.concepts)
+
+    @property
+    def safety_checker(self) -> str:
+        """What the model's safety checker did in this run."""
+        if not has_safety_checker(self.pipeline):
+            return "none"
+        if self.trains_on_checked or not isinstance(self.config.images, GeneratedImages):
+            return "kept"
+        return "kept, but off while training images were drawn: they show explicit content"
 
     @cached_property
     def text_fingerprint(self) -> str:
@@ -163,8 +196,8 @@ class Run:
             self.tracker.images(name, pictures)
 
     def summary(self) -> dict[str, Any]:
-        """What was erased from which model, what was reused, and how many masks and prompts
-        failed."""
+        """What was erased from which model, what was reused, how many masks and prompts failed, and
+        what the safety checker did."""
         return {
             "model": self.config.model.name,
             "fingerprint": self.fingerprint,
@@ -176,4 +209,5 @@ class Run:
             "made": self.cache.made,
             "mask_fallbacks": self.mask_fallbacks,
             "prompt_fallbacks": self.prompt_fallbacks,
+            "safety_checker": self.safety_checker,
         }

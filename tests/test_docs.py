@@ -1,0 +1,210 @@
+"""The pages promise nothing that the commands refuse: every command and every key in them is read.
+
+Nothing is run and no torch is needed; files that a page speaks of need not be there.
+"""
+
+import argparse
+import dataclasses
+import importlib
+import importlib.util
+import re
+import shlex
+import sys
+import tomllib
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from mace_exp.__main__ import expand
+from mace_exp.config import CONF, VARIANTS, composed_run, crossing
+from mace_exp.schemas.run import RunConfig
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES += sorted((ROOT / "experiments").glob("*/README.md"))
+PAGES.append(ROOT / "mace_exp" / "mini" / "weights" / "README.md")
+READERS_OWN = ("experiment=theirs",)
+"""Files that the reader writes before the command."""
+ENDINGS = {"csv", "json", "jsonl", "txt", "md", "png", "html", "safetensors", "yaml"}
+COMMAND = re.compile(r"(?:python|torchrun \S+) -m (mace_exp[\w.]*)(.*)")
+
+
+def blocks(text: str) -> list[str]:
+    """Return the fenced blocks that are no Python."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    return [block for language, block in found if language != "python"]
+
+
+def inline(text: str) -> list[str]:
+    """Return what stands between single backticks, outside of fenced blocks."""
+    without = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    return [" ".join(each.split()) for each in re.findall(r"`([^`]+)`", without)]
+
+
+def plain(command: str) -> list[str]:
+    """Return the arguments of a command line, with a word in the place of each placeholder."""
+    command = re.sub(r"\s(#|>)\s.*", "", command)
+    command = re.sub(r"\[<[^>]*> \.\.\.\]", "x", command)
+    command = re.sub(r"(experiment=(?:published/)?)<name>", r"\1celebrity_10", command)
+    return shlex.split(re.sub(r"<[^>]*>", "x", command))
+
+
+def commands() -> Iterator[tuple[str, str, str]]:
+    """Yield (where, module, arguments) of each command in the pages and in the text of --help."""
+    for page in PAGES:
+        where, text = page.relative_to(ROOT).as_posix(), page.read_text(encoding="utf-8")
+        lines = [line for block in blocks(text) for line in block.splitlines()]
+        for line in [*lines, *inline(text)]:
+            if match := COMMAND.search(line):
+                yield where, match[1], match[2]
+            elif line.startswith("experiment="):
+                yield where, "mace_exp", line
+    for line in (CONF / "hydra" / "default.yaml").read_text(encoding="utf-8").splitlines():
+        match = COMMAND.match(line.strip())
+        if match and "[group=option" not in line:
+            yield "--help", match[1], match[2]
+
+
+COMMANDS = sorted(set(commands()))
+RUNS = [each for each in COMMANDS if each[1] == "mace_exp"]
+OTHERS = [each for each in COMMANDS if each[1] != "mace_exp"]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the files and servers that a page speaks of be there."""
+    monkeypatch.setattr(crossing, "missing_files", lambda config: ())
+
+
+def check_run(arguments: list[str]) -> None:
+    """Compose what a command asks for; of a sweep every job. Raises ValueError where it refuses."""
+    sweep = "-m" in arguments
+    given = [each for each in arguments if each != "-m" and not each.startswith("-")]
+    for launcher in (each for each in given if each.startswith("hydra/launcher=")):
+        assert (CONF / "hydra" / "launcher" / f"{launcher.partition('=')[2]}.yaml").is_file()
+    own = [each for each in given if not each.startswith(("hydra", "resume=", *READERS_OWN))]
+    if own == ["experiment=published/celebrity_10"]:  # in a sentence: the caches are said there
+        own += ["preservation.prior.cache=x", "preservation.domain.cache=x"]
+    choices = [[each] for each in own]
+    if sweep:
+        keys = [each.partition("=") for each in own]
+        choices = [[f"{key}={value}" for value in values.split(",")] for key, _, values in keys]
+    for job in product(*choices):
+        composed_run(*expand(list(job)))
+
+
+@pytest.mark.parametrize(("where", "module", "rest"), RUNS)
+def test_a_run_of_the_pages_is_accepted(where: str, module: str, rest: str) -> None:
+    check_run(plain(rest))
+
+
+class Accepted(Exception):
+    """The arguments were read."""
+
+
+@pytest.mark.parametrize(("where", "module", "rest"), OTHERS)
+def test_another_command_of_the_pages_is_accepted(
+    where: str, module: str, rest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = plain(rest)
+    spec = importlib.util.find_spec(module)
+    assert spec is not None, f"{where}: there is no {module}"
+    alone = not arguments or arguments == ["build"]  # named in a sentence, without its arguments
+    if alone:
+        return
+    read = argparse.ArgumentParser.parse_args
+
+    def parse(parser: argparse.ArgumentParser, args: list[str] | None = None) -> None:
+        read(parser, args)
+        raise Accepted
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
+    monkeypatch.setattr(sys, "argv", [module, *arguments])
+    name = f"{module}.__main__" if spec.submodule_search_locations else module
+    with pytest.raises(Accepted):
+        importlib.import_module(name).main()
+
+
+def known_keys() -> set[str]:
+    """Return every key that some variant of a group has, and the groups themselves."""
+
+    def walk(schema: type, prefix: str) -> Iterator[str]:
+        for field in dataclasses.fields(schema):
+            yield f"{prefix}{field.name}"
+            if isinstance(field.type, type) and dataclasses.is_dataclass(field.type):
+                yield from walk(field.type, f"{prefix}{field.name}.")
+
+    variants = ((group, each) for group, known in VARIANTS.items() for each in known.values())
+    return set(walk(RunConfig, "")) | {
+        key for group, schema in variants for key in walk(schema, f"{group}.")
+    }
+
+
+KEYS = known_keys()
+FREE = ("concepts.kinds.", "anchors.per_concept.")
+
+
+def settings(text: str) -> Iterator[tuple[str, str | None]]:
+    """Yield (key, value or None) of the settings that a page names in a sentence or a table."""
+    for code in inline(text):
+        for word in code.split():
+            match = re.fullmatch(r"([a-z]\w*(?:[./][\w*]+)*)(?:=(.*))?", word)
+            if match and "(" not in code and "--" not in code:
+                yield match[1], match[2]
+
+
+def is_setting(key: str, value: str | None) -> bool:
+    """Whether a word is meant as a setting: it begins with a group's name and a dot, or has a
+    value."""
+    first, _, rest = key.partition(".")
+    groups = {field.name for field in dataclasses.fields(RunConfig)}
+    if rest.rpartition(".")[2] in ENDINGS or key.startswith(("hydra", *FREE)):
+        return False
+    return first in groups and (bool(rest) or value is not None)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_settings_that_a_page_names_are_there(page: Path) -> None:
+    named = {each for each in settings(page.read_text(encoding="utf-8")) if is_setting(*each)}
+    for key, value in sorted(named, key=str):
+        wanted = re.compile(re.escape(key).replace(r"\*", r"\w+") + "$")
+        assert any(wanted.match(known) for known in KEYS), f"{page.name}: {key} is no key"
+        option = re.fullmatch(r"[\w/]+", value or "")
+        if option and (CONF / key).is_dir() and f"{key}={value}" not in READERS_OWN:
+            assert (CONF / key / f"{value}.yaml").is_file(), f"{page.name}: {key}={value}"
+
+
+def test_extras_and_files_that_the_pages_name_are_there() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for extra in re.findall(r"mace-exp\[(\w+)\]", text):
+            assert extra in project["optional-dependencies"], f"{page.name}: {extra}"
+        for target in re.findall(r"(?:^|`)make (\w+)", text, re.MULTILINE):
+            assert target in targets, f"{page.name}: make {target}"
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
+        for file in re.findall(r"`((?:tests|docs|conf|experiments)/[\w./]+\.\w+)`", text):
+            assert (ROOT / file).exists(), f"{page.name}: {file}"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("lora.rnak=4", "Did you mean lora.rank"),
+        ("-m lora.rank=1,zero", "could not be converted to Integer"),
+        ("masks=atention", "Did you mean masks=attention"),
+    ],
+)
+def test_a_wrong_command_would_be_found(wrong: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_run(plain(wrong))
+
+
+def test_there_is_something_to_check() -> None:
+    assert len(RUNS) > 30 and len(OTHERS) > 10
+    named = {each for page in PAGES for each in settings(page.read_text(encoding="utf-8"))}
+    assert len({key for key, value in named if is_setting(key, value)}) > 60

@@ -1,0 +1,140 @@
+"""Training of LoRAs in less memory: by checkpointing, and on models in half precision."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mace_exp.erasure import step
+from mace_exp.erasure.lora import initial_lora
+from mace_exp.erasure.step import lora_optimizer, lora_step, lora_training, noise_scheduler
+from mace_exp.erasure.training import draw_batch
+from mace_exp.seeding import generator
+from tests.test_training import (
+    CONCEPTS,
+    LENGTH,
+    SHAPE,
+    SHAPES,
+    TRAINING,
+    assert_same,
+    concept,
+    train,
+)
+from tests.tiny import tiny_pipeline
+
+
+@pytest.fixture
+def pipeline():
+    return tiny_pipeline(context_length=LENGTH)
+
+
+CHECKPOINTED = replace(TRAINING, gradient_checkpointing=True)
+LAST_VALUES = "up_blocks.2.attentions.1.transformer_blocks.0.attn2.to_v"
+QUERIES = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_q"
+
+
+def forwards(unet, train):
+    """Return what `train()` returns, and how often a layer inside a block ran meanwhile."""
+    calls = []
+    layer = unet.get_submodule(QUERIES)
+    hook = layer.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+    try:
+        return train(), calls
+    finally:
+        hook.remove()
+
+
+@pytest.mark.parametrize("prior", [False, True])
+def test_checkpointing_runs_blocks_twice_and_changes_no_gradient(pipeline, prior):
+    """The attention is seen twice too: its loss is that of one forward, with its gradient."""
+    unet = pipeline.unet.double()
+    data = [concept("cat", prior=prior), concept("dog", 5, prior=prior)]
+    rows, again = [], []
+    plain, once = forwards(unet, lambda: train(pipeline, data, on_step=rows.append))
+    checkpointed, twice = forwards(
+        unet, lambda: train(pipeline, data, training=CHECKPOINTED, on_step=again.append)
+    )
+    assert (len(once), len(twice)) == (4, 8) and all(once + twice)
+    for slug in plain:
+        assert_same(plain[slug], checkpointed[slug])
+    for first, second in zip(rows, again, strict=True):
+        assert first.loss == pytest.approx(second.loss, rel=1e-12)
+        assert first.layers == pytest.approx(second.layers, rel=1e-12)
+        assert (first.prior_loss is None) == (not prior)
+        assert (first.prior_loss or 0) == pytest.approx(second.prior_loss or 0, rel=1e-12)
+        assert first.grad_norm == pytest.approx(second.grad_norm, rel=1e-9)
+
+
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("wanted", [False, True])
+def test_checkpointing_of_the_caller_comes_back(pipeline, before, wanted):
+    unet = pipeline.unet.eval()
+    if before:
+        unet.enable_gradient_checkpointing()
+    training = replace(TRAINING, gradient_checkpointing=wanted)
+    kept = {name: dict(vars(module)) for name, module in unet.named_modules()}
+    _, calls = forwards(unet, lambda: train(pipeline, CONCEPTS[:1], training=training))
+    assert len(calls) == (8 if wanted else 4)
+    for name, module in unet.named_modules():
+        after = {key: value for key, value in vars(module).items() if "checkpointing" in key}
+        assert after == {key: kept[name][key] for key in kept[name] if "checkpointing" in key}
+    assert unet.is_gradient_checkpointing == before
+
+
+def test_dropout_and_checkpointing_exclude_each_other(pipeline):
+    with pytest.raises(ValueError, match="dropout 0.3: give one of them"):
+        train(pipeline, CONCEPTS, SHAPES["dropout"], CHECKPOINTED)
+
+
+@pytest.mark.parametrize("gradient_checkpointing", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_loras_of_half_precision_models_are_trained_in_float32(dtype, gradient_checkpointing):
+    whole, half = [], []
+    train(tiny_pipeline(context_length=LENGTH), CONCEPTS, on_step=whole.append)
+    pipeline = tiny_pipeline(context_length=LENGTH)
+    pipeline.unet.to(dtype)
+    training = replace(TRAINING, gradient_checkpointing=gradient_checkpointing)
+    loras = train(pipeline, CONCEPTS, training=training, on_step=half.append)
+    for lora in loras.values():
+        for pair in lora.factors.values():
+            assert pair.down.dtype == pair.up.dtype == torch.float32
+            assert pair.down.isfinite().all() and pair.up.isfinite().all()
+    assert {parameter.dtype for parameter in pipeline.unet.parameters()} == {dtype}
+    for first, second in zip(whole, half, strict=True):  # bfloat16 keeps 2 to 3 digits
+        assert second.loss == pytest.approx(first.loss, rel=0.02)
+
+
+def faint_gradient(batch, dtype):
+    """Return the gradient of the last layer's values in one step: the attention loss does not reach
+    them, and the denoising error on prior images hardly weighs anything here."""
+    pipeline = tiny_pipeline(context_length=LENGTH)
+    unet, noise = pipeline.unet.to(dtype), noise_scheduler(pipeline.scheduler)
+    with lora_training(unet, [initial_lora(unet, SHAPE, 0, "cat")]) as modules:
+        optimizer = lora_optimizer(modules, 0.1)
+        lora_step(unet, optimizer, [batch], noise=noise, max_grad_norm=1e9, prior_weight=1e-5)
+        gradient = modules[LAST_VALUES].up.grad
+    assert gradient is not None
+    return gradient.double()
+
+
+def test_faint_gradients_survive_float16(monkeypatch):
+    batch = draw_batch(concept("cat", prior=True), 2, TRAINING.density, generator(0))
+    exact, scaled = (faint_gradient(batch, dtype) for dtype in (torch.float32, torch.float16))
+    monkeypatch.setattr(step, "FLOAT16_SCALE", 1.0)
+    lost = faint_gradient(batch, torch.float16)
+    assert (scaled - exact).norm() < 0.1 * exact.norm()
+    assert (lost - exact).norm() > 0.3 * exact.norm()
+
+
+def test_a_gradient_that_is_not_finite_is_refused_and_changes_nothing(pipeline):
+    unet, noise = pipeline.unet, noise_scheduler(pipeline.scheduler)
+    batch = draw_batch(CONCEPTS[0], 2, TRAINING.density, generator(0))
+    broken = replace(batch, latents=batch.latents * float("nan"))
+    lora = initial_lora(unet, SHAPE, 0, "cat")
+    with lora_training(unet, [lora]) as modules:
+        optimizer = lora_optimizer(modules, 0.1)
+        with pytest.raises(ValueError, match="gradient is not finite with model.dtype = float32"):
+            lora_step(unet, optimizer, [broken], noise=noise)
+        assert all(
+            torch.equal(module.down[0], lora.factors[path].down) for path, module in modules.items()
+        )
