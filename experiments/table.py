@@ -23,7 +23,7 @@ def rows(run: Path) -> list[list[Any]]:
     fusion = config["fusion"]
     settings = [config["lora"]["rank"], fusion["prior_weight"], fusion["domain_weight"]]
     found = []
-    for part in PARTS:
+    for part in (each for each in PARTS if "accuracy" in metrics.get(each, {})):
         accuracy = metrics[part]["accuracy"]
         shares = [round(accuracy[key], 4) for key in ("value", "low", "high")]
         found.append([*settings, part, *shares, accuracy["n"], round(accuracy["original"], 4)])

@@ -24,7 +24,8 @@ from mace_exp.report.run_page import stages
 LONG = 40  # characters of a setting's value in the table
 PLAN = "jobs.json"
 """In a sweep's folder: the overrides of every job, written before the first begins."""
-OWN_SETTINGS = frozenset({"resume"})  # differ without meaning anything
+OWN_SETTINGS = frozenset({"resume", "overrides"})
+"""What differs without a meaning of its own: the overrides are in the settings that they set."""
 
 
 def job_folders(sweep_dir: Path) -> list[Path]:
