@@ -28,6 +28,8 @@ PAGES.append(ROOT / "mace_exp" / "mini" / "weights" / "README.md")
 READERS_OWN = ("experiment=theirs",)
 """Files that the reader writes before the command."""
 ENDINGS = {"csv", "json", "jsonl", "txt", "md", "png", "html", "safetensors", "yaml"}
+COMMA = re.compile(r",(?![^\[]*\])")
+"""Between the values of a sweep, and not inside a list."""
 COMMAND = re.compile(r"(?:python|torchrun \S+) -m (mace_exp[\w.]*)(.*)")
 
 
@@ -81,7 +83,11 @@ def nothing_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 def check_run(arguments: list[str]) -> None:
     """Compose what a command asks for; of a sweep every job. Raises ValueError where it refuses."""
     sweep = "-m" in arguments
-    given = [each for each in arguments if each != "-m" and not each.startswith("-")]
+    given, search = [each for each in arguments if not each.startswith("-")], []
+    if "--config-dir" in arguments:
+        folder = arguments[arguments.index("--config-dir") + 1]
+        given.remove(folder)
+        search = [f"hydra.searchpath=['file://{ROOT / folder}']"]
     for launcher in (each for each in given if each.startswith("hydra/launcher=")):
         assert (CONF / "hydra" / "launcher" / f"{launcher.partition('=')[2]}.yaml").is_file()
     own = [each for each in given if not each.startswith(("hydra", "resume=", *READERS_OWN))]
@@ -90,9 +96,9 @@ def check_run(arguments: list[str]) -> None:
     choices = [[each] for each in own]
     if sweep:
         keys = [each.partition("=") for each in own]
-        choices = [[f"{key}={value}" for value in values.split(",")] for key, _, values in keys]
+        choices = [[f"{key}={value}" for value in COMMA.split(values)] for key, _, values in keys]
     for job in product(*choices):
-        composed_run(*expand(list(job)))
+        composed_run(*search, *expand(list(job)))
 
 
 @pytest.mark.parametrize(("where", "module", "rest"), RUNS)
