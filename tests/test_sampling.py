@@ -122,8 +122,8 @@ def test_trailing_timesteps_are_kept():
     pipeline = tiny_pipeline()
     pipeline.scheduler = DDIMScheduler(rescale_betas_zero_snr=True, timestep_spacing="trailing")
     with swapped_scheduler(pipeline, "euler"):
-        assert pipeline.scheduler.config.timestep_spacing == "trailing"
-        assert pipeline.scheduler.config.rescale_betas_zero_snr
+        assert pipeline.scheduler.config["timestep_spacing"] == "trailing"
+        assert pipeline.scheduler.config["rescale_betas_zero_snr"]
 
 
 def test_size_can_be_chosen(pipeline):

@@ -17,12 +17,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from mace_exp.concepts import Concept
-from mace_exp.config import RunConfig, composed_run
+from mace_exp.config import composed_run
 from mace_exp.erasure.preservation import gram
 from mace_exp.erasure.refinement import PairSums, PromptPair, pair_sums, refine
 from mace_exp.erasure.unet import projection_weights
 from mace_exp.model import load_pipeline
 from mace_exp.prompts import anchor_prompt, domain_captions, prior_captions, training_prompts
+from mace_exp.schemas.run import RunConfig
 from mace_exp.seeding import generator
 from mace_exp.text import PromptEncoder, stable_diffusion_encoder
 
