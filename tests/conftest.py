@@ -82,6 +82,17 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def checked_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a safety checker that finds fault with every picture."""
+    from mace_exp.saving import save_pipeline
+    from tests.tiny import tiny_pipeline, with_strict_checker
+
+    folder = tmp_path_factory.mktemp("checked") / "model"
+    save_pipeline(with_strict_checker(tiny_pipeline()), folder)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def pipeline() -> StableDiffusionPipeline:
     """A tiny random model of 24 text positions."""

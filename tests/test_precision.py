@@ -1,6 +1,5 @@
 """Models in half precision, and gradient checkpointing, through the whole run on a CPU."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,30 +9,18 @@ import torch
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from safetensors.torch import load_file
 
-from mace_exp.saving import save_pipeline
 from mace_exp.stages import erase, loras
-from tests.tiny import tiny_pipeline, with_strict_checker
 from tests.whole_run import SMALL, UP_TO_FUSION, Run, read
 
 LITTLE = ("concepts=[Adam Driver]", "evaluation.parts=[erased]", "evaluation.images_per_part=1")
 HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("half") / "model"
-    save_pipeline(with_strict_checker(tiny_pipeline()), folder)
-    return folder
-
-
 @pytest.fixture
-def run(command: Callable[..., None], tmp_path: Path, model: Path) -> Run:
-    def whole(name: str, *more: str) -> Path:
-        places = (f"cache_dir={tmp_path / 'cache'}", f"hydra.run.dir={tmp_path / name}")
-        command("model=path", f"model.source={model}", *SMALL, *LITTLE, *places, *more)
-        return tmp_path / name
-
-    return whole
+def arguments(checked_folder: Path, tmp_path: Path) -> list[str]:
+    """Of the fixture `run`."""
+    where = ["model=path", f"model.source={checked_folder}", f"cache_dir={tmp_path / 'cache'}"]
+    return [*where, *SMALL, *LITTLE]
 
 
 def dtypes(file: Path) -> set[torch.dtype]:

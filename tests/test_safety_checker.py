@@ -1,6 +1,5 @@
 """A model's safety checker blackens what it finds fault with, but not what has to be trained on."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from PIL import Image
 from mace_exp import erase
 from mace_exp.data.images import draw_images
 from mace_exp.sampling import SamplingSettings, decode, sample
-from mace_exp.saving import save_pipeline
 from tests.tiny import tiny_pipeline, with_strict_checker
 from tests.whole_run import Run, read
 
@@ -26,21 +24,11 @@ SMALL = (
 PERSON, EXPLICIT = ("concepts=[Adam Driver]",), ("concepts=[naked]", "concepts.kind=explicit")
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("checked") / "model"
-    save_pipeline(with_strict_checker(tiny_pipeline()), folder)
-    return folder
-
-
 @pytest.fixture
-def run(command: Callable[..., None], tmp_path: Path, model: Path) -> Run:
-    def whole(name: str, *more: str) -> Path:
-        places = (f"cache_dir={tmp_path / 'cache'}", f"hydra.run.dir={tmp_path / name}")
-        command("model=path", f"model.source={model}", *SMALL, *places, *more)
-        return tmp_path / name
-
-    return whole
+def arguments(checked_folder: Path, tmp_path: Path) -> list[str]:
+    """Of the fixture `run`."""
+    where = ["model=path", f"model.source={checked_folder}", f"cache_dir={tmp_path / 'cache'}"]
+    return [*where, *SMALL]
 
 
 def log_of(folder: Path) -> str:

@@ -5,71 +5,32 @@ from dataclasses import replace
 import pytest
 import torch
 from peft import LoraConfig, inject_adapter_in_model
-from tiny import tiny_pipeline
 
 from mace_exp.erasure.attention import AttentionLoss, AttentionTarget, visible_attention
-from mace_exp.erasure.lora import LoraShape, initial_lora
-from mace_exp.erasure.probe import Probe, attended, mean_attention
-from mace_exp.erasure.stacked import stacked_loras
+from mace_exp.erasure.lora import initial_lora
 from mace_exp.erasure.step import Batch, clip_each, lora_losses, lora_training, noise_scheduler
-from mace_exp.erasure.timesteps import focal_density
 from mace_exp.erasure.training import (
-    ConceptData,
     JointData,
-    LoraTraining,
-    PriorImages,
     draw_batch,
-    train_loras,
 )
 from mace_exp.erasure.unet import projection_weights
 from mace_exp.seeding import generator
-
-LENGTH = 24
-SHAPE = LoraShape(rank=2, alpha=3)
-TRAINING = LoraTraining(
-    steps=4, learning_rate=1e-2, density=focal_density(), seed=3, batch_size=2, together=8
+from tests.lora_training import (
+    CONCEPTS,
+    LENGTH,
+    SHAPE,
+    SHAPES,
+    TRAINING,
+    assert_same,
+    concept,
+    train,
 )
+from tests.tiny import tiny_pipeline
 
 
 @pytest.fixture
 def pipeline():
     return tiny_pipeline(context_length=LENGTH)
-
-
-def concept(slug, images=3, *, masked=True, prior=False):
-    source = generator(0, slug)
-    return ConceptData(
-        slug=slug,
-        latents=torch.randn(images, 4, 8, 8, generator=source),
-        states=torch.randn(images, LENGTH, 32, generator=source),
-        positions=torch.rand(images, LENGTH, generator=source) < 0.3,
-        masks=(torch.rand(images, 32, 32, generator=source) < 0.5).float() if masked else None,
-        prior=PriorImages(torch.randn(4, 4, 8, 8), torch.randn(4, LENGTH, 32)) if prior else None,
-    )
-
-
-CONCEPTS = [concept("cat"), concept("monet", 2, masked=False), concept("dog", 5)]
-
-
-def train(pipeline, concepts, shape=SHAPE, training=TRAINING, **options):
-    return train_loras(
-        pipeline.unet, concepts, pipeline.scheduler, shape=shape, training=training, **options
-    )
-
-
-def assert_same(first, second, atol=1e-10):
-    """In float64: AdamW divides by gradients, and near zero these are rounding errors."""
-    assert first.factors.keys() == second.factors.keys()
-    for path, pair in first.factors.items():
-        torch.testing.assert_close(pair.down, second.factors[path].down, rtol=0, atol=atol)
-        torch.testing.assert_close(pair.up, second.factors[path].up, rtol=0, atol=atol)
-
-
-SHAPES = {
-    "plain": SHAPE,
-    "dropout": replace(SHAPE, dropout=0.3),
-    "all targets": replace(SHAPE, targets=("to_k", "to_v", "to_q", "to_out")),
-}
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -309,65 +270,3 @@ def test_batches_are_drawn_from_the_generator_alone():
     first, again = (draw_batch(CONCEPTS[0], 4, TRAINING.density, generator(1)) for _ in range(2))
     assert torch.equal(first.noise, again.noise) and torch.equal(first.timesteps, again.timesteps)
     assert isinstance(first.target, AttentionTarget) and len(first.latents) == 4
-
-
-def watched(data, seed=0):
-    source = generator(seed, data.slug, "probe")
-    latents = torch.randn(4, 8, 8, generator=source)
-    return replace(data, probe=Probe(latents, 300, data.states[0], data.positions[0]))
-
-
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_watching_changes_no_bit_of_the_training(pipeline, shape):
-    seen, unseen = [], []
-    state = torch.get_rng_state()
-    plain = train(pipeline, CONCEPTS, shape, on_step=unseen.append)
-    training = replace(TRAINING, watched=frozenset({0, 1, 3}))
-    looked = train(
-        pipeline, [watched(data) for data in CONCEPTS], shape, training, on_step=seen.append
-    )
-    assert torch.equal(torch.get_rng_state(), state)
-    assert [replace(row, attention={}) for row in seen] == unseen
-    for slug, lora in plain.items():
-        for path, pair in lora.factors.items():
-            assert torch.equal(pair.down, looked[slug].factors[path].down)
-            assert torch.equal(pair.up, looked[slug].factors[path].up)
-    assert {row.step for row in seen if row.attention} == {0, 1, 3}
-
-
-def test_what_is_watched_is_the_attention_under_the_factors_of_that_step(pipeline):
-    """Without dropout, whatever the training's own; each concept under its own LoRA alone."""
-    pipeline.unet.double()
-    shape, rows = replace(SHAPE, dropout=0.5), []
-    concepts = [watched(data) for data in CONCEPTS]
-    training = replace(TRAINING, watched=frozenset({0, 2}))
-    train(pipeline, concepts, shape, training, on_step=rows.append)
-    halfway = train(pipeline, CONCEPTS, shape, replace(TRAINING, steps=2))
-    for data in concepts:
-        start, later = (row.attention for row in rows if row.slug == data.slug and row.attention)
-        assert data.probe is not None
-        [before] = attended(pipeline.unet, [data.probe])
-        with stacked_loras(pipeline.unet, [halfway[data.slug]]):
-            [then] = attended(pipeline.unet, [data.probe])
-        for grid in ((8, 8), (4, 4), (2, 2)):
-            torch.testing.assert_close(start[data.slug][grid], before[grid])
-            torch.testing.assert_close(later[data.slug][grid], then[grid])
-            assert not torch.allclose(before[grid], then[grid], rtol=1e-3)
-
-
-def test_the_share_of_attention_is_all_of_it_for_all_tokens(pipeline):
-    data = CONCEPTS[0]
-    every = Probe(data.latents[0], 300, data.states[0], torch.ones(LENGTH, dtype=torch.bool))
-    none = replace(every, positions=torch.zeros(LENGTH, dtype=torch.bool))
-    whole, nothing = map(mean_attention, attended(pipeline.unet, [every, none]))
-    assert whole == pytest.approx(1, rel=1e-5) and nothing == 0
-
-
-def test_all_that_train_together_are_watched_or_none(pipeline):
-    with pytest.raises(ValueError, match="as many probes each: {'cat': 1, 'monet': 0}"):
-        train(pipeline, [watched(CONCEPTS[0]), CONCEPTS[1]])
-    rows = []
-    joint = JointData("all", [watched(CONCEPTS[0]), CONCEPTS[1], watched(CONCEPTS[2])])
-    training = replace(TRAINING, watched=frozenset({1}))
-    train(pipeline, [joint], training=training, on_step=rows.append)
-    assert [list(row.attention) for row in rows] == [[], ["cat", "dog"], [], []]

@@ -10,7 +10,7 @@ from mace_exp.erasure.lora import initial_lora
 from mace_exp.erasure.step import lora_optimizer, lora_step, lora_training, noise_scheduler
 from mace_exp.erasure.training import draw_batch
 from mace_exp.seeding import generator
-from tests.test_training import (
+from tests.lora_training import (
     CONCEPTS,
     LENGTH,
     SHAPE,
