@@ -168,26 +168,27 @@ def _captions(subjects: Sequence[tuple[str, Kind]], count: int) -> list[str]:
     for i in range(count):
         turn, place = divmod(i, len(subjects))
         template = (turn + 5 * place) % len(TRAINING_TEMPLATES)
-        captions.append(TRAINING_TEMPLATES[template].format(_subject(*subjects[place], template)))
+        captions.append(_sentence(TRAINING_TEMPLATES[template], *subjects[place], template))
     return captions
 
 
 def _sentences(name: str, kind: Kind, templates: Sequence[str], count: int) -> list[str]:
     if count > len(templates):
         raise ValueError(f"{count} prompts of {name!r}: there are {len(templates)} templates")
-    chosen = enumerate(templates[:count])
-    return [template.format(_subject(name, kind, i)) for i, template in chosen]
+    return [_sentence(each, name, kind, i) for i, each in enumerate(templates[:count])]
 
 
-def _subject(name: str, kind: Kind, index: int) -> str:
-    """Return the words for `name`: an object's article and a style's picture vary with `index`."""
+def _sentence(template: str, name: str, kind: Kind, index: int) -> str:
+    """Put `name` into a template: an object's article and a style's picture vary with `index`."""
     # Plain `index` would tie the article to the prefix (8 of them), the picture to the scene (15).
     index += index // len(TRAINING_PREFIXES) + index // len(SCENES)
     if kind is Kind.STYLE:
-        return STYLE_SUBJECTS[index % len(STYLE_SUBJECTS)].format(name)
+        # No portrait of a portrait.
+        pictures = [each for each in STYLE_SUBJECTS if each.split(" in ")[0] not in template]
+        return template.format(pictures[index % len(pictures)].format(name))
     if kind is Kind.OBJECT:
-        return f"{_article(name)} {name}" if index % 2 == 0 else f"the {name}"
-    return name
+        return template.format(f"{_article(name)} {name}" if index % 2 == 0 else f"the {name}")
+    return template.format(name)
 
 
 def _article(noun: str) -> str:

@@ -47,6 +47,14 @@ def test_every_prompt_names_its_concept_once_and_loses_it_to_the_anchor(concept:
         assert scene_of(anchored) == scene_of(prompt)
 
 
+def test_no_prompt_of_a_style_is_a_portrait_of_a_portrait() -> None:
+    style = CONCEPTS[2]
+    prompts = evaluation_prompts(style.name, style.kind, len(EVALUATION_TEMPLATES))
+    prompts += training_prompts(style, len(TRAINING_TEMPLATES))
+    assert max(prompt.count("a portrait") for prompt in prompts) == 1
+    assert sum("in the style of pixel art" in prompt for prompt in prompts) == len(prompts)
+
+
 def test_thirty_training_prompts_show_every_scene_and_every_form() -> None:
     prompts = training_prompts(CONCEPTS[1], 30)
     assert {scene_of(prompt) for prompt in prompts} == {*SCENES, None}
