@@ -1,10 +1,12 @@
 """The embedded model as it ships: it loads, its parts fit, and its words can carry the method."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from mace_exp.mini import captions
 from mace_exp.mini.ceiling import linear_ceiling
@@ -51,6 +53,15 @@ def test_the_judge_scores_what_a_prompt_names(judge: MiniJudge) -> None:
 def test_the_judge_refuses_another_size(judge: MiniJudge) -> None:
     with pytest.raises(ValueError, match="96 x 96"):
         judge.probabilities(np.zeros((1, 64, 64, 3), np.uint8))
+
+
+def test_a_judge_that_lacks_weights_is_refused(judge: MiniJudge, tmp_path: Path) -> None:
+    judge.save(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["heads.scene.bias"]
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="differs in .*heads.scene.bias"):
+        MiniJudge.load(tmp_path)
 
 
 @pytest.mark.parametrize("count", [10, 100])

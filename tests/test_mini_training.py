@@ -11,6 +11,7 @@ from mace_exp.mini.training import (
     Schedule,
     Stage,
     averaged_model,
+    digest_of,
     progress_of,
     train,
     write_checkpoint,
@@ -54,6 +55,17 @@ def test_a_training_goes_on_from_weights_alone(tmp_path: Path) -> None:
     assert progress_of(tmp_path, "small")["step"] == 40
     for one, two in zip(trained.parameters(), gone_on.parameters(), strict=True):
         assert (one - two).abs().max() < 0.05
+
+
+def test_the_digest_of_stages_tells_their_weights_apart(tmp_path: Path) -> None:
+    model = stage().model
+    write_checkpoint(tmp_path, "small", model, step=1, seconds=1.0)
+    first = digest_of(tmp_path, ["small"])
+    write_checkpoint(tmp_path, "small", model, step=2, seconds=9.0)
+    assert digest_of(tmp_path, ["small"]) == first
+    next(model.parameters()).data[0, 0] += 1e-3
+    write_checkpoint(tmp_path, "small", model, step=2, seconds=9.0)
+    assert digest_of(tmp_path, ["small"]) != first
 
 
 def test_a_stage_that_was_not_trained_is_named(tmp_path: Path) -> None:

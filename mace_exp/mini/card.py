@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mace_exp.files import atomic_file
+
 AIMS = {
     "psnr": 28.0,
     "judge_people": 0.98,
@@ -57,7 +59,8 @@ def update(folder: Path) -> None:
     text = card.read_text(encoding="utf-8")
     for name, table in _TABLES.items():
         text = with_table(text, name, table(read[name]))
-    card.write_text(text, encoding="utf-8")
+    with atomic_file(card) as file:
+        file.write_text(text, encoding="utf-8")
 
 
 def with_table(text: str, name: str, table: str) -> str:

@@ -1,8 +1,8 @@
 """`python -m mace_exp.mini.evaluate`: measure the embedded model and its judge, and say whether
 the aims hold.
 
-Needs the packages of the `mini` extra (unseen renders are drawn). The figures are written to
-scores.json beside the weights, and into the tables of their card.
+Needs the packages of the `mini` extra (unseen renders are drawn). The figures of all people are
+written to scores.json beside the weights, and into the tables of their card.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from mace_exp.files import atomic_file
 from mace_exp.mini import captions, card
 from mace_exp.mini.autoencoder import psnr, to_tensor
 from mace_exp.mini.ceiling import effective_rank, linear_ceiling
@@ -25,6 +26,8 @@ from mace_exp.mini.judge import MiniJudge
 from mace_exp.mini.recognised import recognised
 from mace_exp.mini.world import World
 from mace_exp.model import load_pipeline
+
+log = logging.getLogger(__name__)
 
 _GROUPS = {"people": (0, 200), "objects": (200, 210), "styles": (210, 216)}
 
@@ -39,9 +42,13 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
     scores = evaluate(arguments.model, arguments.cache, arguments.images, people=arguments.people)
-    (arguments.model / "scores.json").write_text(json.dumps(scores, indent=1), encoding="utf-8")
-    card.update(arguments.model)
     Console().print(_table(scores))
+    if arguments.people < len(captions.people()):
+        log.info("not written beside the weights: %d people are not all", arguments.people)
+        return
+    with atomic_file(arguments.model / "scores.json") as file:
+        file.write_text(json.dumps(scores, indent=1), encoding="utf-8")
+    card.update(arguments.model)
 
 
 def evaluate(model: Path, cache: Path, images: int, *, people: int = 200) -> dict[str, Any]:

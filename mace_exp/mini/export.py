@@ -2,15 +2,16 @@
 
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
-from safetensors.torch import load_file
 from torch import nn
 
+from mace_exp.files import atomic_folder
 from mace_exp.mini import autoencoder, denoiser, language
 from mace_exp.mini.assembly import (
     assemble,
@@ -18,7 +19,7 @@ from mace_exp.mini.assembly import (
     trained_judge,
     trained_text_encoder,
 )
-from mace_exp.mini.judge import WEIGHTS, Recogniser
+from mace_exp.mini.judge import WEIGHTS, load_recogniser
 from mace_exp.mini.training import averaged_model, progress_of, write_checkpoint
 from mace_exp.model import load_pipeline
 from mace_exp.saving import save_pipeline
@@ -42,14 +43,16 @@ def trained_pipeline(folder: Path) -> StableDiffusionPipeline:
 def export(folder: Path, target: Path = PIPELINE) -> None:
     """Write the pipeline to `target` in float16, with the judge, all curves, and how far each
     stage is."""
-    kept = {name: (target / name).read_bytes() for name in KEPT if (target / name).exists()}
-    save_pipeline(trained_pipeline(folder), target, dtype=torch.float16)
-    for name, content in kept.items():
-        (target / name).write_bytes(content)
-    trained_judge(folder).save(target / "judge")
+    pipeline, judge = trained_pipeline(folder), trained_judge(folder)
     curves = {file.stem: file.read_text(encoding="utf-8") for file in sorted(folder.glob("*.csv"))}
     training = {"progress": {name: progress_of(folder, name) for name in STAGES}, "curves": curves}
-    (target / "training.json").write_text(json.dumps(training, indent=1), encoding="utf-8")
+    with atomic_folder(target) as new:
+        save_pipeline(pipeline, new, dtype=torch.float16)
+        judge.save(new / "judge")
+        (new / "training.json").write_text(json.dumps(training, indent=1), encoding="utf-8")
+        for name in KEPT:
+            if (target / name).exists():
+                shutil.copy2(target / name, new / name)
     log.info("wrote %s", target)
 
 
@@ -59,10 +62,8 @@ def restore(folder: Path, source: Path = PIPELINE) -> None:
     The optimisers start anew, and so do the text encoder's read-outs.
     """
     pipeline = load_pipeline(source)
-    readouts, recogniser = language.Readouts(), Recogniser()
+    readouts, recogniser = language.Readouts(), load_recogniser(source / "judge")
     readouts.encoder.load_state_dict(pipeline.text_encoder.state_dict())
-    judge = load_file(source / "judge" / "model.safetensors")
-    recogniser.load_state_dict({k: v.float() for k, v in judge.items()}, strict=False)
     vae, unet = autoencoder.build(), denoiser.build()
     assert isinstance(vae, AutoencoderKL)
     vae.load_state_dict(pipeline.vae.state_dict())

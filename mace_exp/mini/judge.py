@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from mace_exp.mini import captions
 
 WEIGHTS = Path(__file__).parent / "weights" / "judge"
+_FILE = "model.safetensors"
 _WIDTHS = (32, 64, 128, 192)
 
 
@@ -67,6 +68,21 @@ class Recogniser(nn.Module):
         return {name: head(features) for name, head in self.heads.items()}
 
 
+def load_recogniser(folder: Path) -> Recogniser:
+    """Load what `MiniJudge.save` wrote: all weights, in float32, and no counts of batches.
+
+    Raises:
+        ValueError: the file is not of this network.
+    """
+    network = Recogniser()
+    state = {key: value.float() for key, value in load_file(folder / _FILE).items()}
+    missing, unexpected = network.load_state_dict(state, strict=False)
+    strange = [key for key in missing if not key.endswith("num_batches_tracked")] + unexpected
+    if strange:
+        raise ValueError(f"{folder / _FILE} is no judge of this version: it differs in {strange}")
+    return network
+
+
 class MiniJudge:
     """Who and where a picture of this world shows. Implements `evaluation.judge.Judge`."""
 
@@ -84,19 +100,14 @@ class MiniJudge:
         Raises:
             ValueError: the folder holds no judge, or one of another world.
         """
-        file = folder / "model.safetensors"
-        if not file.exists():
+        if not (folder / _FILE).exists():
             raise ValueError(f"no judge in {folder}: `python -m mace_exp.mini.train` makes one")
         classes = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
         if classes != {"subject": list(captions.subject_classes()), "scene": list(captions.SCENES)}:
             raise ValueError(
                 f"the judge in {folder} was trained on other classes than this world's"
             )
-        network = Recogniser()
-        network.load_state_dict(
-            {key: value.float() for key, value in load_file(file).items()}, strict=False
-        )
-        return cls(network)
+        return cls(load_recogniser(folder))
 
     def save(self, folder: Path = WEIGHTS) -> None:
         """Save in float16."""
@@ -104,7 +115,7 @@ class MiniJudge:
         state = self._network.state_dict()
         save_file(
             {k: v.half().contiguous() for k, v in state.items() if v.is_floating_point()},
-            folder / "model.safetensors",
+            folder / _FILE,
         )
         classes = {name: list(options) for name, options in self.classes.items()}
         (folder / "classes.json").write_text(json.dumps(classes), encoding="utf-8")

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mace_exp.files import atomic_file
+
 MORE = 3.0
 """A subject that is never recognised is shown 1 + MORE times as often as one that always is."""
 MEMORY = 0.5
@@ -33,7 +35,8 @@ class Practice:
         for name, rate in recognised.items():
             before = self._rates.get(name, rate)
             self._rates[name] = MEMORY * before + (1 - MEMORY) * rate
-        self._file.write_text(json.dumps(self._rates, indent=1), encoding="utf-8")
+        with atomic_file(self._file) as file:
+            file.write_text(json.dumps(self._rates, indent=1), encoding="utf-8")
         self.weights = self._weights()
 
     def _weights(self) -> Tensor:

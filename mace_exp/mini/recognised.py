@@ -24,16 +24,22 @@ class Recognised:
 
 
 def recognised(
-    pipeline: StableDiffusionPipeline, judge: MiniJudge, names: Sequence[str], images: int
+    pipeline: StableDiffusionPipeline,
+    judge: MiniJudge,
+    names: Sequence[str],
+    images: int,
+    *,
+    first_seed: int = 0,
 ) -> Recognised:
-    """Draw `images` pictures of each name, in scenes by turns, from fixed seeds."""
+    """Draw `images` pictures of each name, in scenes by turns, from fixed seeds; those of two
+    draws whose first seeds are a million apart have none in common."""
     prompts, scenes, seeds = [], [], []
     for row, name in enumerate(names):
         for index in range(images):
             scene = captions.SCENES[(row + index) % len(captions.SCENES)]
             prompts.append(f"{_subject(name)} {scene}")
             scenes.append(captions.SCENES.index(scene))
-            seeds.append(1000 * row + index)
+            seeds.append(first_seed + 1000 * row + index)
     with progress("drawing", len(prompts), "image") as advance:
         pictures = sample(pipeline, prompts, seeds, SETTINGS, progress=advance)
     said = judge.probabilities(pictures)

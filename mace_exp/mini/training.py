@@ -5,6 +5,7 @@ The learning rate warms up, stays, and falls to zero over the last part (a trape
 stage can be lengthened without having wasted anything: only the fall is done again.
 """
 
+import hashlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -104,6 +105,17 @@ def progress_of(folder: Path, name: str) -> dict[str, float]:
     """How far a stage's checkpoint is: its steps, and the seconds spent on them."""
     state = torch.load(folder / f"{name}.pt", weights_only=True)
     return {"step": state["step"], "seconds": state["seconds"]}
+
+
+def digest_of(folder: Path, names: Sequence[str]) -> str:
+    """Tell the averaged weights of stages from others: what is made by them is kept under it."""
+    digest = hashlib.sha256()
+    for name in names:
+        state = torch.load(folder / f"{name}.pt", weights_only=True, mmap=True)["average"]
+        for key in sorted(state):
+            digest.update(key.encode())
+            digest.update(state[key].contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 def write_checkpoint(
