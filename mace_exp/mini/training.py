@@ -112,7 +112,7 @@ def digest_of(folder: Path, names: Sequence[str]) -> str:
     digest = hashlib.sha256()
     for name in names:
         state = torch.load(folder / f"{name}.pt", weights_only=True, mmap=True)["average"]
-        for key in sorted(state):
+        for key in sorted(key for key in state if key != "n_averaged"):
             digest.update(key.encode())
             digest.update(state[key].contiguous().numpy().tobytes())
     return digest.hexdigest()[:12]
