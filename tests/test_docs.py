@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PAGES += sorted((ROOT / "experiments").glob("*/README.md"))
 PAGES.append(ROOT / "mace_exp" / "mini" / "weights" / "README.md")
-READERS_OWN = ("experiment=theirs",)
+READERS_OWN = ("experiment=theirs", "experiment=mine")
 """Files that the reader writes before the command."""
 ENDINGS = {"csv", "json", "jsonl", "txt", "md", "png", "html", "safetensors", "yaml"}
 COMMA = re.compile(r",(?![^\[]*\])")
@@ -84,10 +84,13 @@ def check_run(arguments: list[str]) -> None:
     """Compose what a command asks for; of a sweep every job. Raises ValueError where it refuses."""
     sweep = "-m" in arguments
     given, search = [each for each in arguments if not each.startswith("-")], []
+    if "--cfg" in arguments:
+        given.remove("job")
     if "--config-dir" in arguments:
         folder = arguments[arguments.index("--config-dir") + 1]
         given.remove(folder)
-        search = [f"hydra.searchpath=['file://{ROOT / folder}']"]
+        if (ROOT / folder).exists():  # and not the reader's own
+            search = [f"hydra.searchpath=['file://{ROOT / folder}']"]
     for launcher in (each for each in given if each.startswith("hydra/launcher=")):
         assert (CONF / "hydra" / "launcher" / f"{launcher.partition('=')[2]}.yaml").is_file()
     own = [each for each in given if not each.startswith(("hydra", "resume=", *READERS_OWN))]
