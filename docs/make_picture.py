@@ -1,17 +1,18 @@
 """`python docs/make_picture.py <run folder>`: the picture of the main README.
 
-The first pair of each of some erased and some preserved people, before above after, as the run
-drew them: nothing is chosen by what it shows.
+The first pair of each of some erased and some preserved people, evenly spaced, before above after,
+as the run drew them: nothing is chosen by what it shows.
 """
 
 import csv
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-COLUMNS, GAP, LINE = 10, 4, 16
+COLUMNS, GAP, LINE, LETTER = 10, 4, 16, 6  # pixels, but for the columns
 PARTS = (("erased", "erased"), ("preserved", "preserved"), ("objects", "objects and styles"))
 SIDE = 96
 
@@ -36,9 +37,10 @@ def belongs(row: dict[str, str], part: str) -> bool:
 def band(run_dir: Path, rows: list[dict[str, str]], title: str) -> np.ndarray:
     """A titled strip: one column a subject, before above after."""
     first = list({row["concept"]: row for row in reversed(rows)}.values())[::-1]
-    chosen = first[:: max(1, len(first) // COLUMNS)][:COLUMNS]
+    places = np.linspace(0, len(first) - 1, min(COLUMNS, len(first))).round().astype(int)
+    chosen = [first[place] for place in places]
     width = COLUMNS * (SIDE + GAP) + GAP
-    canvas = Image.new("RGB", (width, LINE + 2 * (SIDE + GAP) + LINE), "white")
+    canvas = Image.new("RGB", (width, LINE + 2 * (SIDE + GAP) + 2 * LINE), "white")
     draw = ImageDraw.Draw(canvas)
     draw.text((GAP, 2), f"{title}: before (above) and after (below)", fill="black")
     for column, row in enumerate(chosen):
@@ -46,7 +48,8 @@ def band(run_dir: Path, rows: list[dict[str, str]], title: str) -> np.ndarray:
         for line, phase in enumerate(("before", "after")):
             with Image.open(run_dir / "samples" / row[phase]) as image:
                 canvas.paste(image, (left, LINE + line * (SIDE + GAP)))
-        draw.text((left, LINE + 2 * (SIDE + GAP)), row["concept"][:15], fill="black")
+        name = textwrap.fill(row["concept"], SIDE // LETTER)
+        draw.text((left, LINE + 2 * (SIDE + GAP)), name, fill="black")
     return np.asarray(canvas)
 
 
