@@ -105,7 +105,7 @@ def _domain(work: Run) -> list[str]:
 
 
 def _statistics(work: Run, name: str, texts: Sequence[str]) -> PreservationStatistics:
-    inputs = {"model": work.text_fingerprint, "prompts": hash_prompts(texts)}
+    inputs = {"model": work.text_fingerprint, "prompts": hash_prompts(texts)} | work.precision
 
     def make(path: Path) -> None:
         with progress(f"{name} captions", len(texts), "caption") as advance:

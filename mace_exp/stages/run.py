@@ -72,15 +72,20 @@ class Run:
         """Tells the model apart in every cache key."""
         return fingerprint(self.pipeline)
 
-    @cached_property
-    def computed_by(self) -> dict[str, str]:
-        """What decides what the model makes of an input: part of the key of pictures and latents.
+    @property
+    def precision(self) -> dict[str, str]:
+        """What the model computes in, unless that is float32: part of the key of all that it makes.
 
-        A fingerprint is that of the numbers in float16, whatever the model computes in.
+        A fingerprint is that of the numbers in float16, whatever they are computed with.
         """
         dtype = self.config.model.dtype
-        half = {} if dtype is Precision.float32 else {"dtype": dtype.name}
-        return {"model": self.fingerprint} | half
+        return {} if dtype is Precision.float32 else {"dtype": dtype.name}
+
+    @property
+    def computed_by(self) -> dict[str, str]:
+        """What decides what the model makes of an input: part of the key of pictures and
+        latents."""
+        return {"model": self.fingerprint} | self.precision
 
     def drawn_by(self, *, checked: bool = True) -> dict[str, str]:
         """What decides the pictures that the model draws; `checked` as in `sampling`."""
