@@ -137,17 +137,18 @@ def swapped_scheduler(pipeline: DiffusionPipeline, name: str) -> Iterator[None]:
     family, options = SCHEDULERS[name]
     original = pipeline.scheduler
     try:
-        pipeline.scheduler = family.from_config(_process(original.config), **options)
+        pipeline.scheduler = family.from_config(noise_process(original.config), **options)
         yield
     finally:
         pipeline.scheduler = original
 
 
-def _process(config: Any) -> dict[str, Any]:
-    """Leave out how the model's own scheduler samples: what it was given by default it would hand
-    on after it was saved and loaded, but not before, and the pictures would differ.
+def noise_process(config: Any) -> dict[str, Any]:
+    """Return what every scheduler of the model takes over from the configuration of its own.
 
-    Trailing timesteps are kept: models that are trained down to pure noise need them.
+    How the model's own scheduler samples is left out: what it was given by default it would hand
+    on after it was saved and loaded, but not before, and the pictures would differ. Trailing
+    timesteps are kept: models that are trained down to pure noise need them.
     """
     process = {key: config[key] for key in _PROCESS if key in config}
     trailing = config.get("timestep_spacing") == "trailing"

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
+from diffusers.schedulers.scheduling_pndm import PNDMScheduler
 from safetensors.torch import load_file
 from torch import nn
 
@@ -186,6 +189,42 @@ def test_fingerprint_survives_saving_and_tells_edits_apart(pipeline, saved):
     pipeline.tokenizer("a cat", padding="max_length", truncation=True)
     assert fingerprint(pipeline) == original
     assert fingerprint(tiny_pipeline(seed=1)) != original
+
+
+SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+
+
+def test_fingerprint_counts_all_that_decides_noise_and_latents():
+    """What pictures and LoRAs depend on: the noise itself, and how latents are scaled."""
+    pipeline = tiny_pipeline()
+    pipeline.scheduler = DDIMScheduler(**SCHEDULE)
+    original = fingerprint(pipeline)
+    others = {
+        "timestep_spacing": "trailing",
+        "rescale_betas_zero_snr": True,
+        "trained_betas": [0.01] * 1000,
+        "steps_offset": 1,
+    }
+    seen = {original}
+    for key, value in others.items():
+        pipeline.scheduler = DDIMScheduler(**(SCHEDULE | {key: value}))
+        seen.add(fingerprint(pipeline))
+    pipeline.scheduler = DDIMScheduler(**SCHEDULE)
+    for key in ("scaling_factor", "shift_factor"):
+        vae = tiny_pipeline().vae
+        vae.register_to_config(**{key: 0.5})
+        pipeline.vae = vae
+        seen.add(fingerprint(pipeline))
+    assert len(seen) == 1 + len(others) + 2
+
+
+def test_fingerprint_is_the_same_under_any_solver_of_one_schedule():
+    """Some have keys that others lack: which of them the model came with decides nothing."""
+    pipeline, found = tiny_pipeline(), set()
+    for family in (DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler):
+        pipeline.scheduler = family(**SCHEDULE)
+        found.add(fingerprint(pipeline))
+    assert len(found) == 1
 
 
 def test_projections_are_those_of_cross_attention(pipeline):
