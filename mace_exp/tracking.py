@@ -54,13 +54,10 @@ def open_tracker(
     """Return the tracker of `run_dir`, to be used as a context manager.
 
     `concept_count` decides whether concepts get curves of their own (see PANEL_LIMIT).
-    Ranks above 0 of a distributed run get a tracker that does nothing.
 
     Raises:
         ModuleNotFoundError: online or offline is asked for by name and wandb is missing.
     """
-    if int(os.environ.get("RANK", "0")) > 0:
-        return Tracker(None)
     mode = resolve_mode(options.mode)
     record = RunRecord(run_dir / ROWS_FILE)
     if mode == "disabled":
