@@ -11,8 +11,11 @@ import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
 from diffusers.schedulers.scheduling_pndm import PNDMScheduler
+from diffusers.utils import logging as diffusers_logging
+from huggingface_hub import utils as hub
 from safetensors.torch import load_file
 from torch import nn
+from transformers.utils import logging as transformers_logging
 
 from mace_exp.files import atomic_file, atomic_folder
 from mace_exp.model import (
@@ -25,6 +28,7 @@ from mace_exp.model import (
     load_pipeline,
     save_pipeline,
 )
+from mace_exp.saving import quiet
 from tests.tiny import tiny_pipeline
 
 ORACLE = Path(__file__).parents[2] / "shared" / "oracle" / "tiny_sd"
@@ -50,6 +54,32 @@ def test_saved_pipeline_loads_with_the_same_weights_frozen(pipeline, saved):
         for key, value in getattr(pipeline, name).state_dict().items():
             assert torch.equal(value, module.state_dict()[key]), key
     assert loaded.tokenizer("a cat").input_ids == pipeline.tokenizer("a cat").input_ids
+
+
+@pytest.mark.parametrize("shown", [(False, False, False), (True, False, True), (False, True, True)])
+def test_bars_of_the_libraries_are_as_they_were(shown):
+    """Whoever calls `erase` may have switched them off, and those of the hub by themselves."""
+    switches = (
+        (transformers_logging.enable_progress_bar, transformers_logging.disable_progress_bar),
+        (diffusers_logging.enable_progress_bar, diffusers_logging.disable_progress_bar),
+        (hub.enable_progress_bars, hub.disable_progress_bars),
+    )
+
+    def state():
+        libraries = (transformers_logging, diffusers_logging)
+        enabled = [each.is_progress_bar_enabled() for each in libraries]
+        return (*enabled, not hub.are_progress_bars_disabled())
+
+    before = state()
+    try:
+        for wanted, (on, off) in zip(shown, switches, strict=True):
+            (on if wanted else off)()
+        with quiet():
+            assert state() == (False, False, False)
+        assert state() == shown
+    finally:
+        for wanted, (on, off) in zip(before, switches, strict=True):
+            (on if wanted else off)()
 
 
 def test_saved_encoder_has_what_transformers_4_reads(saved):
