@@ -10,13 +10,14 @@ from typing import Any
 import torch
 
 from mace_exp.artifacts import Cache, RunFolder
+from mace_exp.command import loaded
 from mace_exp.concepts import Kind
 from mace_exp.data.images import TrainingImages
 from mace_exp.erasure.closed_form import weighted_sum
 from mace_exp.erasure.lora import Lora
 from mace_exp.erasure.preservation import PreservationStatistics
 from mace_exp.erasure.unet import projection_weights
-from mace_exp.model import choose_device, fingerprint, load_pipeline, text_fingerprint
+from mace_exp.model import choose_device, fingerprint, text_fingerprint
 from mace_exp.ranks import Ranks
 from mace_exp.record import Picture, Tracker
 from mace_exp.sampling import SamplingSettings, has_safety_checker
@@ -56,16 +57,7 @@ class Run:
     @cached_property
     def pipeline(self) -> Any:
         """The model before the edit; every stage leaves it as it was."""
-        model = self.config.model
-        return load_pipeline(
-            model.source,
-            device=self.config.device.name,
-            dtype=model.dtype.name,
-            variant=model.variant,
-            file_config=model.file_config,
-            allow_download=model.allow_download,
-            safety_checker=model.safety_checker,
-        )
+        return loaded(self.config.model, self.config.device.name)
 
     @cached_property
     def fingerprint(self) -> str:
