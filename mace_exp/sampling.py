@@ -6,7 +6,7 @@ pipeline's also fits other families.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,8 @@ from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultist
 from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
 from diffusers.schedulers.scheduling_pndm import PNDMScheduler
 from torch import Tensor
+
+from mace_exp.progress import Progress
 
 # Options are given where a default of the class would not fit Stable Diffusion: its latents leave
 # [-1, 1], and a scheduler's configuration does not say what another class of scheduler needs.
@@ -34,8 +36,6 @@ _PROCESS = (
 )
 """What a scheduler's configuration says of the noise itself."""
 TEXT_BATCH = 64
-
-Progress = Callable[[int], object]
 
 
 @dataclass(frozen=True, kw_only=True)
