@@ -22,7 +22,6 @@ from mace_exp.erasure.preservation import (
 from mace_exp.erasure.refinement import PairSums, PromptPair, pair_sums, refine, transformed_weights
 from mace_exp.files import atomic_file
 from mace_exp.model import edited_weights
-from mace_exp.preservation.build import readable
 from mace_exp.progress import progress
 from mace_exp.prompts import anchor_prompt, domain_captions, prior_captions
 from mace_exp.saving import save_pipeline
@@ -30,6 +29,7 @@ from mace_exp.schemas.results import WandbTracking
 from mace_exp.schemas.run import Stage
 from mace_exp.stages.facts import erased_facts
 from mace_exp.stages.loras import groups_of
+from mace_exp.text import readable
 
 if TYPE_CHECKING:
     from mace_exp.stages.run import Run
