@@ -29,12 +29,8 @@ from tests.lora_training import (
     concept,
     train,
 )
+from tests.lora_training import pipeline as pipeline
 from tests.tiny import tiny_pipeline
-
-
-@pytest.fixture
-def pipeline():
-    return tiny_pipeline(context_length=LENGTH)
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
