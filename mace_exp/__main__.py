@@ -85,8 +85,7 @@ class SweepFolder(Callback):
     heard: ClassVar[Path | None] = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        from mace_exp.artifacts import write_json
-        from mace_exp.report.jobs import PLAN
+        from mace_exp.artifacts import PLAN, write_json
 
         SweepFolder.heard = Path(config.hydra.sweep.dir).absolute()
         jobs = _planned(config.hydra)

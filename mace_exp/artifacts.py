@@ -29,6 +29,8 @@ from mace_exp.ranks import rank_count
 
 log = logging.getLogger(__name__)
 
+PLAN = "jobs.json"
+"""In a sweep's folder: the overrides of every job, written before the first begins."""
 LEAST_FREE = 500 * 2**20
 """Bytes that a run folder and a cache must find free before a run begins."""
 _PACKAGES = ("mace-exp", "torch", "diffusers", "transformers", "peft", "accelerate", "wandb")

@@ -1,4 +1,4 @@
-"""What the commands beside a run share: choosing a model, and refusing in one message."""
+"""What the commands share: choosing and loading a model, and refusing in one message."""
 
 from __future__ import annotations
 

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 ENCODERS = ("text_encoder", "text_encoder_2")
 TOKENIZERS = ("tokenizer", "tokenizer_2")
-_SCHEDULE = ("beta_start", "beta_end", "beta_schedule", "num_train_timesteps", "prediction_type")
+_LATENTS = ("scaling_factor", "shift_factor")  # of the VAE: what its numbers are to the UNet
+_OFF = ("null", "false", "0", "0.0")
 
 
 def fingerprint(pipeline: DiffusionPipeline) -> str:
@@ -22,16 +23,19 @@ def fingerprint(pipeline: DiffusionPipeline) -> str:
     Text encoders, vocabularies and cross-attention projections count in full; of the other weights
     of UNet and VAE about 256 numbers per tensor (a retrained model differs everywhere). Numbers are
     rounded to float16, so that storing a float32 model in half precision keeps its fingerprint
-    (loading one in bfloat16 does not).
+    (loading one in bfloat16 does not). Of the scheduler what every other takes over counts, and how
+    the VAE's latents are scaled.
     """
     from mace_exp.model import cross_attention_projections
+    from mace_exp.sampling import noise_process
 
     digest = blake2b(digest_size=8)
     _add_text_side(digest, pipeline)
     whole = {f"{name}.weight" for name in cross_attention_projections(pipeline.unet)}
     _add_tensors(digest, pipeline.unet.state_dict(), whole=whole)
     _add_tensors(digest, pipeline.vae.state_dict(), whole=())
-    digest.update(repr([pipeline.scheduler.config.get(key) for key in _SCHEDULE]).encode())
+    _add_numbers(digest, noise_process(pipeline.scheduler.config))
+    _add_numbers(digest, {key: pipeline.vae.config.get(key) for key in _LATENTS})
     return digest.hexdigest()
 
 
@@ -72,6 +76,15 @@ def _add_tensors(
             flat = flat[:: max(1, flat.numel() // 256)]
         digest.update(f"{name} {list(tensors[name].shape)}".encode())
         digest.update(flat.to("cpu", torch.float16).contiguous().numpy().tobytes())
+
+
+def _add_numbers(digest: Any, numbers: Mapping[str, Any]) -> None:
+    """Hash what a configuration says. Off is the same as not there: some classes of scheduler lack
+    a key that others have."""
+    said = {
+        key: json.dumps(each, default=lambda array: array.tolist()) for key, each in numbers.items()
+    }
+    digest.update(repr(sorted(each for each in said.items() if each[1] not in _OFF)).encode())
 
 
 def _encoder_state(encoder: nn.Module) -> dict[str, Tensor]:

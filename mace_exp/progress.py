@@ -9,13 +9,16 @@ from contextvars import ContextVar
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     ProgressColumn,
     Task,
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.progress import Progress as Bars
 from rich.text import Text
+
+Progress = Callable[[int], object]
+"""What hears how many things were just done."""
 
 _silent = ContextVar("silent", default=False)
 
@@ -42,7 +45,7 @@ def progress(label: str, total: int, unit: str) -> Iterator[Callable[[int], None
         _Rate(),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
-    with Progress(*columns, disable=_silent.get()) as bars:
+    with Bars(*columns, disable=_silent.get()) as bars:
         task = bars.add_task(label, total=total, unit=unit)
         yield lambda steps: bars.advance(task, steps)
 

@@ -187,9 +187,10 @@ def _sentence(template: str, name: str, kind: Kind, index: int) -> str:
         pictures = [each for each in STYLE_SUBJECTS if each.split(" in ")[0] not in template]
         return template.format(pictures[index % len(pictures)].format(name))
     if kind is Kind.OBJECT:
-        return template.format(f"{_article(name)} {name}" if index % 2 == 0 else f"the {name}")
+        return template.format(with_article(name) if index % 2 == 0 else f"the {name}")
     return template.format(name)
 
 
-def _article(noun: str) -> str:
-    return "an" if noun[0].lower() in "aeiou" else "a"
+def with_article(noun: str) -> str:
+    """`"airplane" -> "an airplane"`."""
+    return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"

@@ -42,11 +42,13 @@ class RunRecord:
             self._file.write("\n")
 
     def write(self, event: str, values: Mapping[str, Any]) -> None:
+        """Append a row and flush it, with the seconds that the run has taken so far."""
         row = {"time": round(time.monotonic() - self._start, 3), "event": event, **values}
         self._file.write(json.dumps(plain(row), ensure_ascii=False) + "\n")
         self._file.flush()
 
     def close(self) -> None:
+        """Close the file; no row can be written after it."""
         self._file.close()
 
 
@@ -157,13 +159,26 @@ class Sink(Protocol):
     """A service that shows what a run records."""
 
     @property
-    def url(self) -> str | None: ...
-    def row(self, event: str, values: Mapping[str, Any]) -> None: ...
-    def images(self, name: str, pictures: Sequence[Picture]) -> None: ...
-    def table(self, name: str, columns: Sequence[str], rows: list[list[Any]]) -> None: ...
-    def summary(self, values: Mapping[str, Any]) -> None: ...
-    def artifact(self, path: Path, name: str, kind: str) -> None: ...
-    def close(self, code: int) -> None: ...
+    def url(self) -> str | None:
+        """Where the run can be looked at; None where it is kept offline."""
+
+    def row(self, event: str, values: Mapping[str, Any]) -> None:
+        """Take a row of the record; `<event>/step` in it is the axis of the event's measures."""
+
+    def images(self, name: str, pictures: Sequence[Picture]) -> None:
+        """Show captioned pictures under one name."""
+
+    def table(self, name: str, columns: Sequence[str], rows: list[list[Any]]) -> None:
+        """Show a table, a value a column in each row."""
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        """Take final values, by names that are flat; later ones replace earlier ones."""
+
+    def artifact(self, path: Path, name: str, kind: str) -> None:
+        """Keep a file or a folder, of a kind such as "model", under a name."""
+
+    def close(self, code: int) -> None:
+        """End the run with the exit code of its process; nothing is sent after it."""
 
 
 class Tracker:

@@ -6,7 +6,7 @@ pipeline's also fits other families.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,8 @@ from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultist
 from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
 from diffusers.schedulers.scheduling_pndm import PNDMScheduler
 from torch import Tensor
+
+from mace_exp.progress import Progress
 
 # Options are given where a default of the class would not fit Stable Diffusion: its latents leave
 # [-1, 1], and a scheduler's configuration does not say what another class of scheduler needs.
@@ -34,8 +36,6 @@ _PROCESS = (
 )
 """What a scheduler's configuration says of the noise itself."""
 TEXT_BATCH = 64
-
-Progress = Callable[[int], object]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,17 +137,18 @@ def swapped_scheduler(pipeline: DiffusionPipeline, name: str) -> Iterator[None]:
     family, options = SCHEDULERS[name]
     original = pipeline.scheduler
     try:
-        pipeline.scheduler = family.from_config(_process(original.config), **options)
+        pipeline.scheduler = family.from_config(noise_process(original.config), **options)
         yield
     finally:
         pipeline.scheduler = original
 
 
-def _process(config: Any) -> dict[str, Any]:
-    """Leave out how the model's own scheduler samples: what it was given by default it would hand
-    on after it was saved and loaded, but not before, and the pictures would differ.
+def noise_process(config: Any) -> dict[str, Any]:
+    """Return what every scheduler of the model takes over from the configuration of its own.
 
-    Trailing timesteps are kept: models that are trained down to pure noise need them.
+    How the model's own scheduler samples is left out: what it was given by default it would hand
+    on after it was saved and loaded, but not before, and the pictures would differ. Trailing
+    timesteps are kept: models that are trained down to pure noise need them.
     """
     process = {key: config[key] for key in _PROCESS if key in config}
     trailing = config.get("timestep_spacing") == "trailing"

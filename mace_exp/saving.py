@@ -107,17 +107,28 @@ def _save(tensors: dict[str, Tensor], file: Path) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the libraries' own progress bars and import notices off the terminal."""
+    """Keep the libraries' own progress bars and import notices off the terminal.
+
+    Afterwards each shows what it showed before.
+    """
     from diffusers.utils import logging as diffusers_logging
+    from huggingface_hub import utils as hub
     from transformers.utils import logging as transformers_logging
 
-    verbosity = transformers_logging.get_verbosity()
+    verbosity, hub_shows = (
+        transformers_logging.get_verbosity(),
+        not hub.are_progress_bars_disabled(),
+    )
+    libraries = (transformers_logging, diffusers_logging)
+    shown = [each for each in libraries if each.is_progress_bar_enabled()]
     transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    diffusers_logging.disable_progress_bar()
+    for each in libraries:
+        each.disable_progress_bar()
     try:
         yield
     finally:
         transformers_logging.set_verbosity(verbosity)
-        transformers_logging.enable_progress_bar()
-        diffusers_logging.enable_progress_bar()
+        for each in shown:
+            each.enable_progress_bar()
+        # Last: transformers switches the hub's with its own.
+        (hub.enable_progress_bars if hub_shows else hub.disable_progress_bars)()

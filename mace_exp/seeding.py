@@ -19,6 +19,11 @@ def derive(seed: int, *scope: str | int) -> int:
     return int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), "big") >> 1
 
 
+def short_seed(seed: int, *scope: str | int) -> int:
+    """Return `derive(seed, *scope)` in [0, 2^32): read, typed and kept exactly by every program."""
+    return derive(seed, *scope) % 2**32
+
+
 def generator(seed: int, *scope: str | int) -> torch.Generator:
     """Return a CPU generator seeded by `derive(seed, *scope)`; the same on every machine."""
     import torch

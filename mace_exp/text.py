@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -10,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# A tokenizer without a limit of its own reports a huge number instead of None.
-_UNLIMITED = 10**6
+log = logging.getLogger(__name__)
+
+UNLIMITED = 10**6
+"""A tokenizer without a limit of its own reports a number above this one instead of None."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,22 @@ def stable_diffusion_encoder(pipeline: Any) -> PromptEncoder:
         return PromptEncoder((Branch(pipeline.tokenizer, pipeline.text_encoder),))
     first = Branch(pipeline.tokenizer, pipeline.text_encoder, -2)
     return PromptEncoder((first, Branch(pipeline.tokenizer_2, pipeline.text_encoder_2, -2)))
+
+
+def readable(encoder: PromptEncoder, captions: Sequence[str]) -> list[str]:
+    """Return the captions that the model reads whole; warn of those that are too long for it."""
+    fits = encoder.fits(captions)
+    kept = [caption for caption, whole in zip(captions, fits, strict=True) if whole]
+    if len(kept) < len(captions):
+        log.warning(
+            "%d of %d captions have more than the %d tokens that the model reads: left out, such "
+            "as %r",
+            len(captions) - len(kept),
+            len(captions),
+            encoder.context_length,
+            captions[fits.index(False)],
+        )
+    return kept
 
 
 def token_ids(tokenizer: Any, prompts: Sequence[str], context_length: int) -> Tensor:
@@ -229,7 +248,7 @@ def _config(model: nn.Module) -> Any:
 
 
 def _branch_length(branch: Branch) -> int:
-    limit = getattr(branch.tokenizer, "model_max_length", None) or _UNLIMITED
+    limit = getattr(branch.tokenizer, "model_max_length", None) or UNLIMITED
     return min(limit, _config(branch.model).max_position_embeddings)
 
 

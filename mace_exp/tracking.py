@@ -54,13 +54,10 @@ def open_tracker(
     """Return the tracker of `run_dir`, to be used as a context manager.
 
     `concept_count` decides whether concepts get curves of their own (see PANEL_LIMIT).
-    Ranks above 0 of a distributed run get a tracker that does nothing.
 
     Raises:
         ModuleNotFoundError: online or offline is asked for by name and wandb is missing.
     """
-    if int(os.environ.get("RANK", "0")) > 0:
-        return Tracker(None)
     mode = resolve_mode(options.mode)
     record = RunRecord(run_dir / ROWS_FILE)
     if mode == "disabled":
@@ -172,6 +169,7 @@ class WandbSink:
 
     @property
     def url(self) -> str | None:
+        """The run's page; None offline."""
         return self._run.url
 
     def row(self, event: str, values: Mapping[str, Any]) -> None:
@@ -204,6 +202,7 @@ class WandbSink:
             self._run.log({f"{event}/step": step, **own})
 
     def images(self, name: str, pictures: Sequence[Picture]) -> None:
+        """Log pictures in rows that the service keeps whole."""
         import wandb
 
         shown = [wandb.Image(picture_source(p), caption=p.caption) for p in pictures]
@@ -211,14 +210,17 @@ class WandbSink:
             self._run.log({name: shown[start : start + IMAGES_PER_ROW]})
 
     def table(self, name: str, columns: Sequence[str], rows: list[list[Any]]) -> None:
+        """Log a table of plain values."""
         import wandb
 
         self._run.log({name: wandb.Table(columns=list(columns), data=plain(rows))})
 
     def summary(self, values: Mapping[str, Any]) -> None:
+        """Put final values into the run's summary."""
         self._run.summary.update(dict(values))
 
     def artifact(self, path: Path, name: str, kind: str) -> None:
+        """Log a file or a folder as an artifact of this run alone."""
         import wandb
 
         kept = wandb.Artifact(f"{name}-{self._run.id}", type=kind)  # versions are of one run

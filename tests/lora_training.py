@@ -2,18 +2,26 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 
 from mace_exp.erasure.lora import LoraShape
 from mace_exp.erasure.timesteps import focal_density
 from mace_exp.erasure.training import ConceptData, LoraTraining, PriorImages, train_loras
 from mace_exp.seeding import generator
+from tests.tiny import tiny_pipeline
 
 LENGTH = 24
 SHAPE = LoraShape(rank=2, alpha=3)
 TRAINING = LoraTraining(
     steps=4, learning_rate=1e-2, density=focal_density(), seed=3, batch_size=2, together=8
 )
+
+
+@pytest.fixture
+def pipeline():
+    """A model of the test's own, to change: files that import it put it before that of conftest."""
+    return tiny_pipeline(context_length=LENGTH)
 
 
 def concept(slug, images=3, *, masked=True, prior=False):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from rich.progress import Progress
 from safetensors.torch import load_file
 
 from mace_exp import Erasure, erase
@@ -130,6 +131,27 @@ def test_wrong_arguments_are_refused_and_nothing_is_changed(
     with pytest.raises(ValueError, match=re.escape(message)):
         erased(pipeline, "Adam Driver", **more)
     assert not changed(before, pipeline)
+
+
+def test_one_bar_is_shown_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stage that needs another asks for it before it opens its own: two are hard to read."""
+    open_bars: list[int] = []
+    most: list[int] = []
+    start, stop = Progress.start, Progress.stop
+
+    def started(bars: Progress) -> None:
+        open_bars.append(1)
+        most.append(len(open_bars))
+        start(bars)
+
+    def stopped(bars: Progress) -> None:
+        open_bars.pop()
+        stop(bars)
+
+    monkeypatch.setattr(Progress, "start", started)
+    monkeypatch.setattr(Progress, "stop", stopped)
+    erased(tiny_pipeline(), "Adam Driver")
+    assert len(most) > 5 and set(most) == {1}
 
 
 def test_a_type_that_is_not_read_is_refused() -> None:

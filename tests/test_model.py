@@ -8,8 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
+from diffusers.schedulers.scheduling_pndm import PNDMScheduler
+from diffusers.utils import logging as diffusers_logging
+from huggingface_hub import utils as hub
 from safetensors.torch import load_file
 from torch import nn
+from transformers.utils import logging as transformers_logging
 
 from mace_exp.files import atomic_file, atomic_folder
 from mace_exp.model import (
@@ -22,6 +28,7 @@ from mace_exp.model import (
     load_pipeline,
     save_pipeline,
 )
+from mace_exp.saving import quiet
 from tests.tiny import tiny_pipeline
 
 ORACLE = Path(__file__).parents[2] / "shared" / "oracle" / "tiny_sd"
@@ -47,6 +54,32 @@ def test_saved_pipeline_loads_with_the_same_weights_frozen(pipeline, saved):
         for key, value in getattr(pipeline, name).state_dict().items():
             assert torch.equal(value, module.state_dict()[key]), key
     assert loaded.tokenizer("a cat").input_ids == pipeline.tokenizer("a cat").input_ids
+
+
+@pytest.mark.parametrize("shown", [(False, False, False), (True, False, True), (False, True, True)])
+def test_bars_of_the_libraries_are_as_they_were(shown):
+    """Whoever calls `erase` may have switched them off, and those of the hub by themselves."""
+    switches = (
+        (transformers_logging.enable_progress_bar, transformers_logging.disable_progress_bar),
+        (diffusers_logging.enable_progress_bar, diffusers_logging.disable_progress_bar),
+        (hub.enable_progress_bars, hub.disable_progress_bars),
+    )
+
+    def state():
+        libraries = (transformers_logging, diffusers_logging)
+        enabled = [each.is_progress_bar_enabled() for each in libraries]
+        return (*enabled, not hub.are_progress_bars_disabled())
+
+    before = state()
+    try:
+        for wanted, (on, off) in zip(shown, switches, strict=True):
+            (on if wanted else off)()
+        with quiet():
+            assert state() == (False, False, False)
+        assert state() == shown
+    finally:
+        for wanted, (on, off) in zip(before, switches, strict=True):
+            (on if wanted else off)()
 
 
 def test_saved_encoder_has_what_transformers_4_reads(saved):
@@ -186,6 +219,42 @@ def test_fingerprint_survives_saving_and_tells_edits_apart(pipeline, saved):
     pipeline.tokenizer("a cat", padding="max_length", truncation=True)
     assert fingerprint(pipeline) == original
     assert fingerprint(tiny_pipeline(seed=1)) != original
+
+
+SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+
+
+def test_fingerprint_counts_all_that_decides_noise_and_latents():
+    """What pictures and LoRAs depend on: the noise itself, and how latents are scaled."""
+    pipeline = tiny_pipeline()
+    pipeline.scheduler = DDIMScheduler(**SCHEDULE)
+    original = fingerprint(pipeline)
+    others = {
+        "timestep_spacing": "trailing",
+        "rescale_betas_zero_snr": True,
+        "trained_betas": [0.01] * 1000,
+        "steps_offset": 1,
+    }
+    seen = {original}
+    for key, value in others.items():
+        pipeline.scheduler = DDIMScheduler(**(SCHEDULE | {key: value}))
+        seen.add(fingerprint(pipeline))
+    pipeline.scheduler = DDIMScheduler(**SCHEDULE)
+    for key in ("scaling_factor", "shift_factor"):
+        vae = tiny_pipeline().vae
+        vae.register_to_config(**{key: 0.5})
+        pipeline.vae = vae
+        seen.add(fingerprint(pipeline))
+    assert len(seen) == 1 + len(others) + 2
+
+
+def test_fingerprint_is_the_same_under_any_solver_of_one_schedule():
+    """Some have keys that others lack: which of them the model came with decides nothing."""
+    pipeline, found = tiny_pipeline(), set()
+    for family in (DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler):
+        pipeline.scheduler = family(**SCHEDULE)
+        found.add(fingerprint(pipeline))
+    assert len(found) == 1
 
 
 def test_projections_are_those_of_cross_attention(pipeline):

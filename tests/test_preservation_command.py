@@ -16,9 +16,10 @@ from mace_exp.erasure.preservation import (
 from mace_exp.erasure.unet import projection_weights
 from mace_exp.model import load_pipeline, text_fingerprint
 from mace_exp.preservation.__main__ import main
-from mace_exp.preservation.build import CacheBuild, readable
+from mace_exp.preservation.build import CacheBuild
 from mace_exp.preservation.published import import_published
 from mace_exp.saving import save_pipeline
+from mace_exp.text import readable
 
 ORACLE = Path(__file__).parents[2] / "shared" / "oracle"
 CAPTIONS = [f"a {color} {noun}" for color in ("red", "blue", "green") for noun in ("cat", "ship")]

@@ -10,6 +10,7 @@ from PIL import Image
 from tests.wandb_reader import overview, records
 from tests.whole_run import PEOPLE, UP_TO_FUSION, Run, read, read_table, rows
 
+NAMES = ("Adam Driver", "Amy Adams")  # PEOPLE
 PHASES = ("before", "refined", "step 1", "step 2", "trained", "after")
 SHARE = "lora/attention"
 
@@ -33,9 +34,14 @@ def test_weights_and_biases_holds_a_whole_run(run: Run, monkeypatch: pytest.Monk
     assert len(shares) == 3 and all(0 < share < 1 for share in shares)
     found = overview(folder)
     assert (found["state"], found["exit_code"]) == ("finished", 0)
-    for name in ("masks", "samples", "attention"):
-        assert all("a" in caption for caption in found["summary"][name]["captions"]), name
-    assert "seed" in found["summary"]["samples"]["captions"][0]
+    trained, drawn = (read_table(folder / name) for name in ("prompts.csv", "samples/prompts.csv"))
+    own = {name: [row["prompt"] for row in trained if row["concept"] == name] for name in NAMES}
+    expected = {
+        "masks": [f"{name}: {prompt}" for name, prompts in own.items() for prompt in prompts[:2]],
+        "samples": [f"{row['part']}: {row['prompt']} (seed {row['seed']})" for row in drawn],
+        "attention": [f"{NAMES[0]} {phase}: {own[NAMES[0]][0]}" for phase in PHASES],
+    }
+    assert {name: found["summary"][name]["captions"] for name in expected} == expected
     for grid in ("8x8", "4x4", "2x2"):
         captions = found["summary"][f"attention/{grid}"]["captions"]
         phases = [each.split(":")[0].removeprefix("Adam Driver ") for each in captions]

@@ -21,7 +21,7 @@ def test_a_job_that_failed_lets_go_of_its_model(
 
     loaded: list[weakref.ref[Any]] = []
     alive: list[int] = []
-    load = stages_run.load_pipeline
+    load = stages_run.loaded
 
     def watched(*arguments: Any, **named: Any) -> Any:
         alive.append(sum(each() is not None for each in loaded))
@@ -29,7 +29,7 @@ def test_a_job_that_failed_lets_go_of_its_model(
         loaded.extend(weakref.ref(part) for part in (pipeline.unet, pipeline.text_encoder))
         return pipeline
 
-    monkeypatch.setattr(stages_run, "load_pipeline", watched)
+    monkeypatch.setattr(stages_run, "loaded", watched)
     wrong = ("masks=precomputed", f"masks.path={tmp_path}", f"stages={UP_TO_FUSION}")
     with pytest.raises(SystemExit):
         run("failing", "-m", PEOPLE, "fusion.prior_weight=1,100", *wrong)

@@ -1,9 +1,15 @@
 """The density of timesteps."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
+from mace_exp.config import composed_run
 from mace_exp.erasure.timesteps import draw_timesteps, focal_density, uniform_density
+from mace_exp.stages import loras
 
 
 def source(seed=0):
@@ -37,6 +43,23 @@ def test_draws_follow_the_density_and_the_seed():
     # The largest deviation of 20,000 draws between cumulative curves: 0.0136 at the 0.1 % level.
     assert float((counts.cumsum(0) - density.cumsum(0)).abs().max()) < 0.0136
     assert torch.equal(drawn, draw_timesteps(density, 20_000, source()))
+
+
+@pytest.mark.parametrize("importance_sampling", [True, False])
+def test_a_run_draws_from_the_schedule_of_its_model(importance_sampling):
+    """Not from one of 1000 timesteps, whatever the model's; for these the draws stay what they
+    were."""
+
+    def density(count):
+        scheduler = DDIMScheduler(num_train_timesteps=count)
+        config = composed_run(f"lora.importance_sampling={str(importance_sampling).lower()}")
+        work: Any = SimpleNamespace(config=config, pipeline=SimpleNamespace(scheduler=scheduler))
+        return loras._training(work).density
+
+    assert int(draw_timesteps(density(50), 1000, source()).max()) < 50
+    lora = composed_run().lora
+    usual = focal_density(k=lora.k, t1=lora.t1, t2=lora.t2)
+    assert torch.equal(density(1000), usual if importance_sampling else uniform_density())
 
 
 @pytest.mark.parametrize("options", [{"t1": 400, "t2": 200}, {"t1": -1}, {"k": 0}])

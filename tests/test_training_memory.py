@@ -20,13 +20,8 @@ from tests.lora_training import (
     concept,
     train,
 )
+from tests.lora_training import pipeline as pipeline
 from tests.tiny import tiny_pipeline
-
-
-@pytest.fixture
-def pipeline():
-    return tiny_pipeline(context_length=LENGTH)
-
 
 CHECKPOINTED = replace(TRAINING, gradient_checkpointing=True)
 LAST_VALUES = "up_blocks.2.attentions.1.transformer_blocks.0.attn2.to_v"

@@ -10,12 +10,7 @@ from mace_exp.erasure.stacked import stacked_loras
 from mace_exp.erasure.training import JointData
 from mace_exp.seeding import generator
 from tests.lora_training import CONCEPTS, LENGTH, SHAPE, SHAPES, TRAINING, train
-from tests.tiny import tiny_pipeline
-
-
-@pytest.fixture
-def pipeline():
-    return tiny_pipeline(context_length=LENGTH)
+from tests.lora_training import pipeline as pipeline
 
 
 def watched(data, seed=0):

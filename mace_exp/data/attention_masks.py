@@ -25,14 +25,17 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor
 
-from mace_exp.data.masks import Masks, Size, filled, mask_of_map
+from mace_exp.data.files import Size
+from mace_exp.data.masks import Masks, filled, mask_of_map
 from mace_exp.erasure.attention import (
     AttentionMaps,
+    Grid,
     VisibleAttention,
     attention_grid,
     record_attention,
 )
 from mace_exp.erasure.unet import attention_layers, replaced_processors
+from mace_exp.progress import Progress
 from mace_exp.seeding import generator
 from mace_exp.text import stable_diffusion_encoder
 
@@ -41,9 +44,6 @@ MOST_POSITIONS = 32 * 32  # self-attention of finer layers is too large to hold,
 SIGNS = ("attention", "change")
 SPREADS = 3
 BATCH = 8
-
-Grid = tuple[int, int]
-Progress = Callable[[int], object]
 
 
 @dataclass(frozen=True)

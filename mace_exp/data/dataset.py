@@ -13,9 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mace_exp.data.latents import signed
-from mace_exp.text import phrase_mask, token_ids
-
-_UNLIMITED = 10**6  # a tokenizer without a limit of its own reports a huge number
+from mace_exp.text import UNLIMITED, phrase_mask, token_ids
 
 
 @dataclass(frozen=True)
@@ -162,6 +160,6 @@ def _check_images(name: str, prompts: Sequence[str], images: np.ndarray) -> None
 
 def _length(tokenizer: Any, context_length: int | None) -> int:
     length = context_length or tokenizer.model_max_length
-    if length > _UNLIMITED:
+    if length > UNLIMITED:
         raise ValueError("the tokenizer has no limit of its own: give context_length=77, as CLIP's")
     return length

@@ -7,7 +7,7 @@ united: two faces in a picture are both the concept's.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -20,10 +20,9 @@ from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor, Sam
 
 from mace_exp.data.masks import Masks, filled
 from mace_exp.helper_source import local_path
+from mace_exp.progress import Progress
 
 log = logging.getLogger(__name__)
-
-Progress = Callable[[int], object]
 
 
 @dataclass(frozen=True)

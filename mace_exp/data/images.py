@@ -19,11 +19,11 @@ from torch import Tensor
 
 from mace_exp.data.files import read_image
 from mace_exp.files import atomic_folder
-from mace_exp.sampling import Progress, SamplingSettings, sample_with_latents
-from mace_exp.seeding import derive
+from mace_exp.progress import Progress
+from mace_exp.sampling import SamplingSettings, sample_with_latents
+from mace_exp.seeding import short_seed
 
 COLUMNS = ("index", "file", "prompt", "seed")
-SEED_LIMIT = 2**32  # short enough to be read, typed and kept exactly by every program
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class TrainingImages:
 
 def image_seeds(seed: int, scope: str, count: int) -> list[int]:
     """Return one seed an image, from the run's seed and the concept's slug."""
-    return [derive(seed, "images", scope, index) % SEED_LIMIT for index in range(count)]
+    return [short_seed(seed, "images", scope, index) for index in range(count)]
 
 
 def draw_images(

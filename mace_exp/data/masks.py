@@ -13,12 +13,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mace_exp.data.images import read_image
+from mace_exp.data.files import Size, read_image
 
 LEVELS = 256  # of a map's range, for Otsu's histogram
 LEAST_SHARE = 0.2  # a component smaller than this share of the largest is noise
 
-Size = tuple[int, int]
 logger = logging.getLogger(__name__)
 
 

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 
 from mace_exp.data.files import OwnImage, check_size, image_size, read_image
-from mace_exp.data.images import SEED_LIMIT, TrainingImages
+from mace_exp.data.images import TrainingImages
 from mace_exp.data.latents import encode_images, signed
 from mace_exp.data.masks import Masks, filled
 from mace_exp.data.views import Views
-from mace_exp.seeding import derive
+from mace_exp.seeding import short_seed
 
 
 def view_seeds(seed: int, scope: str, files: Sequence[OwnImage]) -> list[int]:
     """Return one seed an image, by its name: a further image changes no other's view."""
-    return [derive(seed, "views", scope, file.image.name) % SEED_LIMIT for file in files]
+    return [short_seed(seed, "views", scope, file.image.name) for file in files]
 
 
 def read_views(files: Sequence[OwnImage], seeds: Sequence[int], views: Views) -> np.ndarray:

@@ -47,6 +47,7 @@ class LoraShape:
 
     @property
     def scale(self) -> float:
+        """What B A is multiplied by: alpha / rank."""
         return self.alpha / self.rank
 
 

@@ -119,6 +119,7 @@ class PreservationAccumulator:
         self._sums = self._sums + more
 
     def result(self) -> PreservationStatistics:
+        """Return the sums so far; what is added later does not change them."""
         return self._sums
 
 

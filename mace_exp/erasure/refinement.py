@@ -37,6 +37,7 @@ class PairSums:
 
     @staticmethod
     def zeros(width: int) -> PairSums:
+        """Return the sums of no pair, for states of d = `width` features."""
         empty = torch.zeros(width, width, dtype=torch.float64)
         return PairSums(empty, empty)
 

@@ -124,15 +124,6 @@ def lora_step(
     return StepResult(loss.detach(), layers, prior if prior is None else prior.detach(), grad_norm)
 
 
-def lora_losses(
-    unet: nn.Module, batches: Sequence[Batch], noise: Any
-) -> tuple[AttentionLoss, Tensor | None]:
-    """Return the attention loss of one forward, and the denoising error on prior images [C]."""
-    attention = attention_loss(batches)
-    with visible_attention(unet, attention):
-        return attention, _denoise(unet, batches, noise)
-
-
 def attention_loss(batches: Sequence[Batch]) -> AttentionLoss:
     """Return the loss that a forward of these batches is to fill, one target each."""
     height, width = batches[0].latents.shape[-2:]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mace_exp.concepts import Kind
 from mace_exp.prompts import evaluation_prompts
-from mace_exp.seeding import derive
+from mace_exp.seeding import derive, short_seed
 
 ERASED, PRESERVED, OBJECTS, STYLES, GENERAL = "erased", "preserved", "objects", "styles", "general"
 PARTS = (ERASED, PRESERVED, OBJECTS, STYLES, GENERAL)
@@ -18,7 +18,6 @@ SPECIFICITY = {
     Kind.STYLE: STYLES,
     Kind.EXPLICIT: PRESERVED,
 }
-SEED_LIMIT = 2**32  # short enough to be read, typed and kept exactly by every program
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def build_suite(
         for subject, count in zip(chosen, _shares(len(chosen), images_per_part), strict=True):
             suite += _subject_prompts(part, subject, count, templates=templates, seed=seed)
     for index, prompt in enumerate(general[:images_per_part]):
-        number = derive(seed, "evaluation", GENERAL, index) % SEED_LIMIT
+        number = short_seed(seed, "evaluation", GENERAL, index)
         suite.append(EvaluationPrompt(GENERAL, "", prompt, number, ""))
     return suite
 
@@ -89,7 +88,7 @@ def _subject_prompts(
             part=part,
             concept=subject.name,
             prompt=texts[(start + index) % templates],
-            seed=derive(seed, "evaluation", subject.name, index) % SEED_LIMIT,
+            seed=short_seed(seed, "evaluation", subject.name, index),
             expected=subject.name,
         )
         for index in range(count)

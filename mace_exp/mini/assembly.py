@@ -11,6 +11,7 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import Stabl
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from transformers import CLIPTextModel
 
+from mace_exp.data.latents import signed
 from mace_exp.mini import autoencoder, language, recognition
 from mace_exp.mini.judge import MiniJudge, Recogniser
 from mace_exp.mini.training import averaged_model
@@ -52,7 +53,7 @@ def trained_judge(folder: Path) -> MiniJudge:
 def standardised(model: AutoencoderKL, images: np.ndarray) -> AutoencoderKL:
     """Fold an affine map into `quant_conv` and `post_quant_conv`: latents of zero mean and unit
     scale a channel."""
-    latents = autoencoder.modes(model, autoencoder.to_tensor(images), 64)
+    latents = autoencoder.modes(model, signed(images), 64)
     mean, scale = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     channels = len(mean)
     before, after = model.quant_conv, model.post_quant_conv

@@ -11,6 +11,7 @@ from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mace_exp.data.latents import signed
 from mace_exp.mini.training import Losses, Schedule, Stage
 from mace_exp.mini.world import SIDE, World
 
@@ -48,11 +49,6 @@ def build() -> AutoencoderKL:
         # Little noise at first: else nothing is learnt until the means outgrow it.
         model.quant_conv.bias[CHANNELS:] = -6
     return model
-
-
-def to_tensor(images: np.ndarray) -> Tensor:
-    """uint8 [n, H, W, 3] to float [n, 3, H, W] in [-1, 1]."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def posterior(model: AutoencoderKL, images: Tensor) -> DiagonalGaussianDistribution:
@@ -108,7 +104,7 @@ def _losses(model: AutoencoderKL, world: World, step: int) -> Losses:
     pictures = world.batch(step * _BATCH, _BATCH)[0]
     lefts, tops = generator.integers(0, SIDE - _CROP + 1, (2, _BATCH))
     crops = [p[y : y + _CROP, x : x + _CROP] for p, x, y in zip(pictures, lefts, tops, strict=True)]
-    target = to_tensor(np.stack(crops))
+    target = signed(np.stack(crops))
     latents = posterior(model, target)
     out = decode(model, latents.sample())
     error = out - target
@@ -123,7 +119,7 @@ def _losses(model: AutoencoderKL, world: World, step: int) -> Losses:
 
 def psnr(model: AutoencoderKL, images: np.ndarray) -> float:
     """Mean over images of the peak signal-to-noise ratio of the reconstruction, in dB."""
-    target = to_tensor(images)
+    target = signed(images)
     parts = [decode(model, posterior(model, batch).mode()) for batch in target.split(32)]
     error = (torch.cat(parts).clamp(-1, 1) - target).square().mean((1, 2, 3))
     return float((10 * torch.log10(4 / error)).mean())
@@ -132,5 +128,5 @@ def psnr(model: AutoencoderKL, images: np.ndarray) -> float:
 def _probe(model: nn.Module, world: World) -> dict[str, float]:
     assert isinstance(model, AutoencoderKL)
     images = world.batch(0, 96)[0]
-    latents = modes(model, to_tensor(images), 32)
+    latents = modes(model, signed(images), 32)
     return {"psnr": psnr(model, images), "latent_std": float(F.relu(latents.std()))}

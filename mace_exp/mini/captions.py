@@ -15,6 +15,7 @@ import numpy as np
 
 from mace_exp.prompts import NAMELESS as NAMELESS
 from mace_exp.prompts import SCENES as SCENES
+from mace_exp.prompts import with_article as with_article
 
 OBJECTS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 STYLES = ("pixel art", "voxel art", "paper cutout", "doodle", "line art", "comic")
@@ -53,11 +54,6 @@ def people() -> tuple[str, ...]:
 def subject_classes() -> tuple[str, ...]:
     """Classes of the judge's subject head: people, objects, styles, then nobody and nothing."""
     return (*people(), *OBJECTS, *STYLES, NOBODY, NOTHING)
-
-
-def with_article(noun: str) -> str:
-    """`"airplane" -> "an airplane"`."""
-    return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from mace_exp.data.latents import signed
 from mace_exp.mini import autoencoder, captions, language
 from mace_exp.mini.assembly import (
     NOISE,
@@ -135,7 +136,7 @@ def _encode_chunk(
     world: World, encoder: AutoencoderKL, encode: partial[Tensor], file: Path, start: int
 ) -> None:
     pictures = [world.draw(index) for index in range(start, start + _CHUNK)]
-    images = autoencoder.to_tensor(np.stack([picture.image for picture in pictures]))
+    images = signed(np.stack([picture.image for picture in pictures]))
     latents = autoencoder.modes(encoder, images, 64)
     states = encode([picture.caption.text for picture in pictures])
     file.parent.mkdir(parents=True, exist_ok=True)

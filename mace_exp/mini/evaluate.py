@@ -17,9 +17,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from mace_exp.data.latents import signed
 from mace_exp.files import atomic_file
 from mace_exp.mini import captions, card
-from mace_exp.mini.autoencoder import psnr, to_tensor
+from mace_exp.mini.autoencoder import psnr
 from mace_exp.mini.ceiling import effective_rank, linear_ceiling
 from mace_exp.mini.export import PIPELINE
 from mace_exp.mini.judge import MiniJudge
@@ -78,7 +79,7 @@ def _renders(vae: Any, judge: MiniJudge, world: World, count: int = 1500) -> dic
 
 
 def _through(vae: Any, images: np.ndarray) -> np.ndarray:
-    out = vae.decode(vae.encode(to_tensor(images)).latent_dist.mode()).sample
+    out = vae.decode(vae.encode(signed(images)).latent_dist.mode()).sample
     return ((out.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
 
 

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mace_exp.data.latents import signed
 from mace_exp.mini import captions
 
 WEIGHTS = Path(__file__).parent / "weights" / "judge"
@@ -178,6 +179,4 @@ class MiniJudge:
     def _tensor(images: np.ndarray) -> Tensor:
         if images.ndim != 4 or images.shape[1:] != (96, 96, 3):
             raise ValueError(f"the judge reads pictures of 96 x 96 x 3, not {images.shape[1:]}")
-        return (
-            torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
-        )
+        return signed(images)

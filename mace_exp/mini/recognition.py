@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mace_exp.mini.autoencoder import to_tensor
+from mace_exp.data.latents import signed
 from mace_exp.mini.judge import Recogniser
 from mace_exp.mini.training import Losses, Schedule, Stage
 from mace_exp.mini.world import World
@@ -33,7 +33,7 @@ def stage(cache: Path) -> Stage:
 
 def _losses(model: Recogniser, world: World, step: int) -> Losses:
     images, subject, scene = world.batch(10_000_000 + step * _BATCH, _BATCH)
-    logits = model(_spoil(to_tensor(images), step))
+    logits = model(_spoil(signed(images), step))
     losses = {
         "subject": F.cross_entropy(
             logits["subject"], torch.from_numpy(subject), label_smoothing=0.05
@@ -64,7 +64,7 @@ def _spoil(images: torch.Tensor, step: int) -> torch.Tensor:
 def accuracy(model: nn.Module, world: World, count: int) -> dict[str, float]:
     """Shares read right among people, objects, styles and scenes of `count` pictures."""
     images, subject, scene = world.batch(0, count)
-    logits = [model(batch) for batch in to_tensor(images).split(100)]
+    logits = [model(batch) for batch in signed(images).split(100)]
     said = torch.cat([part["subject"] for part in logits]).argmax(1).numpy()
     where = torch.cat([part["scene"] for part in logits]).argmax(1).numpy()
     groups = {"people": (0, 200), "objects": (200, 210), "styles": (210, 216), "nobody": (216, 217)}

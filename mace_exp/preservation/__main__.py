@@ -30,9 +30,9 @@ def build(arguments: argparse.Namespace) -> None:
     captions = _captions(arguments)
     model = chosen_model(arguments)
     from mace_exp.model import text_fingerprint
-    from mace_exp.preservation.build import CacheBuild, readable
+    from mace_exp.preservation.build import CacheBuild
     from mace_exp.progress import progress
-    from mace_exp.text import stable_diffusion_encoder
+    from mace_exp.text import readable, stable_diffusion_encoder
 
     pipeline = loaded(model, arguments.device)
     encoder = stable_diffusion_encoder(pipeline)

@@ -115,19 +115,3 @@ class CacheBuild:
         for caption in self.captions:
             digest.update(f"{caption}\0".encode())
         return digest.hexdigest()
-
-
-def readable(encoder: PromptEncoder, captions: Sequence[str]) -> list[str]:
-    """Return the captions that the model reads whole; warn of those that are too long for it."""
-    fits = encoder.fits(captions)
-    kept = [caption for caption, whole in zip(captions, fits, strict=True) if whole]
-    if len(kept) < len(captions):
-        log.warning(
-            "%d of %d captions have more than the %d tokens that the model reads: left out, such "
-            "as %r",
-            len(captions) - len(kept),
-            len(captions),
-            encoder.context_length,
-            captions[fits.index(False)],
-        )
-    return kept

@@ -47,6 +47,7 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
 
 
 def joined(parts: Iterable[Markup]) -> Markup:
+    """One piece of markup of several, none of which is escaped again."""
     return Markup("").join(parts)
 
 
@@ -234,6 +235,7 @@ def _figure(value: float, as_percent: bool) -> str:
 
 
 def finite_points(line: Curve) -> Curve:
+    """The curve without the points whose value is nan or infinite: they can't be drawn."""
     return [(x, y) for x, y in line if math.isfinite(y)]
 
 
@@ -245,4 +247,5 @@ def thinned(line: Curve, most: int = MOST_POINTS) -> Curve:
 
 
 def points_of(line: Curve, x: Scale, y: Scale) -> str:
+    """The curve in pixels, as the attribute `points` of an SVG polyline."""
     return " ".join(f"{x(a)},{y(b)}" for a, b in line)

@@ -147,17 +147,14 @@ _SAMPLE_TEXTS = (
 
 
 def read_attention(folder: Path) -> list[Overlay]:
-    """Read attention/index.csv: captions are the prompt, the token looked for, the resolution."""
-    overlays = []
-    for row in read_table(folder / "index.csv"):
-        path = picture_in(folder, row.get("file"))
-        said = (row.get("prompt"), row.get("token") or "all tokens", row.get("resolution"))
-        caption = " · ".join(text for text in said if text)
-        if path:
-            overlays.append(
-                Overlay(row.get("concept") or "", row.get("phase") or "", caption, path)
-            )
-    return overlays
+    """Read attention/index.csv: captions are the prompts."""
+    rows = read_table(folder / "index.csv")
+    found = [(row, picture_in(folder, row.get("file"))) for row in rows]
+    return [
+        Overlay(row.get("concept") or "", row.get("phase") or "", row.get("prompt") or "", path)
+        for row, path in found
+        if path
+    ]
 
 
 def read_masks(folder: Path) -> list[Overlay]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mace_exp.artifacts import PLAN
 from mace_exp.record import number
 from mace_exp.report import words
 from mace_exp.report.charts import Curve, shortened
@@ -22,8 +23,6 @@ from mace_exp.report.measures import PARTS, Estimate, harmonic_mean, read_overal
 from mace_exp.report.run_page import stages
 
 LONG = 40  # characters of a setting's value in the table
-PLAN = "jobs.json"
-"""In a sweep's folder: the overrides of every job, written before the first begins."""
 OWN_SETTINGS = frozenset({"resume", "overrides"})
 """What differs without a meaning of its own: the overrides are in the settings that they set."""
 
@@ -99,6 +98,7 @@ def read_job(folder: Path) -> Job:
 
 
 def as_job(run: RunFolder) -> Job:
+    """Take out of a run's files what the sweep's page shows; what is missing stays empty."""
     parts = read_parts(run.metrics)
     further = {f"{part.title}, {e.name}": e for part in parts for e in part.further}
     return Job(

@@ -22,7 +22,6 @@ from mace_exp.erasure.preservation import (
 from mace_exp.erasure.refinement import PairSums, PromptPair, pair_sums, refine, transformed_weights
 from mace_exp.files import atomic_file
 from mace_exp.model import edited_weights
-from mace_exp.preservation.build import readable
 from mace_exp.progress import progress
 from mace_exp.prompts import anchor_prompt, domain_captions, prior_captions
 from mace_exp.saving import save_pipeline
@@ -30,6 +29,7 @@ from mace_exp.schemas.results import WandbTracking
 from mace_exp.schemas.run import Stage
 from mace_exp.stages.facts import erased_facts
 from mace_exp.stages.loras import groups_of
+from mace_exp.text import readable
 
 if TYPE_CHECKING:
     from mace_exp.stages.run import Run
@@ -105,7 +105,7 @@ def _domain(work: Run) -> list[str]:
 
 
 def _statistics(work: Run, name: str, texts: Sequence[str]) -> PreservationStatistics:
-    inputs = {"model": work.text_fingerprint, "prompts": hash_prompts(texts)}
+    inputs = {"model": work.text_fingerprint, "prompts": hash_prompts(texts)} | work.precision
 
     def make(path: Path) -> None:
         with progress(f"{name} captions", len(texts), "caption") as advance:
@@ -123,9 +123,11 @@ def refinement(work: Run) -> torch.Tensor:
     """Map every word but the concept's own to what it would be beside the anchor (paper, section
     4.1)."""
     cfr, sums = work.config.cfr, PairSums.zeros(work.encoder.width)
+    prompts = work.training_prompts  # before the bar: it may show one of its own
     with progress("refinement", len(work.concepts), "concept") as advance:
         for concept in work.concepts:
-            sums = sums + pair_sums(work.encoder, _pairs(work, concept), all_words=cfr.all_words)
+            pairs = _pairs(concept, prompts[concept.slug])
+            sums = sums + pair_sums(work.encoder, pairs, all_words=cfr.all_words)
             advance(1)
     kept = work.preserved(prior_weight=cfr.prior_weight, domain_weight=cfr.domain_weight)
     transform = refine(sums, closeness=cfr.closeness, preserved=kept)
@@ -136,8 +138,7 @@ def refinement(work: Run) -> torch.Tensor:
     return transform
 
 
-def _pairs(work: Run, concept: Concept) -> list[PromptPair]:
-    prompts = work.training_prompts[concept.slug]
+def _pairs(concept: Concept, prompts: Sequence[str]) -> list[PromptPair]:
     return [PromptPair(prompt, anchor_prompt(prompt, concept)) for prompt in prompts]
 
 
@@ -146,16 +147,18 @@ def fusion(work: Run) -> dict[str, torch.Tensor]:
     model."""
     config = work.config.fusion
     total: FusionSums | None = None
+    # Before the bar: each may show one of its own.
+    loras, transform, prompts = work.loras, work.transform, work.training_prompts
     with progress("fusion", len(work.concepts), "concept") as advance:
         for slug, concepts in groups_of(work).items():
             for concept in concepts:
-                prompts = work.training_prompts[concept.slug]
-                sums = fusion_sums(work.encoder, prompts, work.loras[slug], work.transform)
+                own = prompts[concept.slug]
+                sums = fusion_sums(work.encoder, own, loras[slug], transform)
                 total = sums if total is None else total + sums
                 advance(1)
     assert total is not None
     kept = work.preserved(prior_weight=config.prior_weight, domain_weight=config.domain_weight)
-    edit = fuse(work.weights, work.transform, total, closeness=config.closeness, preserved=kept)
+    edit = fuse(work.weights, transform, total, closeness=config.closeness, preserved=kept)
     if work.does(Stage.fusion):
         _save_edit(work, edit)
     work.edit = edit

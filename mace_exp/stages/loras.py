@@ -144,11 +144,12 @@ def _shape(work: Run) -> LoraShape:
 
 def _training(work: Run) -> LoraTraining:
     lora = work.config.lora
-    focal = focal_density(k=lora.k, t1=lora.t1, t2=lora.t2)
+    times = work.pipeline.scheduler.config.num_train_timesteps
+    focal = focal_density(times, k=lora.k, t1=lora.t1, t2=lora.t2)
     return LoraTraining(
         steps=lora.steps,
         learning_rate=lora.learning_rate,
-        density=focal if lora.importance_sampling else uniform_density(),
+        density=focal if lora.importance_sampling else uniform_density(times),
         seed=work.config.seed,
         batch_size=lora.batch_size,
         weight_decay=lora.weight_decay,

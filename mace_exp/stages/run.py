@@ -10,13 +10,14 @@ from typing import Any
 import torch
 
 from mace_exp.artifacts import Cache, RunFolder
+from mace_exp.command import loaded
 from mace_exp.concepts import Kind
 from mace_exp.data.images import TrainingImages
 from mace_exp.erasure.closed_form import weighted_sum
 from mace_exp.erasure.lora import Lora
 from mace_exp.erasure.preservation import PreservationStatistics
 from mace_exp.erasure.unet import projection_weights
-from mace_exp.model import choose_device, fingerprint, load_pipeline, text_fingerprint
+from mace_exp.model import choose_device, fingerprint, text_fingerprint
 from mace_exp.ranks import Ranks
 from mace_exp.record import Picture, Tracker
 from mace_exp.sampling import SamplingSettings, has_safety_checker
@@ -56,31 +57,27 @@ class Run:
     @cached_property
     def pipeline(self) -> Any:
         """The model before the edit; every stage leaves it as it was."""
-        model = self.config.model
-        return load_pipeline(
-            model.source,
-            device=self.config.device.name,
-            dtype=model.dtype.name,
-            variant=model.variant,
-            file_config=model.file_config,
-            allow_download=model.allow_download,
-            safety_checker=model.safety_checker,
-        )
+        return loaded(self.config.model, self.config.device.name)
 
     @cached_property
     def fingerprint(self) -> str:
         """Tells the model apart in every cache key."""
         return fingerprint(self.pipeline)
 
-    @cached_property
-    def computed_by(self) -> dict[str, str]:
-        """What decides what the model makes of an input: part of the key of pictures and latents.
+    @property
+    def precision(self) -> dict[str, str]:
+        """What the model computes in, unless that is float32: part of the key of all that it makes.
 
-        A fingerprint is that of the numbers in float16, whatever the model computes in.
+        A fingerprint is that of the numbers in float16, whatever they are computed with.
         """
         dtype = self.config.model.dtype
-        half = {} if dtype is Precision.float32 else {"dtype": dtype.name}
-        return {"model": self.fingerprint} | half
+        return {} if dtype is Precision.float32 else {"dtype": dtype.name}
+
+    @property
+    def computed_by(self) -> dict[str, str]:
+        """What decides what the model makes of an input: part of the key of pictures and
+        latents."""
+        return {"model": self.fingerprint} | self.precision
 
     def drawn_by(self, *, checked: bool = True) -> dict[str, str]:
         """What decides the pictures that the model draws; `checked` as in `sampling`."""
