@@ -59,7 +59,7 @@ def _prompts(made: Experiment, theirs: Mapping[str, Any]) -> None:
         made.values["prompts.count"] = min(count, most)
         if count > most:
             made.remarks.append(f"{key} = {count}: {most} here, as many as there are templates")
-    if len(set(given.values())) > 1:
+    if len(given) > 1 and given["aug_length"] != given["prompt_len"]:
         made.remarks.append(f"aug_length = {given['aug_length']}: prompt_len sets the only number")
 
 
