@@ -13,12 +13,13 @@ from mace_exp.config import CONF
 from mace_exp.erasure.preservation import PreservationStatistics, preservation_statistics
 from mace_exp.fingerprints import text_fingerprint
 from mace_exp.record import Tracker
-from mace_exp.schemas.data import GeneratedImages
+from mace_exp.schemas.data import GeneratedImages, GroundedSamMasks, NoMasks
 from mace_exp.schemas.run import RunConfig
 from mace_exp.stages.run import Run
 from mace_exp.text import stable_diffusion_encoder
 from tests.composing import composed
 from tests.tiny import tiny_pipeline
+from tests.tiny_detectors import save_detector, save_segmenter
 
 PUBLISHED = sorted(
     file.stem for file in (CONF / "experiment").glob("*.yaml") if not file.stem.startswith("mini_")
@@ -80,12 +81,46 @@ def test_every_published_setting_runs(run: Command, name: str) -> None:
     assert_finished(run(f"experiment={name}", *more, *few))
 
 
-@pytest.mark.parametrize("name", ["celebrity_5", "explicit_4"])
-def test_imported_caches_run(run: Command, raw_sums: Path, name: str) -> None:
-    caches = [f"preservation.prior.cache={raw_sums}"]
-    if name != "explicit_4":
-        caches.append(f"preservation.domain.cache={raw_sums}")
-    assert_finished(run(f"experiment=published/{name}", *caches))
+@pytest.fixture(scope="module")
+def detectors(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """Tiny random ones, in the place of those that the hub has."""
+    root = tmp_path_factory.mktemp("detectors")
+    return (
+        f"masks.detector={save_detector(root / 'dino')}",
+        f"masks.segmenter={save_segmenter(root / 'sam')}",
+        "masks.allow_download=false",
+        "masks.box_threshold=0.1",  # below some of its random scores
+    )
+
+
+def imported(name: str, cache: Path) -> list[str]:
+    """Return the caches that a published experiment wants: objects none, explicit words one."""
+    parts = {"object": (), "explicit": ("prior",)}.get(name.split("_")[0], ("prior", "domain"))
+    return [f"preservation.{part}.cache={cache}" for part in parts]
+
+
+@pytest.mark.parametrize("name", IMPORTED)
+def test_imported_caches_run(
+    run: Command, raw_sums: Path, detectors: tuple[str, ...], name: str
+) -> None:
+    masked = name.startswith(("celebrity_", "object_"))
+    more = [TWO_OF_MANY[name]] if name in TWO_OF_MANY else []
+    more += [*imported(name, raw_sums), *(detectors if masked else ())]
+    folder = run(f"experiment=published/{name}", *more)
+    assert_finished(folder)
+    assert bool(list((folder / "masks").glob("*.png"))) == masked
+
+
+@pytest.mark.parametrize("name", IMPORTED)
+def test_published_masks_are_those_of_grounded_sam(name: str) -> None:
+    given = composed(f"experiment=published/{name}", *imported(name, CONF / "config.yaml"))
+    if name.startswith(("celebrity_", "object_")):
+        assert isinstance(given.masks, GroundedSamMasks) and given.masks.allow_download
+        with pytest.raises(ValueError, match="downloads are off"):
+            composed(f"experiment={name}", "masks=grounded_sam")
+    else:
+        assert isinstance(given.masks, NoMasks)
+    assert not isinstance(composed(f"experiment={name}").masks, GroundedSamMasks)
 
 
 def weights(config: RunConfig) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -102,7 +137,8 @@ def test_there_is_a_file_for_every_published_setting() -> None:
     objects = [f"object_{name}" for name in classes]
     preserving = ["artist_100", *(f"celebrity_{n}" for n in CELEBRITIES), "explicit_4"]
     assert sorted(PUBLISHED) == sorted([*objects, *preserving]) and len(objects) == 10
-    assert sorted(IMPORTED) == sorted(preserving)
+    given = [f"object_{name}" for name in OBJECTS]
+    assert sorted(IMPORTED) == sorted([*preserving, *given])
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

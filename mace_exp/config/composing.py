@@ -16,10 +16,13 @@ from mace_exp.schemas.model import ModelConfig
 from mace_exp.schemas.run import RunConfig
 
 
-def composed_run(*overrides: str, values: Mapping[str, object] | None = None) -> RunConfig:
+def composed_run(
+    *overrides: str, values: Mapping[str, object] | None = None, files: bool = True
+) -> RunConfig:
     """Return the configuration that `python -m mace_exp <overrides>` would have.
 
-    `values` by dotted key are set after it: names in them need no quoting.
+    `values` by dotted key are set after it: names in them need no quoting. Without `files`, what it
+    names need not be here.
 
     Raises:
         ValueError: as `to_run_config`, and for what Hydra refuses.
@@ -30,7 +33,7 @@ def composed_run(*overrides: str, values: Mapping[str, object] | None = None) ->
             composed = compose("config", overrides=list(overrides))
             for key, value in (values or {}).items():
                 OmegaConf.update(composed, key, value, force_add=True)
-            return to_run_config(composed)
+            return to_run_config(composed, files=files)
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(explain(error)) from error
 

@@ -11,19 +11,22 @@ from mace_exp.ranges import out_of_range
 from mace_exp.schemas.run import RunConfig
 
 
-def to_run_config(composed: DictConfig) -> RunConfig:
+def to_run_config(composed: DictConfig, *, files: bool = True) -> RunConfig:
     """Return the typed configuration; past this point no DictConfig exists.
+
+    Without `files`, the files, folders and models that it names need not be here.
 
     Raises:
         ValueError: an unknown key, a value that is not given, one out of its range, two that
-            contradict each other, or a file that does not exist.
+            contradict each other, or (with `files`) a file that does not exist.
     """
     _refuse(_unknown_keys(composed))
     _refuse(f"{key} is not set: give {key}=..." for key in sorted(OmegaConf.missing_keys(composed)))
     config = OmegaConf.to_object(composed)
     assert isinstance(config, RunConfig)
     _refuse(out_of_range(config))
-    _refuse(missing_files(config))
+    if files:
+        _refuse(missing_files(config))
     return config
 
 

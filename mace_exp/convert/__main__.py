@@ -2,6 +2,7 @@
 
 Reads a configuration of the published implementation by the names of its keys and prints a file for
 conf/experiment/. What has no counterpart is named in comments at its end, and so are unknown keys.
+What no run would take is refused.
 """
 
 from __future__ import annotations
@@ -10,14 +11,19 @@ import argparse
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
 
 from mace_exp.command import run_command
 from mace_exp.concepts import slugify
+from mace_exp.config import composed_run
 from mace_exp.convert.experiment import NAME
 from mace_exp.convert.keys import convert
+
+CHECKED = "checked_by_convert"
+"""An option that conf/experiment does not have: there it would hide the file to check."""
 
 
 def read(path: Path) -> Mapping[str, Any]:
@@ -38,6 +44,24 @@ def read(path: Path) -> Mapping[str, Any]:
     return content
 
 
+def check(text: str) -> None:
+    """Compose an experiment file as a run does; what it names need not be here.
+
+    Raises:
+        ValueError: no run would take it: a value out of its range, a concept that is listed twice,
+            and whatever else the configuration refuses.
+    """
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "experiment" / f"{CHECKED}.yaml"
+        file.parent.mkdir()
+        file.write_text(text, encoding="utf-8")
+        search = f"hydra.searchpath=['file://{folder}']"
+        try:
+            composed_run(search, f"experiment={CHECKED}", files=False)
+        except ValueError as error:
+            raise ValueError(f"what this file asks for can't be run here: {error}") from error
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; 1 if it refuses."""
     parser = argparse.ArgumentParser(
@@ -47,7 +71,9 @@ def main(arguments: list[str] | None = None) -> int:
     file = parser.parse_args(arguments).file
 
     def command() -> None:
-        sys.stdout.write(convert(read(file)).text(slugify(file.stem).replace("-", "_")))
+        text = convert(read(file)).text(slugify(file.stem).replace("-", "_"))
+        check(text)
+        sys.stdout.write(text)
 
     return run_command(NAME, command)
 

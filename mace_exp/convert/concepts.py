@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -11,18 +11,21 @@ import yaml
 from mace_exp.concepts import Kind, slugify
 from mace_exp.config import CONF
 from mace_exp.convert.experiment import Experiment
+from mace_exp.convert.values import texts
 
 PEOPLE = ("person", "man", "woman", "celebrity", "boy", "girl")
 """Anchors that tell a person, whom the published configurations list as an object."""
+KINDS = [each.name for each in (Kind.object, Kind.style, Kind.person, Kind.explicit)]
+"""What may stand beside a name: object or style there, our own kinds too."""
 
 
 def convert_concepts(made: Experiment, theirs: Mapping[str, Any]) -> None:
     """Set the names, kinds and anchors that `multi_concept` and `mapping_concept` list.
 
     Raises:
-        ValueError: no concepts, or another number of anchors.
+        ValueError: no concepts, another number of anchors, or a name or anchor that is no text.
     """
-    pairs = list(_pairs(theirs.get("multi_concept")))
+    pairs = list(_pairs(theirs.get("multi_concept") or []))
     if not pairs:
         raise ValueError("multi_concept names nothing: it holds [name, kind] for every concept")
     names = [_spelled(name) for name, _ in pairs]
@@ -49,23 +52,22 @@ def convert_concepts(made: Experiment, theirs: Mapping[str, Any]) -> None:
 
 def _pairs(node: Any) -> Iterator[tuple[str, str]]:
     """Yield (name, kind) of every concept, however deep the lists are nested."""
-    if isinstance(node, str):
-        yield node, "object"
-    elif isinstance(node, Sequence):
-        if len(node) == 2 and isinstance(node[0], str) and node[1] in ("object", "style"):
-            yield node[0], node[1]
-        else:
-            for each in node:
-                yield from _pairs(each)
+    if not isinstance(node, list):
+        yield from ((name, "object") for name in texts(node, "multi_concept"))
+    elif len(node) == 2 and not isinstance(node[0], list) and node[1] in KINDS:
+        yield from ((name, node[1]) for name in texts(node[0], "multi_concept"))
+    else:
+        for each in node:
+            yield from _pairs(each)
 
 
 def _anchors(given: Any, count: int) -> list[str]:
-    anchors = [given] if isinstance(given, str) else list(given or [""])
+    anchors = list(texts(given or "", "mapping_concept"))
     if len(anchors) == 1:
         anchors *= count
     if len(anchors) != count:
         raise ValueError(f"mapping_concept has {len(anchors)} anchors for {count} concepts")
-    return [str(anchor) for anchor in anchors]
+    return anchors
 
 
 def _spelled(name: str) -> str:
@@ -75,10 +77,14 @@ def _spelled(name: str) -> str:
 
 def _kind(name: str, kind: str, anchor: str) -> Kind:
     """Tell people, objects and explicit words apart: a published configuration does not."""
-    if kind == "style":
+    if kind != "object":
+        return Kind[kind]
+    if slugify(name) in _listed("concepts", "style"):
         return Kind.style
     if anchor == "a person wearing clothes" or slugify(name) in _listed("concepts", "explicit"):
         return Kind.explicit
+    if slugify(name) in _listed("concepts", "object"):
+        return Kind.object
     listed = slugify(name) in _listed("concepts", "celebrity")
     person = listed or anchor.lower().split(" ")[-1] in PEOPLE
     return Kind.person if person else Kind.object

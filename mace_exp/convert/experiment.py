@@ -25,7 +25,8 @@ class Experiment:
         lines += [f"# Converted by {NAME}; what it had to leave out stands at the end."]
         lines += ["defaults:", *(f"  - override /{k}: {v}" for k, v in self.options.items()), ""]
         body = yaml.safe_dump(_nested(self.values), sort_keys=False, allow_unicode=True)
-        remarks = [f"#   {remark}" for remark in self.remarks]
+        # A value in a remark may have several lines, and every line has to stay a comment.
+        remarks = [f"#   {' '.join(remark.split())}" for remark in self.remarks]
         return "\n".join(
             [
                 *lines,

@@ -32,16 +32,43 @@ FIXED = {
     "adam_epsilon": 1e-8,
     "lr_scheduler": "constant",
     "lr_warmup_steps": 0,
+    "gradient_accumulation_steps": 1,
 }
 """What is not a key here: left out silently where it has the value that training has."""
+_OWN_FOLDER = "a run makes its own folder; another by hydra.run.dir=..."
+_CROPS = "drawn images are taken whole; images=folder crops and flips with its masks"
+_RESUMING = "stages are kept as they are done; resume=<run folder> goes on"
 WITHOUT_COUNTERPART = {
     "use_gpt": "prompts come out of the project's own templates; prompts=llm asks a language model",
-    "augment": "drawn images are taken whole; images=folder crops and flips with its masks",
-    "with_prior_preservation": "prior_images=folder takes class images",
-    "prior_loss_weight": "prior_images.weight, where prior_images=folder takes class images",
-    "preserve_prompt": "prior_images.prompt, where prior_images=folder takes class images",
+    "augment": _CROPS,
+    "center_crop": _CROPS,
+    "random_flip": _CROPS,
     "max_memory": "not needed: memory does not grow with the number of concepts",
-    "output_dir": "a run makes its own folder; another by hydra.run.dir=...",
+    "output_dir": _OWN_FOLDER,
+    "logging_dir": _OWN_FOLDER,
+    "allow_tf32": "products are computed as PyTorch is set to; less precise ones by model.dtype",
+    "use_8bit_adam": "AdamW in float32: the state of a LoRA is small",
+    "scale_lr": "lora.learning_rate is taken as it is, whatever the batch",
+    "dataloader_num_workers": "not needed: images are encoded once, before training",
+    "enable_xformers_memory_efficient_attention": "not needed: attention is computed by PyTorch",
+    "set_grads_to_none": "always done",
+    "revision": "the hub's current one is taken; another out of a folder, by model.source",
+    "tokenizer_name": "the model's own is taken",
+    "train_text_encoder": "keys and values of cross-attention are edited, nothing else",
+    "num_train_epochs": "lora.steps counts steps",
+    "lr_num_cycles": "the learning rate is constant",
+    "lr_power": "the learning rate is constant",
+    "checkpointing_steps": _RESUMING,
+    "checkpoints_total_limit": _RESUMING,
+    "resume_from_checkpoint": _RESUMING,
+    "instance_data_dir": "images of your own by images=folder images.path=...",
+    "instance_prompt": "prompts come out of templates; images of your own may bring a prompts.csv",
+    "num_class_images": "all images of a folder are used; none are drawn",
+    "sample_batch_size": "sampling.batch_size",
+    "validation_prompt": "prompts to measure with come out of templates, see evaluation",
+    "local_rank": "torchrun says it",
+    "push_to_hub": "nothing is sent to a hub",
+    "hub_model_id": "nothing is sent to a hub",
 }
 
 
@@ -62,10 +89,18 @@ def convert(theirs: Mapping[str, Any]) -> Experiment:
         if theirs.get(key) is not None:
             made.values[ours] = switch(theirs, key)
     for key, value in theirs.items():
-        if key in WITHOUT_COUNTERPART and value not in (None, False):
-            made.remarks.append(f"{key} = {value}: {WITHOUT_COUNTERPART[key]}")
-        elif key in FIXED and value is not None and not same(value, FIXED[key]):
+        if key in FIXED and value is not None and not same(value, FIXED[key]):
             made.remarks.append(f"{key} = {value}: always {FIXED[key]} here")
+        elif value is None or value is False or value in ("", [], {}):
+            continue  # asks for nothing
+        elif key in WITHOUT_COUNTERPART and value != 0:
+            made.remarks.append(f"{key} = {value}: {WITHOUT_COUNTERPART[key]}")
         elif key not in known:
-            made.remarks.append(f"{key} = {value}: unknown")
+            made.remarks.append(f"{_shown(key, value)}: unknown")
     return made
+
+
+def _shown(key: str, value: Any) -> str:
+    """Return a key with its value, or alone where the file would spread what is secret."""
+    secret = any(part in str(key).lower() for part in ("token", "secret", "password", "api_key"))
+    return str(key) if secret else f"{key} = {value}"

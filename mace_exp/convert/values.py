@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 
@@ -16,7 +16,7 @@ def number(theirs: Mapping[str, Any], key: str, kind: type) -> Any:
         if kind is int and value != int(value):
             raise ValueError
         return kind(value)
-    except ValueError:
+    except (ValueError, OverflowError):  # int(inf) overflows
         raise ValueError(
             f"{key} = {theirs[key]!r} is no {'whole ' * (kind is int)}number"
         ) from None
@@ -31,7 +31,23 @@ def switch(theirs: Mapping[str, Any], key: str) -> bool:
 
 def same(value: Any, fixed: Any) -> bool:
     """Tell whether a value is the fixed one, text or number, however YAML read it."""
-    return str(value) == fixed if isinstance(fixed, str) else float(str(value)) == fixed
+    if isinstance(fixed, str):
+        return str(value) == fixed
+    try:
+        return float(str(value)) == fixed
+    except ValueError:
+        return False
+
+
+def texts(node: Any, key: str) -> Iterator[str]:
+    """Yield the texts of lists nested however deep; raises ValueError for what is neither."""
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, list):
+        for each in node:
+            yield from texts(each, key)
+    else:
+        raise ValueError(f"{key} holds {node!r}, which is no text: put it into quotation marks")
 
 
 def rounded(value: float) -> float:
