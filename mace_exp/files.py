@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
+
+_NO_ROOM = {getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EFBIG")} - {None}
+
+
+def is_out_of_room(error: OSError) -> bool:
+    """Whether a file could not be written for want of space: on the disk, or in what is allowed."""
+    short = error.errno is None and str(error).endswith(" written")  # what numpy says of it
+    return short or error.errno in _NO_ROOM
 
 
 @contextmanager

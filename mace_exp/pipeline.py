@@ -86,6 +86,8 @@ def _report(run_dir: Path) -> None:
     """Write the page, of a failed run too; a page that fails must not hide why the run did."""
     try:
         write_report(run_dir)
+    except OSError as error:
+        log.error("the report of %s could not be written: %s", run_dir, error)
     except Exception:
         log.exception("the report of %s could not be written", run_dir)
 

@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from mace_exp.artifacts import (
     Cache,
@@ -21,6 +23,8 @@ from mace_exp.artifacts import (
     recorded_status,
     status_of,
 )
+from mace_exp.tensor_files import save_tensors
+from tests.full_disk import no_file_over
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -117,6 +121,24 @@ def test_a_full_disk_is_refused_before_the_run(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 10**9, 10**6))
     with pytest.raises(ValueError, match=r"cache_dir = .* has 1 MB free, a run needs 500: make"):
         check_writable(tmp_path, "cache_dir")
+
+
+@pytest.mark.parametrize("written", ["tensors", "array", "text"])
+def test_a_disk_that_fills_up_says_where_and_how_to_go_on(tmp_path: Path, written: str) -> None:
+    folder = RunFolder(tmp_path)
+    noise = np.random.default_rng(0).normal(size=5000)
+    writers = {
+        "tensors": lambda: save_tensors(folder.refined, {"a": torch.from_numpy(noise)}),
+        "array": lambda: np.save(tmp_path / "array.npy", noise),
+        "text": lambda: folder.prompts.write_text(str(list(noise))),
+    }
+    with pytest.raises(OSError) as stop, recorded_status(folder), no_file_over(20_000):
+        writers[written]()
+    said = str(stop.value)
+    assert "no space left" in said and said.endswith(f"make room, then resume={tmp_path}")
+    assert said.startswith(str(folder.refined if written == "tensors" else tmp_path))
+    assert said in json.loads(folder.status.read_text())["error"]
+    assert not [path for path in tmp_path.iterdir() if path.suffix == ".safetensors"]
 
 
 def test_the_status_tells_how_a_run_ended(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Loading, telling apart, editing and saving a pipeline."""
 
+import errno
 import json
 import shutil
 import subprocess
@@ -22,6 +23,7 @@ from mace_exp.model import (
     load_pipeline,
     save_pipeline,
 )
+from tests.full_disk import no_file_over
 from tests.tiny import tiny_pipeline
 
 ORACLE = Path(__file__).parents[2] / "shared" / "oracle" / "tiny_sd"
@@ -94,6 +96,16 @@ def test_failed_save_keeps_the_old_folder(pipeline, tmp_path, monkeypatch):
         save_pipeline(pipeline, folder)
     assert (folder / "old").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("part", ["unet", "tokenizer"])
+def test_a_full_disk_is_an_error_of_the_system(pipeline, tmp_path, part):
+    """The libraries raise errors of their own for what they write outside of Python."""
+    alone = type(pipeline)(**dict.fromkeys(pipeline.components) | {part: getattr(pipeline, part)})
+    with pytest.raises(OSError, match=f"{errno.EFBIG}.*{tmp_path / 'model'}"):
+        with no_file_over(5000):
+            save_pipeline(alone, tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_atomic_file_appears_whole_or_not_at_all(tmp_path):

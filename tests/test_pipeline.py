@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from tests.full_disk import no_file_over
 from tests.whole_run import PEOPLE, UP_TO_FUSION, Run, read, rows
 
 
@@ -81,6 +82,19 @@ def test_stages_can_be_run_one_by_one(run: Run) -> None:
     ):
         folder = run("pieces", PEOPLE, f"stages={stages}", "lora.learning_rate=0.003")
     assert read(folder / "metrics.json")["erased"]["pixel_change"] > 0
+
+
+def test_a_disk_that_fills_up_ends_a_run_in_one_message(
+    refusal: Callable[..., str], arguments: list[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "full"
+    alone = ("cfr.prior_weight=0", "cfr.domain_weight=0", "stages=[cfr,report]")
+    with no_file_over(20_000):
+        message = refusal(*arguments, PEOPLE, *alone, f"hydra.run.dir={folder}")
+    assert message.startswith(f"mace_exp: {folder / 'refined.safetensors'}: no space left")
+    assert message.endswith(f"make room, then resume={folder}") and "\n" not in message
+    status = read(folder / "status.json")
+    assert status["status"] == "failed" and "no space left" in status["error"]
 
 
 def test_a_folder_that_cannot_be_written_is_refused_at_once(

@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from mace_exp.data.files import read_image
 from mace_exp.files import atomic_folder
 from mace_exp.sampling import Progress, SamplingSettings, sample_with_latents
 from mace_exp.seeding import derive
+from mace_exp.tensor_files import save_tensors
 
 COLUMNS = ("index", "file", "prompt", "seed")
 SEED_LIMIT = 2**32  # short enough to be read, typed and kept exactly by every program
@@ -78,7 +79,7 @@ def save_images(images: TrainingImages, folder: Path) -> None:
             rows.append((index, name, images.prompts[index], images.seeds[index]))
         with (temporary / "prompts.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([COLUMNS, *rows])
-        save_file({"latents": images.latents.contiguous()}, temporary / "latents.safetensors")
+        save_tensors(temporary / "latents.safetensors", {"latents": images.latents})
 
 
 def load_images(folder: Path) -> TrainingImages:
