@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from mace_exp.model import (
     load_pipeline,
     save_pipeline,
 )
+from mace_exp.tensor_files import save_tensors
 from tests.full_disk import no_file_over
 from tests.tiny import tiny_pipeline
 
@@ -126,6 +128,21 @@ def test_atomic_folder_failure_leaves_the_old_one(tmp_path):
     with pytest.raises(RuntimeError), atomic_folder(tmp_path / "f"):
         raise RuntimeError
     assert (tmp_path / "f" / "a").read_text() == "1" and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_files_are_as_open_as_the_umask_lets_them(pipeline, tmp_path, umask, mode):
+    alone = type(pipeline)(**dict.fromkeys(pipeline.components) | {"unet": pipeline.unet})
+    before = os.umask(umask)
+    try:
+        save_tensors(tmp_path / "edit.safetensors", {"a": torch.eye(2)})
+        save_pipeline(alone, tmp_path / "model")
+    finally:
+        os.umask(before)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len([path for path in files if path.suffix == ".safetensors"]) == 2
+    assert {path.stat().st_mode & 0o777 for path in files} == {mode}
 
 
 @pytest.mark.parametrize(
