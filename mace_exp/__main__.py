@@ -27,7 +27,10 @@ from mace_exp.schemas.run import RunConfig
 
 log = logging.getLogger("mace_exp")
 
-REFUSALS = (HydraException, OmegaConfBaseException, ValueError, OSError, RankError)
+REFUSALS = (
+    *(HydraException, OmegaConfBaseException, yaml.YAMLError),
+    *(ValueError, OSError, RankError),
+)
 """What a wrong command raises, or another rank's end: shown as a message, without a traceback."""
 OPEN_KEYS = ("concepts.kinds", "anchors.per_concept")
 """Dictionaries that take any name; Hydra wants `++` before a key that is new."""
@@ -238,7 +241,8 @@ def _settings_of(folder: Path) -> list[str]:
 
 def _read_yaml(file: Path) -> Any:
     """Read what Hydra saved; its interpolations stay text, as they were given."""
-    return yaml.safe_load(file.read_text(encoding="utf-8"))
+    with file.open(encoding="utf-8") as opened:  # a fault in it is told by the file's name
+        return yaml.safe_load(opened)
 
 
 def _in_sweep() -> bool:

@@ -118,6 +118,19 @@ def test_a_wrong_argument_is_refused_in_one_message(
             "masks=mine",
             "conf/masks/mine.yaml: masks.threshold: this option names no schema",
         ),
+        (
+            "experiment/mine.yaml",
+            "# @package _global_\nlora:\n  rank: [4\n",
+            "experiment=mine",
+            "conf/experiment/mine.yaml, line 4: expected ',' or ']', but got '<stream end>' (while "
+            "parsing a flow sequence from line 3)",
+        ),
+        (
+            "lora/mine.yaml",
+            "defaults: [mini, _self_]\nrank: 4: 5\n",
+            "lora=mine",
+            "conf/lora/mine.yaml, line 2: mapping values are not allowed here",
+        ),
     ],
 )
 def test_a_wrong_file_is_refused_by_its_name(
@@ -190,6 +203,12 @@ def test_resume_goes_on_in_the_old_folder_with_its_settings(
     assert run_dir == folder
     assert (len(config.concepts.names), config.lora.rank) == (5, 2)
     assert config.resume == str(folder)
+
+
+def test_resume_names_a_file_that_it_cannot_read(refusal: Refusal, tmp_path: Path) -> None:
+    overrides = tmp_path / "run" / ".hydra" / "overrides.yaml"
+    write(overrides, "- lora.rank=4\n- [lora.steps=2\n")
+    assert f"{overrides}, line 3: expected ',' or ']'" in refusal(f"resume={tmp_path / 'run'}")
 
 
 def test_a_job_of_a_sweep_can_be_resumed(
