@@ -21,6 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mace_exp.artifacts import check_writable, write_json
 from mace_exp.config import CONF, explain, register, to_run_config
 from mace_exp.ranks import RankError, dismissed_workers, is_worker, rank_count
 from mace_exp.schemas.run import RunConfig
@@ -88,7 +89,6 @@ class SweepFolder(Callback):
     heard: ClassVar[Path | None] = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        from mace_exp.artifacts import write_json
         from mace_exp.report.jobs import PLAN
 
         SweepFolder.heard = Path(config.hydra.sweep.dir).absolute()
@@ -148,10 +148,15 @@ def job(composed: DictConfig) -> None:
 
 
 def _run(composed: DictConfig, run_dir: Path) -> None:
-    config = _validate(composed, run_dir)
-    from mace_exp import pipeline  # imports torch
+    """Run, or remove what Hydra wrote for a run that can't begin."""
+    try:
+        config = _validate(composed, run_dir)
+        from mace_exp import pipeline  # imports torch
 
-    pipeline.run(config, run_dir, _plain(composed))
+        pipeline.run(config, run_dir, _plain(composed))
+    except REFUSALS:
+        _discard(run_dir)
+        raise
 
 
 def _run_in_sweep(composed: DictConfig, run_dir: Path) -> None:
@@ -165,13 +170,12 @@ def _run_in_sweep(composed: DictConfig, run_dir: Path) -> None:
 
 
 def _validate(composed: DictConfig, run_dir: Path) -> RunConfig:
-    """Return the typed configuration, or remove what Hydra wrote for a run that can't begin."""
-    try:
-        _group_by_sweep(composed)
-        return to_run_config(composed)
-    except REFUSALS:
-        _discard(run_dir)
-        raise
+    """Return the typed configuration, of a run whose folders can be written to."""
+    _group_by_sweep(composed)
+    config = to_run_config(composed)
+    check_writable(run_dir, "hydra.run.dir")
+    check_writable(Path(config.cache_dir), "cache_dir")
+    return config
 
 
 def expand(arguments: Sequence[str]) -> list[str]:

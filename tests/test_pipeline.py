@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -105,3 +106,14 @@ def test_a_folder_that_cannot_be_written_is_refused_at_once(
         *[a for a in arguments if "cache_dir" not in a], PEOPLE, f"cache_dir={tmp_path}/file/x"
     )
     assert "cache_dir" in message and "choose another folder" in message
+
+
+def test_a_gpu_that_is_not_there_is_refused_before_anything_is_written(
+    refusal: Callable[..., str],
+    arguments: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "torch finds no GPU" in refusal(*arguments, PEOPLE, "device=cuda")
+    assert not any(tmp_path.iterdir())
