@@ -8,7 +8,6 @@ concept
 from __future__ import annotations
 
 import logging
-import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ import yaml
 from mace_exp.artifacts import RunFolder, Status, recorded_status, write_json
 from mace_exp.gpu import gpu_facts, gpu_peak, reset_gpu_peak, take_device
 from mace_exp.interrupts import INTERRUPTED, exiting_on_sigterm
+from mace_exp.memory import peak_memory
 from mace_exp.progress import silenced
 from mace_exp.ranks import Ranks, connected
 from mace_exp.record import Tracker
@@ -121,9 +121,8 @@ def _timed(work: Run, stage: Stage, step: Callable[[Run], object]) -> None:
         "stage": stage.name,
         "seconds": round(time.monotonic() - start, 3),
         "reused": work.cache.reused != before and work.cache.made == made,
-        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }
-    work.tracker.log("stage", row | gpu_peak())
+    work.tracker.log("stage", row | peak_memory() | gpu_peak())
 
 
 def _tracker(config: RunConfig, folder: RunFolder, composed: dict[str, Any]) -> Tracker:
