@@ -25,6 +25,7 @@ from typing import Any
 from filelock import FileLock
 
 from mace_exp.files import atomic_file, is_out_of_room
+from mace_exp.interrupts import stopped_by
 from mace_exp.ranks import rank_count
 
 log = logging.getLogger(__name__)
@@ -185,7 +186,7 @@ class Status:
         try:
             self.update(
                 status="failed",
-                error=str(error) if isinstance(error, ValueError) else line,
+                error=stopped_by(error) or (str(error) if isinstance(error, ValueError) else line),
                 traceback="".join(traceback.format_exception(error)),
                 finished=_now(),
             )

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from mace_exp.artifacts import (
     recorded_status,
     status_of,
 )
+from mace_exp.interrupts import exiting_on_sigterm
 from mace_exp.tensor_files import save_tensors
 from tests.full_disk import no_file_over
 
@@ -152,6 +154,16 @@ def test_the_status_tells_how_a_run_ended(tmp_path: Path) -> None:
     written = json.loads(folder.status.read_text())
     assert written["status"] == "failed" and written["error"] == "RuntimeError: out of luck"
     assert "out of luck" in written["traceback"] and written["finished"] is not None
+
+
+@pytest.mark.parametrize(("number", "who"), [("SIGTERM", "SIGTERM"), ("SIGINT", "Ctrl-C")])
+def test_the_status_tells_who_stopped_a_run(tmp_path: Path, number: str, who: str) -> None:
+    folder = RunFolder(tmp_path)
+    stop = pytest.raises((SystemExit, KeyboardInterrupt))
+    with stop, exiting_on_sigterm(), recorded_status(folder):
+        signal.raise_signal(getattr(signal, number))
+    written = json.loads(folder.status.read_text())
+    assert (written["status"], written["error"]) == ("failed", f"stopped by {who}")
 
 
 def test_a_status_is_read_back_and_a_broken_one_is_none(tmp_path: Path) -> None:
