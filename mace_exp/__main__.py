@@ -21,13 +21,17 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mace_exp.artifacts import PLAN, check_writable, write_json
 from mace_exp.config import CONF, explain, register, to_run_config
 from mace_exp.ranks import RankError, dismissed_workers, is_worker, rank_count
 from mace_exp.schemas.run import RunConfig
 
 log = logging.getLogger("mace_exp")
 
-REFUSALS = (HydraException, OmegaConfBaseException, ValueError, OSError, RankError)
+REFUSALS = (
+    *(HydraException, OmegaConfBaseException, yaml.YAMLError),
+    *(ValueError, OSError, RankError),
+)
 """What a wrong command raises, or another rank's end: shown as a message, without a traceback."""
 OPEN_KEYS = ("concepts.kinds", "anchors.per_concept")
 """Dictionaries that take any name; Hydra wants `++` before a key that is new."""
@@ -85,8 +89,6 @@ class SweepFolder(Callback):
     heard: ClassVar[Path | None] = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        from mace_exp.artifacts import PLAN, write_json
-
         SweepFolder.heard = Path(config.hydra.sweep.dir).absolute()
         jobs = _planned(config.hydra)
         if jobs:
@@ -144,10 +146,15 @@ def job(composed: DictConfig) -> None:
 
 
 def _run(composed: DictConfig, run_dir: Path) -> None:
-    config = _validate(composed, run_dir)
-    from mace_exp import pipeline  # imports torch
+    """Run, or remove what Hydra wrote for a run that can't begin."""
+    try:
+        config = _validate(composed, run_dir)
+        from mace_exp import pipeline  # imports torch
 
-    pipeline.run(config, run_dir, _plain(composed))
+        pipeline.run(config, run_dir, _plain(composed))
+    except REFUSALS:
+        _discard(run_dir)
+        raise
 
 
 def _run_in_sweep(composed: DictConfig, run_dir: Path) -> None:
@@ -161,13 +168,12 @@ def _run_in_sweep(composed: DictConfig, run_dir: Path) -> None:
 
 
 def _validate(composed: DictConfig, run_dir: Path) -> RunConfig:
-    """Return the typed configuration, or remove what Hydra wrote for a run that can't begin."""
-    try:
-        _group_by_sweep(composed)
-        return to_run_config(composed)
-    except REFUSALS:
-        _discard(run_dir)
-        raise
+    """Return the typed configuration, of a run whose folders can be written to."""
+    _group_by_sweep(composed)
+    config = to_run_config(composed)
+    check_writable(run_dir, "hydra.run.dir")
+    check_writable(Path(config.cache_dir), "cache_dir")
+    return config
 
 
 def expand(arguments: Sequence[str]) -> list[str]:
@@ -237,7 +243,8 @@ def _settings_of(folder: Path) -> list[str]:
 
 def _read_yaml(file: Path) -> Any:
     """Read what Hydra saved; its interpolations stay text, as they were given."""
-    return yaml.safe_load(file.read_text(encoding="utf-8"))
+    with file.open(encoding="utf-8") as opened:  # a fault in it is told by the file's name
+        return yaml.safe_load(opened)
 
 
 def _in_sweep() -> bool:

@@ -24,7 +24,8 @@ from typing import Any
 
 from filelock import FileLock
 
-from mace_exp.files import atomic_file
+from mace_exp.files import atomic_file, is_out_of_room
+from mace_exp.interrupts import stopped_by
 from mace_exp.ranks import rank_count
 
 log = logging.getLogger(__name__)
@@ -187,7 +188,7 @@ class Status:
         try:
             self.update(
                 status="failed",
-                error=str(error) if isinstance(error, ValueError) else line,
+                error=stopped_by(error) or (str(error) if isinstance(error, ValueError) else line),
                 traceback="".join(traceback.format_exception(error)),
                 finished=_now(),
             )
@@ -198,15 +199,34 @@ class Status:
 @contextmanager
 def recorded_status(folder: RunFolder) -> Iterator[Status]:
     """Keep status.json true, however the block ends; no room left for it is not allowed to hide
-    the error."""
+    the error.
+
+    Raises:
+        OSError: no room left for a file: the message names it, and says how the run goes on.
+    """
     status = Status(folder)
     status.update()
     try:
-        yield status
+        with _way_on(folder.root):
+            yield status
     except BaseException as error:
         status.fail(error)
         raise
     status.update(status="finished", stage=None, finished=_now())
+
+
+@contextmanager
+def _way_on(root: Path) -> Iterator[None]:
+    """Say of a disk that has filled up meanwhile what is to be done."""
+    try:
+        yield
+    except OSError as error:
+        if not is_out_of_room(error):
+            raise
+        raise OSError(
+            f"{error.filename or root}: no space left ({error.strerror or error}): make room, "
+            f"then resume={root}"
+        ) from error
 
 
 def status_of(folder: RunFolder) -> str | None:

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
+
+_NO_ROOM = {getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EFBIG")} - {None}
+
+
+def is_out_of_room(error: OSError) -> bool:
+    """Whether a file could not be written for want of space: on the disk, or in what is allowed."""
+    short = error.errno is None and str(error).endswith(" written")  # what numpy says of it
+    return short or error.errno in _NO_ROOM
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path`; renamed to `path` on success, removed on an error."""
+    """Yield a temporary file beside `path`; renamed to `path` on success, removed on an error.
+
+    Whoever writes it (safetensors writes what only its owner reads), it is as open as `open` makes
+    a file: models and caches are shared.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(path)
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         yield temporary
+        _open_up(temporary, mode)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -27,13 +43,17 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a new folder beside `path`; it takes `path`'s place on success, goes on an error.
 
     A folder can't be renamed over a full one, so an old `path` is moved aside first and comes back
-    if the last rename fails.
+    if the last rename fails. The files in it are as open as new ones, as in `atomic_file`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, old = _temporary(path), _temporary(path)
     temporary.mkdir()
     try:
         yield temporary
+        mode = temporary.stat().st_mode
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                _open_up(file, mode)
         if path.exists():
             os.replace(path, old)
         try:
@@ -45,6 +65,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _open_up(file: Path, mode: int) -> None:
+    """Let those read and write a file who may read and write what `mode` is of."""
+    with suppress(PermissionError):  # a file system that keeps no modes
+        file.chmod(mode & 0o666)
 
 
 def _temporary(path: Path) -> Path:

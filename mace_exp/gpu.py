@@ -7,13 +7,16 @@ from typing import Any
 
 import torch
 
+from mace_exp.model import choose_device
 
-def take_own_gpu(device: str) -> None:
-    """Give each process that torchrun started here a GPU of its own; nothing without torchrun.
+
+def take_device(device: str) -> None:
+    """Make sure of the device; each process that torchrun started here gets a GPU of its own.
 
     Raises:
-        ValueError: there are fewer GPUs than processes.
+        ValueError: there is no GPU, or there are fewer than processes.
     """
+    choose_device(device)
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if device == "cpu" or processes == 1 or not torch.cuda.is_available():
         return

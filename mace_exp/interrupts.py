@@ -22,6 +22,12 @@ def exit_code(error: BaseException | None) -> int:
     return 1
 
 
+def stopped_by(error: BaseException) -> str | None:
+    """Say who stopped what an exception leaves; None where it is a fault, or an end of its own."""
+    who = {TERMINATED: "SIGTERM", INTERRUPTED: "Ctrl-C"}.get(exit_code(error))
+    return f"stopped by {who}" if who else None
+
+
 @contextmanager
 def exiting_on_sigterm() -> Iterator[None]:
     """Turn SIGTERM into `SystemExit(143)`, so that files and runs are closed on the way out.

@@ -8,7 +8,6 @@ concept
 from __future__ import annotations
 
 import logging
-import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,9 +15,10 @@ from typing import Any
 
 import yaml
 
-from mace_exp.artifacts import RunFolder, Status, check_writable, recorded_status, write_json
-from mace_exp.gpu import gpu_facts, gpu_peak, reset_gpu_peak, take_own_gpu
+from mace_exp.artifacts import RunFolder, Status, recorded_status, write_json
+from mace_exp.gpu import gpu_facts, gpu_peak, reset_gpu_peak, take_device
 from mace_exp.interrupts import INTERRUPTED, exiting_on_sigterm
+from mace_exp.memory import peak_memory
 from mace_exp.progress import silenced
 from mace_exp.ranks import Ranks, connected
 from mace_exp.record import Tracker
@@ -37,10 +37,10 @@ def run(config: RunConfig, run_dir: Path, composed: dict[str, Any]) -> dict[str,
     """Run the stages of `config` in `run_dir`; return the metrics (empty where none were measured).
 
     Raises:
-        ValueError: what is wrong with the settings, the model or the folders, in one message.
+        ValueError: what is wrong with the settings, the model or the machine, in one message;
+            before anything is written where it is the device.
     """
-    check_writable(run_dir, "hydra.run.dir")
-    check_writable(Path(config.cache_dir), "cache_dir")
+    take_device(config.device.name)
     folder = RunFolder(run_dir)
     folder.config.write_text(yaml.safe_dump(composed, sort_keys=False), encoding="utf-8")
     with exiting_on_sigterm():
@@ -60,7 +60,6 @@ def run(config: RunConfig, run_dir: Path, composed: dict[str, Any]) -> dict[str,
 
 def _first_rank(config: RunConfig, run_dir: Path) -> Ranks:
     """Meet the workers, if there are any, and tell them what is run."""
-    take_own_gpu(config.device.name)
     ranks = connected()
     ranks.tell((config, run_dir))
     return ranks
@@ -74,7 +73,7 @@ def take_part() -> None:
     if heard is None:  # a command without a run, such as --help
         return
     config, run_dir = heard
-    take_own_gpu(config.device.name)
+    take_device(config.device.name)
     try:
         with silenced():
             ranks.serve(Run(config, RunFolder(run_dir), Tracker(None), ranks))
@@ -86,6 +85,8 @@ def _report(run_dir: Path) -> None:
     """Write the page, of a failed run too; a page that fails must not hide why the run did."""
     try:
         write_report(run_dir)
+    except OSError as error:
+        log.error("the report of %s could not be written: %s", run_dir, error)
     except Exception:
         log.exception("the report of %s could not be written", run_dir)
 
@@ -120,9 +121,8 @@ def _timed(work: Run, stage: Stage, step: Callable[[Run], object]) -> None:
         "stage": stage.name,
         "seconds": round(time.monotonic() - start, 3),
         "reused": work.cache.reused != before and work.cache.made == made,
-        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }
-    work.tracker.log("stage", row | gpu_peak())
+    work.tracker.log("stage", row | peak_memory() | gpu_peak())
 
 
 def _tracker(config: RunConfig, folder: RunFolder, composed: dict[str, Any]) -> Tracker:

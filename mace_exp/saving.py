@@ -34,8 +34,10 @@ def save_pipeline(
     encoder and the safety checker are described as float32, the type in which diffusers loads
     everything else.
     """
+    from mace_exp.tensor_files import system_errors
+
     with atomic_folder(folder) as temporary:
-        with quiet():
+        with quiet(), system_errors(folder):
             pipeline.save_pretrained(temporary, safe_serialization=True)
         for encoder in sorted(temporary.glob("text_encoder*")):
             _rename_encoder(encoder)
@@ -51,10 +53,12 @@ def save_pipeline(
 
 def _rename_encoder(folder: Path) -> None:
     """Prefix the tensors of a CLIPTextModel; one with a projection has the prefix already."""
+    from mace_exp.tensor_files import save_tensors
+
     for file in sorted(folder.glob("*.safetensors")):
         tensors = _load(file)
         if any(name.startswith(ENCODER_PARTS) for name in tensors):
-            _save({_prefixed(name): tensor for name, tensor in tensors.items()}, file)
+            save_tensors(file, {_prefixed(name): tensor for name, tensor in tensors.items()})
     for file in folder.glob("*.safetensors.index.json"):
         index = json.loads(file.read_text(encoding="utf-8"))
         index["weight_map"] = {_prefixed(n): shard for n, shard in index["weight_map"].items()}
@@ -87,22 +91,18 @@ def _write_vocabulary(folder: Path) -> None:
 
 
 def _store_as(file: Path, dtype: torch.dtype) -> None:
+    from mace_exp.tensor_files import save_tensors
+
     tensors = _load(file)
     if any(tensor.is_floating_point() and tensor.dtype != dtype for tensor in tensors.values()):
         stored = {n: t.to(dtype) if t.is_floating_point() else t for n, t in tensors.items()}
-        _save(stored, file)
+        save_tensors(file, stored)
 
 
 def _load(file: Path) -> dict[str, Tensor]:
     from safetensors.torch import load
 
     return load(file.read_bytes())  # no memory map: the file is about to be written over
-
-
-def _save(tensors: dict[str, Tensor], file: Path) -> None:
-    from safetensors.torch import save_file
-
-    save_file(tensors, file, metadata={"format": "pt"})
 
 
 @contextmanager

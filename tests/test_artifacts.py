@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -11,7 +12,9 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from mace_exp.artifacts import (
     Cache,
@@ -21,6 +24,9 @@ from mace_exp.artifacts import (
     recorded_status,
     status_of,
 )
+from mace_exp.interrupts import exiting_on_sigterm
+from mace_exp.tensor_files import save_tensors
+from tests.full_disk import no_file_over
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -119,6 +125,24 @@ def test_a_full_disk_is_refused_before_the_run(
         check_writable(tmp_path, "cache_dir")
 
 
+@pytest.mark.parametrize("written", ["tensors", "array", "text"])
+def test_a_disk_that_fills_up_says_where_and_how_to_go_on(tmp_path: Path, written: str) -> None:
+    folder = RunFolder(tmp_path)
+    noise = np.random.default_rng(0).normal(size=5000)
+    writers = {
+        "tensors": lambda: save_tensors(folder.refined, {"a": torch.from_numpy(noise)}),
+        "array": lambda: np.save(tmp_path / "array.npy", noise),
+        "text": lambda: folder.prompts.write_text(str(list(noise))),
+    }
+    with pytest.raises(OSError) as stop, recorded_status(folder), no_file_over(20_000):
+        writers[written]()
+    said = str(stop.value)
+    assert "no space left" in said and said.endswith(f"make room, then resume={tmp_path}")
+    assert said.startswith(str(folder.refined if written == "tensors" else tmp_path))
+    assert said in json.loads(folder.status.read_text())["error"]
+    assert not [path for path in tmp_path.iterdir() if path.suffix == ".safetensors"]
+
+
 def test_the_status_tells_how_a_run_ended(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     with recorded_status(folder) as status:
@@ -130,6 +154,16 @@ def test_the_status_tells_how_a_run_ended(tmp_path: Path) -> None:
     written = json.loads(folder.status.read_text())
     assert written["status"] == "failed" and written["error"] == "RuntimeError: out of luck"
     assert "out of luck" in written["traceback"] and written["finished"] is not None
+
+
+@pytest.mark.parametrize(("number", "who"), [("SIGTERM", "SIGTERM"), ("SIGINT", "Ctrl-C")])
+def test_the_status_tells_who_stopped_a_run(tmp_path: Path, number: str, who: str) -> None:
+    folder = RunFolder(tmp_path)
+    stop = pytest.raises((SystemExit, KeyboardInterrupt))
+    with stop, exiting_on_sigterm(), recorded_status(folder):
+        signal.raise_signal(getattr(signal, number))
+    written = json.loads(folder.status.read_text())
+    assert (written["status"], written["error"]) == ("failed", f"stopped by {who}")
 
 
 def test_a_status_is_read_back_and_a_broken_one_is_none(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -118,6 +119,19 @@ def test_a_wrong_argument_is_refused_in_one_message(
             "masks=mine",
             "conf/masks/mine.yaml: masks.threshold: this option names no schema",
         ),
+        (
+            "experiment/mine.yaml",
+            "# @package _global_\nlora:\n  rank: [4\n",
+            "experiment=mine",
+            "conf/experiment/mine.yaml, line 4: expected ',' or ']', but got '<stream end>' (while "
+            "parsing a flow sequence from line 3)",
+        ),
+        (
+            "lora/mine.yaml",
+            "defaults: [mini, _self_]\nrank: 4: 5\n",
+            "lora=mine",
+            "conf/lora/mine.yaml, line 2: mapping values are not allowed here",
+        ),
     ],
 )
 def test_a_wrong_file_is_refused_by_its_name(
@@ -127,16 +141,25 @@ def test_a_wrong_file_is_refused_by_its_name(
     assert message in refusal("--config-dir", str(tmp_path / "conf"), argument)
 
 
-def test_a_refusal_takes_about_a_second_and_never_imports_torch(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("lora.rank=0", "lora.rank = 0"),
+        (f"cache_dir={__file__}/cache", "can't be written to"),
+    ],
+)
+def test_a_refusal_takes_about_a_second_and_never_imports_torch(
+    tmp_path: Path, argument: str, message: str
+) -> None:
     code = (
         "import sys, time\nstart = time.process_time()\nfrom mace_exp.__main__ import main\n"
-        "try:\n    main()\nexcept SystemExit as stop:\n"
-        "    assert 'lora.rank = 0' in str(stop.code), stop.code\n"
+        "message = sys.argv.pop()\ntry:\n    main()\nexcept SystemExit as stop:\n"
+        "    assert message in str(stop.code), stop.code\n"
         "assert not {'torch', 'numpy', 'diffusers', 'wandb'} & set(sys.modules)\n"
         "print(time.process_time() - start)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, "lora.rank=0"],
+        [sys.executable, "-c", code, argument, message],
         capture_output=True,
         text=True,
         cwd=tmp_path,
@@ -145,6 +168,28 @@ def test_a_refusal_takes_about_a_second_and_never_imports_torch(tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 3  # processor time: other work on the machine does not count
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("key", ["hydra.run.dir", "cache_dir"])
+def test_a_full_disk_is_refused_before_the_run_and_leaves_nothing_of_it(
+    pipeline: FakePipeline,
+    refusal: Refusal,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    *,
+    key: str,
+) -> None:
+    full = {"cache_dir": tmp_path / "cache", "hydra.run.dir": tmp_path / "run"}[key]
+    full.mkdir()
+
+    def usage(folder: Path) -> SimpleNamespace:
+        return SimpleNamespace(free=10**6 if folder == full else 10**9)
+
+    monkeypatch.setattr("mace_exp.artifacts.shutil.disk_usage", usage)
+    where = (f"cache_dir={tmp_path / 'cache'}", f"hydra.run.dir={tmp_path / 'run'}")
+    assert f"{key} = {full} has 1 MB free" in refusal(*where)
+    assert pipeline.runs == []
+    assert {path.name for path in tmp_path.rglob("*")} <= {"cache"}
 
 
 def test_the_environment_is_left_as_it_was(
@@ -190,6 +235,12 @@ def test_resume_goes_on_in_the_old_folder_with_its_settings(
     assert run_dir == folder
     assert (len(config.concepts.names), config.lora.rank) == (5, 2)
     assert config.resume == str(folder)
+
+
+def test_resume_names_a_file_that_it_cannot_read(refusal: Refusal, tmp_path: Path) -> None:
+    overrides = tmp_path / "run" / ".hydra" / "overrides.yaml"
+    write(overrides, "- lora.rank=4\n- [lora.steps=2\n")
+    assert f"{overrides}, line 3: expected ',' or ']'" in refusal(f"resume={tmp_path / 'run'}")
 
 
 def test_a_job_of_a_sweep_can_be_resumed(

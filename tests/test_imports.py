@@ -65,6 +65,13 @@ def test_only_the_command_line_imports_the_pipeline() -> None:
     assert importers("mace_exp.pipeline") <= {"__main__.py"}
 
 
+def test_what_only_unix_has_is_imported_where_it_may_be_missing() -> None:
+    for file in MODULES:
+        top = ast.parse(file.read_text(encoding="utf-8")).body
+        names = {name for node in top for name in imported_by(node, file)}
+        assert not names & {"resource", "fcntl", "pwd", "grp", "termios"}, file
+
+
 def test_evaluation_imports_neither_erasure_nor_data() -> None:
     for name in ("mace_exp.erasure", "mace_exp.data"):
         assert not [file for file in importers(name) if file.startswith("evaluation/")]

@@ -1,6 +1,8 @@
 """Loading, telling apart, editing and saving a pipeline."""
 
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -29,6 +31,8 @@ from mace_exp.model import (
     save_pipeline,
 )
 from mace_exp.saving import quiet
+from mace_exp.tensor_files import save_tensors
+from tests.full_disk import no_file_over
 from tests.tiny import tiny_pipeline
 
 ORACLE = Path(__file__).parents[2] / "shared" / "oracle" / "tiny_sd"
@@ -129,6 +133,16 @@ def test_failed_save_keeps_the_old_folder(pipeline, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+@pytest.mark.parametrize("part", ["unet", "tokenizer"])
+def test_a_full_disk_is_an_error_of_the_system(pipeline, tmp_path, part):
+    """The libraries raise errors of their own for what they write outside of Python."""
+    alone = type(pipeline)(**dict.fromkeys(pipeline.components) | {part: getattr(pipeline, part)})
+    with pytest.raises(OSError, match=f"{errno.EFBIG}.*{tmp_path / 'model'}"):
+        with no_file_over(5000):
+            save_pipeline(alone, tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_atomic_file_appears_whole_or_not_at_all(tmp_path):
     path = tmp_path / "deep" / "a.txt"
     with pytest.raises(RuntimeError), atomic_file(path) as temporary:
@@ -147,6 +161,21 @@ def test_atomic_folder_failure_leaves_the_old_one(tmp_path):
     with pytest.raises(RuntimeError), atomic_folder(tmp_path / "f"):
         raise RuntimeError
     assert (tmp_path / "f" / "a").read_text() == "1" and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_files_are_as_open_as_the_umask_lets_them(pipeline, tmp_path, umask, mode):
+    alone = type(pipeline)(**dict.fromkeys(pipeline.components) | {"unet": pipeline.unet})
+    before = os.umask(umask)
+    try:
+        save_tensors(tmp_path / "edit.safetensors", {"a": torch.eye(2)})
+        save_pipeline(alone, tmp_path / "model")
+    finally:
+        os.umask(before)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len([path for path in files if path.suffix == ".safetensors"]) == 2
+    assert {path.stat().st_mode & 0o777 for path in files} == {mode}
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.full_disk import no_file_over
 from tests.whole_run import PEOPLE, UP_TO_FUSION, Run, read, rows
 
 
@@ -83,6 +85,19 @@ def test_stages_can_be_run_one_by_one(run: Run) -> None:
     assert read(folder / "metrics.json")["erased"]["pixel_change"] > 0
 
 
+def test_a_disk_that_fills_up_ends_a_run_in_one_message(
+    refusal: Callable[..., str], arguments: list[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "full"
+    alone = ("cfr.prior_weight=0", "cfr.domain_weight=0", "stages=[cfr,report]")
+    with no_file_over(20_000):
+        message = refusal(*arguments, PEOPLE, *alone, f"hydra.run.dir={folder}")
+    assert message.startswith(f"mace_exp: {folder / 'refined.safetensors'}: no space left")
+    assert message.endswith(f"make room, then resume={folder}") and "\n" not in message
+    status = read(folder / "status.json")
+    assert status["status"] == "failed" and "no space left" in status["error"]
+
+
 def test_a_folder_that_cannot_be_written_is_refused_at_once(
     refusal: Callable[..., str], arguments: list[str], tmp_path: Path
 ) -> None:
@@ -91,3 +106,14 @@ def test_a_folder_that_cannot_be_written_is_refused_at_once(
         *[a for a in arguments if "cache_dir" not in a], PEOPLE, f"cache_dir={tmp_path}/file/x"
     )
     assert "cache_dir" in message and "choose another folder" in message
+
+
+def test_a_gpu_that_is_not_there_is_refused_before_anything_is_written(
+    refusal: Callable[..., str],
+    arguments: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "torch finds no GPU" in refusal(*arguments, PEOPLE, "device=cuda")
+    assert not any(tmp_path.iterdir())

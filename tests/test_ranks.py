@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from mace_exp.gpu import take_own_gpu
+from mace_exp.gpu import take_device
 from mace_exp.ranks import Ranks, is_worker, rank_count
 from mace_exp.saving import save_pipeline
 from tests.tiny import tiny_pipeline
@@ -153,13 +153,13 @@ def test_each_process_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
-    take_own_gpu("auto")
+    take_device("auto")
     assert taken == [], "without torchrun the choice is torch's"
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    take_own_gpu("cpu")
-    take_own_gpu("auto")
+    take_device("cpu")
+    take_device("auto")
     assert taken == [1]
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
     with pytest.raises(ValueError, match="3 processes on 2 GPUs: give --nproc-per-node=2"):
-        take_own_gpu("cuda")
+        take_device("cuda")

@@ -25,6 +25,7 @@ from tests.fake_run import (
     make_run,
     make_sweep,
     text_of,
+    write_config,
     write_metrics,
     write_rows,
     write_status,
@@ -173,6 +174,28 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
         write_report(tmp_path)
     assert main([str(tmp_path)]) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_in_a_folder_of_other_things_makes_no_sweep_of_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_failed_run(tmp_path / "stray")
+    for name in ("one", "two"):  # of another program
+        write_config(tmp_path / name, ERASED[:1], {})
+    before = sorted(tmp_path.iterdir())
+    assert main([str(tmp_path)]) == 1
+    assert sorted(tmp_path.iterdir()) == before
+    assert f"{tmp_path} is neither a run folder" in caplog.text
+    assert main([str(tmp_path / "absent")]) == 1
+
+
+@pytest.mark.parametrize("mark", ["jobs.json", "multirun.yaml", "2/status.json"])
+def test_a_sweep_says_that_it_is_one_or_holds_two_runs(tmp_path: Path, mark: str) -> None:
+    make_failed_run(tmp_path / "0")
+    (tmp_path / mark).parent.mkdir(exist_ok=True)
+    (tmp_path / mark).write_text("{}")
+    assert main([str(tmp_path)]) == 0
+    assert (tmp_path / "report.html").exists()
 
 
 def test_large_pictures_stay_within_the_budget(tmp_path: Path) -> None:

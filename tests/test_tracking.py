@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mace_exp.interrupts import exit_code
+from mace_exp.interrupts import exit_code, stopped_by
 from mace_exp.record import (
     ConceptCurves,
     Picture,
@@ -296,3 +296,5 @@ def test_curves_tell_ends_and_quantiles() -> None:
 def test_exit_codes() -> None:
     assert [exit_code(error) for error in (None, ValueError(), KeyboardInterrupt())] == [0, 1, 130]
     assert [exit_code(SystemExit(code)) for code in (143, None, "text")] == [143, 0, 1]
+    assert stopped_by(SystemExit(143)) == "stopped by SIGTERM"
+    assert not any(map(stopped_by, (SystemExit(0), SystemExit("text"), ValueError())))

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 
+import yaml
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
@@ -15,7 +16,7 @@ from mace_exp.schemas.run import RunConfig
 
 
 def explain(error: Exception) -> str:
-    """Say in one message what Hydra, OmegaConf or our own checks refused, and what to do."""
+    """Say in one message what Hydra, OmegaConf, YAML or our own checks refused, and what to do."""
     match error:
         case MissingConfigException(missing_cfg_file=str(wanted)):
             return _unknown_option(wanted, error.options or ())
@@ -27,7 +28,17 @@ def explain(error: Exception) -> str:
             )
         case HydraException() | OmegaConfBaseException():
             return _composition_problem(error)
+        case yaml.MarkedYAMLError(problem_mark=yaml.Mark()):
+            return _syntax_problem(error)
     return str(error)
+
+
+def _syntax_problem(error: yaml.MarkedYAMLError) -> str:
+    """Name the file and the line where YAML can't be read, and where what it is in began."""
+    mark, began = error.problem_mark, error.context_mark
+    assert mark is not None
+    inside = f" ({error.context} from line {began.line + 1})" if began and error.context else ""
+    return f"{mark.name}, line {mark.line + 1}: {error.problem}{inside}"
 
 
 def _unknown_option(wanted: str, options: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from mace_exp.data.files import read_image
@@ -22,6 +22,7 @@ from mace_exp.files import atomic_folder
 from mace_exp.progress import Progress
 from mace_exp.sampling import SamplingSettings, sample_with_latents
 from mace_exp.seeding import short_seed
+from mace_exp.tensor_files import save_tensors
 
 COLUMNS = ("index", "file", "prompt", "seed")
 
@@ -78,7 +79,7 @@ def save_images(images: TrainingImages, folder: Path) -> None:
             rows.append((index, name, images.prompts[index], images.seeds[index]))
         with (temporary / "prompts.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([COLUMNS, *rows])
-        save_file({"latents": images.latents.contiguous()}, temporary / "latents.safetensors")
+        save_tensors(temporary / "latents.safetensors", {"latents": images.latents})
 
 
 def load_images(folder: Path) -> TrainingImages:

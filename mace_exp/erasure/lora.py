@@ -12,9 +12,9 @@ import torch
 from peft import LoraConfig
 from torch import Tensor, nn
 
-from mace_exp.erasure.files import load_tensors, save_tensors
 from mace_exp.model import TEXT_PROJECTIONS, cross_attention_projections
 from mace_exp.seeding import generator
+from mace_exp.tensor_files import load_tensors, save_tensors
 
 # What diffusers' `load_lora_weights` expects: the component's name before each key, and the peft
 # configuration of that component in the header.

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from mace_exp.erasure.files import load_tensors, save_tensors
+from mace_exp.tensor_files import load_tensors, save_tensors
 from mace_exp.text import PromptEncoder
 
 _HASH_BYTES = 16

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mace_exp.data.latents import signed
 from mace_exp.mini import captions
+from mace_exp.tensor_files import save_tensors
 
 WEIGHTS = Path(__file__).parent / "weights" / "judge"
 _FILE = "model.safetensors"
@@ -114,10 +115,8 @@ class MiniJudge:
         """Save in float16."""
         folder.mkdir(parents=True, exist_ok=True)
         state = self._network.state_dict()
-        save_file(
-            {k: v.half().contiguous() for k, v in state.items() if v.is_floating_point()},
-            folder / _FILE,
-        )
+        stored = {name: each.half() for name, each in state.items() if each.is_floating_point()}
+        save_tensors(folder / _FILE, stored)
         classes = {name: list(options) for name, options in self.classes.items()}
         (folder / "classes.json").write_text(json.dumps(classes), encoding="utf-8")
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
-from mace_exp.erasure.files import load_tensors, save_tensors
 from mace_exp.erasure.preservation import (
     PreservationAccumulator,
     PreservationStatistics,
     hash_prompts,
     read_statistics,
 )
+from mace_exp.tensor_files import load_tensors, save_tensors
 from mace_exp.text import PromptEncoder
 
 log = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 from mace_exp.report.figures import write_run_figures, write_sweep_figures
-from mace_exp.report.folder import is_run
-from mace_exp.report.jobs import job_folders
+from mace_exp.report.folder import RUN_MARKS, is_run
+from mace_exp.report.jobs import SWEEP_MARKS, is_sweep
 from mace_exp.report.run_page import write_report
 from mace_exp.report.sweep_page import write_sweep_report
 
@@ -31,20 +31,23 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def report(folder: Path, *, figures: bool = False) -> int:
-    """Write one page; a sweep is a folder whose subfolders are runs."""
-    if folder.is_dir() and job_folders(folder):
+    """Write one page; 1 where there is nothing to write it of."""
+    if is_sweep(folder):
         log.info("wrote %s", write_sweep_report(folder))
     elif is_run(folder):
         log.info("wrote %s", write_report(folder))
     else:
-        log.error("%s is neither a run folder nor a sweep of them", folder)
+        log.error(
+            "%s is neither a run folder (with %s) nor a sweep's (with %s, or two runs in it)",
+            *(folder, " or ".join(RUN_MARKS), " or ".join(SWEEP_MARKS)),
+        )
         return 1
     return draw(folder) if figures else 0
 
 
 def draw(folder: Path) -> int:
     """Write the charts of one folder; 1 where matplotlib is not installed."""
-    write = write_sweep_figures if job_folders(folder) else write_run_figures
+    write = write_sweep_figures if is_sweep(folder) else write_run_figures
     try:
         written = write(folder)
     except RuntimeError as error:

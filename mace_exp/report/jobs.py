@@ -23,6 +23,7 @@ from mace_exp.report.measures import PARTS, Estimate, harmonic_mean, read_overal
 from mace_exp.report.run_page import stages
 
 LONG = 40  # characters of a setting's value in the table
+SWEEP_MARKS = (PLAN, "multirun.yaml")
 OWN_SETTINGS = frozenset({"resume", "overrides"})
 """What differs without a meaning of its own: the overrides are in the settings that they set."""
 
@@ -31,6 +32,18 @@ def job_folders(sweep_dir: Path) -> list[Path]:
     """The subfolders that are runs, in the order of their numbers."""
     found = [path for path in sweep_dir.iterdir() if path.is_dir() and _is_job(path)]
     return sorted(found, key=lambda path: job_place(path.name))
+
+
+def is_sweep(folder: Path) -> bool:
+    """Whether a folder is that of a sweep, or of runs put together by hand: two at least.
+
+    One run in a folder of other things, or folders of which nothing but a config.yaml says that
+    they are runs, make no sweep.
+    """
+    jobs = job_folders(folder) if folder.is_dir() else []
+    marked = any((folder / name).is_file() for name in SWEEP_MARKS)
+    begun = sum((job / "status.json").is_file() for job in jobs)
+    return begun > 1 or (marked and bool(jobs))
 
 
 def job_place(name: str) -> tuple[bool, int, str]:

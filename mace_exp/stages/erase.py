@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import save_file
 
 from mace_exp.artifacts import write_json
 from mace_exp.captions import read_captions
@@ -20,7 +19,6 @@ from mace_exp.erasure.preservation import (
     preservation_statistics,
 )
 from mace_exp.erasure.refinement import PairSums, PromptPair, pair_sums, refine, transformed_weights
-from mace_exp.files import atomic_file
 from mace_exp.model import edited_weights
 from mace_exp.progress import progress
 from mace_exp.prompts import anchor_prompt, domain_captions, prior_captions
@@ -29,6 +27,7 @@ from mace_exp.schemas.results import WandbTracking
 from mace_exp.schemas.run import Stage
 from mace_exp.stages.facts import erased_facts
 from mace_exp.stages.loras import groups_of
+from mace_exp.tensor_files import save_tensors
 from mace_exp.text import readable
 
 if TYPE_CHECKING:
@@ -112,8 +111,7 @@ def _statistics(work: Run, name: str, texts: Sequence[str]) -> PreservationStati
             made = preservation_statistics(
                 work.encoder, texts, work.text_fingerprint, progress=advance
             )
-        with atomic_file(path) as temporary:
-            made.save(temporary)
+        made.save(path)
 
     path = work.cache.get("statistics", inputs, make if work.does(Stage.preservation) else None)
     return PreservationStatistics.load(path, work.text_fingerprint)
@@ -132,8 +130,7 @@ def refinement(work: Run) -> torch.Tensor:
     kept = work.preserved(prior_weight=cfr.prior_weight, domain_weight=cfr.domain_weight)
     transform = refine(sums, closeness=cfr.closeness, preserved=kept)
     if work.does(Stage.cfr):
-        with atomic_file(work.folder.refined) as temporary:
-            save_file(_contiguous(transformed_weights(work.weights, transform)), temporary)
+        save_tensors(work.folder.refined, transformed_weights(work.weights, transform))
     work.transform = transform
     return transform
 
@@ -166,8 +163,7 @@ def fusion(work: Run) -> dict[str, torch.Tensor]:
 
 
 def _save_edit(work: Run, edit: Mapping[str, torch.Tensor]) -> None:
-    with atomic_file(work.folder.edit) as temporary:
-        save_file(_contiguous(edit), temporary)
+    save_tensors(work.folder.edit, edit)
     tracking = work.config.tracking
     if isinstance(tracking, WandbTracking) and tracking.log_weights:
         work.tracker.artifact(work.folder.edit, name="edit", kind="model")
@@ -175,7 +171,3 @@ def _save_edit(work: Run, edit: Mapping[str, torch.Tensor]) -> None:
         with edited_weights(work.pipeline.unet, edit):
             save_pipeline(work.pipeline, work.folder.erased)
     write_json(work.folder.facts, erased_facts(work))
-
-
-def _contiguous(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

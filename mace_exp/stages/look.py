@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from mace_exp.concepts import UNMASKED, Concept, Kind
 from mace_exp.data.attention_masks import Described, attention_masks
@@ -44,6 +44,7 @@ from mace_exp.stages.own import (
     training_views,
     warn_of_unread_masks,
 )
+from mace_exp.tensor_files import save_tensors
 
 if TYPE_CHECKING:
     from mace_exp.stages.run import Run
@@ -253,8 +254,7 @@ def _cached_masks(work: Run, inputs: dict[str, Any], find: Callable[[], Masks]) 
 
 def _save_masks(path: Path, found: Masks) -> None:
     tensors = {"masks": torch.from_numpy(found.masks), "fallbacks": torch.tensor(found.fallbacks)}
-    with atomic_file(path) as temporary:
-        save_file(tensors, temporary)
+    save_tensors(path, tensors)
 
 
 def _write_overlays(work: Run, found: dict[str, torch.Tensor | None]) -> None:

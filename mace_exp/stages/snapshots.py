@@ -17,9 +17,9 @@ import torch
 
 from mace_exp.concepts import Concept
 from mace_exp.data.attention_masks import noise_latents
-from mace_exp.erasure.files import load_tensors, save_tensors
 from mace_exp.erasure.probe import GridMaps, Probe
 from mace_exp.erasure.training import StepRow
+from mace_exp.tensor_files import load_tensors, save_tensors
 
 if TYPE_CHECKING:
     from mace_exp.stages.run import Run

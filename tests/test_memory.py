@@ -1,0 +1,25 @@
+"""The peak of this process's memory, on a stand-in for each system."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from mace_exp.memory import peak_memory
+
+
+@pytest.mark.parametrize(("system", "told"), [("Linux", 3 * 2**20), ("Darwin", 3 * 2**30)])
+def test_the_peak_is_the_same_in_the_unit_of_each_system(
+    monkeypatch: pytest.MonkeyPatch, system: str, told: int
+) -> None:
+    usage = SimpleNamespace(RUSAGE_SELF=0, getrusage=lambda _: SimpleNamespace(ru_maxrss=told))
+    monkeypatch.setitem(sys.modules, "resource", usage)
+    monkeypatch.setattr("platform.system", lambda: system)
+    assert peak_memory() == {"peak_memory_mb": 3 * 1024}
+
+
+def test_a_system_that_keeps_no_count_is_told_of_by_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert peak_memory() == {}
