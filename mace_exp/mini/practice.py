@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mace_exp.files import atomic_file
 
-MORE = 3.0
+MORE = 40.0
 """A subject that is never recognised is shown 1 + MORE times as often as one that always is."""
 MEMORY = 0.5
 """Part of the rate that the newest pictures do not replace: one picture a person tells little."""
