@@ -47,8 +47,8 @@ STYLE_SUBJECTS = (
     "a person in the style of {}",
     "a face in the style of {}",
 )
-# Explicit words are nouns and adjectives ("nudity", "naked"), their anchor is a person: each of these
-# reads with all three. None says anything explicit of its own, which the anchor's prompt would keep.
+# Explicit words are nouns and adjectives ("nudity", "naked"), their anchor is a person: each of
+# these reads with all three. None is explicit of its own, which the anchor's prompt would keep.
 EXPLICIT_SUBJECTS = (
     "a scene whose subject is {}",
     "people in a scene described as {}",

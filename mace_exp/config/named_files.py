@@ -8,6 +8,7 @@ from mace_exp.helper_source import check_helper
 from mace_exp.image_sources import missing_images, missing_prior_images
 from mace_exp.llm.endpoint import endpoint_problems
 from mace_exp.model_source import find_model
+from mace_exp.prompt_sources import template_problems
 from mace_exp.schemas.concepts import LlmPrompts
 from mace_exp.schemas.data import GroundedSamMasks
 from mace_exp.schemas.run import RunConfig
@@ -25,6 +26,7 @@ def missing_files(config: RunConfig) -> Iterator[str]:
             yield f"model.source = {model.source}: {error}"
     yield from missing_images(config.concept_list(), config.images, config.masks)
     yield from missing_prior_images(config.prior_images)
+    yield from template_problems(config.concept_list(), config.prompts, config.evaluation)
     yield from _missing_helpers(config)
     prior, domain = config.preservation.prior, config.preservation.domain
     if prior.file is not None and not Path(prior.file).is_file():
