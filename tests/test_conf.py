@@ -31,7 +31,12 @@ def test_every_option_composes(file: Path, tmp_path: Path) -> None:
             "concepts.kind=object",
             f"images.path={tmp_path}",
         ],
-        "masks/precomputed": [f"masks.path={tmp_path}"],
+        "masks/precomputed": [
+            "concepts.names=[cat]",
+            "concepts.kind=object",
+            "images.per_concept=1",
+            f"masks.path={tmp_path / 'masks'}",
+        ],
         "prior_images/folder": [
             f"prior_images.path={tmp_path / 'cat'}",
             "prior_images.prompt=a cat",
@@ -61,6 +66,8 @@ def test_every_option_composes(file: Path, tmp_path: Path) -> None:
     (tmp_path / "images.txt").write_text("cat/1.png\n")
     (tmp_path / "cat").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "cat" / "1.png")
+    (tmp_path / "masks" / "cat").mkdir(parents=True)
+    Image.new("L", (96, 96)).save(tmp_path / "masks" / "cat" / "0.png")
     group, _, option = file.with_suffix("").as_posix().partition("/")
     config = composed(f"{group}={option}", *needs.get(f"{group}/{option}", []))
     assert config.concept_list()

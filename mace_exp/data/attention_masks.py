@@ -25,7 +25,8 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor
 
-from mace_exp.data.masks import Masks, Size, filled, mask_of_map
+from mace_exp.data.files import Size
+from mace_exp.data.masks import Masks, filled, mask_of_map
 from mace_exp.erasure.attention import (
     AttentionMaps,
     VisibleAttention,
