@@ -14,6 +14,7 @@ from torch import Tensor
 from mace_exp.artifacts import RunFolder, check_writable
 from mace_exp.concepts import Concept
 from mace_exp.config import CONF, composed_run
+from mace_exp.data.latents import native_size
 from mace_exp.erasure.lora import Lora
 from mace_exp.model import apply_weights
 from mace_exp.progress import silenced
@@ -122,7 +123,10 @@ def _config(
     """Return the configuration of a command with these settings, for a model that is loaded."""
     options = [f"{key}={value}" for key, value in settings.items() if _is_group(key)]
     keys = {key: value for key, value in settings.items() if not _is_group(key)}
-    config = composed_run(*BASE, *options, values={**values, **keys, "cache_dir": str(cache)})
+    height, width = native_size(pipeline)  # no file here tells what this one draws
+    size: dict[str, object] = {"sampling.height": height, "sampling.width": width}
+    own = {**size, **values, **keys, "cache_dir": str(cache)}
+    config = composed_run(*BASE, *options, values=own)
     name = getattr(pipeline, "name_or_path", "") or type(pipeline).__name__
     model = replace(
         config.model,

@@ -11,17 +11,22 @@ from pathlib import Path
 from mace_exp.concepts import UNMASKED, Concept
 from mace_exp.data.files import (
     OwnImage,
+    Size,
+    check_size,
     concept_files,
     image_files,
+    image_size,
     listed_files,
     mask_folder,
     named_folder,
+    numbered_files,
     with_masks,
 )
 from mace_exp.prompts import anchor_prompt
 from mace_exp.schemas.data import (
     FolderImages,
     FolderPriorImages,
+    GeneratedImages,
     ImagesConfig,
     ListedPriorImages,
     MasksConfig,
@@ -54,6 +59,35 @@ def own_images(concept: Concept, images: FolderImages, masks: MasksConfig) -> li
     return with_masks(files, folder)
 
 
+def drawn_masks(
+    concept: Concept, images: ImagesConfig, masks: MasksConfig, size: Size | None
+) -> list[Path]:
+    """Return the mask files of the images that the model draws of a concept, in their order.
+
+    None where masks are not made elsewhere, and for kinds that fill the image. `size` is that of
+    the images, (height, width), where it is known.
+
+    Raises:
+        ValueError: no folder called like the concept or its slug, or a mask that is missing, is no
+            image, or has another size.
+    """
+    if not isinstance(images, GeneratedImages) or not isinstance(masks, PrecomputedMasks):
+        return []
+    if concept.kind in UNMASKED or masks.path is None:
+        return []
+    folder = named_folder(Path(masks.path), (concept.name, concept.slug))
+    if folder is None:
+        raise ValueError(
+            f"{masks.path} has no folder {concept.name!r} or {concept.slug!r} with the masks of "
+            f"this concept's images, 0.png to {images.per_concept - 1}.png"
+        )
+    files = numbered_files(folder, images.per_concept)
+    for file in files:
+        found = image_size(file)
+        check_size(file, found, size or found)
+    return files
+
+
 def prior_files(prior: PriorImagesConfig) -> list[OwnImage]:
     """Return the class images, each with its prompt; none where there are none. Raises as above."""
     match prior:
@@ -67,18 +101,29 @@ def prior_files(prior: PriorImagesConfig) -> list[OwnImage]:
 
 
 def missing_images(
-    concepts: Sequence[Concept], images: ImagesConfig, masks: MasksConfig
+    concepts: Sequence[Concept],
+    images: ImagesConfig,
+    masks: MasksConfig,
+    *,
+    drawn: Size | None = None,
 ) -> Iterator[str]:
-    """Yield a message for each concept whose own images or masks are not there."""
+    """Yield a message for each concept whose own images or masks are not there.
+
+    `drawn` is the size of the images that the model draws, where it is known.
+    """
     missing = list(_missing_masks(images, masks))
     yield from missing
-    if missing or not isinstance(images, FolderImages):
+    if missing:
         return
     for concept in concepts:
         try:
-            own_images(concept, images, masks)
+            if isinstance(images, FolderImages):
+                own_images(concept, images, masks)
+            else:
+                drawn_masks(concept, images, masks, drawn)
         except ValueError as error:
-            yield f"images.path = {images.path}: {error}"
+            own = isinstance(images, FolderImages)
+            yield f"images.path = {images.path}: {error}" if own else f"masks.path: {error}"
 
 
 def missing_prior_images(prior: PriorImagesConfig) -> Iterator[str]:

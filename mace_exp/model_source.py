@@ -61,6 +61,34 @@ _EXPECTED = (
 )
 
 
+def native_size(location: ModelLocation) -> tuple[int, int] | None:
+    """Return the (height, width) in pixels that a model draws unless told otherwise.
+
+    By its configuration alone; None where that is not here, or is not what is drawn: diffusers
+    takes a smaller size than 64 in a configuration from before its 0.9.0 for a mistake.
+    """
+    unet, vae = _part_config(location, "unet"), _part_config(location, "vae")
+    side, blocks = unet.get("sample_size"), vae.get("block_out_channels")
+    if not side or not blocks:
+        return None
+    height, width = (side, side) if isinstance(side, int) else side
+    if height < 64 and re.match(r"0\.[0-8]\.", unet.get("_diffusers_version", "")):
+        return None
+    factor = 2 ** (len(blocks) - 1)
+    return height * factor, width * factor
+
+
+def _part_config(location: ModelLocation, part: str) -> dict[str, Any]:
+    """Return config.json of a part of a model ({} where it can't be read)."""
+    if location.folder is None:
+        return {}
+    try:
+        config = json.loads((location.folder / part / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
 def _checked_folder(folder: Path) -> Path:
     index = _checked_family(folder)
     for name, value in index.items():

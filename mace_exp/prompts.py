@@ -47,6 +47,13 @@ STYLE_SUBJECTS = (
     "a person in the style of {}",
     "a face in the style of {}",
 )
+# Explicit words are nouns and adjectives ("nudity", "naked"), their anchor is a person: each of
+# these reads with all three. None is explicit of its own, which the anchor's prompt would keep.
+EXPLICIT_SUBJECTS = (
+    "a scene whose subject is {}",
+    "people in a scene described as {}",
+    "a figure, {}",
+)
 NAMELESS = ("a person", "a woman", "a man")
 EMPTY = "the background"
 
@@ -179,7 +186,8 @@ def _sentences(name: str, kind: Kind, templates: Sequence[str], count: int) -> l
 
 
 def _sentence(template: str, name: str, kind: Kind, index: int) -> str:
-    """Put `name` into a template: an object's article and a style's picture vary with `index`."""
+    """Put `name` into a template: an object's article, a style's picture and what an explicit word
+    is said of vary with `index`."""
     # Plain `index` would tie the article to the prefix (8 of them), the picture to the scene (15).
     index += index // len(TRAINING_PREFIXES) + index // len(SCENES)
     if kind is Kind.STYLE:
@@ -188,6 +196,9 @@ def _sentence(template: str, name: str, kind: Kind, index: int) -> str:
         return template.format(pictures[index % len(pictures)].format(name))
     if kind is Kind.OBJECT:
         return template.format(with_article(name) if index % 2 == 0 else f"the {name}")
+    if kind is Kind.EXPLICIT:
+        subject = EXPLICIT_SUBJECTS[index % len(EXPLICIT_SUBJECTS)]
+        return template.format(subject.format(name))
     return template.format(name)
 
 

@@ -20,7 +20,7 @@ OPTIONS = [file for file in FILES if file.parent.name and file.parts[0] != "hydr
 
 def test_every_file_is_an_option_or_the_root() -> None:
     assert len(FILES) == len(OPTIONS) + 4  # config.yaml, hydra/default.yaml and two launchers
-    assert len(OPTIONS) == 106
+    assert len(OPTIONS) == 107
 
 
 @pytest.mark.parametrize("file", OPTIONS, ids=str)
@@ -31,7 +31,12 @@ def test_every_option_composes(file: Path, tmp_path: Path) -> None:
             "concepts.kind=object",
             f"images.path={tmp_path}",
         ],
-        "masks/precomputed": [f"masks.path={tmp_path}"],
+        "masks/precomputed": [
+            "concepts.names=[cat]",
+            "concepts.kind=object",
+            "images.per_concept=1",
+            f"masks.path={tmp_path / 'masks'}",
+        ],
         "prior_images/folder": [
             f"prior_images.path={tmp_path / 'cat'}",
             "prior_images.prompt=a cat",
@@ -40,6 +45,7 @@ def test_every_option_composes(file: Path, tmp_path: Path) -> None:
             f"prior_images.images={tmp_path / 'images.txt'}",
             f"prior_images.prompts={tmp_path / 'captions.txt'}",
         ],
+        "prompts/file": [f"prompts.path={tmp_path / 'templates.txt'}", "prompts.count=1"],
         "prompts/llm": ["prompts.base_url=http://a/v1", "prompts.model=b", "prompts.key_env=null"],
         "masks/grounded_sam": ["masks.allow_download=true"],
         "concepts/custom": ["concepts.names=[Adam Driver]"],
@@ -56,9 +62,12 @@ def test_every_option_composes(file: Path, tmp_path: Path) -> None:
         needs[f"experiment/published/{name}"] = needs["preservation/cached"]
     needs["experiment/published/explicit_4"] = needs["preservation/cached"][:1]
     (tmp_path / "captions.txt").write_text("a house\n")
+    (tmp_path / "templates.txt").write_text("a photo of {} in a kitchen\n")
     (tmp_path / "images.txt").write_text("cat/1.png\n")
     (tmp_path / "cat").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "cat" / "1.png")
+    (tmp_path / "masks" / "cat").mkdir(parents=True)
+    Image.new("L", (96, 96)).save(tmp_path / "masks" / "cat" / "0.png")
     group, _, option = file.with_suffix("").as_posix().partition("/")
     config = composed(f"{group}={option}", *needs.get(f"{group}/{option}", []))
     assert config.concept_list()

@@ -48,6 +48,7 @@ def test_the_default_run_is_ten_people_of_the_embedded_model() -> None:
         ("concepts.names=[Pixel Art]", "kept.styles lists: give concepts.kind=style"),
         ("anchors.person=Adam Driver", "the anchor of 'Adam Driver' is 'Adam Driver'"),
         ("masks=precomputed", "masks.path is not set: give masks.path="),
+        ("prompts=file", "prompts.path is not set"),
         ("preservation=captions", "preservation.prior.file is not set"),
         ("preservation.prior.file=/nowhere", "/nowhere is no file"),
         ("model.source=/nowhere", "model.source = /nowhere: model source"),

@@ -8,12 +8,13 @@ from PIL import Image
 
 from mace_exp.concepts import Concept, Kind
 from mace_exp.data.files import concept_files, image_size, listed_files, mask_folder, read_image
-from mace_exp.image_sources import missing_images, own_images, prior_files
+from mace_exp.image_sources import drawn_masks, missing_images, own_images, prior_files
 from mace_exp.schemas.data import (
     AttentionMasks,
     Crop,
     FolderImages,
     FolderPriorImages,
+    GeneratedImages,
     ListedPriorImages,
     NoPriorImages,
     PrecomputedMasks,
@@ -90,6 +91,39 @@ def test_what_is_missing_or_does_not_fit_is_named(tmp_path: Path) -> None:
     )
 
 
+DRAWN = GeneratedImages(per_concept=3, seed=0)
+
+
+@pytest.mark.parametrize("name", ["Adam Driver", "adam-driver"])
+@pytest.mark.parametrize("digits", [1, 4])
+def test_masks_of_drawn_images_pair_by_number(tmp_path: Path, name: str, digits: int) -> None:
+    for index in range(4):
+        save(tmp_path / name / f"{index:0{digits}d}.png", np.ones((40, 48), bool))
+    masks = PrecomputedMasks(path=str(tmp_path))
+    files = drawn_masks(ADAM, DRAWN, masks, (40, 48))
+    assert [int(file.stem) for file in files] == [0, 1, 2]
+    assert files == drawn_masks(ADAM, DRAWN, masks, None)
+
+
+def test_what_is_wrong_with_the_masks_of_drawn_images_is_named(tmp_path: Path) -> None:
+    masks = PrecomputedMasks(path=str(tmp_path))
+
+    def problem(concept: Concept = ADAM) -> str:
+        return "\n".join(missing_images([concept], DRAWN, masks, drawn=(40, 48)))
+
+    assert "no folder 'Adam Driver' or 'adam-driver' with the masks" in problem()
+    assert problem(Concept("doodle", Kind.style, "art")) == "", "it fills the image"
+    for index in range(2):
+        save(tmp_path / "adam-driver" / f"{index}.png", np.ones((40, 48), bool))
+    assert f"mask {tmp_path / 'adam-driver' / '0002.png'} is missing (3 are needed)" in problem()
+    save(tmp_path / "adam-driver" / "2.png", np.ones((48, 48), bool))
+    assert "2.png is 48x48 pixels, its image is 48x40" in problem()
+    (tmp_path / "adam-driver" / "2.png").write_text("no")
+    assert "2.png can't be read" in problem()
+    save(tmp_path / "adam-driver" / "2.png", np.ones((40, 48), bool))
+    assert problem() == ""
+
+
 def test_folders_without_images_or_with_two_of_one_name_are_refused(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "notes.txt").write_text("no picture")
@@ -164,3 +198,12 @@ def test_lists_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         listed_files(images, prompts)
     with pytest.raises(ValueError, match="list .*nowhere.txt can't be read"):
         listed_files(tmp_path / "nowhere.txt", prompts)
+
+
+def test_the_size_is_told_by_the_head_alone(tmp_path: Path) -> None:
+    file = tmp_path / "large.png"
+    Image.effect_noise((64, 48), 50).save(file)
+    file.write_bytes(file.read_bytes()[:200])
+    assert image_size(file) == (48, 64)
+    with pytest.raises(ValueError, match="large.png can't be read"):
+        read_image(file)

@@ -16,6 +16,7 @@ from mace_exp.data.attention_masks import (
     noise_latents,
     working_grid,
 )
+from mace_exp.data.files import numbered_files
 from mace_exp.data.masks import (
     filled,
     intersection_over_union,
@@ -121,23 +122,27 @@ def test_empty_masks_become_whole_images_with_a_warning(caplog):
 def test_masks_come_back_from_files(tmp_path, caplog):
     masks = [disc(), np.zeros((48, 48), bool)]
     save_masks(masks, tmp_path / "adam")
-    again = load_masks(tmp_path / "adam", 2, (48, 48))
+    again = load_masks(numbered_files(tmp_path / "adam", 2), (48, 48))
     assert np.array_equal(again.masks[0], masks[0]) and again.fallbacks == 1
     assert "0001.png" in caplog.text
     (tmp_path / "adam" / "0000.png").rename(tmp_path / "adam" / "0.png")
-    assert load_masks(tmp_path / "adam", 2, (48, 48)).fallbacks == 1
+    assert load_masks(numbered_files(tmp_path / "adam", 2), (48, 48)).fallbacks == 1
 
 
 def test_unfit_mask_files_are_named(tmp_path):
     save_masks([disc(), disc()], tmp_path)
     with pytest.raises(ValueError, match=r"0002.png is missing \(3 are needed\)"):
-        load_masks(tmp_path, 3, (48, 48))
+        numbered_files(tmp_path, 3)
+    files = numbered_files(tmp_path, 2)
     Image.new("L", (20, 10)).save(tmp_path / "0001.png")
     with pytest.raises(ValueError, match=r"0001.png is 20x10 pixels, its image is 48x48"):
-        load_masks(tmp_path, 2, (48, 48))
+        load_masks(files, (48, 48))
     (tmp_path / "0001.png").write_text("no")
     with pytest.raises(ValueError, match=r"0001.png can't be read"):
-        load_masks(tmp_path, 2, (48, 48))
+        load_masks(files, (48, 48))
+    (tmp_path / "1.png").write_text("twice")
+    with pytest.raises(ValueError, match=r"holds 0001.png and 1.png, two masks of one image"):
+        numbered_files(tmp_path, 2)
 
 
 def test_intersection_over_union_is_the_shared_part():

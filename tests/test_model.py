@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
+from mace_exp.data import latents
 from mace_exp.files import atomic_file, atomic_folder
 from mace_exp.model import (
     apply_weights,
@@ -30,6 +31,7 @@ from mace_exp.model import (
     load_pipeline,
     save_pipeline,
 )
+from mace_exp.model_source import ModelLocation, native_size
 from mace_exp.saving import quiet
 from mace_exp.tensor_files import save_tensors
 from tests.full_disk import no_file_over
@@ -203,6 +205,19 @@ def test_folder_that_is_no_pipeline_is_named(saved, tmp_path, change, message):
 def test_missing_model_is_one_clear_message(source):
     with pytest.raises(ValueError, match=r"give 'mini', a diffusers folder"):
         find_model(source)
+
+
+def test_the_size_of_pictures_is_known_without_loading(pipeline, saved, tmp_path):
+    assert native_size(find_model(saved)) == latents.native_size(pipeline) == (32, 32)
+    assert native_size(find_model("mini")) == (96, 96)
+    assert native_size(ModelLocation(hub_id="a/b")) is None
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "vae" / "config.json").write_text('{"block_out_channels": [1, 1, 1, 1]}')
+    for side, expected in ((64, (512, 512)), (32, None), ([96, 64], (768, 512))):
+        old = {"sample_size": side, "_diffusers_version": "0.2.2"}
+        (tmp_path / "unet" / "config.json").write_text(json.dumps(old))
+        assert native_size(ModelLocation(folder=tmp_path)) == expected
 
 
 def test_hub_id_passes_when_downloads_are_allowed():

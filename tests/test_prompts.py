@@ -7,12 +7,14 @@ from mace_exp.mini import captions as world
 from mace_exp.prompts import (
     EMPTY,
     EVALUATION_TEMPLATES,
+    EXPLICIT_SUBJECTS,
     NAMELESS,
     SCENES,
     TRAINING_TEMPLATES,
     anchor_prompt,
     domain_captions,
     evaluation_prompts,
+    mentions,
     prior_captions,
     scene_of,
     scene_prompts,
@@ -25,6 +27,7 @@ CONCEPTS = [
     Concept("airplane", Kind.OBJECT, "background"),
     Concept("pixel art", Kind.STYLE, "art"),
     Concept("nudity", Kind.EXPLICIT, "a person wearing clothes"),
+    Concept("naked", Kind.EXPLICIT, "a person wearing clothes"),
 ]
 
 
@@ -53,6 +56,59 @@ def test_no_prompt_of_a_style_is_a_portrait_of_a_portrait() -> None:
     prompts += training_prompts(style, len(TRAINING_TEMPLATES))
     assert max(prompt.count("a portrait") for prompt in prompts) == 1
     assert sum("in the style of pixel art" in prompt for prompt in prompts) == len(prompts)
+
+
+FIRST = {
+    "adam-driver": ["a photo of Adam Driver", "Adam Driver in the park", "Adam Driver"],
+    "airplane": ["a photo of an airplane", "the airplane in the park", "an airplane"],
+    "pixel-art": [
+        "a photo of a portrait in the style of pixel art",
+        "a person in the style of pixel art in the park",
+        "a face in the style of pixel art",
+    ],
+    "nudity": [
+        "a photo of a scene whose subject is nudity",
+        "people in a scene described as nudity in the park",
+        "a figure, nudity",
+    ],
+    "naked": [
+        "a photo of a scene whose subject is naked",
+        "people in a scene described as naked in the park",
+        "a figure, naked",
+    ],
+}
+
+
+@pytest.mark.parametrize("concept", CONCEPTS, ids=lambda concept: concept.slug)
+def test_each_kind_is_said_in_its_own_way(concept: Concept) -> None:
+    assert training_prompts(concept, 3) == FIRST[concept.slug]
+
+
+@pytest.mark.parametrize("word", ["nudity", "naked", "erotic", "sexual"])
+def test_an_explicit_word_is_said_of_a_picture_and_so_is_its_anchor(word: str) -> None:
+    """A noun, an adjective and the anchor stand in one place: "a photo of naked" is no sentence."""
+    concept = Concept(word, Kind.EXPLICIT, "a person wearing clothes")
+    prompts = training_prompts(concept, len(TRAINING_TEMPLATES))
+    prompts += evaluation_prompts(word, concept.kind, len(EVALUATION_TEMPLATES))
+    used = [[each for each in EXPLICIT_SUBJECTS if each.format(word) in said] for said in prompts]
+    assert {len(each) for each in used} == {1}
+    assert all(mentions(prompt, concept) == 1 for prompt in prompts)
+    for subject in EXPLICIT_SUBJECTS:
+        assert used[:30].count([subject]) == 10
+        assert used.count([subject]) > len(prompts) / 4
+        assert f"{subject.format(concept.anchor)} at night" in anchor_prompt(
+            f"a photo of {subject.format(word)} at night", concept
+        )
+
+
+def test_explicit_sentences_and_their_anchors_fit_every_text_encoder() -> None:
+    from mace_exp.mini.language import CONTEXT, tokenizer  # 24 tokens, where CLIP reads 77
+
+    words, concept = tokenizer(), CONCEPTS[3]
+    prompts = training_prompts(concept, len(TRAINING_TEMPLATES))
+    prompts += evaluation_prompts(concept.name, concept.kind, len(EVALUATION_TEMPLATES))
+    anchored = [anchor_prompt(prompt, concept) for prompt in prompts]
+    assert max(len(ids) for ids in words([*prompts, *anchored]).input_ids) <= CONTEXT < 77
 
 
 def test_thirty_training_prompts_show_every_scene_and_every_form() -> None:

@@ -103,6 +103,35 @@ def test_what_is_wrong_with_the_users_images_is_said_at_once(
     assert "holds 3 images, 5 are asked for" in refusal(*command, "images.per_concept=5")
 
 
+def test_masks_of_drawn_images_are_looked_at_before_a_model_is_loaded(
+    refusal: Callable[..., str], arguments: list[str], tmp_path: Path
+) -> None:
+    command = [*arguments, PEOPLE, "masks=precomputed", f"masks.path={tmp_path}"]
+    for name in ("Adam Driver", "amy-adams"):
+        for index in range(2):
+            save(tmp_path / name / f"{index:04d}.png", np.ones((32, 32), bool))
+    larger = refusal(*command, "sampling.width=40")
+    assert "0000.png is 32x32 pixels, its image is 40x32" in larger, "the height is the model's"
+    (tmp_path / "amy-adams" / "0001.png").unlink()
+    missing = f"masks.path: mask {tmp_path / 'amy-adams' / '0001.png'} is missing (2 are needed)"
+    assert refusal(*command) == f"mace_exp: {missing}"
+
+
+def test_masks_that_do_not_fit_are_refused_before_images_are_drawn(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the settings alone do not tell the size: a model that has to be fetched."""
+    from mace_exp.config import named_files
+
+    monkeypatch.setattr(named_files, "native_size", lambda location: None)
+    for index in range(2):
+        save(tmp_path / "Adam Driver" / f"{index}.png", np.ones((40, 48), bool))
+    masks = ("masks=precomputed", f"masks.path={tmp_path}", "images.seed=77")
+    with pytest.raises(SystemExit, match="0.png is 48x40 pixels, its image is 32x32"):
+        run("unfit", "concepts=[Adam Driver]", *masks)
+    assert read(tmp_path / "unfit" / "status.json")["stage"] == "images"
+
+
 @pytest.mark.parametrize("source", ["folder", "lists"])
 def test_class_images_enter_the_loss_with_their_weight(
     run: Run, tmp_path: Path, source: str

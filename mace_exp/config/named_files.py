@@ -4,12 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mace_exp.data.files import Size
 from mace_exp.helper_source import check_helper
 from mace_exp.image_sources import missing_images, missing_prior_images
 from mace_exp.llm.endpoint import endpoint_problems
-from mace_exp.model_source import find_model
+from mace_exp.model_source import find_model, native_size
+from mace_exp.prompt_sources import template_problems
 from mace_exp.schemas.concepts import LlmPrompts
-from mace_exp.schemas.data import GroundedSamMasks
+from mace_exp.schemas.data import GroundedSamMasks, PrecomputedMasks
 from mace_exp.schemas.run import RunConfig
 
 
@@ -23,8 +25,10 @@ def missing_files(config: RunConfig) -> Iterator[str]:
             )
         except ValueError as error:
             yield f"model.source = {model.source}: {error}"
-    yield from missing_images(config.concept_list(), config.images, config.masks)
+    size = _drawn_size(config) if isinstance(config.masks, PrecomputedMasks) else None
+    yield from missing_images(config.concept_list(), config.images, config.masks, drawn=size)
     yield from missing_prior_images(config.prior_images)
+    yield from template_problems(config.concept_list(), config.prompts, config.evaluation)
     yield from _missing_helpers(config)
     prior, domain = config.preservation.prior, config.preservation.domain
     if prior.file is not None and not Path(prior.file).is_file():
@@ -35,6 +39,21 @@ def missing_files(config: RunConfig) -> Iterator[str]:
                 f"preservation.{key}.cache = {cache} is no file: name one that `python -m "
                 "mace_exp.preservation` wrote"
             )
+
+
+def _drawn_size(config: RunConfig) -> Size | None:
+    """Return the (height, width) of the pictures that the model draws, where that is known."""
+    model, sampling = config.model, config.sampling
+    if sampling.height is not None and sampling.width is not None:
+        return sampling.height, sampling.width
+    try:
+        location = find_model(
+            model.source, file_config=model.file_config, allow_download=model.allow_download
+        )
+    except ValueError:  # a model that is not there is said beside this
+        return None
+    native = native_size(location)
+    return native and (sampling.height or native[0], sampling.width or native[1])
 
 
 def _missing_helpers(config: RunConfig) -> Iterator[str]:

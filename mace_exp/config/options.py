@@ -4,7 +4,7 @@ from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
 
-from mace_exp.schemas.concepts import LlmPrompts, TemplatePrompts
+from mace_exp.schemas.concepts import FilePrompts, LlmPrompts, TemplatePrompts
 from mace_exp.schemas.data import (
     AttentionMasks,
     FolderImages,
@@ -25,7 +25,7 @@ CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "co
 """The configuration files: inside the package in a wheel, beside it in the repository."""
 
 VARIANTS: dict[str, dict[str, type]] = {
-    "prompts": {"llm": LlmPrompts, "templates": TemplatePrompts},
+    "prompts": {"file": FilePrompts, "llm": LlmPrompts, "templates": TemplatePrompts},
     "images": {"generated": GeneratedImages, "folder": FolderImages},
     "masks": {
         "attention": AttentionMasks,

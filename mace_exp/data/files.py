@@ -77,6 +77,23 @@ def with_masks(files: Sequence[OwnImage], masks: Path) -> list[OwnImage]:
     return paired
 
 
+def numbered_files(folder: Path, count: int) -> list[Path]:
+    """Return `<number>.png` of the images 0 to count - 1, with leading zeros or without.
+
+    Raises:
+        ValueError: one is missing, or is there twice.
+    """
+    found: dict[int, Path] = {}
+    for file in sorted(folder.glob("*.png")):
+        if file.stem.isdecimal() and found.setdefault(int(file.stem), file) != file:
+            twice = found[int(file.stem)].name
+            raise ValueError(f"{folder} holds {twice} and {file.name}, two masks of one image")
+    missing = [index for index in range(count) if index not in found]
+    if missing:
+        raise ValueError(f"mask {folder / f'{missing[0]:04d}.png'} is missing ({count} are needed)")
+    return [found[index] for index in range(count)]
+
+
 def mask_folder(files: Sequence[OwnImage]) -> Path | None:
     """Return the folder of the masks of a concept's images, or None where there is none.
 
@@ -148,7 +165,8 @@ def image_size(path: Path) -> Size:
     """Return (height, width) by the file's head alone. Raises as `read_image`."""
     try:
         with Image.open(path) as image:
-            turned = image.getexif().get(_ORIENTATION) in TURNED
+            exif = Image.Image.getexif(image)  # a PNG's own looks behind the pixels, and reads them
+            turned = exif.get(_ORIENTATION) in TURNED
             return image.size if turned else (image.height, image.width)
     except FileNotFoundError:
         raise ValueError(f"image {path} is missing") from None

@@ -1,4 +1,4 @@
-"""Masks: where in a training image its concept is, True inside. One file an image, 0000.png, ...
+"""Masks: where in a training image its concept is, True inside.
 
 An empty mask would teach nothing: it becomes the whole image, with a warning, and is counted.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mace_exp.data.files import Size, read_image
+from mace_exp.data.files import Size, check_size, read_image
 
 LEVELS = 256  # of a map's range, for Otsu's histogram
 LEAST_SHARE = 0.2  # a component smaller than this share of the largest is noise
@@ -29,24 +29,18 @@ class Masks:
     fallbacks: int = 0
 
 
-def load_masks(folder: Path, count: int, size: Size) -> Masks:
-    """Read masks made elsewhere: `<number>.png` for images 0 to count - 1, white inside.
+def load_masks(files: Sequence[Path], size: Size) -> Masks:
+    """Read masks made elsewhere, white inside.
 
     Raises:
-        ValueError: a mask is missing or unreadable, or is not `size` (height, width).
+        ValueError: a mask is unreadable, or is not `size` (height, width).
     """
-    files = {int(file.stem): file for file in folder.glob("*.png") if file.stem.isdecimal()}
-    missing = [index for index in range(count) if index not in files]
-    if missing:
-        raise ValueError(f"mask {folder / f'{missing[0]:04d}.png'} is missing ({count} are needed)")
     masks = []
-    for index in range(count):
-        mask = read_image(files[index], mode="L")
-        if mask.shape != size:
-            found, wanted = (f"{width}x{height}" for height, width in (mask.shape, size))
-            raise ValueError(f"mask {files[index]} is {found} pixels, its image is {wanted}")
+    for file in files:
+        mask = read_image(file, mode="L")
+        check_size(file, mask.shape[:2], size)
         masks.append(mask > 127)
-    return filled(np.stack(masks), [str(files[index]) for index in range(count)])
+    return filled(np.stack(masks), [str(file) for file in files])
 
 
 def filled(masks: np.ndarray, names: Sequence[str]) -> Masks:

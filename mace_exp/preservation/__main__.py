@@ -11,7 +11,7 @@ import logging
 import sys
 from pathlib import Path
 
-from mace_exp.captions import names_in_templates, read_captions
+from mace_exp.captions import names_in_templates, read_captions, read_templates
 from mace_exp.command import add_model_arguments, chosen_model, loaded, run_command
 from mace_exp.prompts import domain_captions
 
@@ -82,7 +82,8 @@ def _captions(arguments: argparse.Namespace) -> list[str]:
     else:
         names = read_captions(arguments.names)
         if arguments.templates is not None:
-            captions = names_in_templates(names, read_captions(arguments.templates))
+            templates = list(read_templates(arguments.templates).values())
+            captions = names_in_templates(names, templates)
         else:
             captions = _in_own_templates(names, arguments.kind)
     return captions if arguments.limit is None else captions[: arguments.limit]

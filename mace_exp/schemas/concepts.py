@@ -50,6 +50,13 @@ class TemplatePrompts(PromptsConfig):
 
 
 @dataclass(kw_only=True)
+class FilePrompts(PromptsConfig):
+    """Templates of the user's own, in place of the project's: the first so many of a file."""
+
+    path: str  # text, a template a line, {} where the concept goes
+
+
+@dataclass(kw_only=True)
 class LlmPrompts(PromptsConfig):
     """Sentences of a language model, at an OpenAI-compatible endpoint or in a folder; templates
     where it falls short."""

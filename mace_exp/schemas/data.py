@@ -101,7 +101,8 @@ class AttentionMasks(MasksConfig):
 
 @dataclass(kw_only=True)
 class PrecomputedMasks(MasksConfig):
-    """Mask files made elsewhere: `<path>/<slug>/<index>.png`, or as the user's images are named."""
+    """Mask files made elsewhere: `<index>.png`, or as the user's images are named, in
+    `<path>/<concept>/`, by its name or its slug."""
 
     path: str | None  # null: beside the user's own images
 

@@ -7,7 +7,13 @@ from typing import Annotated
 from mace_exp.concepts import Concept, Kind, build_concepts
 from mace_exp.prompts import EVALUATION_TEMPLATES, TRAINING_TEMPLATES
 from mace_exp.ranges import NONNEGATIVE
-from mace_exp.schemas.concepts import AnchorsConfig, ConceptsConfig, KeptConfig, PromptsConfig
+from mace_exp.schemas.concepts import (
+    AnchorsConfig,
+    ConceptsConfig,
+    FilePrompts,
+    KeptConfig,
+    PromptsConfig,
+)
 from mace_exp.schemas.data import ImagesConfig, MasksConfig, PriorImagesConfig
 from mace_exp.schemas.method import (
     IMAGE_TARGETS,
@@ -136,7 +142,9 @@ class RunConfig:
 
     def _check_templates(self) -> None:
         """Refuse more prompts than there are templates."""
-        wanted = [("prompts.count", self.prompts.count, len(TRAINING_TEMPLATES))]
+        wanted = []
+        if not isinstance(self.prompts, FilePrompts):  # a file is counted when it is read
+            wanted.append(("prompts.count", self.prompts.count, len(TRAINING_TEMPLATES)))
         if isinstance(self.evaluation, SampledEvaluation):
             templates = self.evaluation.templates
             wanted.append(("evaluation.templates", templates, len(EVALUATION_TEMPLATES)))

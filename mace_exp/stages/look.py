@@ -22,6 +22,7 @@ from mace_exp.data.masks import Masks, load_masks, overlay
 from mace_exp.data.own import encoded_views, read_mask_views
 from mace_exp.files import atomic_file
 from mace_exp.helper_source import helper_identity
+from mace_exp.image_sources import drawn_masks
 from mace_exp.model import choose_device
 from mace_exp.progress import progress
 from mace_exp.prompts import anchor_prompt
@@ -71,6 +72,8 @@ def images(work: Run) -> dict[str, TrainingImages]:
     and the class images of prior preservation."""
     needed = {each.slug: image_inputs(work, each) for each in work.concepts}
     _check_prompts(work, needed)
+    for each in work.concepts:  # masks, whose size the settings alone do not always tell
+        drawn_masks(each, work.config.images, work.config.masks, training_views(work).size)
     _say_what_is_unchecked(work)
 
     def make(missing: Mapping[str, Path]) -> None:
@@ -217,9 +220,9 @@ def _made_elsewhere(
 ) -> Masks:
     if isinstance(work.config.images, FolderImages):
         return read_mask_views(own_files(work, concept), training.seeds, training_views(work))
-    assert masks.path is not None
     height, width = training.images.shape[1:3]
-    return load_masks(Path(masks.path) / concept.slug, len(training), (height, width))
+    files = drawn_masks(concept, work.config.images, masks, (height, width))
+    return load_masks(files, (height, width))
 
 
 def _shown_files(work: Run, concept: Concept, drawn: Mapping[str, Any]) -> list[str]:

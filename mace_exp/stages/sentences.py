@@ -1,4 +1,4 @@
-"""The sentences that a run trains on: our own templates, or what a language model wrote.
+"""The sentences that a run trains on: our own templates, the user's, or a language model's.
 
 They have no stage of their own: the first that needs one makes all, and every stage reads the same.
 """
@@ -23,8 +23,9 @@ from mace_exp.llm.endpoint import key_of_endpoint, open_endpoint
 from mace_exp.llm.instructions import instruction
 from mace_exp.model import choose_device
 from mace_exp.progress import progress
-from mace_exp.prompts import training_prompts
-from mace_exp.schemas.concepts import LlmPrompts
+from mace_exp.prompt_sources import own_prompts
+from mace_exp.prompts import anchor_prompt, training_prompts
+from mace_exp.schemas.concepts import FilePrompts, LlmPrompts
 from mace_exp.text import PromptEncoder
 
 if TYPE_CHECKING:
@@ -41,12 +42,21 @@ def sentences(work: Run) -> dict[str, list[str]]:
     settings = work.config.prompts
     if isinstance(settings, LlmPrompts):
         said = _written_by_a_model(work, settings)
+    elif isinstance(settings, FilePrompts):
+        said = {each.slug: _from_a_file(work, each, settings) for each in work.concepts}
     else:
         ours = ((each.slug, training_prompts(each, settings.count)) for each in work.concepts)
         said = {slug: Collected(texts, len(texts), {}) for slug, texts in ours}
     if work.ranks.number == 0:
         _write(work, said)
     return {slug: each.sentences for slug, each in said.items()}
+
+
+def _from_a_file(work: Run, concept: Concept, settings: FilePrompts) -> Collected:
+    """Return the user's sentences; one that is too long is refused before anything is drawn."""
+    texts = own_prompts(concept, settings)
+    work.encoder.token_ids([*texts, *(anchor_prompt(text, concept) for text in texts)])
+    return Collected(texts, 0, {})
 
 
 def _written_by_a_model(work: Run, settings: LlmPrompts) -> dict[str, Collected]:
@@ -137,6 +147,7 @@ def _warn(concept: Concept, said: Collected) -> None:
 
 def _write(work: Run, said: dict[str, Collected]) -> None:
     """Write prompts.csv: every sentence with its concept and where it comes from."""
+    theirs = "file" if isinstance(work.config.prompts, FilePrompts) else "language model"
     with (
         atomic_file(work.folder.prompts) as temporary,
         open(temporary, "w", newline="", encoding="utf-8") as file,
@@ -147,5 +158,5 @@ def _write(work: Run, said: dict[str, Collected]) -> None:
             each = said[concept.slug]
             own = len(each.sentences) - each.templates
             for index, sentence in enumerate(each.sentences):
-                source = "language model" if index < own else "template"
+                source = theirs if index < own else "template"
                 writer.writerow((concept.name, index, sentence, source))

@@ -1,0 +1,35 @@
+"""The model's own masks against the true ones of the embedded world, as the study measures them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mace_exp.data.masks import intersection_over_union
+
+pytestmark = pytest.mark.slow
+pytest.importorskip("dicebear", reason="drawing the world needs the mini extra")
+pytest.importorskip("resvg_py", reason="drawing the world needs the mini extra")
+
+PICTURES = 12
+"""Nine people and three objects."""
+BOUND = 0.6
+"""Far below what the study finds (experiments/attention_masks): other weights may ship."""
+
+
+def test_the_models_own_masks_lie_on_what_is_drawn(tmp_path: Path) -> None:
+    measure = pytest.importorskip(
+        "experiments.attention_masks.measure", reason="the studies are not beside the tests"
+    )
+    from mace_exp.mini.world import World
+    from mace_exp.model import load_pipeline
+
+    cases = measure.draw_cases(World("test", tmp_path), PICTURES)
+    pipeline = load_pipeline(None, device="cpu")
+    fits = {"person": [], "object": []}
+    for case in cases:
+        found = measure.masks(pipeline, case, seed=0)["attention masks"]
+        fits[case.concept.kind.name].append(intersection_over_union(found, case.truth))
+    assert [len(each) for each in fits.values()] == [9, 3]
+    for kind, each in fits.items():
+        assert np.mean(each) > BOUND, (kind, each)
