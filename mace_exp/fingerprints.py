@@ -32,6 +32,8 @@ def fingerprint(pipeline: DiffusionPipeline) -> str:
     _add_tensors(digest, pipeline.unet.state_dict(), whole=whole)
     _add_tensors(digest, pipeline.vae.state_dict(), whole=())
     digest.update(repr([pipeline.scheduler.config.get(key) for key in _SCHEDULE]).encode())
+    if pipeline.config.get("force_zeros_for_empty_prompt"):  # SDXL: what guidance leads away from
+        digest.update(b"zeros for no words")
     return digest.hexdigest()
 
 
