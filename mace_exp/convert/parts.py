@@ -14,6 +14,7 @@ MODELS = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": "sd_v1_5",
     "runwayml/stable-diffusion-v1-5": "sd_v1_5",
     "stabilityai/stable-diffusion-2-1-base": "sd_v2_1_base",
+    "stabilityai/stable-diffusion-xl-base-1.0": "sdxl",
 }
 
 
