@@ -23,8 +23,8 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, default: str | None 
         "--model",
         default=default,
         required=default is None,
-        help="mini, sd_v1_4, sd_v1_5, sd_v2_1_base, a diffusers folder, a .safetensors checkpoint, "
-        "or a hub id" + (f" (default: {default})" if default else ""),
+        help="mini, sd_v1_4, sd_v1_5, sd_v2_1_base, sdxl, a diffusers folder, a .safetensors "
+        "checkpoint, or a hub id" + (f" (default: {default})" if default else ""),
     )
     parser.add_argument(
         "--file-config", metavar="FOLDER", help="the diffusers folder that describes a checkpoint"

@@ -36,6 +36,8 @@ def fingerprint(pipeline: DiffusionPipeline) -> str:
     _add_tensors(digest, pipeline.vae.state_dict(), whole=())
     _add_numbers(digest, noise_process(pipeline.scheduler.config))
     _add_numbers(digest, {key: pipeline.vae.config.get(key) for key in _LATENTS})
+    if pipeline.config.get("force_zeros_for_empty_prompt"):  # SDXL: what guidance leads away from
+        digest.update(b"zeros for no words")
     return digest.hexdigest()
 
 

@@ -21,6 +21,7 @@ from diffusers.schedulers.scheduling_pndm import PNDMScheduler
 from torch import Tensor
 
 from mace_exp.progress import Progress
+from mace_exp.text import has_two_encoders
 
 # Options are given where a default of the class would not fit Stable Diffusion: its latents leave
 # [-1, 1], and a scheduler's configuration does not say what another class of scheduler needs.
@@ -108,9 +109,9 @@ def sample_with_latents(
 def decode(pipeline: DiffusionPipeline, latents: Tensor, *, checked: bool = True) -> np.ndarray:
     """Return pictures [n, H, W, 3], uint8, of scaled latents; black where the pipeline has a safety
     checker that finds fault with one, unless `checked` is off."""
-    vae = pipeline.vae
-    scaled = latents.to(vae.device, vae.dtype) / vae.config.scaling_factor
-    images = vae.decode(scaled + (vae.config.get("shift_factor") or 0), return_dict=False)[0]
+    with stable_autoencoder(pipeline) as vae:
+        scaled = latents.to(vae.device, vae.dtype) / vae.config.scaling_factor
+        images = vae.decode(scaled + (vae.config.get("shift_factor") or 0), return_dict=False)[0]
     flagged: list[bool] = []
     if checked and has_safety_checker(pipeline):
         images, flagged = pipeline.run_safety_checker(images, vae.device, vae.dtype)
@@ -118,6 +119,24 @@ def decode(pipeline: DiffusionPipeline, latents: Tensor, *, checked: bool = True
     pictures = pixels.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     pictures[np.flatnonzero(flagged)] = 0  # the checker leaves zeros, the grey of [-1, 1]
     return pictures
+
+
+@contextmanager
+def stable_autoencoder(pipeline: DiffusionPipeline) -> Iterator[Any]:
+    """Yield the autoencoder: in float32 inside the block where it overflows in float16.
+
+    SDXL's does, and says so. By default every configuration says so, but the pipelines of other
+    families do not heed it.
+    """
+    vae = pipeline.vae
+    told = has_two_encoders(pipeline) and vae.config.get("force_upcast")
+    if not (told and vae.dtype == torch.float16):
+        yield vae
+        return
+    try:
+        yield vae.to(torch.float32)
+    finally:
+        vae.to(torch.float16)
 
 
 def has_safety_checker(pipeline: DiffusionPipeline) -> bool:
@@ -166,7 +185,7 @@ class _TextStates:
         starts = range(0, len(distinct), TEXT_BATCH)
         encoded = [_encode(pipeline, distinct[s : s + TEXT_BATCH]) for s in starts]
         self._states = {name: torch.cat([each[name] for each in encoded]) for name in encoded[0]}
-        self._empty = _encode(pipeline, [""]) if guided else {}
+        self._empty = _encode_nothing(pipeline) if guided else {}
 
     def of(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         rows = torch.tensor([self._row[prompt] for prompt in prompts])
@@ -186,6 +205,15 @@ def _encode(pipeline: DiffusionPipeline, prompts: list[str]) -> dict[str, Tensor
     )
     pooled = {"pooled_prompt_embeds": encoded[2]} if len(encoded) > 2 else {}
     return {"prompt_embeds": encoded[0], **pooled}
+
+
+def _encode_nothing(pipeline: DiffusionPipeline) -> dict[str, Tensor]:
+    """Return what guidance leads away from: the states of no words, or zeros where the pipeline
+    takes these instead (SDXL)."""
+    states = _encode(pipeline, [""])
+    if not pipeline.config.get("force_zeros_for_empty_prompt"):
+        return states
+    return {name: torch.zeros_like(each) for name, each in states.items()}
 
 
 def _draw(

@@ -82,6 +82,19 @@ class PromptEncoder:
             states = [_hidden_states(branch, part, self.context_length) for branch in self.branches]
             yield torch.cat(states, dim=-1)
 
+    @torch.no_grad()
+    def pooled(self, prompts: Sequence[str], *, batch_size: int = 64) -> Tensor:
+        """Return float32 pooled embeddings [n, d_p] of the last branch, one a prompt: its projected
+        end-of-text state. The encoder has to have a projection (SDXL's second one)."""
+        branch = self.branches[-1]
+        parts = [prompts[i : i + batch_size] for i in range(0, len(prompts), batch_size)]
+        return torch.cat(
+            [
+                branch.model(_device_ids(branch, part, self.context_length)).text_embeds.float()
+                for part in parts
+            ]
+        )
+
     def positions(self, prompt: str, phrase: str, *, include_end: bool = False) -> Tensor:
         """Return a mask [L], bool: tokens of every occurrence of `phrase`, and of the end if asked.
 
@@ -92,12 +105,17 @@ class PromptEncoder:
         )
 
 
+def has_two_encoders(pipeline: Any) -> bool:
+    """Whether the pipeline is one of SDXL."""
+    return getattr(pipeline, "text_encoder_2", None) is not None
+
+
 def stable_diffusion_encoder(pipeline: Any) -> PromptEncoder:
     """Return the encoder of a Stable Diffusion pipeline, as in its `encode_prompt`.
 
     1.x and 2.x have one branch, their last hidden state; SDXL has two, the last but one of each.
     """
-    if getattr(pipeline, "text_encoder_2", None) is None:
+    if not has_two_encoders(pipeline):
         return PromptEncoder((Branch(pipeline.tokenizer, pipeline.text_encoder),))
     first = Branch(pipeline.tokenizer, pipeline.text_encoder, -2)
     return PromptEncoder((first, Branch(pipeline.tokenizer_2, pipeline.text_encoder_2, -2)))
@@ -252,9 +270,13 @@ def _branch_length(branch: Branch) -> int:
     return min(limit, _config(branch.model).max_position_embeddings)
 
 
-def _hidden_states(branch: Branch, prompts: Sequence[str], context_length: int) -> Tensor:
+def _device_ids(branch: Branch, prompts: Sequence[str], context_length: int) -> Tensor:
     parameter = next(branch.model.parameters())
-    ids = token_ids(branch.tokenizer, prompts, context_length).to(parameter.device)
+    return token_ids(branch.tokenizer, prompts, context_length).to(parameter.device)
+
+
+def _hidden_states(branch: Branch, prompts: Sequence[str], context_length: int) -> Tensor:
+    ids = _device_ids(branch, prompts, context_length)
     if branch.layer is None:
         return branch.model(ids)[0].float()
     return branch.model(ids, output_hidden_states=True).hidden_states[branch.layer].float()

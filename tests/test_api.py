@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from mace_exp.config import composed_run
 from mace_exp.model import load_pipeline
 from mace_exp.saving import save_pipeline
 from tests.tiny import tiny_pipeline
+from tests.tiny_xl import tiny_xl_pipeline
 
 PAGE = Path(__file__).parents[1] / "docs" / "python_api.md"
 SMALL: dict[str, object] = {
@@ -48,8 +50,9 @@ def test_the_package_is_imported_without_torch() -> None:
     assert "AttributeError: module 'mace_exp' has no attribute 'nothing'" in done.stderr
 
 
-def test_only_the_projections_are_edited_and_they_can_be_put_back() -> None:
-    pipeline = tiny_pipeline()
+@pytest.mark.parametrize("make", [tiny_pipeline, tiny_xl_pipeline])
+def test_only_the_projections_are_edited_and_they_can_be_put_back(make: Callable[[], Any]) -> None:
+    pipeline = make()
     before = state(pipeline)
     done = erased(pipeline, ["Adam Driver", "Amy Adams"], preserve=["Amy Poehler"])
     assert changed(before, pipeline) == set(done.weights) == set(done.original)

@@ -16,6 +16,7 @@ MODELS = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": "sd_v1_5",
     "runwayml/stable-diffusion-v1-5": "sd_v1_5",
     "stabilityai/stable-diffusion-2-1-base": "sd_v2_1_base",
+    "stabilityai/stable-diffusion-xl-base-1.0": "sdxl",
 }
 PRECISIONS = {"no": "float32", "fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 

@@ -25,6 +25,7 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor
 
+from mace_exp.conditioning import Added, added_conditions, chosen, denoised, joined
 from mace_exp.data.files import Size
 from mace_exp.data.masks import Masks, filled, mask_of_map
 from mace_exp.erasure.attention import (
@@ -34,7 +35,11 @@ from mace_exp.erasure.attention import (
     attention_grid,
     record_attention,
 )
-from mace_exp.erasure.unet import attention_layers, replaced_processors
+from mace_exp.erasure.unet import (
+    attention_layers,
+    halvings_before_attention,
+    replaced_processors,
+)
 from mace_exp.progress import Progress
 from mace_exp.seeding import generator
 from mace_exp.text import stable_diffusion_encoder
@@ -110,13 +115,26 @@ def gathered_evidence(
     """
     encoder = stable_diffusion_encoder(pipeline)
     positions = torch.stack([encoder.positions(each, images.concept) for each in images.prompts])
-    states, anchors = encoder.encode(images.prompts), encoder.encode(images.anchors)
+    # The anchors come first: `record_attention` keeps the last half of a doubled batch.
+    sides = (images.anchors, images.prompts)
+    states = torch.stack([encoder.encode(prompts) for prompts in sides])
+    added = [added_conditions(pipeline, prompts, images.latents) for prompts in sides]
     for start in range(0, len(images.prompts), BATCH):
         part = slice(start, start + BATCH)
-        # The anchors come first: `record_attention` keeps the last half of a doubled batch.
-        pair = torch.stack([anchors[part], states[part]])
+        pair = _Pair(states[:, part], joined([chosen(each, part) for each in added]))
         latents = images.latents[part]
         yield _gather(pipeline, latents, pair, positions[part], seed=(seed, start), at=timesteps)
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """What the UNet reads of b images' anchor prompts, then of their own.
+
+    `states` [2, b, L, d]; `added` has 2 b rows where the UNet reads them (SDXL).
+    """
+
+    states: Tensor
+    added: Added | None
 
 
 @dataclass(frozen=True)
@@ -149,16 +167,16 @@ class Evidence:
 def _gather(
     pipeline: DiffusionPipeline,
     latents: Tensor,
-    pair: Tensor,
+    pair: _Pair,
     positions: Tensor,
     *,
     seed: tuple[int, int],
     at: Sequence[int],
 ) -> Evidence:
-    """Run the UNet on b images at each timestep; `pair` [2, b, L, d] are anchor and own states."""
+    """Run the UNet on b images at each timestep."""
     unet = pipeline.unet
     count, latent_size = len(latents), (latents.shape[-2], latents.shape[-1])
-    grid = working_grid(latent_size)
+    grid = working_grid(latent_size, halvings=halvings_before_attention(unet))
     belonging = torch.zeros(count, grid[0] * grid[1], grid[0] * grid[1])
     change = torch.zeros(count, *latent_size)
 
@@ -195,9 +213,12 @@ def noise_latents(
     return kept.sqrt() * latents.cpu() + (1 - kept).sqrt() * noise
 
 
-def working_grid(latent_size: Grid) -> Grid:
-    """Return the finest grid of the UNet, latents halved again and again, that is small enough."""
+def working_grid(latent_size: Grid, *, halvings: int = 0) -> Grid:
+    """Return the finest grid of the UNet's attention that is small enough: latents halved at least
+    `halvings` times."""
     height, width = latent_size
+    for _ in range(halvings):
+        height, width = (height + 1) // 2, (width + 1) // 2
     while height * width > MOST_POSITIONS:
         height, width = (height + 1) // 2, (width + 1) // 2
     return attention_grid(height * width, latent_size)
@@ -218,12 +239,10 @@ class _VisibleOnGrid:
         return chosen(attn, hidden_states, *args, **kwargs)
 
 
-def _predict(unet: Any, noised: Tensor, timestep: int, pair: Tensor) -> Tensor:
+def _predict(unet: Any, noised: Tensor, timestep: int, pair: _Pair) -> Tensor:
     """Return the UNet's predictions [2 b, c, h, w], float32, on the CPU: anchors first."""
-    parameter = next(unet.parameters())
-    batch = torch.cat([noised, noised]).to(parameter.device, parameter.dtype)
-    context = pair.flatten(0, 1).to(parameter.device, parameter.dtype)
-    return unet(batch, timestep, context).sample.float().cpu()
+    batch, states = torch.cat([noised, noised]), pair.states.flatten(0, 1)
+    return denoised(unet, batch, timestep, states, pair.added).float().cpu()
 
 
 def _standardised(maps: Tensor) -> Tensor:

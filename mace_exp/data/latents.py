@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mace_exp.data.files import Size
+from mace_exp.sampling import stable_autoencoder
 
 BATCH = 8
 
@@ -28,16 +29,17 @@ def encode_images(pipeline: Any, images: Tensor) -> Tensor:
     Raises:
         ValueError: values outside [-1, 1], or a size that the autoencoder can't halve.
     """
-    vae, factor = pipeline.vae, pipeline.vae_scale_factor
+    factor = pipeline.vae_scale_factor
     if not (images.isfinite().all() and images.abs().max() <= 1):
         raise ValueError("the autoencoder reads images in [-1, 1]: see `signed`")
     if any(side % factor for side in images.shape[-2:]):
         shape = "x".join(str(side) for side in reversed(images.shape[-2:]))
         raise ValueError(f"images of {shape} pixels: this model reads multiples of {factor}")
-    parts = [
-        vae.encode(part.to(vae.device, vae.dtype)).latent_dist.mode().float().cpu()
-        for part in images.split(BATCH)
-    ]
+    with stable_autoencoder(pipeline) as vae:
+        parts = [
+            vae.encode(part.to(vae.device, vae.dtype)).latent_dist.mode().float().cpu()
+            for part in images.split(BATCH)
+        ]
     return (torch.cat(parts) - (vae.config.get("shift_factor") or 0)) * vae.config.scaling_factor
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from mace_exp.conditioning import Added, denoised, joined
 from mace_exp.erasure.attention import Grid, record_attention
 
 GridMaps = Mapping[Grid, Tensor]
@@ -19,13 +20,14 @@ class Probe:
     """A noised image, and the tokens whose attention is read off it.
 
     `latents` [c, h, w] are noised to `timestep`; `states` [L, d] and `positions` [L], bool, are
-    those of the image's prompt.
+    those of the image's prompt. `added` has one row, where the UNet reads it (SDXL).
     """
 
     latents: Tensor
     timestep: int
     states: Tensor
     positions: Tensor
+    added: Added | None = None
 
 
 @torch.no_grad()
@@ -34,16 +36,14 @@ def attended(unet: nn.Module, probes: Sequence[Probe]) -> list[GridMaps]:
 
     Heads and layers of a size are averaged, tokens added up. Nothing is drawn at random.
     """
-    parameter = next(unet.parameters())
     latents, states = (
-        torch.stack([getattr(probe, name) for probe in probes]).to(
-            parameter.device, parameter.dtype
-        )
-        for name in ("latents", "states")
+        torch.stack([getattr(probe, name) for probe in probes]) for name in ("latents", "states")
     )
-    timesteps = torch.tensor([probe.timestep for probe in probes], device=parameter.device)
+    added = joined([probe.added for probe in probes])
+    device = next(unet.parameters()).device
+    timesteps = torch.tensor([probe.timestep for probe in probes], device=device)
     with record_attention(unet, len(probes), (latents.shape[-2], latents.shape[-1])) as recorded:
-        unet(latents, timesteps, states)
+        denoised(unet, latents, timesteps, states, added)
     maps = recorded.maps()
     return [
         {

@@ -11,6 +11,7 @@ import torch
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor, nn
 
+from mace_exp.conditioning import Added, denoised, joined
 from mace_exp.erasure.attention import (
     AttentionLoss,
     AttentionTarget,
@@ -30,9 +31,9 @@ softmax are near 1e-6, of which float16 keeps one or two digits."""
 class Batch:
     """One step's input for one concept.
 
-    `latents`, `noise`, `timesteps` and `states` have b + p rows: b images of the concept, whose
-    attention is trained, then p images of prior preservation, whose denoising error is kept low.
-    `target` covers the first b.
+    `latents`, `noise`, `timesteps`, `states` and (SDXL) `added` have b + p rows: b images of the
+    concept, whose attention is trained, then p images of prior preservation, whose denoising error
+    is kept low. `target` covers the first b.
     """
 
     latents: Tensor
@@ -40,6 +41,7 @@ class Batch:
     timesteps: Tensor
     states: Tensor
     target: AttentionTarget
+    added: Added | None = None
 
 
 @dataclass(frozen=True)
@@ -137,8 +139,9 @@ def _denoise(unet: nn.Module, batches: Sequence[Batch], noise: Any) -> Tensor | 
         torch.cat([getattr(batch, name) for batch in batches]).to(parameter.device)
         for name in ("latents", "noise", "timesteps", "states")
     )
-    noisy = noise.add_noise(latents, drawn, timesteps).to(parameter.dtype)
-    predicted = unet(noisy, timesteps, states.to(parameter.dtype)).sample
+    noisy = noise.add_noise(latents, drawn, timesteps)
+    added = joined([batch.added for batch in batches])
+    predicted = denoised(unet, noisy, timesteps, states, added)
     images, rows = len(batches[0].target.positions), len(batches[0].latents)
     if images == rows:
         return None

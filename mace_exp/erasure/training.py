@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mace_exp.conditioning import Added, chosen, joined
 from mace_exp.erasure.attention import AttentionTarget
 from mace_exp.erasure.lora import Lora, LoraShape, initial_lora
 from mace_exp.erasure.probe import GridMaps, Probe, attended
@@ -53,10 +54,12 @@ class LoraTraining:
 
 @dataclass(frozen=True)
 class PriorImages:
-    """Images whose denoising must survive: latents [m, c, h, w] and states [m, L, d]."""
+    """Images whose denoising must survive: latents [m, c, h, w], states [m, L, d], and m rows of
+    `added` where the UNet reads them (SDXL)."""
 
     latents: Tensor
     states: Tensor
+    added: Added | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class ConceptData:
 
     `latents` [n, c, h, w] as the UNet reads them (scaled), `states` [n, L, d] and `positions`
     [n, L] of each image's prompt, `masks` [n, H, W] in [0, 1], or None for the whole image. On
-    `probe` its attention is watched.
+    `probe` its attention is watched. `added` has n rows where the UNet reads them (SDXL).
     """
 
     slug: str
@@ -75,10 +78,11 @@ class ConceptData:
     masks: Tensor | None = None
     prior: PriorImages | None = None
     probe: Probe | None = None
+    added: Added | None = None
 
     def __post_init__(self) -> None:
-        masks = () if self.masks is None else (self.masks,)
-        lengths = [len(part) for part in (self.latents, self.states, self.positions, *masks)]
+        parts = (self.latents, self.states, self.positions, self.masks, self.added)
+        lengths = [len(part) for part in parts if part is not None]
         if lengths[0] == 0 or len(set(lengths)) > 1:
             raise ValueError(f"{self.slug}: latents, states, positions and masks number {lengths}")
 
@@ -159,15 +163,16 @@ def draw_batch(data: TrainingData, count: int, density: Tensor, source: torch.Ge
         data = data.parts[int(torch.randint(len(data.parts), (), generator=source))]
     index = torch.randint(len(data.latents), (count,), generator=source)
     latents, states = data.latents[index], data.states[index]
-    masks = None if data.masks is None else data.masks[index]
+    masks, added = None if data.masks is None else data.masks[index], chosen(data.added, index)
     if data.prior is not None:
-        chosen = torch.randint(len(data.prior.latents), (count,), generator=source)
-        latents = torch.cat([latents, data.prior.latents[chosen]])
-        states = torch.cat([states, data.prior.states[chosen]])
+        others = torch.randint(len(data.prior.latents), (count,), generator=source)
+        latents = torch.cat([latents, data.prior.latents[others]])
+        states = torch.cat([states, data.prior.states[others]])
+        added = joined([added, chosen(data.prior.added, others)])
     timesteps = draw_timesteps(density, len(latents), source)
     noise = torch.randn(latents.shape, generator=source).to(latents)
     target = AttentionTarget(data.positions[index], masks)
-    return Batch(latents, noise, timesteps.to(latents.device), states, target)
+    return Batch(latents, noise, timesteps.to(latents.device), states, target, added)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,13 @@ def attention_layers(unet: nn.Module, *, cross: bool = True) -> dict[str, Attent
     return found
 
 
+def halvings_before_attention(unet: Any) -> int:
+    """Return how often latents are halved before the UNet attends to anything: 0, in SDXL once."""
+    blocks = enumerate(unet.down_blocks)
+    attending = (n for n, block in blocks if any(isinstance(m, Attention) for m in block.modules()))
+    return next(attending, len(unet.down_blocks) - 1)
+
+
 def projection_weights(
     unet: nn.Module, targets: Sequence[str] = TEXT_PROJECTIONS
 ) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from mace_exp.concepts import Concept
+from mace_exp.conditioning import added_conditions
 from mace_exp.data.attention_masks import noise_latents
 from mace_exp.erasure.probe import GridMaps, Probe
 from mace_exp.erasure.training import StepRow
@@ -49,6 +50,7 @@ def probe_of(work: Run, concept: Concept) -> Probe:
         timestep=TIMESTEP,
         states=work.encoder.encode(training.prompts[:1])[0],
         positions=work.encoder.positions(training.prompts[0], concept.name),
+        added=added_conditions(work.pipeline, training.prompts[:1], noised),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mace_exp.concepts import Concept
+from mace_exp.conditioning import added_conditions
 from mace_exp.data.dataset import ClassImages, Instances, MACEDataset
 from mace_exp.erasure.training import ConceptData, JointData, PriorImages, TrainingData
 from mace_exp.stages.snapshots import MOST_OF_JOINT, probe_of
@@ -48,15 +49,16 @@ def dataset(work: Run, concept: Concept) -> MACEDataset:
 def _concept_data(
     work: Run, concept: Concept, prior: PriorImages | None, *, watched: bool
 ) -> ConceptData:
-    known = dataset(work, concept)
+    known, latents = dataset(work, concept), work.training_images[concept.slug].latents
     return ConceptData(
         slug=concept.slug,
-        latents=work.training_images[concept.slug].latents,
+        latents=latents,
         states=work.encoder.encode(known.instance_prompts),
         positions=known.concept_positions,
         masks=work.training_masks[concept.slug],
         prior=prior,
         probe=probe_of(work, concept) if watched and work.config.lora.snapshots else None,
+        added=added_conditions(work.pipeline, known.instance_prompts, latents),
     )
 
 
@@ -64,4 +66,8 @@ def _prior(work: Run) -> PriorImages | None:
     images = work.prior_images
     if images is None:
         return None
-    return PriorImages(images.latents, work.encoder.encode(images.prompts))
+    return PriorImages(
+        images.latents,
+        work.encoder.encode(images.prompts),
+        added_conditions(work.pipeline, images.prompts, images.latents),
+    )
