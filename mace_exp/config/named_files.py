@@ -23,7 +23,7 @@ def missing_files(config: RunConfig) -> Iterator[str]:
             )
         except ValueError as error:
             yield f"model.source = {model.source}: {error}"
-    yield from missing_images(config.concept_list(), config.images, config.masks)
+    yield from dict.fromkeys(_missing_images(config))
     yield from missing_prior_images(config.prior_images)
     yield from _missing_helpers(config)
     prior, domain = config.preservation.prior, config.preservation.domain
@@ -35,6 +35,16 @@ def missing_files(config: RunConfig) -> Iterator[str]:
                 f"preservation.{key}.cache = {cache} is no file: name one that `python -m "
                 "mace_exp.preservation` wrote"
             )
+
+
+def _missing_images(config: RunConfig) -> Iterator[str]:
+    """Yield a message for each concept whose images or masks are not there; it begins with the key
+    that names them."""
+    for concept in config.concept_list():
+        own, given = config.settings(concept.name), config.overrides.get(concept.name, {})
+        for message in missing_images([concept], own.images, own.masks):
+            key = message.split(" ")[0]
+            yield f"overrides.{concept.name}.{message}" if key in given else message
 
 
 def _missing_helpers(config: RunConfig) -> Iterator[str]:
