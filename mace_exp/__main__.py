@@ -33,7 +33,7 @@ REFUSALS = (
     *(ValueError, OSError, RankError),
 )
 """What a wrong command raises, or another rank's end: shown as a message, without a traceback."""
-OPEN_KEYS = ("concepts.kinds", "anchors.per_concept")
+OPEN_KEYS = ("concepts.kinds", "anchors.per_concept", "overrides")
 """Dictionaries that take any name; Hydra wants `++` before a key that is new."""
 _LAUNCHERS = {"slurm": "hydra-submitit-launcher", "ray_gpu": "hydra-ray-launcher"}
 """What each option of hydra/launcher needs: the extra is named like the option's first word."""
@@ -179,8 +179,9 @@ def _validate(composed: DictConfig, run_dir: Path) -> RunConfig:
 def expand(arguments: Sequence[str]) -> list[str]:
     """Write out what the command line takes beyond Hydra's own grammar.
 
-    `concepts=[A,B]` names concepts, `concepts.kinds=` and `anchors.per_concept=` take any name, and
-    `resume=<folder>` brings a run's or a sweep's settings along; those given beside it win.
+    `concepts=[A,B]` names concepts, `concepts.kinds=`, `anchors.per_concept=` and `overrides=` take
+    any name, and `resume=<folder>` brings a run's or a sweep's settings along; those given beside
+    it win.
     """
     expanded: list[str] = []
     for argument in arguments:
@@ -259,15 +260,15 @@ def _group_by_sweep(composed: DictConfig) -> None:
 
 
 def _plain(composed: DictConfig) -> dict[str, Any]:
-    """Return the resolved configuration with the options and overrides that it was composed of."""
+    """Return the resolved configuration with the options and arguments that it was composed of."""
     plain = OmegaConf.to_container(composed, resolve=True, enum_to_str=True)
     assert isinstance(plain, dict)
     hydra_config = HydraConfig.get()
     choices = OmegaConf.to_container(hydra_config.runtime.choices)
     assert isinstance(choices, dict)
     options = {str(k): v for k, v in choices.items() if "/" not in str(k) and k != "hydra" and v}
-    overrides = OmegaConf.to_container(hydra_config.overrides.task)
-    return {str(k): v for k, v in plain.items()} | {"options": options, "overrides": overrides}
+    arguments = OmegaConf.to_container(hydra_config.overrides.task)
+    return {str(k): v for k, v in plain.items()} | {"options": options, "arguments": arguments}
 
 
 def _discard(run_dir: Path) -> None:

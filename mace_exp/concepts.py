@@ -76,8 +76,8 @@ def build_concepts(
         raise ValueError(
             "concepts.names is empty: name at least one concept, as in concepts='[Adam Driver]'"
         )
-    _check_overrides("concepts.kinds", kinds, names)
-    _check_overrides("anchors.per_concept", anchor_per_concept, names)
+    check_erased("concepts.kinds", kinds, names)
+    check_erased("anchors.per_concept", anchor_per_concept, names)
     concepts = []
     for name in names:
         own_kind = kinds.get(name, kind)
@@ -87,9 +87,13 @@ def build_concepts(
     return concepts
 
 
-def _check_overrides(key: str, overrides: Mapping[str, object], names: Sequence[str]) -> None:
-    """Refuse an override that no concept would read."""
-    strangers = [name for name in overrides if name not in names]
+def check_erased(key: str, by_name: Mapping[str, object], names: Sequence[str]) -> None:
+    """Refuse a value by name that no concept would read.
+
+    Raises:
+        ValueError: one of the names is none of those that are erased.
+    """
+    strangers = [name for name in by_name if name not in names]
     if strangers:
         raise ValueError(
             f"{key} names {strangers[0]!r}, which is not erased in this run: "

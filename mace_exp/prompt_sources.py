@@ -6,7 +6,7 @@ function.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from mace_exp.captions import read_templates
@@ -51,14 +51,14 @@ def own_prompts(
 
 
 def template_problems(
-    concepts: Sequence[Concept], prompts: PromptsConfig, evaluation: EvaluationConfig
+    concept: Concept, prompts: PromptsConfig, evaluation: EvaluationConfig
 ) -> Iterator[str]:
-    """Yield the first message about the user's templates, where there are any."""
+    """Yield a message about the user's templates for a concept, where there is one."""
     if not isinstance(prompts, FilePrompts):
         return
     most = evaluation.templates if isinstance(evaluation, SampledEvaluation) else 0
     try:
-        for each in concepts:
-            own_prompts(each, prompts, measured=evaluation_prompts(each.name, each.kind, most))
+        measured = evaluation_prompts(concept.name, concept.kind, most)
+        own_prompts(concept, prompts, measured=measured)
     except ValueError as error:
         yield f"prompts.path = {prompts.path}: {error}"

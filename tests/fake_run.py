@@ -116,7 +116,8 @@ def write_config(path: Path, names: list[str], changes: dict[str, Any]) -> None:
         "seed": 0,
         "device": "auto",
         "resume": None,
-        "overrides": [f"{key}={value}" for key, value in changes.items()],
+        "overrides": {},
+        "arguments": [f"{key}={value}" for key, value in changes.items()],
     }
     for key, value in changes.items():
         group, _, rest = key.partition(".")

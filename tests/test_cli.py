@@ -220,7 +220,7 @@ def test_a_run_is_given_its_folder_and_its_settings(
     config, run_dir, composed = pipeline.runs[0]
     assert run_dir.is_dir() and run_dir.parents[1] == tmp_path / "outputs"
     assert config.lora.rank == composed["lora"]["rank"] == config.lora.alpha == 4
-    assert composed["overrides"] == ["lora.rank=4"]
+    assert composed["arguments"] == ["lora.rank=4"]
     assert composed["options"]["model"] == "mini"
     assert composed["stages"][0] == "images"
 
@@ -241,6 +241,20 @@ def test_resume_names_a_file_that_it_cannot_read(refusal: Refusal, tmp_path: Pat
     overrides = tmp_path / "run" / ".hydra" / "overrides.yaml"
     write(overrides, "- lora.rank=4\n- [lora.steps=2\n")
     assert f"{overrides}, line 3: expected ',' or ']'" in refusal(f"resume={tmp_path / 'run'}")
+
+
+def test_settings_of_single_concepts_come_along(
+    pipeline: FakePipeline, command: Callable[..., None]
+) -> None:
+    own = "overrides={Adam Driver: {lora.rank: 2, masks: none}, cat: {lora: {steps: 9}}}"
+    command("concepts=[Adam Driver,cat]", "concepts.kinds={cat: object}", own)
+    config, folder, composed = pipeline.runs[0]
+    assert composed["overrides"]["Adam Driver"] == {"lora.rank": 2, "masks": "none"}
+    assert config.overrides["cat"] == {"lora.steps": 9}
+    command(f"resume={folder}", "overrides={Adam Driver: {lora.rank: 3}}")
+    resumed = pipeline.runs[1][0].overrides
+    assert resumed["Adam Driver"] == {"lora.rank": 3, "lora.alpha": 3.0, "masks": "none"}
+    assert resumed["cat"] == config.overrides["cat"], "those given beside it win"
 
 
 def test_a_job_of_a_sweep_can_be_resumed(

@@ -22,8 +22,8 @@ def weights(pipeline):
     return {name: weight.double() for name, weight in projection_weights(pipeline.unet).items()}
 
 
-def lora_of(pipeline, slug, targets=("to_k", "to_v")):
-    shape = LoraShape(rank=2, alpha=3, targets=targets)
+def lora_of(pipeline, slug, targets=("to_k", "to_v"), rank=2):
+    shape = LoraShape(rank=rank, alpha=3, targets=targets)
     start = initial_lora(pipeline.unet, shape, 0, slug)
     source = torch.Generator().manual_seed(len(slug))
     return Lora(
@@ -124,6 +124,25 @@ def test_a_projection_without_lora_keeps_its_refined_weight(pipeline, encoder, w
         assert (moved < 1e-9) == name.endswith("to_v.weight")
 
 
+def test_loras_of_other_ranks_and_projections_are_fused_together(pipeline, encoder, weights, sums):
+    """Where a concept's LoRA does not reach, it adds nothing; and it comes out again."""
+    shorter = lora_of(pipeline, "cat", ("to_k",), rank=3)
+    part = fusion_sums(encoder, PROMPTS["cat"], shorter, transform(0))
+    full = {p: Factors(f.down * p.endswith("to_k"), f.up) for p, f in _filled(pipeline, shorter)}
+    same = fusion_sums(encoder, PROMPTS["cat"], Lora(full, shorter.shape), transform(0))
+    for both, expected in ((part + sums["dog"], same + sums["dog"]), (sums["dog"] + part,) * 2):
+        close(both.learned, expected.learned)
+        fused = fuse(weights, transform(0), both, closeness=0.1)
+        close(fused, fuse(weights, transform(0), same + sums["dog"], closeness=0.1))
+    close((part + sums["dog"] - sums["dog"]).learned, same.learned, 1e-6)
+    close((part - sums["dog"]).learned, (same - sums["dog"]).learned)
+
+
+def _filled(pipeline, shorter):
+    """The factors of a LoRA, and of what it does not reach something that `down` can silence."""
+    return {**lora_of(pipeline, "cat", rank=shorter.shape.rank).factors, **shorter.factors}.items()
+
+
 def test_sums_stream(pipeline, encoder):
     prompts = PROMPTS["cat"]
     whole, single = (prompt_gram(encoder, prompts, batch_size=size) for size in (64, 1))
@@ -147,8 +166,6 @@ def test_what_cannot_be_fused_is_refused(pipeline, encoder, weights, sums):
     with pytest.raises(ValueError, match="to_q: fusion can merge only"):
         fusion_sums(encoder, PROMPTS["cat"], reaching, transform(0))
     part = fusion_sums(encoder, PROMPTS["cat"], lora_of(pipeline, "cat", ("to_k",)), transform(0))
-    with pytest.raises(ValueError, match="same projections"):
-        _ = part + sums["dog"]
     with pytest.raises(ValueError, match="no weight is given for the LoRA of"):
         fuse({}, transform(0), part, closeness=0.1)
     with pytest.raises(ValueError, match="raise fusion.closeness, fusion.prior_weight"):

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -239,9 +240,9 @@ def language_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_language_model(tmp_path_factory.mktemp("llm") / "model")
 
 
-def local(folder: Path, **more: Any) -> Callable[[str], str]:
-    settings: dict[str, Any] = {"device": CPU, "seed": 0, "timeout": 60, "most_tokens": 30}
-    return open_local(folder, **settings | more)
+def local(folder: Path, *, most_tokens: int = 30, **more: Any) -> Callable[[str], str]:
+    settings: dict[str, Any] = {"device": CPU, "seed": 0, "timeout": 60}
+    return partial(open_local(folder, **settings | more), most_tokens=most_tokens)
 
 
 def test_a_local_model_answers_by_its_seed(

@@ -95,6 +95,16 @@ def test_sentences_of_an_endpoint_are_asked_for_once_and_topped_up_every_time(
     assert again.cache.reused == {"prompts": 2} and again.cache.made == {}
 
 
+def test_a_concept_may_want_a_number_of_sentences_of_its_own(build: Build) -> None:
+    cats = ["a cat on the street", "the cat at night", "a red cat"]
+    with chat_server(*(Reply("\n".join(each)) for each in (DRIVER, cats, cats))) as chat:
+        first = build("first", *llm(chat)).training_prompts
+        second = build("second", *llm(chat), "++overrides={cat: {prompts.count: 2}}")
+        assert second.training_prompts == {"adam-driver": DRIVER, "cat": cats[:2]}
+        assert len(first["cat"]) == 3
+        assert len(chat.requests) == 3, "nobody is asked again for the other concept"
+
+
 def test_the_garbage_of_a_local_model_becomes_templates_with_a_warning(
     build: Build, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

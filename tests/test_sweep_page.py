@@ -26,7 +26,7 @@ from mace_exp.report import write_sweep_report
 from mace_exp.report.charts import Scale
 from mace_exp.report.folder import RunFolder
 from mace_exp.report.job_table import stage_table
-from mace_exp.report.jobs import Job, job_folders, read_job, varying_settings
+from mace_exp.report.jobs import Job, job_folders, label, read_job, varying_settings
 from mace_exp.report.measures import Estimate
 from mace_exp.report.parallel import Axis, measure_axis, setting_axis
 from mace_exp.report.scatter import Point, place_names
@@ -180,6 +180,15 @@ def test_sweep_jobs_are_ordered_by_number(tmp_path: Path) -> None:
 def test_only_differing_settings_vary() -> None:
     jobs = [{"a": 1, "b": 300, "resume": "x"}, {"a": 2, "b": 300.0, "resume": "y"}, {}]
     assert varying_settings(jobs) == ["a"]
+
+
+def test_a_setting_of_a_single_concept_is_told_from_the_runs(tmp_path: Path) -> None:
+    for number, own in enumerate(({}, {"ship": {"lora.rank": 2}}, {"ship": {"lora.rank": 4}})):
+        write_config(tmp_path / str(number), ["ship"], {"overrides": own})
+    jobs = [read_job(tmp_path / str(number)) for number in range(3)]
+    varying = varying_settings([job.settings for job in jobs])
+    assert varying == ["overrides.ship.lora.rank"]
+    assert label(jobs[2], varying) == "job 2: ship.lora.rank 4"
 
 
 def test_settings_that_go_together_take_one_column() -> None:

@@ -1,11 +1,13 @@
 """The one crossing from Hydra's DictConfig to dataclasses, and what it refuses."""
 
+import copy
 from collections.abc import Iterable, Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 
 from omegaconf import DictConfig, OmegaConf
 
 from mace_exp.config.named_files import missing_files
+from mace_exp.config.overrides import typed_overrides
 from mace_exp.config.suggestions import unknown_key
 from mace_exp.ranges import out_of_range
 from mace_exp.schemas.run import RunConfig
@@ -22,9 +24,14 @@ def to_run_config(composed: DictConfig, *, files: bool = True) -> RunConfig:
     """
     _refuse(_unknown_keys(composed))
     _refuse(f"{key} is not set: give {key}=..." for key in sorted(OmegaConf.missing_keys(composed)))
-    config = OmegaConf.to_object(composed)
+    general = copy.deepcopy(composed)
+    general.overrides = {}
+    config = OmegaConf.to_object(general)
     assert isinstance(config, RunConfig)
     _refuse(out_of_range(config))
+    overrides, problems = typed_overrides(composed, config)
+    _refuse(problems)
+    config = replace(config, overrides=overrides)
     if files:
         _refuse(missing_files(config))
     return config

@@ -25,10 +25,8 @@ def missing_files(config: RunConfig) -> Iterator[str]:
             )
         except ValueError as error:
             yield f"model.source = {model.source}: {error}"
-    size = _drawn_size(config) if isinstance(config.masks, PrecomputedMasks) else None
-    yield from missing_images(config.concept_list(), config.images, config.masks, drawn=size)
+    yield from dict.fromkeys(_of_concepts(config))
     yield from missing_prior_images(config.prior_images)
-    yield from template_problems(config.concept_list(), config.prompts, config.evaluation)
     yield from _missing_helpers(config)
     prior, domain = config.preservation.prior, config.preservation.domain
     if prior.file is not None and not Path(prior.file).is_file():
@@ -39,6 +37,19 @@ def missing_files(config: RunConfig) -> Iterator[str]:
                 f"preservation.{key}.cache = {cache} is no file: name one that `python -m "
                 "mace_exp.preservation` wrote"
             )
+
+
+def _of_concepts(config: RunConfig) -> Iterator[str]:
+    """Yield a message for each concept whose images, masks or templates are not there; it begins
+    with the key that names them."""
+    size = _drawn_size(config) if isinstance(config.masks, PrecomputedMasks) else None
+    for concept in config.concept_list():
+        own, given = config.settings(concept.name), config.overrides.get(concept.name, {})
+        images = missing_images([concept], own.images, own.masks, drawn=size)
+        templates = template_problems(concept, own.prompts, config.evaluation)
+        for message in (*images, *templates):
+            key = message.split(" ")[0]
+            yield f"overrides.{concept.name}.{message}" if key in given else message
 
 
 def _drawn_size(config: RunConfig) -> Size | None:

@@ -68,6 +68,8 @@ def _composition_problem(error: Exception) -> str:
                 f"defaults: [/schema/{key.split('.')[0]}/<variant>@_here_, _self_]"
             )
         return where + unknown_key(key, known)
+    if key.split(".")[0] == "overrides":
+        problem += ". It takes settings by concept, as in overrides='{ship: {lora.rank: 4}}'"
     return f"{where}{key}: {_allowed(problem)}"
 
 

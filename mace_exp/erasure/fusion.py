@@ -22,8 +22,9 @@ class FusionSums:
     """What fusion needs to know of a set of concepts; sums of disjoint sets add up.
 
     With S_c = sum e e^T over all L tokens of concept c's prompts: `gram` = sum_c S_c, `mapped` =
-    sum_c T_c S_c, both [d, d], and `learned` = sum_c B_c (A_c S_c) for every projection by path,
-    [d_out, d]. All float64, on the CPU.
+    sum_c T_c S_c, both [d, d], and `learned` = sum_c B_c (A_c S_c) for every projection that one of
+    the LoRAs reaches, by path, [d_out, d]: where a concept's does not reach, it adds nothing. All
+    float64, on the CPU.
     """
 
     gram: Tensor
@@ -38,12 +39,9 @@ class FusionSums:
         return self._combined(other, -1)
 
     def _combined(self, other: FusionSums, sign: int) -> FusionSums:
-        if self.learned.keys() != other.learned.keys():
-            raise ValueError(
-                "LoRAs of one erasure need the same projections:"
-                f" {sorted(self.learned.keys() ^ other.learned.keys())[:4]} are in one set only"
-            )
-        learned = {path: self.learned[path] + sign * other.learned[path] for path in self.learned}
+        learned = dict(self.learned)
+        for path, theirs in other.learned.items():
+            learned[path] = learned[path] + sign * theirs if path in learned else sign * theirs
         return FusionSums(self.gram + sign * other.gram, self.mapped + sign * other.mapped, learned)
 
 

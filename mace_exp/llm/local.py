@@ -5,15 +5,21 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mace_exp.llm.answers import Ask, whole_lines
+from mace_exp.llm.answers import whole_lines
 from mace_exp.seeding import derive
 
 log = logging.getLogger(__name__)
+
+
+class LocalAsk(Protocol):
+    """The model: an instruction goes in, its answer of at most so many tokens comes out."""
+
+    def __call__(self, instruction: str, *, most_tokens: int) -> str: ...
 
 
 def open_local(
@@ -22,9 +28,8 @@ def open_local(
     device: torch.device,
     seed: int,
     timeout: float,
-    most_tokens: int,
     temperature: float | None = None,
-) -> Ask:
+) -> LocalAsk:
     """Load the model; return a function that asks it, the same way for the same `seed`.
 
     An answer ends after `most_tokens`, or after `timeout` seconds; the line that it is cut in is
@@ -49,7 +54,7 @@ def open_local(
     options = {"temperature": temperature} if temperature else {}
     asked = Counter[str]()
 
-    def ask(instruction: str) -> str:
+    def ask(instruction: str, *, most_tokens: int) -> str:
         inputs = _inputs(tokenizer, instruction).to(device)
         room = _room(model, inputs["input_ids"].shape[1], folder)
         with torch.random.fork_rng([device] if device.type == "cuda" else []):

@@ -24,8 +24,9 @@ from mace_exp.report.run_page import stages
 
 LONG = 40  # characters of a setting's value in the table
 SWEEP_MARKS = (PLAN, "multirun.yaml")
-OWN_SETTINGS = frozenset({"resume", "overrides"})
-"""What differs without a meaning of its own: the overrides are in the settings that they set."""
+OWN_SETTINGS = frozenset({"resume", "arguments", "overrides"})
+"""What differs without a meaning of its own: arguments are in the settings that they set (in runs
+of earlier versions they are called overrides), and a concept's settings have keys of their own."""
 
 
 def job_folders(sweep_dir: Path) -> list[Path]:
@@ -161,8 +162,13 @@ def setting_text(value: Any) -> str:
 
 
 def differences(job: Job, varying: Sequence[str]) -> list[tuple[str, str]]:
-    """What sets the job apart: the last part of each key, and its value."""
-    return [(key.rpartition(".")[2], setting_text(job.settings.get(key))) for key in varying]
+    """What sets the job apart: the last part of each key (all of a single concept's), its value."""
+    return [(_short(key), setting_text(job.settings.get(key))) for key in varying]
+
+
+def _short(key: str) -> str:
+    own = key.startswith("overrides.")
+    return key.removeprefix("overrides.") if own else key.rpartition(".")[2]
 
 
 def label(job: Job, varying: Sequence[str]) -> str:

@@ -44,6 +44,7 @@ STATUS_KEYS = (
     *("command", "versions", "hardware"),
 )
 FIRST_MEMBERS = 20  # of a part are shown before the rest is folded away
+FEW_NAMES = 3  # with settings of their own are named in the first lines, more are counted
 LONG_SETTING = 72  # characters; longer values are folded away
 
 
@@ -149,11 +150,22 @@ def method(config: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     }
     anchor = flat.get(f"anchors.{concept_kind(config)}")
     lead = [f"anchor “{anchor}”"] if anchor and names else []
-    return lead + [
+    general = [
         text.format(words.quantity(flat[key]))
         for key, text in said.items()
         if flat.get(key) is not None
     ]
+    return [*lead, *general, *_own_settings(config)]
+
+
+def _own_settings(config: Mapping[str, Any]) -> list[str]:
+    """Say which concepts have settings of their own, where some have."""
+    overrides = config.get("overrides")
+    if not isinstance(overrides, Mapping) or not overrides:  # a list in runs of earlier versions
+        return []
+    named = words.listed([str(name) for name in overrides])
+    few = len(overrides) <= FEW_NAMES
+    return [f"own settings for {named if few else f'{len(overrides)} concepts'}"]
 
 
 def tone(part: PartResult) -> str:

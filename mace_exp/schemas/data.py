@@ -115,12 +115,14 @@ class GroundedSamMasks(MasksConfig):
     segmenter: str  # SAM, a transformers folder or a hub id
     allow_download: bool  # a hub id that is not in the local cache is fetched
     people: list[str]  # what to look for where a concept is a person; elsewhere its own words
+    words: list[str] | None  # what to look for in the place of both
     box_threshold: Annotated[float, PROPORTION]  # of the detector's score
     mask_threshold: Annotated[float, Range()]  # of the segmenter's logit
 
     def __post_init__(self) -> None:
-        if not any(word.strip(" .") for word in self.people):
-            raise ValueError(
-                f"masks.people = {self.people} names nothing to look for: "
-                "give words, as in masks.people=[person,face]"
-            )
+        for key, words in (("people", self.people), ("words", self.words)):
+            if words is not None and not any(word.strip(" .") for word in words):
+                raise ValueError(
+                    f"masks.{key} = {words} names nothing to look for: "
+                    f"give words, as in masks.{key}=[person,face]"
+                )

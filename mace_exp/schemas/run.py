@@ -1,8 +1,9 @@
 """The whole configuration of a run, and what its parts ask of each other."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, Any
 
 from mace_exp.concepts import Concept, Kind, build_concepts
 from mace_exp.prompts import EVALUATION_TEMPLATES, TRAINING_TEMPLATES
@@ -23,6 +24,7 @@ from mace_exp.schemas.method import (
     PreservationConfig,
 )
 from mace_exp.schemas.model import Device, ModelConfig, SamplingConfig
+from mace_exp.schemas.overrides import ConceptSettings
 from mace_exp.schemas.results import EvaluationConfig, SampledEvaluation, SaveConfig, TrackingConfig
 
 
@@ -64,6 +66,7 @@ class RunConfig:
     evaluation: EvaluationConfig
     tracking: TrackingConfig
     save: SaveConfig
+    overrides: dict[str, dict[str, Any]]  # by concept and dotted key, typed by the crossing
     stages: list[Stage]
     seed: Annotated[int, NONNEGATIVE]
     device: Device
@@ -92,6 +95,22 @@ class RunConfig:
             anchors={kind: getattr(self.anchors, kind.name) for kind in Kind},
             anchor_per_concept=self.anchors.per_concept,
         )
+
+    def general(self) -> ConceptSettings:
+        """Return the settings of a concept that has none of its own."""
+        return ConceptSettings(
+            prompts=self.prompts, images=self.images, masks=self.masks, lora=self.lora
+        )
+
+    def settings(self, name: str) -> ConceptSettings:
+        """Return what one concept is read, seen and trained by: the run's settings, and its own."""
+        return self.general().changed(self.overrides.get(name, {}))
+
+    def _by_prefix(self) -> Iterator[tuple[str, ConceptSettings]]:
+        """Yield the run's settings and each concept's own, with what its keys begin with."""
+        yield "", self.general()
+        for name in self.overrides:
+            yield f"overrides.{name}.", self.settings(name)
 
     def _check_kinds(self) -> None:
         """Refuse `concepts=[cat]` as a person: it would train on `a photo of cat`."""
@@ -131,20 +150,23 @@ class RunConfig:
 
     def _check_targets(self) -> None:
         """Refuse to fuse what no closed form can: LoRAs of projections that read the image."""
-        reading = [target for target in self.lora.targets if target in IMAGE_TARGETS]
         fusing = [each.name for each in self.stages if each in NEEDS_FUSION]
-        if reading and fusing:
-            raise ValueError(
-                f"lora.targets names {reading[0]}, which reads the image and not the text: fusion "
-                f"can't merge it, and stages has {', '.join(fusing)}. Train to_k and to_v, or end "
-                "with the LoRAs: stages=[images,masks,preservation,cfr,lora]"
-            )
+        for prefix, own in self._by_prefix():
+            reading = [target for target in own.lora.targets if target in IMAGE_TARGETS]
+            if reading and fusing:
+                raise ValueError(
+                    f"{prefix}lora.targets names {reading[0]}, which reads the image and not the "
+                    f"text: fusion can't merge it, and stages has {', '.join(fusing)}. Train to_k "
+                    "and to_v, or end with the LoRAs: stages=[images,masks,preservation,cfr,lora]"
+                )
 
     def _check_templates(self) -> None:
         """Refuse more prompts than there are templates."""
-        wanted = []
-        if not isinstance(self.prompts, FilePrompts):  # a file is counted when it is read
-            wanted.append(("prompts.count", self.prompts.count, len(TRAINING_TEMPLATES)))
+        wanted = [
+            (f"{prefix}prompts.count", own.prompts.count, len(TRAINING_TEMPLATES))
+            for prefix, own in self._by_prefix()
+            if not isinstance(own.prompts, FilePrompts)  # a file is counted when it is read
+        ]
         if isinstance(self.evaluation, SampledEvaluation):
             templates = self.evaluation.templates
             wanted.append(("evaluation.templates", templates, len(EVALUATION_TEMPLATES)))

@@ -64,7 +64,7 @@ def _phases(work: Run, concept: Concept, snapshots: Snapshots) -> Iterator[tuple
     refined, probe = transformed_weights(work.weights, work.transform), probe_of(work, concept)
     lora = work.loras.get(concept.slug) or work.loras[JOINT]
     changes = {path: lora.change(path) for path in lora.factors}
-    trained = {name: refined[name] + _of(changes, name, refined[name]) for name in refined}
+    trained = {name: _changed(weight, changes.get(_path(name))) for name, weight in refined.items()}
 
     def under(weights: Mapping[str, torch.Tensor] | None) -> GridMaps:
         unet = work.pipeline.unet
@@ -78,9 +78,13 @@ def _phases(work: Run, concept: Concept, snapshots: Snapshots) -> Iterator[tuple
     yield "after", under(work.edit)
 
 
-def _of(changes: Mapping[str, torch.Tensor], name: str, weight: torch.Tensor) -> torch.Tensor:
-    """What a LoRA adds to the parameter `name`, in the type and on the device of `weight`."""
-    return changes[name.removesuffix(".weight")].to(weight)
+def _path(name: str) -> str:
+    return name.removesuffix(".weight")
+
+
+def _changed(weight: torch.Tensor, change: torch.Tensor | None) -> torch.Tensor:
+    """Add what a LoRA learned, in the weight's type and place; None: it does not reach it."""
+    return weight if change is None else weight + change.to(weight)
 
 
 def _at_size(maps: GridMaps, size: Grid) -> Maps:

@@ -23,6 +23,7 @@ def erased_facts(work: Run) -> dict[str, Any]:
     return {
         "concepts": [
             {"name": each.name, "kind": each.kind.name, "anchor": each.anchor}
+            | _own_settings(work.config.overrides.get(each.name))
             for each in work.concepts
         ],
         "model": _plain(asdict(work.config.model))
@@ -66,6 +67,11 @@ def _files(folder: RunFolder, slugs: list[str]) -> dict[str, Any]:
 def _settings(group: Any) -> dict[str, Any]:
     """Return the values of a group, with its variant where it has several."""
     return {"variant": type(group).__name__} | _plain(asdict(group))
+
+
+def _own_settings(values: dict[str, Any] | None) -> dict[str, Any]:
+    """Return what a concept was erased by in the place of the run's settings, if by anything."""
+    return {"overrides": _plain(values)} if values else {}
 
 
 def _plain(value: Any) -> Any:

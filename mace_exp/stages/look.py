@@ -55,7 +55,7 @@ log = logging.getLogger(__name__)
 
 def image_inputs(work: Run, concept: Concept) -> dict[str, Any]:
     """All that decides the training images of a concept."""
-    images = work.config.images
+    images = work.settings[concept.slug].images
     prompts = work.training_prompts[concept.slug]
     if isinstance(images, FolderImages):
         return own_inputs(work, concept, images, prompts)
@@ -125,7 +125,7 @@ def _make_images(
             progress=advance,
         )
     made = encoded_views(
-        work.pipeline, own_files(work, concept), prompts, seeds, training_views(work)
+        work.pipeline, own_files(work, concept), prompts, seeds, training_views(work, concept)
     )
     advance(len(made))
     return made
@@ -134,11 +134,12 @@ def _make_images(
 def masks(work: Run) -> dict[str, torch.Tensor | None]:
     """Find where each training image shows its concept, and keep overlays to look at."""
     found: dict[str, torch.Tensor | None] = {}
-    training, kept = work.training_images, work.config.masks
+    training = work.training_images
     grounded = _grounded_sam(work)  # its models go with this function: training needs the memory
     with progress("masks", sum(len(each) for each in training.values()), "image") as advance:
         for concept in work.concepts:
-            if concept.kind in UNMASKED or isinstance(kept, NoMasks):
+            unmasked = isinstance(work.settings[concept.slug].masks, NoMasks)
+            if concept.kind in UNMASKED or unmasked:
                 found[concept.slug] = None
             else:
                 found[concept.slug] = _concept_masks(
@@ -170,7 +171,7 @@ def _concept_masks(
     work: Run, concept: Concept, training: TrainingImages, grounded: GroundedSam | None
 ) -> torch.Tensor:
     height, width = training.images.shape[1:3]
-    match work.config.masks:
+    match work.settings[concept.slug].masks:
         case WholeMasks():
             return torch.ones(len(training), height, width)
         case PrecomputedMasks() as masks:
@@ -202,8 +203,8 @@ def _concept_masks(
             return _cached_masks(work, inputs, find)
         case GroundedSamMasks() as settings:
             assert grounded is not None
-            person = concept.kind is Kind.person
-            words = settings.people if person else [concept.name]
+            usual = settings.people if concept.kind is Kind.person else [concept.name]
+            words = usual if settings.words is None else settings.words
             drawn = image_inputs(work, concept)
 
             def cut_out() -> Masks:
@@ -212,16 +213,17 @@ def _concept_masks(
             return _cached_masks(
                 work, drawn | {"grounded_sam": _identity(settings, words)}, cut_out
             )
-    raise AssertionError(work.config.masks)
+    raise AssertionError(work.settings[concept.slug].masks)
 
 
 def _made_elsewhere(
     work: Run, concept: Concept, training: TrainingImages, masks: PrecomputedMasks
 ) -> Masks:
     if isinstance(work.config.images, FolderImages):
-        return read_mask_views(own_files(work, concept), training.seeds, training_views(work))
+        views = training_views(work, concept)
+        return read_mask_views(own_files(work, concept), training.seeds, views)
     height, width = training.images.shape[1:3]
-    files = drawn_masks(concept, work.config.images, masks, (height, width))
+    files = drawn_masks(concept, work.settings[concept.slug].images, masks, (height, width))
     return load_masks(files, (height, width))
 
 

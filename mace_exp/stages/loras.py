@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from mace_exp.erasure.training import LoraTraining, StepRow, train_loras
 from mace_exp.files import atomic_folder
 from mace_exp.progress import progress
 from mace_exp.schemas.data import GivenPriorImages
+from mace_exp.schemas.method import LoraConfig
 from mace_exp.schemas.run import Stage
 from mace_exp.stages.look import image_inputs
 from mace_exp.stages.own import prior_inputs
@@ -69,8 +70,16 @@ def groups_of(work: Run) -> dict[str, list[Concept]]:
     return {JOINT: work.concepts}
 
 
+def _lora_config(work: Run, concepts: Sequence[Concept]) -> LoraConfig:
+    """Return what a LoRA is trained by: its concept's settings, or the run's where it has many."""
+    joint = not work.config.lora.per_concept
+    return work.config.lora if joint else work.settings[concepts[0].slug].lora
+
+
 def _lora_inputs(work: Run, concepts: Sequence[Concept]) -> dict[str, Any]:
-    lora = {k: v for k, v in asdict(work.config.lora).items() if k not in _NOT_IN_KEY}
+    settings = _lora_config(work, concepts)
+    lora = {k: v for k, v in asdict(settings).items() if k not in _NOT_IN_KEY}
+    ends = [work.settings[concept.slug].lora.end_of_text for concept in concepts]
     rounded = (
         (work.transform * 1e6).round().to(torch.int64)
     )  # the last digits depend on the machine's kernels
@@ -82,7 +91,9 @@ def _lora_inputs(work: Run, concepts: Sequence[Concept]) -> dict[str, Any]:
         "transform": key_of({"values": rounded.tolist()}),
         "lora": lora,
         "seed": work.config.seed,
-    } | ({} if prior is None else {"prior": prior, "prior_weight": _prior_weight(work)})
+        **({} if prior is None else {"prior": prior, "prior_weight": _prior_weight(work)}),
+        **({} if set(ends) == {settings.end_of_text} else {"end_of_text": ends}),
+    }
 
 
 def _prior_weight(work: Run) -> float:
@@ -102,31 +113,43 @@ def _train(work: Run, share: Sequence[tuple[str, Path]]) -> list[str]:
 
     What is trained is kept at once: a run that is preempted or killed goes on from there.
     """
-    groups, entries, steps = groups_of(work), dict(share), work.config.lora.steps
+    entries = dict(share)
+    groups = {slug: each for slug, each in groups_of(work).items() if slug in entries}
+    settings = {slug: _lora_config(work, concepts) for slug, concepts in groups.items()}
     rows: dict[str, list[StepRow]] = {slug: [] for slug in entries}
-    slugs, together = list(entries), work.config.lora.concepts_per_batch
     refined = transformed_weights(work.weights, work.transform)
-    with progress("LoRA training", len(entries) * steps, "step") as advance:
+    steps = sum(each.steps for each in settings.values())
+    with progress("LoRA training", steps, "step") as advance:
 
         def on_step(row: StepRow) -> None:
             rows[row.slug].append(row)
             work.tracker.log("lora", _curve_row(row))
             advance(1)
 
-        for start in range(0, len(slugs), together):
-            group = slugs[start : start + together]
+        for batch in _batches(settings):
             trained = train_loras(
                 work.pipeline.unet,
-                training_data(work, {slug: groups[slug] for slug in group}),
+                training_data(work, {slug: groups[slug] for slug in batch}),
                 work.pipeline.scheduler,
-                shape=_shape(work),
-                training=_training(work),
+                shape=_shape(settings[batch[0]]),
+                training=_training(work, settings[batch[0]]),
                 weights=refined,
                 on_step=on_step,
             )
-            for slug in group:
+            for slug in batch:
                 _keep_lora(entries[slug], trained[slug], rows.pop(slug))
-    return slugs
+    return list(entries)
+
+
+def _batches(settings: Mapping[str, LoraConfig]) -> Iterator[list[str]]:
+    """Yield the slugs of LoRAs that share their forwards: of one shape, trained in one way."""
+    alike: dict[str, list[str]] = {}
+    for slug, lora in settings.items():
+        way = asdict(lora) | {"end_of_text": None}  # that is in the data, not in the training
+        alike.setdefault(key_of(way), []).append(slug)
+    for slugs in alike.values():
+        together = settings[slugs[0]].concepts_per_batch
+        yield from (slugs[start : start + together] for start in range(0, len(slugs), together))
 
 
 def _keep_lora(entry: Path, lora: Lora, rows: Sequence[StepRow]) -> None:
@@ -137,13 +160,11 @@ def _keep_lora(entry: Path, lora: Lora, rows: Sequence[StepRow]) -> None:
         save_snapshots(temporary / SNAPSHOTS, rows)
 
 
-def _shape(work: Run) -> LoraShape:
-    lora = work.config.lora
+def _shape(lora: LoraConfig) -> LoraShape:
     return LoraShape(lora.rank, lora.alpha, lora.dropout, tuple(lora.targets), lora.init.name)
 
 
-def _training(work: Run) -> LoraTraining:
-    lora = work.config.lora
+def _training(work: Run, lora: LoraConfig) -> LoraTraining:
     times = work.pipeline.scheduler.config.num_train_timesteps
     focal = focal_density(times, k=lora.k, t1=lora.t1, t2=lora.t2)
     return LoraTraining(
@@ -186,18 +207,19 @@ def _log_again(work: Run, entry: Path) -> None:
 def _log_layers(work: Run, entries: Sequence[Path]) -> None:
     """Log each layer's loss, summed over the concepts: which layers still attend to their words.
 
-    LoRAs that an earlier version kept have no losses by layer: a sum without them would mislead.
+    A LoRA of fewer steps than another counts on with its last: it stays as it was then, and its
+    end is no fall of the sum. LoRAs that an earlier version kept have no losses by layer: a sum
+    without them would mislead.
     """
-    sums: dict[int, dict[str, float]] = {}
-    for entry in entries:
-        for values in _curve(entry):
-            if _LAYERS not in values:
-                return
-            summed = sums.setdefault(values["lora/step"], {})
-            for layer, loss in values[_LAYERS].items():
+    curves = [_curve(entry) for entry in entries]
+    if any(_LAYERS not in values for curve in curves for values in curve):
+        return
+    for step in range(max(map(len, curves))):
+        summed: dict[str, float] = {}
+        for curve in curves:
+            for layer, loss in curve[min(step, len(curve) - 1)][_LAYERS].items():
                 summed[f"layers/{layer}"] = summed.get(f"layers/{layer}", 0.0) + loss
-    for step in sorted(sums):
-        work.tracker.log("layers", sums[step], step)
+        work.tracker.log("layers", summed, step)
 
 
 def _curve(entry: Path) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mace_exp.concepts import Concept
-from mace_exp.data.files import OwnImage, digest, mask_folder
+from mace_exp.data.files import OwnImage, Size, digest, mask_folder
 from mace_exp.data.images import TrainingImages, load_images, save_images
 from mace_exp.data.latents import native_size
 from mace_exp.data.own import encoded_views, view_seeds
@@ -31,8 +31,9 @@ PRIOR = "prior_images"
 
 def own_files(work: Run, concept: Concept) -> list[OwnImage]:
     """Return the user's images of a concept, with masks where these are precomputed."""
-    assert isinstance(work.config.images, FolderImages)
-    return own_images(concept, work.config.images, work.config.masks)
+    own = work.settings[concept.slug]
+    assert isinstance(own.images, FolderImages)
+    return own_images(concept, own.images, own.masks)
 
 
 def own_inputs(
@@ -50,18 +51,24 @@ def own_inputs(
         for index, file in enumerate(files)
     ]
     seeds = view_seeds(images.seed, concept.slug, files)
-    return _inputs(work, files, said, seeds, training_views(work))
+    return _inputs(work, files, said, seeds, training_views(work, concept))
 
 
-def training_views(work: Run) -> Views:
-    """Return how training images are seen: in the size that pictures are drawn in, or as said."""
-    height, width = native_size(work.pipeline)
-    size = (work.sampling.height or height, work.sampling.width or width)
+def training_size(work: Run) -> Size:
+    """Return (height, width) of all training images: as pictures are drawn, or as said."""
     images = work.config.images
+    if isinstance(images, FolderImages) and images.size is not None:
+        return images.size, images.size
+    height, width = native_size(work.pipeline)
+    return work.sampling.height or height, work.sampling.width or width
+
+
+def training_views(work: Run, concept: Concept) -> Views:
+    """Return how the training images of a concept are seen."""
+    images, size = work.settings[concept.slug].images, training_size(work)
     if not isinstance(images, FolderImages):
         return Views(size=size)
-    own = size if images.size is None else (images.size, images.size)
-    return Views(size=own, crop=images.crop.name, share=images.crop_share, flip=images.flip)
+    return Views(size=size, crop=images.crop.name, share=images.crop_share, flip=images.flip)
 
 
 def prior_inputs(work: Run) -> dict[str, Any] | None:
@@ -71,7 +78,7 @@ def prior_inputs(work: Run) -> dict[str, Any] | None:
         return None
     prompts = [file.prompt or "" for file in files]
     seeds = view_seeds(work.config.seed, PRIOR, files)
-    return _inputs(work, files, prompts, seeds, Views(size=training_views(work).size))
+    return _inputs(work, files, prompts, seeds, Views(size=training_size(work)))
 
 
 def prior_images(work: Run) -> TrainingImages | None:
@@ -83,7 +90,7 @@ def prior_images(work: Run) -> TrainingImages | None:
 
     def make(path: Path) -> None:
         files = prior_files(work.config.prior_images)
-        views = Views(size=training_views(work).size)
+        views = Views(size=training_size(work))
         save_images(
             encoded_views(work.pipeline, files, inputs["prompts"], inputs["seeds"], views), path
         )

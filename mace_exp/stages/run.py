@@ -44,6 +44,7 @@ class Run:
         self.config, self.folder, self.tracker = config, folder, tracker
         self.ranks = ranks or Ranks()
         self.concepts = config.concept_list()
+        self.settings = {each.slug: config.settings(each.name) for each in self.concepts}
         self.cache = Cache(Path(config.cache_dir))
         self.mask_fallbacks = 0
         self.prompt_fallbacks = 0

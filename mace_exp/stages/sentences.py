@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,17 +43,20 @@ def sentences(work: Run) -> dict[str, list[str]]:
     if isinstance(settings, LlmPrompts):
         said = _written_by_a_model(work, settings)
     elif isinstance(settings, FilePrompts):
-        said = {each.slug: _from_a_file(work, each, settings) for each in work.concepts}
+        said = {each.slug: _from_a_file(work, each) for each in work.concepts}
     else:
-        ours = ((each.slug, training_prompts(each, settings.count)) for each in work.concepts)
+        counts = {each.slug: work.settings[each.slug].prompts.count for each in work.concepts}
+        ours = ((each.slug, training_prompts(each, counts[each.slug])) for each in work.concepts)
         said = {slug: Collected(texts, len(texts), {}) for slug, texts in ours}
     if work.ranks.number == 0:
         _write(work, said)
     return {slug: each.sentences for slug, each in said.items()}
 
 
-def _from_a_file(work: Run, concept: Concept, settings: FilePrompts) -> Collected:
+def _from_a_file(work: Run, concept: Concept) -> Collected:
     """Return the user's sentences; one that is too long is refused before anything is drawn."""
+    settings = work.settings[concept.slug].prompts
+    assert isinstance(settings, FilePrompts)
     texts = own_prompts(concept, settings)
     work.encoder.token_ids([*texts, *(anchor_prompt(text, concept) for text in texts)])
     return Collected(texts, 0, {})
@@ -64,15 +67,15 @@ def _written_by_a_model(work: Run, settings: LlmPrompts) -> dict[str, Collected]
     said, opened = {}, cache(lambda: _open(work, settings))
     with progress("prompts", len(work.concepts), "concept") as advance:
         for concept in work.concepts:
+            own = work.settings[concept.slug].prompts
+            assert isinstance(own, LlmPrompts)
 
-            def make(path: Path, concept: Concept = concept) -> None:
-                fits = _fits(work.encoder, concept)
-                made = collect(
-                    concept, settings.count, opened(), fits=fits, attempts=settings.attempts
-                )
+            def make(path: Path, concept: Concept = concept, count: int = own.count) -> None:
+                ask, fits = opened()(count), _fits(work.encoder, concept)
+                made = collect(concept, count, ask, fits=fits, attempts=settings.attempts)
                 write_json(path, asdict(made))
 
-            path = work.cache.get("prompts", _inputs(work, settings, concept), make)
+            path = work.cache.get("prompts", _inputs(work, own, concept), make)
             said[concept.slug] = Collected(**json.loads(path.read_text(encoding="utf-8")))
             advance(1)
     for concept in work.concepts:
@@ -95,26 +98,28 @@ def _inputs(work: Run, settings: LlmPrompts, concept: Concept) -> dict[str, Any]
     }
 
 
-def _open(work: Run, settings: LlmPrompts) -> Ask:
+def _open(work: Run, settings: LlmPrompts) -> Callable[[int], Ask]:
+    """Return what gives the model, ready to be asked for so many sentences."""
     if settings.base_url is not None and settings.model is not None:
-        return open_endpoint(
+        ask = open_endpoint(
             settings.base_url,
             settings.model,
             key=key_of_endpoint(settings.key_env),
             timeout=settings.timeout,
             temperature=settings.temperature,
         )
+        return lambda count: ask
     from mace_exp.llm.local import open_local  # transformers' text generation takes a second
 
     assert settings.folder is not None
-    return open_local(
+    local = open_local(
         settings.folder,
         device=choose_device(work.config.device.name),
         seed=settings.seed,
         timeout=settings.timeout,
-        most_tokens=TOKENS_A_SENTENCE * settings.count,
         temperature=settings.temperature,
     )
+    return lambda count: partial(local, most_tokens=TOKENS_A_SENTENCE * count)
 
 
 def _fits(encoder: PromptEncoder, concept: Concept) -> Callable[[str], bool]:

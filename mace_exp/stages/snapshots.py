@@ -102,23 +102,23 @@ def shown_snapshots(work: Run, concepts: Sequence[Concept]) -> dict[str, Snapsho
 
     The LoRAs must be there: what was recorded comes with them.
     """
-    wanted = even_steps(work.config.lora.steps, work.config.lora.snapshots)
     shown: dict[str, Snapshots] = {}
+    others: dict[str, list[str]] = {}  # what is shown, by what was wanted in its place
     for concept in concepts:
+        steps = work.settings[concept.slug].lora.steps
+        wanted = even_steps(steps, work.config.lora.snapshots)
         kept = work.snapshots.get(concept.slug, {})
-        shown[concept.slug] = {step: kept[step] for step in nearest_steps(list(kept), wanted)}
-    _tell_others(wanted, [list(each) for each in shown.values()])
-    return shown
-
-
-def _tell_others(wanted: list[int], shown: Sequence[list[int]]) -> None:
-    others = Counter(_listed(steps) for steps in shown if steps != wanted)
-    if others:
+        found = nearest_steps(list(kept), wanted)
+        shown[concept.slug] = {step: kept[step] for step in found}
+        if found != wanted:
+            others.setdefault(_listed(wanted), []).append(_listed(found))
+    for asked, instead in others.items():
         log.info(
             "lora.snapshots asks for attention at steps %s; kept with the LoRAs are %s",
-            _listed(wanted),
-            ", ".join(f"{steps} (concepts: {count})" for steps, count in others.items()),
+            asked,
+            ", ".join(f"{steps} (concepts: {n})" for steps, n in Counter(instead).items()),
         )
+    return shown
 
 
 def _listed(steps: Sequence[int]) -> str:

@@ -41,7 +41,7 @@ def dataset(work: Run, concept: Concept) -> MACEDataset:
         work.encoder.tokenizer,
         [Instances(concept.name, training.prompts, training.images, masks)],
         preserved=None if prior is None else ClassImages(prior.prompts, prior.images),
-        end_of_text=work.config.lora.end_of_text,
+        end_of_text=work.settings[concept.slug].lora.end_of_text,
         context_length=work.encoder.context_length,
     )
 

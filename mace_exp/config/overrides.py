@@ -1,0 +1,176 @@
+"""Settings of single concepts: read as those of the run are, and what is refused of them."""
+
+import copy
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mace_exp.concepts import UNMASKED, Concept, check_erased
+from mace_exp.config.refusals import explain
+from mace_exp.ranges import out_of_range
+from mace_exp.schemas.overrides import OF_JOINT_LORA, UNFOUND, ConceptSettings, values_of
+from mace_exp.schemas.run import RunConfig
+
+Values = dict[str, Any]
+"""By dotted key, as in {"lora.rank": 4, "masks": "none"}."""
+
+
+def typed_overrides(composed: DictConfig, config: RunConfig) -> tuple[dict[str, Values], list[str]]:
+    """Return by concept what differs from the run's settings, and what is refused of it.
+
+    `config` is the run's, without them. Values are merged into a copy of their group as it was
+    composed: they get the types that the command line gives them there, and what follows another
+    key by interpolation follows the concept's own, as alpha its rank.
+
+    Raises:
+        ValueError: settings of something that is not erased.
+    """
+    given: Any = OmegaConf.to_container(composed.overrides, resolve=True)
+    concepts = {concept.name: concept for concept in config.concept_list()}
+    check_erased("overrides", given, list(concepts))
+    typed: dict[str, Values] = {}
+    problems: dict[str, None] = {}
+    for name, own in given.items():
+        reader, pairs = _Reader(composed, config, concepts[name]), list(flattened(own))
+        refused = list(reader.refusals(pairs))
+        if not refused:
+            typed[name], refused = reader.typed(dict(pairs))
+        problems |= dict.fromkeys(refused)
+    return typed, list(problems)
+
+
+def flattened(given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, value): `{lora: {rank: 4}}` says the same as `{lora.rank: 4}`."""
+    for key, value in given.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{key}.{inner}", each) for inner, each in flattened(value))
+        else:
+            yield key, value
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads what one concept has for itself."""
+
+    composed: DictConfig
+    config: RunConfig
+    concept: Concept
+
+    @property
+    def prefix(self) -> str:
+        return f"overrides.{self.concept.name}."
+
+    def refusals(self, pairs: list[tuple[str, Any]]) -> Iterator[str]:
+        """Yield a message for each key that it can't have, or that another one rules out."""
+        keys, known = [key for key, _ in pairs], self.config.general().own_keys()
+        joint, unmasked = not self.config.lora.per_concept, self.concept.kind in UNMASKED
+        for key, value in pairs:
+            shown = f"{self.prefix}{key} = {_shown(value)}"
+            if keys.count(key) > 1:
+                yield f"{self.prefix}{key} is given twice, as {key} and in a mapping: give it once"
+            elif key not in known:
+                yield f"{shown}: {self._unknown(key, value, known)}"
+            elif key.startswith("lora.") and joint and key != OF_JOINT_LORA:
+                yield (
+                    f"{shown} with lora.per_concept = false: one LoRA serves all concepts, and of "
+                    f"its keys only {OF_JOINT_LORA} may be a concept's own; give {key} for all, or "
+                    "lora.per_concept=true"
+                )
+            elif key == "masks" and value not in list(UNFOUND):
+                yield (
+                    f"{shown}: of its own a concept may have {' or '.join(UNFOUND)}, as in "
+                    f"{self.prefix}masks=none; how the others' masks are found is the run's"
+                )
+            elif key.startswith("masks") and unmasked and value != "none":
+                yield (
+                    f"{shown}: {self.concept.name} is of kind {self.concept.kind.name}, which "
+                    "fills the image and is trained without masks; remove it, or give another "
+                    "kind by concepts.kinds"
+                )
+            elif key.startswith("masks.") and "masks" in keys:
+                yield f"{shown} is not read beside masks = {dict(pairs)['masks']}: give one of them"
+
+    def typed(self, values: Values) -> tuple[Values, list[str]]:
+        """Return the typed values with what follows them, and what is wrong with them."""
+        found = {key: value for key, value in values.items() if key == "masks"}
+        problems: list[str] = []
+        for group in fields(ConceptSettings):
+            own = values_of(group.name, values)
+            if own:
+                settings, wrong = self._merged(group.name, own)
+                problems += wrong
+                if not wrong:
+                    found |= self._differing(group.name, settings, own)
+        return found, problems
+
+    def _differing(self, group: str, settings: Any, own: Values) -> Values:
+        """Return what was given, and whatever else is not as the run has it."""
+        general = getattr(self.config, group)
+        pairs = {field.name: getattr(settings, field.name) for field in fields(general)}
+        return {
+            f"{group}.{name}": value
+            for name, value in pairs.items()
+            if name in own or value != getattr(general, name)
+        }
+
+    def _merged(self, group: str, own: Values) -> tuple[Any, list[str]]:
+        """Return a group with the concept's values in it; None where it can't be made."""
+        node = copy.deepcopy(self.composed[group])  # interpolations still see the whole run
+        wrong = [message for key, value in own.items() for message in _set(node, key, value)]
+        if not wrong:
+            try:
+                settings = OmegaConf.to_object(node)
+                return settings, list(out_of_range(settings, f"{self.prefix}{group}."))
+            except OmegaConfBaseException as error:
+                wrong = [explain(error)]
+            except ValueError as error:
+                wrong = [str(error)]
+        return None, [f"{self.prefix}{message}" for message in wrong]
+
+    def _unknown(self, key: str, value: object, known: list[str]) -> str:
+        """Say of a key that it can't have whether it is the run's, or which one was meant."""
+        if _is_runs(self.config, key):
+            why = f"{key} is one for all concepts; give {key}={_shown(value)} for the run."
+        else:
+            why = f"a concept has no such key.{self._nearest(key, known)}"
+        return f"{why} Keys that a concept may have in this run: {', '.join(known)}."
+
+    def _nearest(self, key: str, known: list[str]) -> str:
+        """Suggest the key that resembles most, by the whole of it or by its last part."""
+        last = {each.rpartition(".")[2]: each for each in known}
+        bare = key.rpartition(".")[2]
+        close = difflib.get_close_matches(key, known, n=1, cutoff=0.7)
+        close += [last[each] for each in difflib.get_close_matches(bare, last, n=1, cutoff=0.7)]
+        return f" Did you mean {self.prefix}{close[0]}?" if close else ""
+
+
+def _is_runs(config: RunConfig, key: str) -> bool:
+    """Whether the run has a value of this key."""
+    found: Any = config
+    for part in key.split("."):
+        if not is_dataclass(found) or part not in {field.name for field in fields(found)}:
+            return False
+        found = getattr(found, part)
+    return not is_dataclass(found)
+
+
+def _set(node: DictConfig, key: str, value: object) -> Iterator[str]:
+    """Set one value; yield a message where its type is not the key's."""
+    try:
+        OmegaConf.update(node, key, value, merge=False)
+    except OmegaConfBaseException as error:
+        yield explain(error)
+
+
+def _shown(value: object) -> str:
+    """A value as the command line has it."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+    return str(value)
