@@ -56,14 +56,14 @@ def test_a_line_that_cannot_be_trained_on_is_named(
     pattern = message.replace("{", r"\{").replace("}", r"\}")
     with pytest.raises(ValueError, match=pattern):
         own_prompts(CAT, chosen, measured=["a portrait of a cat"])
-    [problem] = template_problems([CAT, CAT], chosen, evaluation)
+    [problem] = template_problems(CAT, chosen, evaluation)
     assert problem.startswith(f"prompts.path = {file}: templates {file}")
 
 
 def test_sentences_of_the_evaluation_may_be_trained_on_where_there_is_none(tmp_path: Path) -> None:
     chosen = settings(write(tmp_path / "a.txt", "a portrait of a {}"), 1)
-    assert list(template_problems([CAT], chosen, composed().evaluation))
-    assert list(template_problems([CAT], chosen, NoEvaluation())) == []
+    assert list(template_problems(CAT, chosen, composed().evaluation))
+    assert list(template_problems(CAT, chosen, NoEvaluation())) == []
 
 
 def test_only_the_lines_that_are_taken_are_looked_at(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_a_run_draws_from_the_schedule_of_its_model(importance_sampling):
         scheduler = DDIMScheduler(num_train_timesteps=count)
         config = composed_run(f"lora.importance_sampling={str(importance_sampling).lower()}")
         work: Any = SimpleNamespace(config=config, pipeline=SimpleNamespace(scheduler=scheduler))
-        return loras._training(work).density
+        return loras._training(work, config.lora).density
 
     assert int(draw_timesteps(density(50), 1000, source()).max()) < 50
     lora = composed_run().lora

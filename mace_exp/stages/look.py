@@ -42,6 +42,7 @@ from mace_exp.stages.own import (
     own_files,
     own_inputs,
     prior_images,
+    training_size,
     training_views,
     warn_of_unread_masks,
 )
@@ -73,7 +74,8 @@ def images(work: Run) -> dict[str, TrainingImages]:
     needed = {each.slug: image_inputs(work, each) for each in work.concepts}
     _check_prompts(work, needed)
     for each in work.concepts:  # masks, whose size the settings alone do not always tell
-        drawn_masks(each, work.config.images, work.config.masks, training_views(work).size)
+        own = work.settings[each.slug]
+        drawn_masks(each, own.images, own.masks, training_size(work))
     _say_what_is_unchecked(work)
 
     def make(missing: Mapping[str, Path]) -> None:
