@@ -23,6 +23,7 @@ from mace_exp.config import (
     are_numbered,
     check_jobs,
     explain,
+    named_option,
     planned_jobs,
     register,
     to_run_config,
@@ -189,7 +190,7 @@ def expand(arguments: Sequence[str]) -> list[str]:
         elif key == "resume" and value not in ("", "null"):
             expanded = [*_settings_of(Path(value)), *expanded, f"resume='{value}'"]
         else:
-            expanded.append(argument)
+            expanded.append(named_option(argument))
     return expanded
 
 

@@ -61,9 +61,40 @@ def write(file: Path, text: str) -> None:
         ("+sead=1", "sead: there is no such key. Did you mean seed? Keys: model,"),
         ("mask=none", "mask: there is no such key. Did you mean masks?"),
         ("masks=atention", "masks=atention: there is no such option. Did you mean masks=attention"),
-        ("lora.rank=abc", "lora.rank: Value 'abc' of type 'str' could not be converted to Integer"),
+        ("masks=attn", "masks=attn: there is no such option. Did you mean masks=attention?"),
+        ("masks=null", "masks=null: there is no such option. Did you mean masks=none?"),
+        ("masks=", "masks=: there is no such option. Did you mean masks=none?"),
+        ("lora=5", "lora=5: there is no such option. lora takes mini, stable_diffusion"),
+        ("concepts=null", "concepts=null: there is no such option. "),
+        (
+            "lora.rank=abc",
+            "lora.rank = abc: it takes a whole number, at least 1, as in lora.rank=1",
+        ),
+        ("lora.rank=1.5", "lora.rank = 1.5: it takes a whole number"),
+        (
+            "lora.rank=null",
+            "lora.rank = null: it takes a whole number, at least 1, as in lora.rank",
+        ),
+        ("lora.per_concept=maybe", "lora.per_concept = maybe: it takes true or false"),
+        ("concepts.kind=null", "concepts.kind = null: it takes one of person, object, style"),
+        (
+            "masks.threshold=a",
+            "it takes a number, at least 0 and at most 1, as in masks.threshold=1",
+        ),
+        (
+            "sampling.height=abc",
+            "takes a whole number, at least 8, as in sampling.height=8, or null",
+        ),
+        ("concepts.names=Adam", "it takes a list in brackets, as in concepts='[Adam]'"),
+        ("kept.people=Adam", "it takes a list in brackets, as in kept.people='[Adam]'"),
+        ("concepts.kinds=Adam", "concepts.kinds = Adam: it takes names with values, in braces"),
+        ("anchors.person=", "anchors.person: the name '' is empty"),
+        ('concepts=[""]', "concepts.names: the name '' is empty"),
+        ("anchors.per_concept={Adam Driver: ''}", "anchors.per_concept: the name '' is empty"),
+        ("model.source=/nothere", "or a hub id with model.allow_download=true"),
+        ("model.source=some/one", "and downloads are off: give 'mini', a diffusers folder"),
         ("concepts.kind=persn", "'persn' is no choice. Did you mean person? Choices: person, obj"),
-        ("concepts=Adam Driver", "Names of your own go into brackets: concepts='[...]'"),
+        ("concepts=Adam Driver", "Names of your own go into brackets: concepts='[Adam Driver]'"),
         ("concepts=[Adam Driver", "can't be read as key=value"),
         ("lora", "lora: this can't be read as key=value"),
         ("lora.alpha=${nope}", "lora.alpha: Interpolation key 'nope' not found"),
@@ -92,7 +123,7 @@ def test_a_wrong_argument_is_refused_in_one_message(
             "lora/mine.yaml",
             "defaults: [mini, _self_]\nrank: four\n",
             "lora=mine",
-            "conf/lora/mine.yaml: lora.rank: Value 'four'",
+            "conf/lora/mine.yaml: lora.rank = four: it takes a whole number, at least 1",
         ),
         (
             "experiment/mine.yaml",
@@ -110,7 +141,13 @@ def test_a_wrong_argument_is_refused_in_one_message(
             "experiment/mine.yaml",
             "# @package _global_\ndefaults:\n  - override /lora: mimi\n",
             "experiment=mine",
-            "lora=mimi: there is no such option. Did you mean lora=mini?",
+            "conf/experiment/mine.yaml: lora=mimi: there is no such option. Did you mean lora=",
+        ),
+        (
+            "experiment/mine.yaml",
+            "# @package _global_\nconcepts:\n  names: Adam\n",
+            "experiment=mine",
+            "conf/experiment/mine.yaml: concepts.names: it takes a list in brackets",
         ),
         (
             "masks/mine.yaml",
@@ -123,8 +160,18 @@ def test_a_wrong_argument_is_refused_in_one_message(
 def test_a_wrong_file_is_refused_by_its_name(
     refusal: Refusal, tmp_path: Path, *, file: str, text: str, argument: str, message: str
 ) -> None:
-    write(tmp_path / "conf" / file, text)
-    assert message in refusal("--config-dir", str(tmp_path / "conf"), argument)
+    """By its path: files lie where `--config-dir` says, not in conf/."""
+    own = tmp_path / "mine"
+    write(own / "conf" / file, text)
+    path = f"{own}/" if message.startswith("conf/") else ""
+    assert path + message in refusal("--config-dir", str(own / "conf"), argument)
+    assert path + message in refusal(f"--config-dir={own / 'conf'}", argument)
+
+
+def test_an_option_of_the_command_line_is_no_files(refusal: Refusal, tmp_path: Path) -> None:
+    """A file that chooses the same is not what was asked for."""
+    write(tmp_path / "experiment" / "x.yaml", "defaults:\n  - override /lora: mimi\n")
+    assert refusal("--config-dir", str(tmp_path), "lora=mimi").startswith("mace_exp: lora=mimi: ")
 
 
 def test_a_refusal_takes_about_a_second_and_never_imports_torch(tmp_path: Path) -> None:

@@ -297,9 +297,7 @@ def test_a_value_can_be_what_hydra_knows_of_its_job(jobs: Jobs, ends: Command) -
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_folder_that_cant_be_written_is_refused_in_one_message(
-    jobs: Jobs, ends: Command
-) -> None:
+def test_a_folder_that_cant_be_written_is_refused_in_one_message(jobs: Jobs, ends: Command) -> None:
     Path("file").touch()
     said = str(ends("-m", "hydra.sweep.dir=file/swept", "lora.rank=2,4"))
     assert said.startswith("mace_exp: ") and "file/swept" in said and not jobs.runs

@@ -1,4 +1,4 @@
-"""What the jobs of a sweep will be, and whether each of them can be run, before the first begins."""
+"""What the jobs of a sweep will be, and whether each can be run, before the first begins."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from mace_exp.config.crossing import to_run_config
-from mace_exp.config.refusals import explain
+from mace_exp.config.refusals import explain, named_option
 
 _HERE = "BasicLauncher"
 """The launcher whose jobs run on this machine; another's may see other files."""
@@ -54,7 +54,8 @@ def check_jobs(sweep: DictConfig, jobs: Mapping[int, list[str]]) -> None:
     wrong: dict[str, list[int]] = {}
     for number, overrides in jobs.items():
         try:
-            with _composed_job(sweep, number, overrides) as composed:
+            named = [named_option(each) for each in overrides]
+            with _composed_job(sweep, number, named) as composed:
                 files = sweep.hydra.launcher._target_.endswith(_HERE)
                 to_run_config(composed, files=files)
         except (HydraException, OmegaConfBaseException, ValueError) as error:
