@@ -50,6 +50,9 @@ def main() -> None:
 
         take_part()
         return
+    if "--version" in sys.argv[1:]:
+        print(f"mace_exp {_own_version()}, Hydra {hydra.__version__}")
+        return
     full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
         sys.argv[1:] = expand(sys.argv[1:])
@@ -65,6 +68,13 @@ def main() -> None:
         if full_error:
             raise
         sys.exit(f"mace_exp: {explain(error)}")
+
+
+def _own_version() -> str:
+    try:
+        return version("mace-exp")
+    except PackageNotFoundError:
+        return "(not installed)"
 
 
 @contextmanager

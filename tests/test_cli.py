@@ -1,6 +1,7 @@
 """The command line: the doors for a typo, names in brackets, sweeps, resume, help, the wheel."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -266,6 +267,13 @@ def test_a_refusal_out_of_the_run_keeps_its_folder(
 def test_expand_leaves_the_rest_alone() -> None:
     rest = ["-m", "lora.rank=1,2", "concepts=celebrity_5,object_10", "--cfg", "job", "resume=null"]
     assert expand(rest) == rest
+
+
+def test_version_names_the_package_and_hydra(
+    command: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command("--version")
+    assert re.fullmatch(r"mace_exp \d+\.\d+\.\d+, Hydra 1\.3\.\d+\n", capsys.readouterr().out)
 
 
 def test_help_shows_every_group_and_option(
