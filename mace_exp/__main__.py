@@ -11,10 +11,7 @@ from typing import Any, ClassVar
 
 import hydra
 import yaml
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -22,7 +19,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mace_exp.artifacts import PLAN, check_writable, write_json
-from mace_exp.config import CONF, explain, register, to_run_config
+from mace_exp.config import (
+    CONF,
+    are_numbered,
+    check_jobs,
+    explain,
+    named_option,
+    planned_jobs,
+    register,
+    to_run_config,
+)
 from mace_exp.ranks import RankError, dismissed_workers, is_worker, rank_count
 from mace_exp.schemas.run import RunConfig
 
@@ -48,6 +54,9 @@ def main() -> None:
 
         take_part()
         return
+    if "--version" in sys.argv[1:]:
+        print(f"mace_exp {_own_version()}, Hydra {hydra.__version__}")
+        return
     full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
         sys.argv[1:] = expand(sys.argv[1:])
@@ -63,6 +72,13 @@ def main() -> None:
         if full_error:
             raise
         sys.exit(f"mace_exp: {explain(error)}")
+
+
+def _own_version() -> str:
+    try:
+        return version("mace-exp")
+    except PackageNotFoundError:
+        return "(not installed)"
 
 
 @contextmanager
@@ -82,39 +98,35 @@ def _errors_handed_on() -> Iterator[None]:
 class SweepFolder(Callback):
     """Hears from Hydra, which builds it, where a sweep is written; the class remembers.
 
-    What the jobs will be is written there before the first begins: a sweep that is killed can
-    then be told from one that has run to its end.
+    Before the first job begins all of them are checked, and what they will be is written there: a
+    sweep that is killed can then be told from one that has run to its end.
     """
 
     heard: ClassVar[Path | None] = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        SweepFolder.heard = Path(config.hydra.sweep.dir).absolute()
-        jobs = _planned(config.hydra)
-        if jobs:
-            SweepFolder.heard.mkdir(parents=True, exist_ok=True)
-            write_json(SweepFolder.heard / PLAN, {"jobs": jobs})
+        try:
+            SweepFolder.heard = _begin_sweep(config)
+        except REFUSALS as error:  # Hydra makes a mere warning of what is no SystemExit
+            raise SystemExit(f"mace_exp: {explain(error)}") from error
 
 
-def _planned(settings: Any) -> list[list[str]]:
-    """Return every job's overrides, in the order of their numbers.
+def _begin_sweep(config: DictConfig) -> Path:
+    """Check the jobs that are to run, and write all into the sweep's folder, which is returned.
 
-    None where they are not known before: another sweeper than Hydra's own makes jobs of what it
-    has learned, and folders that are not called by the jobs' numbers can't be told apart here. What
-    is refused here Hydra refuses next, with its own message.
+    Raises:
+        ValueError: some can't be run; nothing is written then.
     """
-    basic = settings.sweeper._target_.rpartition(".")[2] == BasicSweeper.__name__
-    subdir = OmegaConf.to_container(settings.sweep, resolve=False)["subdir"]  # type: ignore[index]
-    if not basic or subdir != "${hydra.job.num}":
-        return []
-    given = [f"{key}={value}" for key, value in (settings.sweeper.params or {}).items()]
-    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-    try:
-        parsed = parser.parse_overrides([*given, *settings.overrides.task])
-        [jobs] = BasicSweeper.split_arguments(parsed, max_batch_size=None)
-    except HydraException:
-        return []
-    return jobs
+    from mace_exp.sweep import is_finished
+
+    folder, jobs = Path(config.hydra.sweep.dir).absolute(), planned_jobs(config.hydra)
+    numbered = are_numbered(config.hydra)
+    done = {number for number in jobs if numbered and is_finished(folder / str(number))}
+    check_jobs(config, {n: jobs[n] for n in jobs if not (config.get("resume") and n in done)})
+    if jobs and numbered:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / PLAN, {"jobs": [*jobs.values()]})
+    return folder
 
 
 @contextmanager
@@ -195,7 +207,7 @@ def expand(arguments: Sequence[str]) -> list[str]:
         elif key == "resume" and value not in ("", "null"):
             expanded = [*_settings_of(Path(value)), *expanded, f"resume='{value}'"]
         else:
-            expanded.append(argument)
+            expanded.append(named_option(argument))
     return expanded
 
 

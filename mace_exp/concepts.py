@@ -51,9 +51,8 @@ def slugify(name: str) -> str:
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     slug = "-".join(re.findall(r"[a-z0-9]+", plain.lower()))
     if not slug:
-        raise ValueError(
-            f"the name {name!r} has no letter a-z and no digit: spell it in Latin letters"
-        )
+        fault = "has no letter a-z and no digit: spell it in Latin letters" if name else "is empty"
+        raise ValueError(f"the name {name!r} {fault}")
     return slug
 
 
@@ -68,8 +67,8 @@ def build_concepts(
     """Return one Concept a name; `kinds` and `anchor_per_concept` win over the general values.
 
     Raises:
-        ValueError: no names, a name twice (or two that share a slug), a concept equal to its
-            anchor, or an override for a name that is not in the list.
+        ValueError: no names, an empty one, a name twice (or two that share a slug), a concept
+            equal to its anchor, or an override for a name that is not in the list.
     """
     names = [" ".join(name.split()) for name in names]
     if not names:
@@ -82,9 +81,20 @@ def build_concepts(
     for name in names:
         own_kind = kinds.get(name, kind)
         anchor = anchor_per_concept.get(name, anchors[own_kind])
+        own_anchor = name in anchor_per_concept
+        _check_spelled("concepts.names", name)
+        _check_spelled(f"anchors.{'per_concept' if own_anchor else own_kind.name}", anchor)
         concepts.append(Concept(name=name, kind=own_kind, anchor=anchor))
     _check_distinct(concepts)
     return concepts
+
+
+def _check_spelled(key: str, name: str) -> None:
+    """Refuse a name that no file can be called by, and say which key holds it."""
+    try:
+        slugify(name)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from None
 
 
 def check_erased(key: str, by_name: Mapping[str, object], names: Sequence[str]) -> None:

@@ -50,14 +50,15 @@ def find_model(
         raise ValueError(f"model source {str(source)!r} does not exist: {_EXPECTED}")
     if not (allow_download or in_hub_cache(str(source), "model_index.json")):
         raise ValueError(
-            f"model source {str(source)!r} is no local folder and not in the hub's local cache; "
-            f"downloads are off. {_EXPECTED}"
+            f"model source {str(source)!r} is no local folder and not in the hub's local cache, "
+            f"and downloads are off: {_EXPECTED}"
         )
     return ModelLocation(hub_id=str(source))
 
 
 _EXPECTED = (
-    "give 'mini', a diffusers folder, a .safetensors checkpoint, or a hub id with downloads allowed"
+    "give 'mini', a diffusers folder, a .safetensors checkpoint, or a hub id with "
+    "model.allow_download=true"
 )
 
 

@@ -103,6 +103,7 @@ def _run_stages(work: Run, status: Status) -> dict[str, Any]:
         Stage.metrics: measure.metrics,
     }
     measure.warn_of_strangers(work)
+    loras.check_rank_of(work)
     for stage, step in steps.items():
         if stage in work.config.stages:
             status.update(stage=stage.name)

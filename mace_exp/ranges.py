@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
 from math import isfinite
+from types import NoneType, UnionType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 
@@ -62,6 +64,35 @@ def _explain(key: str, value: Any, limits: Iterable[object]) -> Iterable[str]:
         if isinstance(limit, Range) and not limit.holds(value):
             example = f"{key}={_near(limit)}"
             yield f"{key} = {value:g} is out of range: it must be {limit}, as in {example}"
+
+
+def expected(key: str, hint: Any) -> str:
+    """Say what a key of a type takes: `a whole number, at least 1, as in lora.rank=1`."""
+    limits = [each for each in get_args(hint)[1:] if isinstance(each, Range)]
+    annotated = get_origin(hint) is Annotated
+    kinds = get_args(hint)[:1] if annotated else (hint,)
+    kinds = get_args(kinds[0]) if isinstance(kinds[0], UnionType) else kinds
+    words = [_word(kind) for kind in kinds if kind is not NoneType]
+    words += [str(limit) for limit in limits if str(limit)]
+    if annotated and limits:
+        words.append(f"as in {key}={_near(limits[0])}")
+    return ", ".join(words) + (", or null" if NoneType in kinds else "")
+
+
+def _word(kind: Any) -> str:
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return "one of " + ", ".join(each.name for each in kind)
+    return _WORDS[get_origin(kind) or kind]
+
+
+_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    list: "a list in brackets",
+    dict: "names with values, in braces",
+}
 
 
 def _near(limit: Range) -> str:

@@ -5,14 +5,17 @@ This is the only module that imports wandb, and it does so when a run is opened.
 
 from __future__ import annotations
 
+import configparser
 import importlib.util
 import logging
+import netrc
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from mace_exp.record import ROWS_FILE, ConceptCurves, Picture, RunRecord, Tracker, numbers, plain
 
@@ -67,6 +70,10 @@ def open_tracker(
     def connect() -> Iterator[WandbSink]:
         with staging_in(run_dir.resolve() / "wandb"):
             run = start_wandb(run_dir.resolve(), options, mode=mode, config=dict(config or {}))
+            if run.offline:
+                log.info(
+                    "Weights & Biases is offline: `wandb sync %s` sends it later", run.sync_dir
+                )
             yield WandbSink(run, panels=concept_count <= PANEL_LIMIT)
 
     return Tracker(record, connect)
@@ -84,7 +91,31 @@ def resolve_mode(mode: str) -> str:
     asked = os.environ.get("WANDB_MODE", "")
     if asked in MODES and asked != "auto":
         return asked
-    return "online" if os.environ.get("WANDB_API_KEY") else "offline"
+    return "online" if has_key() else "offline"
+
+
+def has_key() -> bool:
+    """Tell whether wandb will find a key: in the environment, or where `wandb login` put it."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    homes = [Path("~/.netrc").expanduser(), Path("~/_netrc").expanduser()]
+    given = os.environ.get("NETRC")
+    file = Path(given).expanduser() if given else next(filter(Path.exists, homes), homes[0])
+    try:
+        found = netrc.netrc(file).authenticators(urlsplit(_server()).netloc)
+    except (OSError, netrc.NetrcParseError):
+        return False
+    return bool(found and found[2])
+
+
+def _server() -> str:
+    """The server's address: the environment's, that of `wandb login --host`, or the public one."""
+    folder = Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb").expanduser()
+    saved = configparser.ConfigParser(interpolation=None)
+    with suppress(configparser.Error, OSError, UnicodeError):
+        saved.read(folder / "settings", encoding="utf-8")
+    own = saved.get("default", "base_url", fallback=None)
+    return os.environ.get("WANDB_BASE_URL") or own or "https://api.wandb.ai"
 
 
 @contextmanager

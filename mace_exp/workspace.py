@@ -13,6 +13,7 @@ import os
 from typing import TYPE_CHECKING
 
 from mace_exp.command import run_command
+from mace_exp.tracking import has_key
 
 if TYPE_CHECKING:
     from wandb_workspaces.reports.v2.interface import ParallelCoordinatesPlotColumn
@@ -65,8 +66,11 @@ def create(chosen: argparse.Namespace) -> None:
         raise ValueError("wandb-workspaces is missing: pip install 'mace-exp[workspace]'")
     if not chosen.entity:
         raise ValueError("--entity is not set: name the user or team that owns the project")
-    if not os.environ.get("WANDB_API_KEY"):
-        raise ValueError("WANDB_API_KEY is not set: the view is saved by the service itself")
+    if not has_key():
+        raise ValueError(
+            "WANDB_API_KEY is not set, and there was no `wandb login`: the view is saved by the "
+            "service itself"
+        )
     view = workspace(chosen.project, chosen.entity, chosen.name)
     try:
         view.save()

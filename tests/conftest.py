@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("WANDB_API_KEY", None)
+os.environ["NETRC"] = os.devnull  # where `wandb login` leaves a key
 os.environ.pop("HYDRA_FULL_ERROR", None)
 
 

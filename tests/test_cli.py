@@ -1,6 +1,7 @@
 """The command line: the doors for a typo, names in brackets, sweeps, resume, help, the wheel."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -62,9 +63,40 @@ def write(file: Path, text: str) -> None:
         ("+sead=1", "sead: there is no such key. Did you mean seed? Keys: model,"),
         ("mask=none", "mask: there is no such key. Did you mean masks?"),
         ("masks=atention", "masks=atention: there is no such option. Did you mean masks=attention"),
-        ("lora.rank=abc", "lora.rank: Value 'abc' of type 'str' could not be converted to Integer"),
+        ("masks=attn", "masks=attn: there is no such option. Did you mean masks=attention?"),
+        ("masks=null", "masks=null: there is no such option. Did you mean masks=none?"),
+        ("masks=", "masks=: there is no such option. Did you mean masks=none?"),
+        ("lora=5", "lora=5: there is no such option. lora takes mini, stable_diffusion"),
+        ("concepts=null", "concepts=null: there is no such option. "),
+        (
+            "lora.rank=abc",
+            "lora.rank = abc: it takes a whole number, at least 1, as in lora.rank=1",
+        ),
+        ("lora.rank=1.5", "lora.rank = 1.5: it takes a whole number"),
+        (
+            "lora.rank=null",
+            "lora.rank = null: it takes a whole number, at least 1, as in lora.rank",
+        ),
+        ("lora.per_concept=maybe", "lora.per_concept = maybe: it takes true or false"),
+        ("concepts.kind=null", "concepts.kind = null: it takes one of person, object, style"),
+        (
+            "masks.threshold=a",
+            "it takes a number, at least 0 and at most 1, as in masks.threshold=1",
+        ),
+        (
+            "sampling.height=abc",
+            "takes a whole number, at least 8, as in sampling.height=8, or null",
+        ),
+        ("concepts.names=Adam", "it takes a list in brackets, as in concepts='[Adam]'"),
+        ("kept.people=Adam", "it takes a list in brackets, as in kept.people='[Adam]'"),
+        ("concepts.kinds=Adam", "concepts.kinds = Adam: it takes names with values, in braces"),
+        ("anchors.person=", "anchors.person: the name '' is empty"),
+        ('concepts=[""]', "concepts.names: the name '' is empty"),
+        ("anchors.per_concept={Adam Driver: ''}", "anchors.per_concept: the name '' is empty"),
+        ("model.source=/nothere", "or a hub id with model.allow_download=true"),
+        ("model.source=some/one", "and downloads are off: give 'mini', a diffusers folder"),
         ("concepts.kind=persn", "'persn' is no choice. Did you mean person? Choices: person, obj"),
-        ("concepts=Adam Driver", "Names of your own go into brackets: concepts='[...]'"),
+        ("concepts=Adam Driver", "Names of your own go into brackets: concepts='[Adam Driver]'"),
         ("concepts=[Adam Driver", "can't be read as key=value"),
         ("lora", "lora: this can't be read as key=value"),
         ("lora.alpha=${nope}", "lora.alpha: Interpolation key 'nope' not found"),
@@ -93,7 +125,7 @@ def test_a_wrong_argument_is_refused_in_one_message(
             "lora/mine.yaml",
             "defaults: [mini, _self_]\nrank: four\n",
             "lora=mine",
-            "conf/lora/mine.yaml: lora.rank: Value 'four'",
+            "conf/lora/mine.yaml: lora.rank = four: it takes a whole number, at least 1",
         ),
         (
             "experiment/mine.yaml",
@@ -111,7 +143,13 @@ def test_a_wrong_argument_is_refused_in_one_message(
             "experiment/mine.yaml",
             "# @package _global_\ndefaults:\n  - override /lora: mimi\n",
             "experiment=mine",
-            "lora=mimi: there is no such option. Did you mean lora=mini?",
+            "conf/experiment/mine.yaml: lora=mimi: there is no such option. Did you mean lora=",
+        ),
+        (
+            "experiment/mine.yaml",
+            "# @package _global_\nconcepts:\n  names: Adam\n",
+            "experiment=mine",
+            "conf/experiment/mine.yaml: concepts.names: it takes a list in brackets",
         ),
         (
             "masks/mine.yaml",
@@ -137,8 +175,18 @@ def test_a_wrong_argument_is_refused_in_one_message(
 def test_a_wrong_file_is_refused_by_its_name(
     refusal: Refusal, tmp_path: Path, *, file: str, text: str, argument: str, message: str
 ) -> None:
-    write(tmp_path / "conf" / file, text)
-    assert message in refusal("--config-dir", str(tmp_path / "conf"), argument)
+    """By its path: files lie where `--config-dir` says, not in conf/."""
+    own = tmp_path / "mine"
+    write(own / "conf" / file, text)
+    path = f"{own}/" if message.startswith("conf/") else ""
+    assert path + message in refusal("--config-dir", str(own / "conf"), argument)
+    assert path + message in refusal(f"--config-dir={own / 'conf'}", argument)
+
+
+def test_an_option_of_the_command_line_is_no_files(refusal: Refusal, tmp_path: Path) -> None:
+    """A file that chooses the same is not what was asked for."""
+    write(tmp_path / "experiment" / "x.yaml", "defaults:\n  - override /lora: mimi\n")
+    assert refusal("--config-dir", str(tmp_path), "lora=mimi").startswith("mace_exp: lora=mimi: ")
 
 
 @pytest.mark.parametrize(
@@ -284,6 +332,13 @@ def test_a_refusal_out_of_the_run_keeps_its_folder(
 def test_expand_leaves_the_rest_alone() -> None:
     rest = ["-m", "lora.rank=1,2", "concepts=celebrity_5,object_10", "--cfg", "job", "resume=null"]
     assert expand(rest) == rest
+
+
+def test_version_names_the_package_and_hydra(
+    command: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command("--version")
+    assert re.fullmatch(r"mace_exp \d+\.\d+\.\d+, Hydra 1\.3\.\d+\n", capsys.readouterr().out)
 
 
 def test_help_shows_every_group_and_option(

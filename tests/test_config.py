@@ -1,12 +1,16 @@
 """The crossing to dataclasses: ranges, contradictions, files that are not there."""
 
+from dataclasses import fields, is_dataclass
+from typing import get_type_hints
+
 import pytest
 
 from mace_exp.concepts import Kind
+from mace_exp.config import VARIANTS
 from mace_exp.config.suggestions import suggestion
-from mace_exp.ranges import POSITIVE, PROPORTION, Range
+from mace_exp.ranges import POSITIVE, PROPORTION, Range, expected
 from mace_exp.schemas.data import AttentionMasks, NoMasks
-from mace_exp.schemas.run import Stage
+from mace_exp.schemas.run import RunConfig, Stage
 from tests.composing import composed
 
 
@@ -79,6 +83,20 @@ def test_kinds_can_be_mixed() -> None:
     ]
 
 
+def test_every_key_says_what_it_takes() -> None:
+    schemas = {RunConfig, *(each for group in VARIANTS.values() for each in group.values())}
+    schemas |= {type(getattr(composed(), field.name)) for field in fields(RunConfig)}
+    hints = [hint for each in schemas if is_dataclass(each) for hint in key_types(each)]
+    assert len(hints) > 80
+    for name, hint in hints:
+        assert expected(name, hint)
+
+
+def key_types(schema: type) -> list[tuple[str, object]]:
+    named = get_type_hints(schema, include_extras=True).items()
+    return [(name, hint) for name, hint in named if not is_dataclass(hint)]
+
+
 def test_ranges_say_what_they_hold() -> None:
     assert str(PROPORTION) == "at least 0 and at most 1"
     assert PROPORTION.holds(1) and not PROPORTION.holds(1.01)
@@ -88,3 +106,6 @@ def test_ranges_say_what_they_hold() -> None:
 def test_suggestions_are_close_or_absent() -> None:
     assert suggestion("rnak", ["rank", "alpha"], "lora.") == " Did you mean lora.rank?"
     assert suggestion("entirely", ["rank", "alpha"]) == ""
+    assert suggestion("ATT", ["none", "attention"]) == " Did you mean attention?"
+    assert suggestion("off", ["none", "attention"]) == " Did you mean none?"
+    assert suggestion("", ["rank", "alpha"]) == ""

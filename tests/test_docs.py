@@ -204,7 +204,7 @@ def test_extras_and_files_that_the_pages_name_are_there() -> None:
     ("wrong", "message"),
     [
         ("lora.rnak=4", "Did you mean lora.rank"),
-        ("-m lora.rank=1,zero", "could not be converted to Integer"),
+        ("-m lora.rank=1,zero", "it takes a whole number"),
         ("masks=atention", "Did you mean masks=attention"),
     ],
 )

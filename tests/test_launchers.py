@@ -18,7 +18,7 @@ from tests.tiny import tiny_pipeline
 from tests.whole_run import SMALL
 
 ROOT = Path(__file__).parents[1]
-SHORT = ("concepts=[Adam Driver]", "images.per_concept=1", "stages=[images]")
+SHORT = ("concepts=[Adam Driver]", "images.per_concept=1", "stages=[fusion],[images]")
 
 SBATCH = """#!{python}
 # Keeps the script, and runs its tasks at once, each again for as long as it is put in the queue.
@@ -93,13 +93,13 @@ def cluster(tmp_path: Path) -> dict[str, str]:
 
 
 def sweep(folder: Path, launcher: str, *more: str, env: dict[str, str]) -> tuple[int, str]:
-    """Sweep over a rank that is refused and one that runs; return exit code and output."""
+    """Sweep over a stage whose input is missing and one that runs; return exit code and output."""
     if not (folder / "model").exists():
         save_pipeline(tiny_pipeline(), folder / "model")
     model = ["model=path", f"model.source={folder / 'model'}", f"cache_dir={folder / 'cache'}"]
     command = [sys.executable, "-m", "mace_exp", "-m", f"hydra/launcher={launcher}", *more]
     done = subprocess.run(
-        [*command, *model, *SMALL, *SHORT, "lora.rank=0,1", f"hydra.sweep.dir={folder / 'swept'}"],
+        [*command, *model, *SMALL, *SHORT, f"hydra.sweep.dir={folder / 'swept'}"],
         env=env,
         cwd=folder,
         capture_output=True,
@@ -121,7 +121,9 @@ def test_slurm_runs_the_jobs_and_takes_up_again_what_it_preempted(
     more = ("hydra.launcher.partition=gpus", "hydra.launcher.timeout_min=90")
     code, said = sweep(tmp_path, "slurm", *more, env=cluster)
     assert code == 1 and told(tmp_path) == ["failed", "finished"], said
-    assert "lora.rank = 0" in said and "1 of 2 jobs finished" in said
+    assert "1 of 2 jobs finished" in said
+    failed = (tmp_path / "swept" / "0" / "status.json").read_text()
+    assert "add the stage that makes them" in failed
     assert (tmp_path / "swept" / "report.html").is_file()
     headers = (tmp_path / "submitted.sh").read_text()
     for flag in ("partition=gpus", "gpus-per-node=1", "time=90", "cpus-per-task=8", "mem=32GB"):

@@ -38,6 +38,14 @@ def output(unet):
         return unet(latents, 300, torch.randn(2, 77, 32, generator=source)).sample
 
 
+def test_a_rank_that_no_change_can_have_is_refused(pipeline) -> None:
+    layers = cross_attention_projections(pipeline.unet).values()
+    highest = max(min(layer.weight.shape) for layer in layers)
+    assert initial_lora(pipeline.unet, LoraShape(rank=highest, alpha=1), 0, "cat")
+    with pytest.raises(ValueError, match=f"at most lora.rank={highest}"):
+        initial_lora(pipeline.unet, LoraShape(rank=highest + 1, alpha=1), 0, "cat")
+
+
 def test_the_start_depends_on_seed_and_concept_alone(pipeline):
     shape = LoraShape(rank=4, alpha=4)
     first = initial_lora(pipeline.unet, shape, 0, "cat")

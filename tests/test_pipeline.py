@@ -73,6 +73,15 @@ def test_a_single_stage_names_the_one_that_it_needs(
     assert "add the stage that makes them to stages" in message
 
 
+def test_a_rank_that_no_layer_has_is_refused_before_anything_is_drawn(
+    refusal: Callable[..., str], arguments: list[str], tmp_path: Path
+) -> None:
+    cache = tmp_path / "own"
+    message = refusal(*arguments, PEOPLE, "lora.rank=1000", f"cache_dir={cache}")
+    assert "lora.rank = 1000 is above 32" in message
+    assert not any(cache.iterdir())
+
+
 def test_stages_can_be_run_one_by_one(run: Run) -> None:
     for stages in (
         "[images,masks]",

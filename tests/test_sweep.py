@@ -36,12 +36,14 @@ class Jobs:
     runs: list[tuple[RunConfig, Path]] = field(default_factory=list)
     models: list[weakref.ref[Model]] = field(default_factory=list)
     alive: list[int] = field(default_factory=list)
+    before: Callable[[], object] = lambda: None
 
     def run(self, config: RunConfig, run_dir: Path, composed: dict[str, Any]) -> None:
         self.alive.append(sum(model() is not None for model in self.models))
         self.runs.append((config, run_dir))
         with recorded_status(RunFolder(run_dir)) as status:
             status.update(stage="lora")
+            self.before()
             self._work(config.lora.rank)
 
     def _work(self, rank: int) -> None:
@@ -97,9 +99,9 @@ HERE = "hydra.sweep.dir=swept"
 def test_a_failed_job_does_not_stop_the_others(
     jobs: Jobs, ends: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    jobs.breaks = {8: broken}
-    assert ends("-m", HERE, "lora.rank=0,8,4", "seed=3") == 1
-    assert jobs.ranks == [8, 4]
+    jobs.breaks = {2: ValueError, 8: broken}
+    assert ends("-m", HERE, "lora.rank=2,8,4", "seed=3") == 1
+    assert jobs.ranks == [2, 8, 4]
     assert [status(Path("swept", str(n)))["status"] for n in range(3)] == [
         "failed",
         "failed",
@@ -116,12 +118,16 @@ def test_a_failed_job_does_not_stop_the_others(
 
 def test_a_failed_job_leaves_its_traceback_in_its_own_folder(jobs: Jobs, ends: Command) -> None:
     jobs.breaks = {8: broken}
-    ends("-m", HERE, "lora.rank=8,0")
+    captions = Path("captions.txt")
+    captions.write_text("a house\n")
+    jobs.before = captions.unlink
+    ends("-m", HERE, "lora.rank=8,4", f"preservation.prior.file={captions}")
     failed, refused = status(Path("swept/0")), status(Path("swept/1"))
     assert failed["stage"] == "lora" and failed["error"] == "RuntimeError: it breaks"
     assert "raise self.breaks[rank]() from cause" in failed["traceback"]
     assert "KeyError" in failed["traceback"], "the cause is told, too"
-    assert "lora.rank = 0" in refused["error"] and "to_run_config" in refused["traceback"]
+    assert "captions.txt is no file" in refused["error"], "it was there before the first job"
+    assert "to_run_config" in refused["traceback"]
     assert refused["finished"] is not None
     assert "job 0 failed: it breaks" in Path("swept/0/run.log").read_text()
 
@@ -217,10 +223,13 @@ def test_rerun_runs_what_failed_in_its_folder_with_its_settings(
 
 
 def test_an_old_failure_does_not_stand_for_a_new_one(jobs: Jobs, ends: Command) -> None:
-    jobs.breaks = {8: broken}
-    ends("-m", HERE, "lora.rank=8,4")
-    assert ends(command=lambda: rerun(["swept", "lora.steps=0"])) == 1
-    assert "lora.steps = 0" in status(Path("swept/0"))["error"]
+    jobs.breaks = {8: broken, 2: broken}
+    captions = Path("captions.txt")
+    captions.write_text("a house\n")
+    ends("-m", HERE, "lora.rank=8,2", f"preservation.prior.file={captions}")
+    jobs.before = captions.unlink
+    assert ends(command=lambda: rerun(["swept"])) == 1
+    assert "captions.txt is no file" in status(Path("swept/1"))["error"]
 
 
 def test_rerun_names_what_it_was_not_given(ends: Command, tmp_path: Path) -> None:
@@ -233,6 +242,65 @@ def test_a_sweep_that_is_refused_whole_says_so_once(
 ) -> None:
     assert "Did you mean lora.rank?" in str(ends("-m", HERE, "lora.rnak=1,2"))
     assert "jobs" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["lora.rank=4,0"], ["job 1: lora.rank = 0 is out of range: it must be at least 1"]),
+        (["lora.rank=1,abc"], ["job 1: lora.rank: "]),
+        (["lora.rank=4,0,-1"], ["job 1: lora.rank = 0 is", "job 2: lora.rank = -1 is"]),
+        (["lora.steps=0,5", "seed=1,2"], ["jobs 0, 1: lora.steps = 0 is out of range"]),
+        (["lora.rank=${hydra:job.num}", "seed=1,2"], ["job 0: lora.rank = 0 is out of range"]),
+    ],
+)
+def test_no_job_begins_before_all_can(
+    jobs: Jobs, ends: Command, tmp_path: Path, arguments: list[str], told: list[str]
+) -> None:
+    said = str(ends("-m", *arguments))
+    assert said.startswith("mace_exp: no job was started")
+    assert all(f"\n{each}" in said for each in told)
+    assert not jobs.runs and not any(tmp_path.iterdir()), "a refused sweep leaves nothing"
+
+
+def test_what_is_wrong_with_all_jobs_is_said_once(
+    jobs: Jobs, ends: Command, tmp_path: Path
+) -> None:
+    said = str(ends("sweep=lora_rank", "concepts=[]"))
+    assert said.startswith("mace_exp: concepts.names is empty") and "job" not in said
+    assert not jobs.runs and not any(tmp_path.iterdir())
+
+
+def test_jobs_that_finished_are_checked_no_more(jobs: Jobs, ends: Command) -> None:
+    """What they read may be gone by now; the others are checked against what is there."""
+    one, two = Path("one.txt"), Path("two.txt")
+    for file in (one, two):
+        file.write_text("a house\n")
+    jobs.breaks = {8: broken}
+    swept = ["-m", HERE, f"preservation.prior.file={one},{two}", "lora.rank=4,8"]
+    assert ends(*swept) == 1
+    one.unlink()
+    said = str(ends("resume=swept"))
+    assert "job 1: preservation.prior.file = one.txt is no file" in said and "job 0" not in said
+    assert status(Path("swept/1"))["error"] == "RuntimeError: it breaks"
+    assert len(json.loads(Path("swept/jobs.json").read_text(encoding="utf-8"))["jobs"]) == 4
+    one.write_text("a house\n")
+    jobs.breaks = {}
+    assert ends("resume=swept") == 0 and jobs.ranks == [4, 8, 4, 8, 8, 8]
+
+
+def test_a_value_can_be_what_hydra_knows_of_its_job(jobs: Jobs, ends: Command) -> None:
+    settings = ["cache_dir=${hydra:runtime.output_dir}/cache", "lora.steps=${hydra:sweep.subdir}"]
+    assert ends("-m", HERE, "lora.rank=2,4", "hydra.sweep.subdir=${lora.rank}", *settings) == 0
+    assert [config.lora.steps for config, _ in jobs.runs] == [2, 4]
+    assert [Path(config.cache_dir).parent for config, _ in jobs.runs] == [d for _, d in jobs.runs]
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_folder_that_cant_be_written_is_refused_in_one_message(jobs: Jobs, ends: Command) -> None:
+    Path("file").touch()
+    said = str(ends("-m", "hydra.sweep.dir=file/swept", "lora.rank=2,4"))
+    assert said.startswith("mace_exp: ") and "file/swept" in said and not jobs.runs
 
 
 def test_a_line_stays_one_line_and_names_are_not_markup(tmp_path: Path) -> None:

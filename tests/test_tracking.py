@@ -28,7 +28,7 @@ from tests.wandb_reader import READ_SECONDS, overview, records
 
 @pytest.fixture(autouse=True)
 def no_account(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "RANK"):
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "WANDB_CONFIG_DIR", "RANK"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
 
@@ -247,6 +247,59 @@ def test_mode_follows_the_key_and_the_environment(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert resolve_mode("auto") == "disabled"
     assert resolve_mode("offline") == "offline"
+
+
+@pytest.mark.parametrize(
+    ("machine", "environment", "settings", "mode"),
+    [
+        ("api.wandb.ai", {}, "", "online"),
+        ("elsewhere.org", {}, "", "offline"),
+        ("own.org:8080", {"WANDB_BASE_URL": "http://own.org:8080"}, "", "online"),
+        ("api.wandb.ai", {"WANDB_BASE_URL": "http://own.org:8080"}, "", "offline"),
+        ("own.org", {}, "[default]\nbase_url = https://own.org\n", "online"),
+        ("own.org", {}, "no settings at all", "offline"),
+    ],
+)
+def test_a_key_that_wandb_login_left_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    *,
+    machine: str,
+    environment: dict[str, str],
+    settings: str,
+    mode: str,
+) -> None:
+    """Where wandb itself looks; the file of the server's address is `wandb login --host`'s."""
+    key = tmp_path / "netrc"
+    key.write_text(f"machine {machine}\n  login user\n  password {'0' * 40}\n")
+    key.chmod(0o600)
+    (tmp_path / "settings").write_text(settings)
+    environment |= {"NETRC": str(key), "WANDB_CONFIG_DIR": str(tmp_path)}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert resolve_mode("auto") == mode
+
+
+def test_a_key_in_the_home_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("NETRC")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert resolve_mode("auto") == "offline"
+    (tmp_path / "_netrc").write_text("machine api.wandb.ai login user password secret\n")
+    (tmp_path / "_netrc").chmod(0o600)
+    assert resolve_mode("auto") == "online"
+    (tmp_path / ".netrc").write_text("machine what is this\n")
+    assert resolve_mode("auto") == "offline"
+
+
+def test_a_run_that_stays_offline_says_how_to_send_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    with open_tracker(tmp_path, OFFLINE) as tracker:
+        tracker.log("probe", {"probe/value": 1.0})
+    (told,) = [text for text in caplog.messages if "wandb sync" in text]
+    folder = Path(told.split("`")[1].removeprefix("wandb sync "))
+    assert folder.parent == tmp_path / "wandb" and list(folder.glob("*.wandb"))
 
 
 def test_missing_wandb_is_named_when_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

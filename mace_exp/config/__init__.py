@@ -6,14 +6,19 @@ Nothing here imports torch: a run that is refused is refused in about a second.
 from mace_exp.config.composing import composed_run, model_named
 from mace_exp.config.crossing import to_run_config
 from mace_exp.config.options import CONF, VARIANTS, register
-from mace_exp.config.refusals import explain
+from mace_exp.config.refusals import explain, named_option
+from mace_exp.config.sweeps import are_numbered, check_jobs, planned_jobs
 
 __all__ = [
     "CONF",
     "VARIANTS",
+    "are_numbered",
+    "check_jobs",
     "composed_run",
     "explain",
     "model_named",
+    "named_option",
+    "planned_jobs",
     "register",
     "to_run_config",
 ]

@@ -1,18 +1,32 @@
 """What Hydra and OmegaConf refuse, in one message that says what to do."""
 
 import re
-from collections.abc import Sequence
+import sys
+from argparse import ArgumentParser
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import get_type_hints
 
 import yaml
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from mace_exp.config.options import CONF
 from mace_exp.config.suggestions import suggestion, unknown_key
+from mace_exp.ranges import expected
 from mace_exp.schemas.data import MasksConfig
 from mace_exp.schemas.results import EvaluationConfig, TrackingConfig
 from mace_exp.schemas.run import RunConfig
+
+
+def named_option(argument: str) -> str:
+    """Let `masks=null` be refused like any option that there is not: Hydra, which takes text alone,
+    would not say of which group it is."""
+    group, _, value = argument.partition("=")
+    is_group = group.isidentifier() and (CONF / group).is_dir()
+    no_text = re.fullmatch(r"null|true|false|[-+]?\d[\d._]*", value, re.IGNORECASE)
+    return f"{group}='{value}'" if is_group and no_text else argument
 
 
 def explain(error: Exception) -> str:
@@ -46,8 +60,35 @@ def _unknown_option(wanted: str, options: Sequence[str]) -> str:
     choice = f"{group}={option}" if group else option
     known = sorted(options) or sorted(path.stem for path in (CONF / group).glob("*.yaml"))
     hint = suggestion(option, known, f"{group}=")
-    own = " Names of your own go into brackets: concepts='[...]'." if group == "concepts" else ""
-    return f"{choice}: there is no such option.{hint}{own} {group} takes {', '.join(known)}."
+    own = ""
+    if group == "concepts" and option:
+        own = f" Names of your own go into brackets: concepts='[{option}]'."
+    where = "" if choice in sys.argv else next(_files_that_choose(group, option), "")
+    return f"{where}{choice}: there is no such option.{hint}{own} {group} takes {', '.join(known)}."
+
+
+def _files_that_choose(group: str, option: str) -> Iterator[str]:
+    """Find the file whose defaults list has the option; Hydra does not say where it met it."""
+    name = re.escape(option)
+    chosen = re.compile(rf"^\s*-.*\b{group}(@\S+)?:\s*['\"]?{name}['\"]?\s*(#.*)?$", re.MULTILINE)
+    for folder in _folders():
+        for file in sorted(folder.rglob("*.yaml")):
+            if chosen.search(file.read_text(encoding="utf-8", errors="replace")):
+                yield f"{file}: "
+
+
+def _folders() -> list[Path]:
+    """The folders that options are looked for in, as the command line names them."""
+    parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--config-dir", "-cd", type=Path, nargs="?")
+    given = parser.parse_known_args(sys.argv[1:])[0].config_dir
+    return [given, CONF] if given else [CONF]
+
+
+def _file_of(place: str) -> str:
+    """The path of what Hydra calls `experiment/mine`."""
+    paths = [folder / f"{place}.yaml" for folder in _folders()]
+    return str(next((path for path in paths if path.is_file()), f"{place}.yaml"))
 
 
 def _composition_problem(error: Exception) -> str:
@@ -56,7 +97,7 @@ def _composition_problem(error: Exception) -> str:
     if isinstance(error, OmegaConfBaseException):
         cause = error
     place = re.match(r"In '(.+?)': ", str(error))
-    where = f"conf/{place[1]}.yaml: " if place and place[1] != "config" else ""
+    where = f"{_file_of(place[1])}: " if place and place[1] != "config" else ""
     if not isinstance(cause, OmegaConfBaseException):
         return where + _unknown_group(str(error).removeprefix(place[0] if place else ""))
     key, problem = cause.full_key or str(cause.key), (cause.msg or str(cause)).split("\n")[0]
@@ -69,7 +110,12 @@ def _composition_problem(error: Exception) -> str:
             )
         return where + unknown_key(key, known)
     if key.split(".")[0] == "overrides":
-        problem += ". It takes settings by concept, as in overrides='{ship: {lora.rank: 4}}'"
+        own = (
+            f"{problem}. It takes settings by concept, as in overrides='{{ship: {{lora.rank: 4}}}}'"
+        )
+        return f"{where}{key}: {_allowed(own)}"
+    if isinstance(cause, ValidationError) and "expected one of" not in problem:
+        return where + _wrong_type(key, problem, cause, typed=str(error))
     return f"{where}{key}: {_allowed(problem)}"
 
 
@@ -79,6 +125,21 @@ def _unknown_group(message: str) -> str:
     if not wrong:
         return message.strip()
     return unknown_key(wrong[1], [field.name for field in fields(RunConfig)])
+
+
+def _wrong_type(key: str, problem: str, cause: ValidationError, typed: str) -> str:
+    """Say what a key takes; `typed` is Hydra's message, which repeats the command line."""
+    hints = get_type_hints(cause.object_type, include_extras=True) if cause.object_type else {}
+    if cause.key not in hints:
+        return f"{key}: {problem}"
+    override = re.fullmatch(r"Error merging override \+*[\w.]+=(.*)", typed)
+    found = override or re.search(r"Value '(.*)' (?:of type|is not)", problem)
+    given = f" = {found[1]}" if found else ""
+    example = ""
+    if override and " is not a ListConfig" in problem:
+        shown = "concepts" if key == "concepts.names" else key
+        example = f", as in {shown}='[{override[1]}]'"
+    return f"{key}{given}: it takes {expected(key, hints[cause.key])}{example}"
 
 
 def _allowed(problem: str) -> str:

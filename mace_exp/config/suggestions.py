@@ -3,11 +3,18 @@
 import difflib
 from collections.abc import Sequence
 
+_OFF = ("", "null", "false", "off", "no")
+"""What people write to switch something off."""
+
 
 def suggestion(word: str, known: Sequence[str], prefix: str = "") -> str:
     """Return ` Did you mean ...?`, or the empty string when nothing known resembles `word`."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.7)
-    return f" Did you mean {prefix}{close[0]}?" if close else ""
+    word = word.lower()
+    likely = difflib.get_close_matches(word, known, n=1)
+    likely += [each for each in known if word and each.startswith(word)]
+    if word in _OFF and "none" in known:
+        likely = ["none"]
+    return f" Did you mean {prefix}{likely[0]}?" if likely else ""
 
 
 def unknown_key(key: str, known: Sequence[str]) -> str:

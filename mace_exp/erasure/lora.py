@@ -72,8 +72,23 @@ class Lora:
         return self.shape.scale * (pair.up @ pair.down)
 
 
+def check_rank(unet: nn.Module, shape: LoraShape) -> None:
+    """Raise ValueError for a rank above that of every matrix [d_out, d_in] it would change."""
+    found = cross_attention_projections(unet, shape.targets).values()
+    highest = max(min(each.in_features, each.out_features) for each in found)
+    if shape.rank > highest:
+        raise ValueError(
+            f"lora.rank = {shape.rank} is above {highest}, the highest rank that a change of this "
+            f"model's {', '.join(shape.targets)} can have: take at most lora.rank={highest}"
+        )
+
+
 def initial_lora(unet: nn.Module, shape: LoraShape, seed: int, slug: str) -> Lora:
-    """Return the start of a concept's LoRA; it depends on seed and slug, not on other concepts."""
+    """Return the start of a concept's LoRA; it depends on seed and slug, not on other concepts.
+
+    Raises ValueError as `check_rank`.
+    """
+    check_rank(unet, shape)
     source = generator(seed, "lora", slug, "init")
     found = cross_attention_projections(unet, shape.targets)
     return Lora({path: _initial(found[path], shape, source) for path in sorted(found)}, shape)

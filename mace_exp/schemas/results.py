@@ -57,7 +57,7 @@ class NoTracking(TrackingConfig):
 
 @dataclass(kw_only=True)
 class WandbTracking(TrackingConfig):
-    """Weights & Biases; auto: online where a key is set, offline elsewhere."""
+    """Weights & Biases; auto: online where wandb finds a key, offline elsewhere."""
 
     mode: WandbMode
     project: str

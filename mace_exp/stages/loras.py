@@ -13,7 +13,7 @@ import torch
 
 from mace_exp.artifacts import key_of
 from mace_exp.concepts import Concept
-from mace_exp.erasure.lora import Lora, LoraShape, load_lora, save_lora
+from mace_exp.erasure.lora import Lora, LoraShape, check_rank, load_lora, save_lora
 from mace_exp.erasure.probe import mean_attention
 from mace_exp.erasure.refinement import transformed_weights
 from mace_exp.erasure.timesteps import focal_density, uniform_density
@@ -158,6 +158,13 @@ def _keep_lora(entry: Path, lora: Lora, rows: Sequence[StepRow]) -> None:
         save_lora(temporary / "lora.safetensors", lora)
         (temporary / "curve.jsonl").write_text("\n".join(curve), encoding="utf-8")
         save_snapshots(temporary / SNAPSHOTS, rows)
+
+
+def check_rank_of(work: Run) -> None:
+    """Refuse a rank that no layer can have before anything is drawn."""
+    if work.does(Stage.lora):
+        for concepts in groups_of(work).values():
+            check_rank(work.pipeline.unet, _shape(_lora_config(work, concepts)))
 
 
 def _shape(lora: LoraConfig) -> LoraShape:
