@@ -110,10 +110,8 @@ def _composition_problem(error: Exception) -> str:
             )
         return where + unknown_key(key, known)
     if key.split(".")[0] == "overrides":
-        own = (
-            f"{problem}. It takes settings by concept, as in overrides='{{ship: {{lora.rank: 4}}}}'"
-        )
-        return f"{where}{key}: {_allowed(own)}"
+        hint = "It takes settings by concept, as in overrides='{ship: {lora.rank: 4}}'"
+        return f"{where}{key}: {_allowed(problem)}. {hint}"
     if isinstance(cause, ValidationError) and "expected one of" not in problem:
         return where + _wrong_type(key, problem, cause, typed=str(error))
     return f"{where}{key}: {_allowed(problem)}"
