@@ -63,8 +63,10 @@ def draw_attention(work: Run, most: int) -> None:
 def _phases(work: Run, concept: Concept, snapshots: Snapshots) -> Iterator[tuple[str, GridMaps]]:
     refined, probe = transformed_weights(work.weights, work.transform), probe_of(work, concept)
     lora = work.loras.get(concept.slug) or work.loras[JOINT]
-    changes = {path: lora.change(path) for path in lora.factors}
-    trained = {name: refined[name] + _of(changes, name, refined[name]) for name in refined}
+    trained = dict(refined)  # what lora.targets leaves out stays as it was refined
+    for path in lora.factors:
+        name = f"{path}.weight"
+        trained[name] = refined[name] + lora.change(path).to(refined[name])
 
     def under(weights: Mapping[str, torch.Tensor] | None) -> GridMaps:
         unet = work.pipeline.unet
@@ -76,11 +78,6 @@ def _phases(work: Run, concept: Concept, snapshots: Snapshots) -> Iterator[tuple
     yield from ((f"step {step}", maps) for step, maps in snapshots.items())
     yield "trained", under(trained)
     yield "after", under(work.edit)
-
-
-def _of(changes: Mapping[str, torch.Tensor], name: str, weight: torch.Tensor) -> torch.Tensor:
-    """What a LoRA adds to the parameter `name`, in the type and on the device of `weight`."""
-    return changes[name.removesuffix(".weight")].to(weight)
 
 
 def _at_size(maps: GridMaps, size: Grid) -> Maps:
