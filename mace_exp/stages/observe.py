@@ -17,7 +17,6 @@ from torch import Tensor
 from mace_exp.concepts import Kind
 from mace_exp.evaluation.suite import (
     ERASED,
-    GENERAL,
     OBJECTS,
     PRESERVED,
     STYLES,
@@ -70,6 +69,8 @@ def samples(work: Run) -> Samples | None:
 
 
 def _suite(work: Run, evaluation: SampledEvaluation) -> list[EvaluationPrompt]:
+    """Build the suite whole and keep the parts that are asked for: what is erased is left out of
+    the others whether or not it is drawn itself."""
     kept = work.config.kept
     subjects = {
         ERASED: [Subject(concept.name, concept.kind) for concept in work.concepts],
@@ -78,14 +79,15 @@ def _suite(work: Run, evaluation: SampledEvaluation) -> list[EvaluationPrompt]:
         OBJECTS: [Subject(name, Kind.object) for name in kept.objects],
         STYLES: [Subject(name, Kind.style) for name in kept.styles],
     }
-    parts = {part.name for part in evaluation.parts}
-    return build_suite(
-        {part: each for part, each in subjects.items() if part in parts},
-        scene_prompts(evaluation.images_per_part) if GENERAL in parts else (),
+    whole = build_suite(
+        subjects,
+        scene_prompts(evaluation.images_per_part),
         images_per_part=evaluation.images_per_part,
         templates=evaluation.templates,
         seed=evaluation.seed,
     )
+    parts = {part.name for part in evaluation.parts}
+    return [each for each in whole if each.part in parts]
 
 
 def _original(work: Run, suite: Sequence[EvaluationPrompt]) -> np.ndarray:
