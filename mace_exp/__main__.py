@@ -35,6 +35,8 @@ _LAUNCHERS = {"slurm": "hydra-submitit-launcher", "ray_gpu": "hydra-ray-launcher
 """What each option of hydra/launcher needs: the extra is named like the option's first word."""
 _PLACES = ("hydra.mode=", "hydra.run.dir=", "hydra.sweep.dir=")
 """Settings of Hydra's that a resumed sweep gets anew."""
+_WRITTEN = (".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "run.log")
+"""What Hydra writes into a run's folder before the run is looked at."""
 
 
 def main() -> None:
@@ -73,6 +75,27 @@ def _errors_handed_on() -> Iterator[None]:
         del os.environ["HYDRA_FULL_ERROR"]
         if before is not None:
             os.environ["HYDRA_FULL_ERROR"] = before
+
+
+class RunFiles(Callback):
+    """Hears from Hydra, which builds it, where a run is written, before it is; the class remembers
+    what lay there under the names of Hydra's own files (None: no such file)."""
+
+    found: ClassVar[dict[Path, bytes | None]] = {}
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        RunFiles.found = {}
+        files = [Path(config.hydra.run.dir).absolute() / name for name in _WRITTEN]
+        RunFiles.found = {each: each.read_bytes() if each.exists() else None for each in files}
+
+    @classmethod
+    def restore(cls) -> None:
+        """Write what was found, and remove what was not there; run.log is only ever added to."""
+        for file, content in cls.found.items():
+            if content is None:
+                file.unlink(missing_ok=True)
+            elif file.suffix == ".yaml":
+                file.write_bytes(content)
 
 
 class SweepFolder(Callback):
@@ -162,7 +185,7 @@ def _run_in_sweep(composed: DictConfig, run_dir: Path) -> None:
 
 
 def _validate(composed: DictConfig, run_dir: Path) -> RunConfig:
-    """Return the typed configuration, or remove what Hydra wrote for a run that can't begin."""
+    """Return the typed configuration, or take back what Hydra wrote for a run that can't begin."""
     try:
         _group_by_sweep(composed)
         return to_run_config(composed)
@@ -265,11 +288,13 @@ def _plain(composed: DictConfig) -> dict[str, Any]:
 
 
 def _discard(run_dir: Path) -> None:
-    """Remove what Hydra wrote for a run that was refused before it began; all else stays."""
-    if (run_dir / "status.json").exists() or _in_sweep():
+    """Take back what Hydra wrote for a run that was refused before it began; all else stays.
+
+    An old folder keeps the settings that it had: `resume=` reads them.
+    """
+    if _in_sweep():
         return
-    for name in (".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "run.log"):
-        (run_dir / name).unlink(missing_ok=True)
+    RunFiles.restore()
     with suppress(OSError):  # not empty
         for folder in (run_dir / ".hydra", run_dir, *run_dir.parents):
             if Path.cwd() not in folder.parents:
