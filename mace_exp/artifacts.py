@@ -151,9 +151,14 @@ def check_writable(folder: Path, key: str) -> None:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON file at once or not at all."""
+    """Write a JSON file at once or not at all.
+
+    Raises:
+        ValueError: a number in it is not finite, which JSON can't hold.
+    """
+    text = json.dumps(value, indent=1, default=str, allow_nan=False)
     with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, default=str), encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
 
 
 class Status:

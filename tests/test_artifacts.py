@@ -23,6 +23,7 @@ from mace_exp.artifacts import (
     key_of,
     recorded_status,
     status_of,
+    write_json,
 )
 from mace_exp.interrupts import exiting_on_sigterm
 from mace_exp.tensor_files import save_tensors
@@ -115,6 +116,12 @@ def test_entries_are_made_together_where_they_are_missing(tmp_path: Path) -> Non
 def test_an_entry_that_may_not_be_made_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="add the stage that makes them to stages"):
         Cache(tmp_path).get("images", {"x": 1}, None)
+
+
+def test_what_json_cannot_hold_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "metrics.json", {"value": float("nan")})
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_full_disk_is_refused_before_the_run(

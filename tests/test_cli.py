@@ -305,6 +305,19 @@ def test_settings_of_single_concepts_come_along(
     assert resumed["cat"] == config.overrides["cat"], "those given beside it win"
 
 
+def test_a_refused_resume_leaves_the_folder_as_it_was(
+    pipeline: FakePipeline, command: Callable[..., None]
+) -> None:
+    command("lora.rank=4")
+    folder = pipeline.runs[0][1]
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    with pytest.raises(SystemExit, match="lora.rank = 0 is out of range"):
+        command(f"resume={folder}", "lora.rank=0")
+    assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
+    command(f"resume={folder}")
+    assert pipeline.runs[1][0].lora.rank == 4
+
+
 def test_a_job_of_a_sweep_can_be_resumed(
     pipeline: FakePipeline, command: Callable[..., None]
 ) -> None:

@@ -3,13 +3,16 @@
 from dataclasses import fields, is_dataclass
 from typing import get_type_hints
 
+import numpy as np
 import pytest
 
 from mace_exp.concepts import Kind
 from mace_exp.config import VARIANTS
 from mace_exp.config.suggestions import suggestion
+from mace_exp.mini.judge import MiniJudge, Recogniser
 from mace_exp.ranges import POSITIVE, PROPORTION, Range, expected
 from mace_exp.schemas.data import AttentionMasks, NoMasks
+from mace_exp.schemas.model import JUDGED_SIDES, JudgeName
 from mace_exp.schemas.run import RunConfig, Stage
 from tests.composing import composed
 
@@ -43,6 +46,12 @@ def test_the_default_run_is_ten_people_of_the_embedded_model() -> None:
         ("prior_images=lists", "prior_images.images is not set"),
         ("prompts.count=200", "prompts.count = 200 is more than there are: at most 128"),
         ("evaluation.templates=65", "at most 64"),
+        (
+            "evaluation.parts=[]",
+            "evaluation.parts = [] leaves nothing to draw",
+        ),
+        ("sampling.height=128", "sampling.height = 128 with model.judge = mini, which reads pict"),
+        ("sampling.width=64", "give sampling.width=null, or model.judge=none"),
         ("stages=[]", "must name at least one stage"),
         ("stages=[lora,lora]", "each once"),
         ("preservation.prior.count=0", "cfr.prior_weight = 300 weighs no captions"),
@@ -61,6 +70,31 @@ def test_the_default_run_is_ten_people_of_the_embedded_model() -> None:
 def test_wrong_values_are_refused(override: str, message: str) -> None:
     with pytest.raises(ValueError, match="(?s)" + message.replace("[", r"\[")):
         composed(override)
+
+
+def test_a_part_that_holds_nothing_is_no_evaluation() -> None:
+    """What is erased is drawn in no other part: erasing all objects leaves none that stay."""
+    object_parts = ("concepts=object_10", "evaluation.parts=[objects]")
+    with pytest.raises(
+        ValueError, match=r"evaluation.parts = \['objects'\] leaves nothing to draw"
+    ):
+        composed(*object_parts)
+    assert composed("concepts=object_cat", "evaluation.parts=[objects]")
+    assert composed("concepts=object_10", "evaluation.parts=[objects,general]")
+
+
+def test_pictures_that_no_judge_sees_may_have_any_size() -> None:
+    assert composed("sampling.height=96", "sampling.width=96")
+    assert composed("sampling.height=128", "model.judge=none")
+    assert composed("sampling.height=128", "evaluation=none")
+    assert composed("sampling.height=128", "stages=[images,masks]")
+
+
+def test_the_judge_reads_pictures_of_the_size_that_is_checked() -> None:
+    judge, side = MiniJudge(Recogniser()), JUDGED_SIDES[JudgeName.mini]
+    assert len(judge.features(np.zeros((2, side, side, 3), np.uint8))) == 2
+    with pytest.raises(ValueError, match="the judge reads pictures of"):
+        judge.features(np.zeros((2, side + 8, side, 3), np.uint8))
 
 
 def test_all_ranges_are_reported_together() -> None:

@@ -119,6 +119,25 @@ def test_a_name_that_the_judge_does_not_know_is_left_out_and_named():
     assert any("no harmonic mean" in line for line in only["missing"])
 
 
+class ForgetfulJudge(PaintedJudge):
+    """Scores 0.25 times the prompt's place, and no prompt that names a stranger."""
+
+    def text_image_score(self, images, prompts):
+        known = np.array(["my dog" not in prompt for prompt in prompts])
+        return np.where(known, 0.25 * np.arange(len(prompts)), np.nan)
+
+
+def test_a_prompt_that_the_judge_cannot_score_spoils_no_mean():
+    stranger = EvaluationPrompt("erased", "My Dog", "my dog", 1, "My Dog")
+    prompts = [stranger, *PROMPTS[1:]]
+    metrics = evaluate(prompts, BEFORE, AFTER, judge=ForgetfulJudge()).metrics
+    assert metrics["erased"]["text_image"] == {"value": 0.25, "original": 0.25}
+    assert metrics["preserved"]["text_image"]["value"] == pytest.approx((0.5 + 0.75) / 2)
+    json.dumps(metrics, allow_nan=False)
+    only = evaluate([stranger, PROMPTS[2]], BEFORE[:2], AFTER[:2], judge=ForgetfulJudge()).metrics
+    assert "text_image" not in only["erased"] and "text_image" in only["preserved"]
+
+
 def test_specificity_is_the_part_of_the_concepts_kind():
     judge = PaintedJudge()
     metrics = evaluate(PROMPTS, BEFORE, AFTER, judge=judge, specificity="objects").metrics

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.full_disk import no_file_over
-from tests.whole_run import PEOPLE, UP_TO_FUSION, Run, read, rows
+from tests.whole_run import PEOPLE, UP_TO_FUSION, Run, read, read_table, rows
 
 
 def test_a_run_leaves_what_it_promises(run: Run, tiny_folder: Path) -> None:
@@ -64,6 +64,12 @@ def test_one_lora_for_all_concepts(run: Run) -> None:
     folder = run("joint", PEOPLE, "lora.per_concept=false", f"stages={UP_TO_FUSION}")
     assert [path.stem for path in (folder / "loras").iterdir()] == ["all-concepts"]
     assert (folder / "edit.safetensors").exists()
+
+
+def test_a_lora_of_keys_alone_goes_through_the_whole_run(run: Run) -> None:
+    folder = run("keys", PEOPLE, "lora.targets=[to_k]")
+    assert read(folder / "status.json")["status"] == "finished"
+    assert "trained" in [row["phase"] for row in read_table(folder / "attention" / "index.csv")]
 
 
 def test_a_single_stage_names_the_one_that_it_needs(

@@ -29,7 +29,8 @@ class Judge(Protocol):
         ...
 
     def text_image_score(self, images: np.ndarray, prompts: list[str]) -> np.ndarray:
-        """Return [n]: how well each picture fits its prompt, higher is better."""
+        """Return [n]: how well each picture fits its prompt, higher is better; NaN where a prompt
+        names nothing that the judge knows."""
         ...
 
 

@@ -122,10 +122,7 @@ def _add_subjects(
     known = class_rows(classes, [prompt.expected for prompt in prompts])
     for part in _parts(prompts):
         rows = _rows_of(prompts, part)
-        metrics[part]["text_image"] = {
-            "value": float(pair[1].scores[rows].mean()),
-            "original": float(pair[0].scores[rows].mean()),
-        }
+        metrics[part] |= _text_score(pair[1].scores[rows], pair[0].scores[rows])
         if part == GENERAL:
             continue
         unknown = {prompts[row].expected for row in rows if known[row] < 0}
@@ -134,6 +131,15 @@ def _add_subjects(
         if len(rows):
             names = [prompts[row].concept for row in rows]
             metrics[part] |= _accuracies(SUBJECT, pair, rows, known[rows], names)
+
+
+def _text_score(after: np.ndarray, before: np.ndarray) -> Metrics:
+    """Return the mean over the prompts that the judge can score; nothing where it can none."""
+    scored = np.isfinite(after) & np.isfinite(before)
+    if not scored.any():
+        return {}
+    values = {"value": float(after[scored].mean()), "original": float(before[scored].mean())}
+    return {"text_image": values}
 
 
 def _add_scenes(

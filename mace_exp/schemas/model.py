@@ -24,6 +24,10 @@ class JudgeName(Enum):
     none = "none"
 
 
+JUDGED_SIDES = {JudgeName.mini: 96}
+"""Height and width of the only pictures that a judge reads, in pixels."""
+
+
 @dataclass(kw_only=True)
 class ModelConfig:
     """The model that is edited, and who can judge its pictures."""

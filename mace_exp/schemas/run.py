@@ -23,9 +23,15 @@ from mace_exp.schemas.method import (
     LoraConfig,
     PreservationConfig,
 )
-from mace_exp.schemas.model import Device, ModelConfig, SamplingConfig
+from mace_exp.schemas.model import JUDGED_SIDES, Device, ModelConfig, SamplingConfig
 from mace_exp.schemas.overrides import ConceptSettings
-from mace_exp.schemas.results import EvaluationConfig, SampledEvaluation, SaveConfig, TrackingConfig
+from mace_exp.schemas.results import (
+    EvaluationConfig,
+    Part,
+    SampledEvaluation,
+    SaveConfig,
+    TrackingConfig,
+)
 
 
 class Stage(Enum):
@@ -79,6 +85,7 @@ class RunConfig:
         self._check_weights()
         self._check_templates()
         self._check_targets()
+        self._check_evaluation()
         if not self.stages or len(set(self.stages)) != len(self.stages):
             names = [stage.name for stage in self.stages]
             raise ValueError(
@@ -173,3 +180,30 @@ class RunConfig:
         for key, count, most in wanted:
             if count > most:
                 raise ValueError(f"{key} = {count} is more than there are: at most {most}")
+
+    def _check_evaluation(self) -> None:
+        """Refuse what would fail after training: nothing to draw, or what the judge can't read."""
+        if not isinstance(self.evaluation, SampledEvaluation):
+            return
+        kept, parts = self.kept, self.evaluation.parts
+        names = {
+            Part.preserved: [*kept.people, *kept.artists],
+            Part.objects: kept.objects,
+            Part.styles: kept.styles,
+        }
+        erased = {concept.name.casefold() for concept in self.concept_list()}
+        empty = [part for part in names if erased.issuperset(map(str.casefold, names[part]))]
+        if set(parts) <= set(empty):
+            raise ValueError(
+                f"evaluation.parts = {[part.name for part in parts]} leaves nothing to draw: what "
+                "is erased is in no other part. Take some of "
+                f"{', '.join(part.name for part in Part)}, or evaluation=none"
+            )
+        side, sampling = JUDGED_SIDES.get(self.model.judge), self.sampling
+        for key, size in (("height", sampling.height), ("width", sampling.width)):
+            if side is not None and Stage.metrics in self.stages and size not in (None, side):
+                raise ValueError(
+                    f"sampling.{key} = {size} with model.judge = {self.model.judge.name}, which "
+                    f"reads pictures of {side} x {side} alone: give sampling.{key}=null, or "
+                    "model.judge=none"
+                )

@@ -63,8 +63,10 @@ def draw_attention(work: Run, most: int) -> None:
 def _phases(work: Run, concept: Concept, snapshots: Snapshots) -> Iterator[tuple[str, GridMaps]]:
     refined, probe = transformed_weights(work.weights, work.transform), probe_of(work, concept)
     lora = work.loras.get(concept.slug) or work.loras[JOINT]
-    changes = {path: lora.change(path) for path in lora.factors}
-    trained = {name: _changed(weight, changes.get(_path(name))) for name, weight in refined.items()}
+    trained = dict(refined)  # what lora.targets leaves out stays as it was refined
+    for path in lora.factors:
+        name = f"{path}.weight"
+        trained[name] = refined[name] + lora.change(path).to(refined[name])
 
     def under(weights: Mapping[str, torch.Tensor] | None) -> GridMaps:
         unet = work.pipeline.unet
@@ -76,15 +78,6 @@ def _phases(work: Run, concept: Concept, snapshots: Snapshots) -> Iterator[tuple
     yield from ((f"step {step}", maps) for step, maps in snapshots.items())
     yield "trained", under(trained)
     yield "after", under(work.edit)
-
-
-def _path(name: str) -> str:
-    return name.removesuffix(".weight")
-
-
-def _changed(weight: torch.Tensor, change: torch.Tensor | None) -> torch.Tensor:
-    """Add what a LoRA learned, in the weight's type and place; None: it does not reach it."""
-    return weight if change is None else weight + change.to(weight)
 
 
 def _at_size(maps: GridMaps, size: Grid) -> Maps:

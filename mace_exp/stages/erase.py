@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -129,7 +130,7 @@ def refinement(work: Run) -> torch.Tensor:
             advance(1)
     kept = work.preserved(prior_weight=cfr.prior_weight, domain_weight=cfr.domain_weight)
     transform = refine(sums, closeness=cfr.closeness, preserved=kept)
-    if work.does(Stage.cfr):
+    if work.does(Stage.cfr) or work.does(Stage.fusion):  # an edit lies beside what it was made of
         save_tensors(work.folder.refined, transformed_weights(work.weights, transform))
     work.transform = transform
     return transform
@@ -170,4 +171,6 @@ def _save_edit(work: Run, edit: Mapping[str, torch.Tensor]) -> None:
     if work.config.save.pipeline:
         with edited_weights(work.pipeline.unet, edit):
             save_pipeline(work.pipeline, work.folder.erased)
+    elif work.folder.erased.exists():  # an earlier edit's
+        shutil.rmtree(work.folder.erased)
     write_json(work.folder.facts, erased_facts(work))

@@ -14,7 +14,10 @@ from mace_exp.schemas.model import JudgeName, ModelConfig, Precision
 if TYPE_CHECKING:
     from mace_exp.stages.run import Run
 
-SETTINGS = ("prompts", "images", "masks", "kept", "preservation", "cfr", "lora", "fusion")
+SETTINGS = (
+    *("prompts", "images", "masks", "prior_images"),
+    *("kept", "preservation", "cfr", "lora", "fusion"),
+)
 """The groups of the configuration that decide the edited weights."""
 
 
@@ -28,13 +31,18 @@ def erased_facts(work: Run) -> dict[str, Any]:
         ],
         "model": _plain(asdict(work.config.model))
         | {"fingerprint": work.fingerprint, "text_fingerprint": work.text_fingerprint},
-        "settings": {"seed": work.config.seed}
-        | {group: _settings(getattr(work.config, group)) for group in SETTINGS},
+        "settings": edit_settings(work),
         "safety_checker": work.safety_checker,
         "files": _files(work.folder, list(work.loras)),
         "versions": versions(),
         "created": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
+
+
+def edit_settings(work: Run) -> dict[str, Any]:
+    """Return what decides the edited weights beside the concepts and the model: seed and groups."""
+    groups = {group: _settings(getattr(work.config, group)) for group in SETTINGS}
+    return {"seed": work.config.seed} | groups
 
 
 def model_of(facts: dict[str, Any]) -> ModelConfig:

@@ -53,10 +53,10 @@ def loras(work: Run) -> dict[str, Lora]:
     for slug, path in entries.items():
         trained[slug] = load_lora(path / "lora.safetensors")
         work.snapshots |= load_snapshots(path / SNAPSHOTS)
-        if work.does(Stage.lora):
+        if work.does(Stage.lora) or work.does(Stage.fusion):  # an edit lies beside its LoRAs
             save_lora(work.folder.lora(slug), trained[slug], _facts(work, slug))
-            if slug not in new:
-                _log_again(work, path)
+        if work.does(Stage.lora) and slug not in new:
+            _log_again(work, path)
     if work.does(Stage.lora):
         _log_layers(work, list(entries.values()))
     work.loras = trained

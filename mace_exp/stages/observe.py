@@ -14,10 +14,11 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from mace_exp.artifacts import key_of
 from mace_exp.concepts import Kind
+from mace_exp.data.files import digest
 from mace_exp.evaluation.suite import (
     ERASED,
-    GENERAL,
     OBJECTS,
     PRESERVED,
     STYLES,
@@ -34,12 +35,15 @@ from mace_exp.sampling import sample
 from mace_exp.schemas.results import SampledEvaluation
 from mace_exp.schemas.run import Stage
 from mace_exp.stages.attention import draw_attention
+from mace_exp.stages.facts import edit_settings
 
 if TYPE_CHECKING:
     from mace_exp.stages.run import Run
 
 COLUMNS = ("index", "part", "concept", "prompt", "seed", "expected", "before", "after")
 PREDICTIONS = ("before_prediction", "after_prediction")
+KEY = "key.txt"
+"""File beside the pictures after the edit: what decided them, see `_key`."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,8 @@ def samples(work: Run) -> Samples | None:
 
 
 def _suite(work: Run, evaluation: SampledEvaluation) -> list[EvaluationPrompt]:
+    """Build the suite whole and keep the parts that are asked for: what is erased is left out of
+    the others whether or not it is drawn itself."""
     kept = work.config.kept
     subjects = {
         ERASED: [Subject(concept.name, concept.kind) for concept in work.concepts],
@@ -78,14 +84,15 @@ def _suite(work: Run, evaluation: SampledEvaluation) -> list[EvaluationPrompt]:
         OBJECTS: [Subject(name, Kind.object) for name in kept.objects],
         STYLES: [Subject(name, Kind.style) for name in kept.styles],
     }
-    parts = {part.name for part in evaluation.parts}
-    return build_suite(
-        {part: each for part, each in subjects.items() if part in parts},
-        scene_prompts(evaluation.images_per_part) if GENERAL in parts else (),
+    whole = build_suite(
+        subjects,
+        scene_prompts(evaluation.images_per_part),
         images_per_part=evaluation.images_per_part,
         templates=evaluation.templates,
         seed=evaluation.seed,
     )
+    parts = {part.name for part in evaluation.parts}
+    return [each for each in whole if each.part in parts]
 
 
 def _original(work: Run, suite: Sequence[EvaluationPrompt]) -> np.ndarray:
@@ -152,6 +159,7 @@ def _write(work: Run, drawn: Samples) -> None:
             for index, image in enumerate(images):
                 Image.fromarray(image).save(folder / phase / f"{index:04d}.png")
         write_prompts(folder / "prompts.csv", drawn.prompts)
+        (folder / KEY).write_text(_key(work, drawn.prompts), encoding="utf-8")
     work.show("samples", _pairs(drawn, 48))
 
 
@@ -184,9 +192,32 @@ def _pairs(drawn: Samples, most: int) -> list[Picture]:
 
 
 def _read_after(work: Run, suite: Sequence[EvaluationPrompt]) -> np.ndarray:
-    files = [work.folder.samples / "after" / f"{index:04d}.png" for index in range(len(suite))]
-    if not all(file.exists() for file in files):
+    """Read the pictures that an earlier command drew. Raises ValueError where they show another
+    edit, or other prompts, than this command's."""
+    folder = work.folder.samples
+    files = [folder / "after" / f"{index:04d}.png" for index in range(len(suite))]
+    if not all(file.exists() for file in (folder / KEY, *files)):
+        raise ValueError(f"{folder} does not hold this run's pictures: add samples to stages")
+    if (folder / KEY).read_text(encoding="utf-8") != _key(work, suite):
         raise ValueError(
-            f"{work.folder.samples} does not hold this run's pictures: add samples to stages"
+            f"{folder} holds pictures of another edit, or of other prompts or sampling, than these "
+            "settings ask for: add samples to stages, or take the settings that they were drawn by"
         )
     return np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
+
+
+def _key(work: Run, suite: Sequence[EvaluationPrompt]) -> str:
+    """Tell apart what decides pictures after the edit.
+
+    The settings of the edit and the weights that the run folder holds: what is fused again of the
+    user's own files may be another edit under the same settings.
+    """
+    weights = work.folder.edit
+    return key_of(
+        _inputs(work, suite)
+        | {
+            "concepts": [vars(concept) for concept in work.concepts],
+            "settings": edit_settings(work),
+            "weights": digest(weights) if weights.exists() else None,
+        }
+    )
