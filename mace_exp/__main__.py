@@ -111,9 +111,10 @@ class RunFiles(Callback):
 
     @classmethod
     def restore(cls) -> None:
-        """Write what was found, and remove what was not there, of a run that did not begin: one that
-        did has said so in its status. run.log is only ever added to."""
-        if any(file.name == _STATUS and _content(file) != was for file, was in cls.found.items()):
+        """Write what was found, and remove what was not there, of a run that did not begin: one
+        that did has said so in its status. run.log is only ever added to."""
+        status = {file: was for file, was in cls.found.items() if file.name == _STATUS}
+        if any(_content(file) != was for file, was in status.items()):
             return
         for file, content in cls.found.items():
             if content is None:

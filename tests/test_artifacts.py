@@ -164,7 +164,11 @@ def test_the_status_tells_how_a_run_ended(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "who"), [("SIGTERM", "SIGTERM"), ("SIGINT", "Ctrl-C")])
-def test_the_status_tells_who_stopped_a_run(tmp_path: Path, number: str, who: str) -> None:
+def test_the_status_tells_who_stopped_a_run(
+    tmp_path: Path, number: str, who: str, request: pytest.FixtureRequest
+) -> None:
+    was = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is off
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, was))
     folder = RunFolder(tmp_path)
     stop = pytest.raises((SystemExit, KeyboardInterrupt))
     with stop, exiting_on_sigterm(), recorded_status(folder):

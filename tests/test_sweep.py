@@ -248,7 +248,7 @@ def test_a_sweep_that_is_refused_whole_says_so_once(
     ("arguments", "told"),
     [
         (["lora.rank=4,0"], ["job 1: lora.rank = 0 is out of range: it must be at least 1"]),
-        (["lora.rank=1,abc"], ["job 1: lora.rank: "]),
+        (["lora.rank=1,abc"], ["job 1: lora.rank = abc: it takes"]),
         (["lora.rank=4,0,-1"], ["job 1: lora.rank = 0 is", "job 2: lora.rank = -1 is"]),
         (["lora.steps=0,5", "seed=1,2"], ["jobs 0, 1: lora.steps = 0 is out of range"]),
         (["lora.rank=${hydra:job.num}", "seed=1,2"], ["job 0: lora.rank = 0 is out of range"]),

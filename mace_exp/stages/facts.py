@@ -24,14 +24,9 @@ SETTINGS = (
 def erased_facts(work: Run) -> dict[str, Any]:
     """Return the content of erased.json; file names are relative to the run folder."""
     return {
-        "concepts": [
-            {"name": each.name, "kind": each.kind.name, "anchor": each.anchor}
-            | _own_settings(work.config.overrides.get(each.name))
-            for each in work.concepts
-        ],
+        **edit_facts(work),
         "model": _plain(asdict(work.config.model))
         | {"fingerprint": work.fingerprint, "text_fingerprint": work.text_fingerprint},
-        "settings": edit_settings(work),
         "safety_checker": work.safety_checker,
         "files": _files(work.folder, list(work.loras)),
         "versions": versions(),
@@ -39,10 +34,17 @@ def erased_facts(work: Run) -> dict[str, Any]:
     }
 
 
-def edit_settings(work: Run) -> dict[str, Any]:
-    """Return what decides the edited weights beside the concepts and the model: seed and groups."""
-    groups = {group: _settings(getattr(work.config, group)) for group in SETTINGS}
-    return {"seed": work.config.seed} | groups
+def edit_facts(work: Run) -> dict[str, Any]:
+    """Return what was erased by which settings: with the model all that decides the weights."""
+    return {
+        "concepts": [
+            {"name": each.name, "kind": each.kind.name, "anchor": each.anchor}
+            | _own_settings(work.config.overrides.get(each.name))
+            for each in work.concepts
+        ],
+        "settings": {"seed": work.config.seed}
+        | {group: _settings(getattr(work.config, group)) for group in SETTINGS},
+    }
 
 
 def model_of(facts: dict[str, Any]) -> ModelConfig:

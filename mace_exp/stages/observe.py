@@ -35,7 +35,7 @@ from mace_exp.sampling import sample
 from mace_exp.schemas.results import SampledEvaluation
 from mace_exp.schemas.run import Stage
 from mace_exp.stages.attention import draw_attention
-from mace_exp.stages.facts import edit_settings
+from mace_exp.stages.facts import edit_facts
 
 if TYPE_CHECKING:
     from mace_exp.stages.run import Run
@@ -213,11 +213,5 @@ def _key(work: Run, suite: Sequence[EvaluationPrompt]) -> str:
     user's own files may be another edit under the same settings.
     """
     weights = work.folder.edit
-    return key_of(
-        _inputs(work, suite)
-        | {
-            "concepts": [vars(concept) for concept in work.concepts],
-            "settings": edit_settings(work),
-            "weights": digest(weights) if weights.exists() else None,
-        }
-    )
+    held = {"weights": digest(weights) if weights.exists() else None}
+    return key_of(_inputs(work, suite) | edit_facts(work) | held)
