@@ -126,7 +126,7 @@ def test_every_key_says_what_it_takes() -> None:
         assert expected(name, hint)
 
 
-def key_types(schema: type) -> list[tuple[str, object]]:
+def key_types(schema: object) -> list[tuple[str, object]]:
     named = get_type_hints(schema, include_extras=True).items()
     return [(name, hint) for name, hint in named if not is_dataclass(hint)]
 
