@@ -42,7 +42,7 @@ than people do."""
 _PROBE_SEED = 1_000_000
 """Probes draw other pictures than `evaluate` measures: what they miss is practised."""
 SCHEDULE = Schedule(
-    steps=11_400,
+    steps=11_650,
     learning_rate=1e-3,
     matrix_rate=0.02,
     steps_between_probes=750,
@@ -165,7 +165,7 @@ def stage(folder: Path) -> Stage:
     return Stage(
         name="denoiser",
         model=model,
-        losses=lambda step: _losses(model, noise, cache, practice.weights, step),
+        losses=lambda step: _losses(model, noise, cache, practice.weights(step), step),
         probe=probe,
         schedule=SCHEDULE,
     )

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from mace_exp.files import atomic_file
 
-MORE = 40.0
-"""A subject that is never recognised is shown 1 + MORE times as often as one that always is."""
+MORE = {0: 3.0, 9_750: 9.0, 10_500: 40.0, 11_400: 400.0}
+"""From these steps on: a subject that is never recognised is shown 1 + so many times as often as
+one that always is. The last that are missed differ from another in a line of their hair."""
 MEMORY = 0.5
 """Part of the rate that the newest pictures do not replace: one picture a person tells little."""
 
@@ -28,7 +29,6 @@ class Practice:
     ) -> None:
         self._subjects, self._names, self._base, self._file = subjects, names, base, file
         self._rates: dict[str, float] = json.loads(file.read_text()) if file.exists() else {}
-        self.weights = self._weights()
 
     def update(self, recognised: Mapping[str, float]) -> None:
         """Take in how often the judge recognised each subject, in [0, 1], and keep it."""
@@ -37,8 +37,9 @@ class Practice:
             self._rates[name] = MEMORY * before + (1 - MEMORY) * rate
         with atomic_file(self._file) as file:
             file.write_text(json.dumps(self._rates, indent=1), encoding="utf-8")
-        self.weights = self._weights()
 
-    def _weights(self) -> Tensor:
-        times = [1 + MORE * (1 - self._rates.get(name, 1.0)) for name in self._names]
+    def weights(self, step: int) -> Tensor:
+        """Return how often each picture is shown at a step of training, [n], of no unit."""
+        more = MORE[max(start for start in MORE if start <= step)]
+        times = [1 + more * (1 - self._rates.get(name, 1.0)) for name in self._names]
         return torch.from_numpy(self._base * np.array(times)[self._subjects])
