@@ -42,7 +42,10 @@ JOINT = "all-concepts"
 def loras(work: Run) -> dict[str, Lora]:
     """Train one LoRA a concept until nothing attends to its words (section 4.2); those known are
     read."""
-    inputs = {slug: _lora_inputs(work, concepts) for slug, concepts in groups_of(work).items()}
+    shared = _shared_inputs(work)
+    inputs = {
+        slug: shared | _lora_inputs(work, concepts) for slug, concepts in groups_of(work).items()
+    }
     new: set[str] = set()  # of this rank: their steps are logged as they are made
 
     def make(missing: Mapping[str, Path]) -> None:
@@ -76,22 +79,28 @@ def _lora_config(work: Run, concepts: Sequence[Concept]) -> LoraConfig:
     return work.config.lora if joint else work.settings[concepts[0].slug].lora
 
 
-def _lora_inputs(work: Run, concepts: Sequence[Concept]) -> dict[str, Any]:
-    settings = _lora_config(work, concepts)
-    lora = {k: v for k, v in asdict(settings).items() if k not in _NOT_IN_KEY}
-    ends = [work.settings[concept.slug].lora.end_of_text for concept in concepts]
+def _shared_inputs(work: Run) -> dict[str, Any]:
+    """Return what every LoRA of a run depends on: a large matrix and many files, read once."""
     rounded = (
         (work.transform * 1e6).round().to(torch.int64)
     )  # the last digits depend on the machine's kernels
     prior = prior_inputs(work)
     return {
+        "transform": key_of({"values": rounded.tolist()}),
+        "seed": work.config.seed,
+        **({} if prior is None else {"prior": prior, "prior_weight": _prior_weight(work)}),
+    }
+
+
+def _lora_inputs(work: Run, concepts: Sequence[Concept]) -> dict[str, Any]:
+    settings = _lora_config(work, concepts)
+    lora = {k: v for k, v in asdict(settings).items() if k not in _NOT_IN_KEY}
+    ends = [work.settings[concept.slug].lora.end_of_text for concept in concepts]
+    return {
         "images": [image_inputs(work, concept) for concept in concepts],
         "concepts": [vars(concept) for concept in concepts],
         "masks": [_digest(work.training_masks[concept.slug]) for concept in concepts],
-        "transform": key_of({"values": rounded.tolist()}),
         "lora": lora,
-        "seed": work.config.seed,
-        **({} if prior is None else {"prior": prior, "prior_weight": _prior_weight(work)}),
         **({} if set(ends) == {settings.end_of_text} else {"end_of_text": ends}),
     }
 
