@@ -67,7 +67,7 @@ def write(file: Path, text: str) -> None:
         ("masks=null", "masks=null: there is no such option. Did you mean masks=none?"),
         ("masks=", "masks=: there is no such option. Did you mean masks=none?"),
         ("lora=5", "lora=5: there is no such option. lora takes mini, stable_diffusion"),
-        ("concepts=null", "concepts=null: there is no such option. "),
+        ("experiment=null", "mace_exp: experiment=null: there is no such option. "),
         (
             "lora.rank=abc",
             "lora.rank = abc: it takes a whole number, at least 1, as in lora.rank=1",

@@ -63,7 +63,8 @@ def _unknown_option(wanted: str, options: Sequence[str]) -> str:
     own = ""
     if group == "concepts" and option:
         own = f" Names of your own go into brackets: concepts='[{option}]'."
-    where = "" if choice in sys.argv else next(_files_that_choose(group, option), "")
+    typed = any(each.startswith(f"{group}=") for each in sys.argv)
+    where = "" if typed else next(_files_that_choose(group, option), "")
     return f"{where}{choice}: there is no such option.{hint}{own} {group} takes {', '.join(known)}."
 
 
