@@ -29,6 +29,7 @@ from mace_exp.config import (
     register,
     to_run_config,
 )
+from mace_exp.config.run_files import RunFiles
 from mace_exp.ranks import RankError, dismissed_workers, is_worker, rank_count
 from mace_exp.schemas.run import RunConfig
 
@@ -45,9 +46,6 @@ _LAUNCHERS = {"slurm": "hydra-submitit-launcher", "ray_gpu": "hydra-ray-launcher
 """What each option of hydra/launcher needs: the extra is named like the option's first word."""
 _PLACES = ("hydra.mode=", "hydra.run.dir=", "hydra.sweep.dir=")
 """Settings of Hydra's that a resumed sweep gets anew."""
-_WRITTEN = (".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "run.log")
-"""What Hydra writes into a run's folder before the run is looked at."""
-_STATUS = "status.json"
 
 
 def main() -> None:
@@ -96,35 +94,6 @@ def _errors_handed_on() -> Iterator[None]:
         del os.environ["HYDRA_FULL_ERROR"]
         if before is not None:
             os.environ["HYDRA_FULL_ERROR"] = before
-
-
-class RunFiles(Callback):
-    """Hears from Hydra, which builds it, where a run is written, before it is; the class remembers
-    what lay there under the names of Hydra's own files (None: no such file)."""
-
-    found: ClassVar[dict[Path, bytes | None]] = {}
-
-    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        RunFiles.found = {}
-        folder = Path(config.hydra.run.dir).absolute()
-        RunFiles.found = {folder / name: _content(folder / name) for name in (*_WRITTEN, _STATUS)}
-
-    @classmethod
-    def restore(cls) -> None:
-        """Write what was found, and remove what was not there, of a run that did not begin: one
-        that did has said so in its status. run.log is only ever added to."""
-        status = {file: was for file, was in cls.found.items() if file.name == _STATUS}
-        if any(_content(file) != was for file, was in status.items()):
-            return
-        for file, content in cls.found.items():
-            if content is None:
-                file.unlink(missing_ok=True)
-            elif file.suffix == ".yaml":
-                file.write_bytes(content)
-
-
-def _content(file: Path) -> bytes | None:
-    return file.read_bytes() if file.exists() else None
 
 
 class SweepFolder(Callback):

@@ -318,6 +318,15 @@ def test_a_refused_resume_leaves_the_folder_as_it_was(
     assert pipeline.runs[1][0].lora.rank == 4
 
 
+def test_a_run_that_failed_after_it_began_can_be_resumed(
+    pipeline: FakePipeline, command: Callable[..., None]
+) -> None:
+    with pytest.raises(SystemExit, match="seven is refused by the run itself"):
+        command("lora.rank=7", "seed=3")
+    command(f"resume={pipeline.runs[0][1]}", "lora.rank=4")
+    assert (pipeline.runs[1][0].lora.rank, pipeline.runs[1][0].seed) == (4, 3)
+
+
 def test_a_job_of_a_sweep_can_be_resumed(
     pipeline: FakePipeline, command: Callable[..., None]
 ) -> None:
