@@ -14,7 +14,7 @@ run: $(READY)  ## erase ten people from the embedded model and show what came of
 	$(BIN)/python -m mace_exp concepts=celebrity_10 lora.rank=4
 
 test: $(READY_TO_TEST)  ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(READY_TO_TEST)  ## check style and types
 	$(BIN)/ruff check .

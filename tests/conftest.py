@@ -26,6 +26,14 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("WANDB_API_KEY", None)
 os.environ["NETRC"] = os.devnull  # where `wandb login` leaves a key
 os.environ.pop("HYDRA_FULL_ERROR", None)
+if "PYTEST_XDIST_WORKER" in os.environ:  # torch's threads of several processes wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Take a process for each processor, and four at most: each needs a gigabyte or more."""
+    return min(os.cpu_count() or 1, 4)
 
 
 @pytest.fixture

@@ -115,10 +115,30 @@ def faint_gradient(batch, dtype):
 def test_faint_gradients_survive_float16(monkeypatch):
     batch = draw_batch(concept("cat", prior=True), 2, TRAINING.density, generator(0))
     exact, scaled = (faint_gradient(batch, dtype) for dtype in (torch.float32, torch.float16))
-    monkeypatch.setattr(step, "FLOAT16_SCALE", 1.0)
+    monkeypatch.setattr(step, "FLOAT16_SCALES", (1.0,))
     lost = faint_gradient(batch, torch.float16)
     assert (scaled - exact).norm() < 0.1 * exact.norm()
     assert (lost - exact).norm() > 0.3 * exact.norm()
+
+
+def test_a_scale_that_overflows_is_lowered_for_good(monkeypatch):
+    """And leaves the LoRAs that the lower one gives from the start."""
+    tried, found = [], []
+    clip = step.clip_each
+
+    def watched(factors, max_norm, *, scale):
+        tried.append(scale)
+        return clip(factors, max_norm, scale=scale)
+
+    monkeypatch.setattr(step, "clip_each", watched)
+    for scales in [(1024.0,), (2.0**24, 1024.0)]:
+        monkeypatch.setattr(step, "FLOAT16_SCALES", scales)
+        pipeline = tiny_pipeline(context_length=LENGTH)
+        pipeline.unet.half()
+        found.append(train(pipeline, CONCEPTS))
+    assert tried == [1024.0] * TRAINING.steps + [2.0**24] + [1024.0] * TRAINING.steps
+    for slug, lora in found[0].items():
+        assert_same(lora, found[1][slug], atol=0)
 
 
 def test_a_gradient_that_is_not_finite_is_refused_and_changes_nothing(pipeline):

@@ -22,9 +22,9 @@ from mace_exp.erasure.lora import Lora
 from mace_exp.erasure.stacked import StackedLora, stacked_loras
 from mace_exp.erasure.unet import checkpointing, frozen
 
-FLOAT16_SCALE = 1024.0
-"""What the loss is multiplied by where the UNet computes in float16: its gradients through the
-softmax are near 1e-6, of which float16 keeps one or two digits."""
+FLOAT16_SCALES = tuple(2.0**power for power in (10, 6, 2, -2, -6, -10, -14))
+"""What the loss is multiplied by where the UNet computes in float16. Gradients through the softmax
+are near 1e-6, of which float16 keeps one or two digits; where they overflow instead, the next."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,28 @@ def lora_optimizer(
     return torch.optim.AdamW(factors, lr=learning_rate, weight_decay=weight_decay)
 
 
+class LossScale:
+    """What the losses of a training are multiplied by: lowered for good where it is too much."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self._dtype = dtype
+        self._left = list(FLOAT16_SCALES) if dtype == torch.float16 else [1.0]
+
+    @property
+    def value(self) -> float:
+        return self._left[0]
+
+    def lower(self) -> None:
+        """Go on to the next. Raises ValueError after the last: no gradient was finite."""
+        del self._left[0]
+        if not self._left:
+            name = str(self._dtype).removeprefix("torch.")
+            raise ValueError(
+                f"a LoRA's gradient is not finite with model.dtype = {name}: "
+                + ("lower lora.learning_rate" if name == "float32" else "take model.dtype=float32")
+            )
+
+
 def lora_step(
     unet: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -104,23 +126,29 @@ def lora_step(
     noise: Any,
     max_grad_norm: float = 1.0,
     prior_weight: float = 1.0,
+    scale: LossScale | None = None,
 ) -> StepResult:
     """Take one step for all concepts, one batch each, inside `lora_training`.
 
     `noise` is a scheduler with `add_noise`, see `noise_scheduler`. Batches have equal shapes.
+    `scale` is that of the steps before.
 
     Raises ValueError where a gradient is not finite; nothing is changed then.
     """
-    optimizer.zero_grad(set_to_none=True)
-    attention, scale = attention_loss(batches), _loss_scale(unet)
-    # Seen through the backward pass too: with checkpointing the blocks run again in it.
-    with visible_attention(unet, attention):
-        prior = _denoise(unet, batches, noise)
-        loss = attention.total() if prior is None else attention.total() + prior_weight * prior
-        (scale * loss).sum().backward()
     factors = [factor for group in optimizer.param_groups for factor in group["params"]]
-    grad_norm = clip_each(factors, max_grad_norm, scale=scale)
-    _check_finite(grad_norm, next(unet.parameters()).dtype)
+    scale = scale or LossScale(next(unet.parameters()).dtype)
+    while True:
+        optimizer.zero_grad(set_to_none=True)
+        attention = attention_loss(batches)
+        # Seen through the backward pass too: with checkpointing the blocks run again in it.
+        with visible_attention(unet, attention):
+            prior = _denoise(unet, batches, noise)
+            loss = attention.total() if prior is None else attention.total() + prior_weight * prior
+            (scale.value * loss).sum().backward()
+        grad_norm = clip_each(factors, max_grad_norm, scale=scale.value)
+        if grad_norm.isfinite().all():
+            break
+        scale.lower()
     optimizer.step()
     layers = {name: value.detach() for name, value in attention.per_layer().items()}
     return StepResult(loss.detach(), layers, prior if prior is None else prior.detach(), grad_norm)
@@ -168,19 +196,6 @@ def clip_each(factors: Sequence[Tensor], max_norm: float, *, scale: float = 1.0)
     for gradient in gradients:
         gradient.mul_(shrink[:, None, None])
     return norms
-
-
-def _loss_scale(unet: nn.Module) -> float:
-    return FLOAT16_SCALE if next(unet.parameters()).dtype == torch.float16 else 1.0
-
-
-def _check_finite(grad_norm: Tensor, dtype: torch.dtype) -> None:
-    if not grad_norm.isfinite().all():
-        name = str(dtype).removeprefix("torch.")
-        raise ValueError(
-            f"a LoRA's gradient is not finite with model.dtype = {name}: "
-            + ("lower lora.learning_rate" if name == "float32" else "take model.dtype=float32")
-        )
 
 
 def _prediction_target(noise: Any, latents: Tensor, drawn: Tensor, timesteps: Tensor) -> Tensor:

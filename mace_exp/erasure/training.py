@@ -16,6 +16,7 @@ from mace_exp.erasure.probe import GridMaps, Probe, attended
 from mace_exp.erasure.stacked import StackedLora, undropped, unstacked
 from mace_exp.erasure.step import (
     Batch,
+    LossScale,
     StepResult,
     lora_optimizer,
     lora_step,
@@ -197,10 +198,11 @@ class _Group:
             optimizer = lora_optimizer(
                 modules, self.training.learning_rate, self.training.weight_decay
             )
+            scale = LossScale(next(self.unet.parameters()).dtype)
             for step in range(self.training.steps):
                 attention = self._attention(step, modules)
                 batches = self._batches(draws)
-                result = self._step(optimizer, batches)
+                result = self._step(optimizer, batches, scale)
                 for row in self._rows(step, batches, result, attention=attention):
                     on_step(row)
             return dict(zip(slugs, unstacked(modules, self.shape), strict=True))
@@ -227,7 +229,9 @@ class _Group:
             for data, source in zip(self.concepts, draws, strict=True)
         ]
 
-    def _step(self, optimizer: torch.optim.Optimizer, batches: Sequence[Batch]) -> StepResult:
+    def _step(
+        self, optimizer: torch.optim.Optimizer, batches: Sequence[Batch], scale: LossScale
+    ) -> StepResult:
         return lora_step(
             self.unet,
             optimizer,
@@ -235,6 +239,7 @@ class _Group:
             noise=self.noise,
             max_grad_norm=self.training.max_grad_norm,
             prior_weight=self.training.prior_weight,
+            scale=scale,
         )
 
     def _rows(
