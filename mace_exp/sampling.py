@@ -134,9 +134,9 @@ def stable_autoencoder(pipeline: DiffusionPipeline) -> Iterator[Any]:
         yield vae
         return
     try:
-        yield vae.to(torch.float32)
+        yield vae.float()
     finally:
-        vae.to(torch.float16)
+        vae.half()
 
 
 def has_safety_checker(pipeline: DiffusionPipeline) -> bool:

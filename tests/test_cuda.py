@@ -76,7 +76,7 @@ def test_loras_are_those_of_a_cpu(pipeline: Any, name: str) -> None:
     expected = train(pipeline, CONCEPTS, SHAPES[name])
     found = train(on_gpu(pipeline), CONCEPTS, SHAPES[name])
     for slug, lora in expected.items():
-        assert_same(found[slug], lora, atol=1e-6)
+        assert_same(found[slug], lora, atol=1e-4)
 
 
 def test_loras_together_are_those_alone(pipeline: Any) -> None:
@@ -85,7 +85,7 @@ def test_loras_together_are_those_alone(pipeline: Any) -> None:
     data = [concept(slug, prior=True) for slug in ("cat", "dog", "monet")]
     together = train(pipeline, data)
     for each in data:
-        assert_same(train(pipeline, [each])[each.slug], together[each.slug], atol=1e-6)
+        assert_same(train(pipeline, [each])[each.slug], together[each.slug], atol=1e-4)
 
 
 def test_checkpointed_loras_are_those_without(pipeline: Any) -> None:
@@ -94,7 +94,7 @@ def test_checkpointed_loras_are_those_without(pipeline: Any) -> None:
         pipeline, CONCEPTS, training=replace(TRAINING, gradient_checkpointing=True)
     )
     for slug, lora in train(pipeline, CONCEPTS).items():
-        assert_same(lora, checkpointed[slug], atol=1e-6)
+        assert_same(lora, checkpointed[slug], atol=1e-4)
 
 
 def test_sdxl_loras_are_those_of_a_cpu() -> None:
@@ -104,7 +104,7 @@ def test_sdxl_loras_are_those_of_a_cpu() -> None:
     expected = train(pipeline, data)
     found = train(on_gpu(pipeline), data)
     for slug in expected:
-        assert_same(found[slug], expected[slug], atol=1e-6)
+        assert_same(found[slug], expected[slug], atol=1e-4)
 
 
 def test_pictures_are_those_of_a_cpu(pipeline: Any) -> None:
