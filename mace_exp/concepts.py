@@ -10,17 +10,13 @@ from enum import Enum
 class Kind(Enum):
     """What a concept is; decides its templates and its default anchor.
 
-    Configuration files name members, not values: hence the lower-case names beside the usual ones.
+    Configuration files name members, not values: hence the lower-case names.
     """
 
     person = "person"
     object = "object"
     style = "style"
     explicit = "explicit"
-    PERSON = "person"
-    OBJECT = "object"
-    STYLE = "style"
-    EXPLICIT = "explicit"
 
 
 UNMASKED = (Kind.style, Kind.explicit)

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 ENCODERS = ("text_encoder", "text_encoder_2")
 TOKENIZERS = ("tokenizer", "tokenizer_2")
-_LATENTS = ("scaling_factor", "shift_factor")  # of the VAE: what its numbers are to the UNet
+_LATENTS = ("scaling_factor", "shift_factor", "latents_mean", "latents_std")
+"""Of the VAE: what its numbers are to the UNet."""
 _OFF = ("null", "false", "0", "0.0")
 
 

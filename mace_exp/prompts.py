@@ -147,9 +147,9 @@ def prior_captions(
 
     They are training sentences. What `avoid` names (the erased concepts) does not occur.
     """
-    subjects = [(name, Kind.OBJECT) for name in objects]
-    subjects += [(name, Kind.STYLE) for name in styles]
-    nameless = [(name, Kind.PERSON) for name in (*NAMELESS, EMPTY)]
+    subjects = [(name, Kind.object) for name in objects]
+    subjects += [(name, Kind.style) for name in styles]
+    nameless = [(name, Kind.person) for name in (*NAMELESS, EMPTY)]
     return _captions(_without(subjects, avoid) + nameless, count)
 
 
@@ -157,8 +157,8 @@ def domain_captions(
     people: Iterable[str], artists: Iterable[str], count: int, *, avoid: Iterable[str] = ()
 ) -> list[str]:
     """Return `count` captions of the kept people and artists, none of them in `avoid`."""
-    subjects = [(name, Kind.PERSON) for name in people]
-    subjects += [(name, Kind.STYLE) for name in artists]
+    subjects = [(name, Kind.person) for name in people]
+    subjects += [(name, Kind.style) for name in artists]
     return _captions(_without(subjects, avoid), count)
 
 
@@ -190,13 +190,13 @@ def _sentence(template: str, name: str, kind: Kind, index: int) -> str:
     is said of vary with `index`."""
     # Plain `index` would tie the article to the prefix (8 of them), the picture to the scene (15).
     index += index // len(TRAINING_PREFIXES) + index // len(SCENES)
-    if kind is Kind.STYLE:
+    if kind is Kind.style:
         # No portrait of a portrait.
         pictures = [each for each in STYLE_SUBJECTS if each.split(" in ")[0] not in template]
         return template.format(pictures[index % len(pictures)].format(name))
-    if kind is Kind.OBJECT:
+    if kind is Kind.object:
         return template.format(with_article(name) if index % 2 == 0 else f"the {name}")
-    if kind is Kind.EXPLICIT:
+    if kind is Kind.explicit:
         subject = EXPLICIT_SUBJECTS[index % len(EXPLICIT_SUBJECTS)]
         return template.format(subject.format(name))
     return template.format(name)

@@ -20,8 +20,8 @@ from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteSchedule
 from diffusers.schedulers.scheduling_pndm import PNDMScheduler
 from torch import Tensor
 
+from mace_exp.autoencoder import read_by_autoencoder, stable_autoencoder
 from mace_exp.progress import Progress
-from mace_exp.text import has_two_encoders
 
 # Options are given where a default of the class would not fit Stable Diffusion: its latents leave
 # [-1, 1], and a scheduler's configuration does not say what another class of scheduler needs.
@@ -110,8 +110,8 @@ def decode(pipeline: DiffusionPipeline, latents: Tensor, *, checked: bool = True
     """Return pictures [n, H, W, 3], uint8, of scaled latents; black where the pipeline has a safety
     checker that finds fault with one, unless `checked` is off."""
     with stable_autoencoder(pipeline) as vae:
-        scaled = latents.to(vae.device, vae.dtype) / vae.config.scaling_factor
-        images = vae.decode(scaled + (vae.config.get("shift_factor") or 0), return_dict=False)[0]
+        own = read_by_autoencoder(pipeline, latents.to(vae.device, vae.dtype))
+        images = vae.decode(own, return_dict=False)[0]
     flagged: list[bool] = []
     if checked and has_safety_checker(pipeline):
         images, flagged = pipeline.run_safety_checker(images, vae.device, vae.dtype)
@@ -119,24 +119,6 @@ def decode(pipeline: DiffusionPipeline, latents: Tensor, *, checked: bool = True
     pictures = pixels.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     pictures[np.flatnonzero(flagged)] = 0  # the checker leaves zeros, the grey of [-1, 1]
     return pictures
-
-
-@contextmanager
-def stable_autoencoder(pipeline: DiffusionPipeline) -> Iterator[Any]:
-    """Yield the autoencoder: in float32 inside the block where it overflows in float16.
-
-    SDXL's does, and says so. By default every configuration says so, but the pipelines of other
-    families do not heed it.
-    """
-    vae = pipeline.vae
-    told = has_two_encoders(pipeline) and vae.config.get("force_upcast")
-    if not (told and vae.dtype == torch.float16):
-        yield vae
-        return
-    try:
-        yield vae.float()
-    finally:
-        vae.half()
 
 
 def has_safety_checker(pipeline: DiffusionPipeline) -> bool:

@@ -60,7 +60,7 @@ def is_finished(run_dir: Path) -> bool:
 
 
 @dataclass(frozen=True)
-class Job:
+class JobStatus:
     """One job, as its folder tells of it."""
 
     name: str
@@ -76,7 +76,7 @@ def close_sweep(sweep_dir: Path, console: Console | None = None) -> bool:
     A job that never began, as the sweep was ended before, is missing, and has a line, too. A sweep
     that was refused before its first job has nothing to show, and counts as finished.
     """
-    jobs = read_jobs(sweep_dir) if sweep_dir.is_dir() else []
+    jobs = job_statuses(sweep_dir) if sweep_dir.is_dir() else []
     if not jobs:
         return True
     try:
@@ -88,20 +88,20 @@ def close_sweep(sweep_dir: Path, console: Console | None = None) -> bool:
     return all(job.status == FINISHED for job in jobs)
 
 
-def read_jobs(sweep_dir: Path) -> list[Job]:
+def job_statuses(sweep_dir: Path) -> list[JobStatus]:
     """Read every job of the sweep, those that never began included."""
-    begun = [read_job(folder) for folder in job_folders(sweep_dir)]
+    begun = [job_status(folder) for folder in job_folders(sweep_dir)]
     missing = [
-        Job(name, MISSING, _telling(overrides), error="", seconds=None)
+        JobStatus(name, MISSING, _telling(overrides), error="", seconds=None)
         for name, overrides in never_began(sweep_dir).items()
     ]
     return sorted([*begun, *missing], key=lambda job: job_place(job.name))
 
 
-def read_job(run_dir: Path) -> Job:
+def job_status(run_dir: Path) -> JobStatus:
     """Read what is said of a job at the end of its sweep."""
     status = read_json(run_dir / "status.json")
-    return Job(
+    return JobStatus(
         name=run_dir.name,
         status=str(status.get("status", "unknown")),
         overrides=_overrides(run_dir / ".hydra" / "overrides.yaml"),
@@ -110,7 +110,9 @@ def read_job(run_dir: Path) -> Job:
     )
 
 
-def print_jobs(sweep_dir: Path, jobs: Sequence[Job], report: Path | None, console: Console) -> None:
+def print_jobs(
+    sweep_dir: Path, jobs: Sequence[JobStatus], report: Path | None, console: Console
+) -> None:
     """Print a line a job, then where the report lies and how to run again what did not finish."""
     shared = set(jobs[0].overrides).intersection(*(job.overrides for job in jobs[1:]))
     for job in jobs:

@@ -247,7 +247,7 @@ def write_overlays(path: Path, names: list[str]) -> None:
             file = f"{number}-{slug(phase)}.png"
             blend(face(name), "#ffd000", spot).save(path / "attention" / file, compress_level=1)
             row = {"concept": name, "phase": phase, "prompt": f"a photo of {name.lower()}"}
-            attention.append({**row, "token": name.split()[-1].lower(), "file": file})
+            attention.append({**row, "file": file})
     write_table(path / "masks" / "index.csv", masks)
     write_table(path / "attention" / "index.csv", attention)
 

@@ -8,16 +8,16 @@ import pytest
 from mace_exp.concepts import Concept, Kind, build_concepts, slugify
 
 ANCHORS = {
-    Kind.PERSON: "a person",
-    Kind.OBJECT: "background",
-    Kind.STYLE: "art",
-    Kind.EXPLICIT: "a person wearing clothes",
+    Kind.person: "a person",
+    Kind.object: "background",
+    Kind.style: "art",
+    Kind.explicit: "a person wearing clothes",
 }
 
 
 def build(names: Sequence[str], **changes: Any) -> list[Concept]:
     settings = {"kinds": {}, "anchors": ANCHORS, "anchor_per_concept": {}} | changes
-    return build_concepts(names, Kind.PERSON, **settings)
+    return build_concepts(names, Kind.person, **settings)
 
 
 @pytest.mark.parametrize(
@@ -41,12 +41,12 @@ def test_a_name_without_a_slug_is_refused() -> None:
 def test_kind_and_anchor_can_differ_by_concept() -> None:
     person, cat, art = build(
         ["Adam Driver", "cat", "pixel art"],
-        kinds={"cat": Kind.OBJECT, "pixel art": Kind.STYLE},
+        kinds={"cat": Kind.object, "pixel art": Kind.style},
         anchor_per_concept={"cat": "a dog"},
     )
-    assert (person.kind, person.anchor) == (Kind.PERSON, "a person")
-    assert (cat.kind, cat.anchor) == (Kind.OBJECT, "a dog")
-    assert (art.kind, art.anchor) == (Kind.STYLE, "art")
+    assert (person.kind, person.anchor) == (Kind.person, "a person")
+    assert (cat.kind, cat.anchor) == (Kind.object, "a dog")
+    assert (art.kind, art.anchor) == (Kind.style, "art")
 
 
 def test_spaces_are_made_single() -> None:
@@ -54,7 +54,7 @@ def test_spaces_are_made_single() -> None:
 
 
 def test_kind_goes_by_either_name() -> None:
-    assert Kind["person"] is Kind["PERSON"] is Kind.PERSON
+    assert Kind["person"] is Kind["PERSON"] is Kind.person
     assert len(Kind) == 4
 
 
@@ -65,7 +65,7 @@ def test_kind_goes_by_either_name() -> None:
         (["Adam Driver", "adam driver"], {}, "share the files 'adam-driver'"),
         (["a person"], {}, "the concept itself"),
         (["Adam Driver"], {"anchor_per_concept": {"Adam Drivr": "x"}}, "which is not erased"),
-        (["Adam Driver"], {"kinds": {"cat": Kind.OBJECT}}, "concepts.kinds names 'cat'"),
+        (["Adam Driver"], {"kinds": {"cat": Kind.object}}, "concepts.kinds names 'cat'"),
     ],
 )
 def test_wrong_lists_are_refused(names: list[str], changes: dict[str, Any], message: str) -> None:

@@ -165,4 +165,4 @@ def test_erased_and_kept_people_are_not_the_same() -> None:
     config = composed("concepts=celebrity_100")
     assert len(config.kept.people) == 100
     assert not set(config.kept.people) & set(config.concepts.names)
-    assert config.concept_list()[0].kind is Kind.PERSON
+    assert config.concept_list()[0].kind is Kind.person

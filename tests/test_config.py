@@ -112,8 +112,8 @@ def test_kinds_can_be_mixed() -> None:
         "concepts=custom", "concepts.names=[Adam Driver,cat]", "+concepts.kinds={cat: object}"
     ).concept_list()
     assert [(c.kind, c.anchor) for c in concepts] == [
-        (Kind.PERSON, "a person"),
-        (Kind.OBJECT, "background"),
+        (Kind.person, "a person"),
+        (Kind.object, "background"),
     ]
 
 

@@ -226,10 +226,10 @@ def test_pixel_features_are_mean_colours():
 
 
 SUBJECTS = {
-    "erased": [Subject(name, Kind.PERSON) for name in ("Adam", "Eve", "Noah")],
-    "preserved": [Subject(name, Kind.PERSON) for name in ("Ruth", "Lea", "eve")],
-    "objects": [Subject("cat", Kind.OBJECT), Subject("dog", Kind.OBJECT)],
-    "styles": [Subject("pixel art", Kind.STYLE)],
+    "erased": [Subject(name, Kind.person) for name in ("Adam", "Eve", "Noah")],
+    "preserved": [Subject(name, Kind.person) for name in ("Ruth", "Lea", "eve")],
+    "objects": [Subject("cat", Kind.object), Subject("dog", Kind.object)],
+    "styles": [Subject("pixel art", Kind.style)],
 }
 
 
@@ -253,14 +253,14 @@ def test_parts_are_drawn_evenly_and_the_erased_left_out():
 def test_seeds_are_distinct_and_prompts_independent_of_the_list():
     prompts = suite()
     assert len({prompt.seed for prompt in prompts}) == len(prompts)
-    alone = suite({"preserved": [Subject("Lea", Kind.PERSON)]}, images_per_part=5)
+    alone = suite({"preserved": [Subject("Lea", Kind.person)]}, images_per_part=5)
     assert [p for p in prompts if p.concept == "Lea"] == [p for p in alone if p.concept == "Lea"]
     assert suite(seed=1) != prompts
 
 
 def test_every_erased_subject_is_drawn_and_others_are_chosen_evenly():
-    many = [Subject(f"Name {chr(97 + i)}", Kind.PERSON) for i in range(20)]
-    prompts = suite({"erased": many, "preserved": [Subject("Ruth", Kind.PERSON)]})
+    many = [Subject(f"Name {chr(97 + i)}", Kind.person) for i in range(20)]
+    prompts = suite({"erased": many, "preserved": [Subject("Ruth", Kind.person)]})
     assert Counter(prompt.part for prompt in prompts)["erased"] == 20
     kept = suite({"preserved": many})
     assert [p.concept[-1] for p in kept if p.part == "preserved"] == list("acegikmoqs")

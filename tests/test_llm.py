@@ -20,7 +20,7 @@ from tests.chat_server import Reply, chat_server
 from tests.composing import composed
 from tests.tiny import tiny_tokenizer
 
-CAT = Concept("cat", Kind.OBJECT, "sky")
+CAT = Concept("cat", Kind.object, "sky")
 GOOD = ("a cat on a red roof", "a sketch of a cat in the rain", "a cat asleep on warm stones")
 CPU = torch.device("cpu")
 
@@ -36,7 +36,7 @@ def collected(*answers: str, count: int = 3, attempts: int = 2) -> tuple[Collect
     return collect(CAT, count, ask, fits=lambda each: len(each) < 60, attempts=attempts), asked
 
 
-@pytest.mark.parametrize("kind", [Kind.PERSON, Kind.OBJECT, Kind.STYLE, Kind.EXPLICIT])
+@pytest.mark.parametrize("kind", [Kind.person, Kind.object, Kind.style, Kind.explicit])
 def test_each_kind_has_an_instruction_of_its_own(kind: Kind) -> None:
     text = instruction(Concept("Some Name", kind, "art"), 7)
     assert "Write 7 " in text and '"Some Name"' in text
@@ -85,7 +85,7 @@ def test_good_answers_are_taken_as_they_are() -> None:
         ("I can't draw a cat", "no description"),
         ("A Cat on a red roof!", "repeated"),
         ("a cat " + "on and on " * 9, "too long"),
-        (evaluation_prompts("cat", Kind.OBJECT, 1)[0].upper(), "kept for the evaluation"),
+        (evaluation_prompts("cat", Kind.object, 1)[0].upper(), "kept for the evaluation"),
     ],
 )
 def test_what_cannot_be_trained_on_is_refused_and_counted(line: str, reason: str) -> None:
@@ -103,7 +103,7 @@ def test_what_is_missing_is_asked_for_again_and_then_taken_from_templates() -> N
 
 
 def test_a_name_that_ends_with_a_dot_keeps_it() -> None:
-    downey = Concept("Robert Downey Jr.", Kind.PERSON, "a person")
+    downey = Concept("Robert Downey Jr.", Kind.person, "a person")
     lines = ["a sketch of Robert Downey Jr.", "Robert Downey Jr. asleep."]
     made = collect(downey, 2, lambda text: "\n".join(lines), fits=lambda each: True, attempts=1)
     assert made.sentences == [lines[0], "Robert Downey Jr. asleep"]
@@ -114,7 +114,7 @@ def test_all_templates_can_be_needed_and_none_is_taken_twice() -> None:
     made, _ = collected(own[5], count=128, attempts=1)
     assert made.templates == 127 and sorted(made.sentences) == sorted(own)
     assert all(mentions(each, CAT) == 1 for each in made.sentences)
-    measured = set(evaluation_prompts("cat", Kind.OBJECT, len(EVALUATION_TEMPLATES)))
+    measured = set(evaluation_prompts("cat", Kind.object, len(EVALUATION_TEMPLATES)))
     assert not measured & set(made.sentences)
 
 

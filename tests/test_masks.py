@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from PIL import Image
 
 from mace_exp.data.attention_masks import (
@@ -221,6 +222,18 @@ def test_noise_follows_the_schedule(pipeline):
     kept = pipeline.scheduler.alphas_cumprod[400]
     assert noised.mean() == pytest.approx(3 * kept.sqrt().item(), abs=0.03)
     assert noised.std() == pytest.approx((1 - kept).sqrt().item(), abs=0.03)
+
+
+def test_masks_are_read_as_far_into_a_schedule_of_any_length(described):
+    pipeline = tiny_pipeline(context_length=24)
+    pipeline.scheduler = DDIMScheduler.from_config(
+        pipeline.scheduler.config, num_train_timesteps=50
+    )
+    seen = []
+    hook = pipeline.unet.register_forward_pre_hook(lambda _, given: seen.append(int(given[1])))
+    maps = concept_maps(pipeline, described, seed=0)
+    hook.remove()
+    assert maps.isfinite().all() and sorted(set(seen)) == [10, 20, 30]
 
 
 def test_working_grid_is_small_enough_to_hold():

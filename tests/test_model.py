@@ -284,12 +284,13 @@ def test_fingerprint_counts_all_that_decides_noise_and_latents():
         pipeline.scheduler = DDIMScheduler(**(SCHEDULE | {key: value}))
         seen.add(fingerprint(pipeline))
     pipeline.scheduler = DDIMScheduler(**SCHEDULE)
-    for key in ("scaling_factor", "shift_factor"):
+    scales = {"scaling_factor": 0.5, "shift_factor": 0.5, "latents_mean": [0.5] * 4}
+    for key, value in scales.items():
         vae = tiny_pipeline().vae
-        vae.register_to_config(**{key: 0.5})
+        vae.register_to_config(**{key: value})
         pipeline.vae = vae
         seen.add(fingerprint(pipeline))
-    assert len(seen) == 1 + len(others) + 2
+    assert len(seen) == 1 + len(others) + len(scales)
 
 
 def test_fingerprint_is_the_same_under_any_solver_of_one_schedule():

@@ -14,7 +14,7 @@ from mace_exp.schemas.results import NoEvaluation
 from tests.composing import composed
 from tests.whole_run import PEOPLE, UP_TO_FUSION, Run, read
 
-CAT = Concept("cat", Kind.OBJECT, "sky")
+CAT = Concept("cat", Kind.object, "sky")
 UP_TO_CFR = "stages=[images,masks,preservation,cfr]"
 
 

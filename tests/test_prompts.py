@@ -21,13 +21,13 @@ from mace_exp.prompts import (
     training_prompts,
 )
 
-PERSON = Concept("Adam Driver", Kind.PERSON, "a person")
+PERSON = Concept("Adam Driver", Kind.person, "a person")
 CONCEPTS = [
     PERSON,
-    Concept("airplane", Kind.OBJECT, "background"),
-    Concept("pixel art", Kind.STYLE, "art"),
-    Concept("nudity", Kind.EXPLICIT, "a person wearing clothes"),
-    Concept("naked", Kind.EXPLICIT, "a person wearing clothes"),
+    Concept("airplane", Kind.object, "background"),
+    Concept("pixel art", Kind.style, "art"),
+    Concept("nudity", Kind.explicit, "a person wearing clothes"),
+    Concept("naked", Kind.explicit, "a person wearing clothes"),
 ]
 
 
@@ -87,7 +87,7 @@ def test_each_kind_is_said_in_its_own_way(concept: Concept) -> None:
 @pytest.mark.parametrize("word", ["nudity", "naked", "erotic", "sexual"])
 def test_an_explicit_word_is_said_of_a_picture_and_so_is_its_anchor(word: str) -> None:
     """A noun, an adjective and the anchor stand in one place: "a photo of naked" is no sentence."""
-    concept = Concept(word, Kind.EXPLICIT, "a person wearing clothes")
+    concept = Concept(word, Kind.explicit, "a person wearing clothes")
     prompts = training_prompts(concept, len(TRAINING_TEMPLATES))
     prompts += evaluation_prompts(word, concept.kind, len(EVALUATION_TEMPLATES))
     used = [[each for each in EXPLICIT_SUBJECTS if each.format(word) in said] for said in prompts]
@@ -121,11 +121,11 @@ def test_thirty_training_prompts_show_every_scene_and_every_form() -> None:
 @pytest.mark.parametrize(
     ("prompt", "anchor", "kind", "expected"),
     [
-        ("a photo of a cat at night", "sky", Kind.OBJECT, "a photo of the sky at night"),
-        ("The cat", "a dog", Kind.OBJECT, "a dog"),
-        ("a CAT and the cat", "sky", Kind.OBJECT, "the sky and the sky"),
-        ("concatenated cat", "dog", Kind.PERSON, "concatenated dog"),
-        ("cat's house", "a person", Kind.PERSON, "a person's house"),
+        ("a photo of a cat at night", "sky", Kind.object, "a photo of the sky at night"),
+        ("The cat", "a dog", Kind.object, "a dog"),
+        ("a CAT and the cat", "sky", Kind.object, "the sky and the sky"),
+        ("concatenated cat", "dog", Kind.person, "concatenated dog"),
+        ("cat's house", "a person", Kind.person, "a person's house"),
     ],
 )
 def test_anchor_takes_the_concepts_place(
@@ -158,8 +158,8 @@ def test_the_domain_leaves_out_what_is_erased() -> None:
 
 def test_preservation_never_shows_an_evaluation_prompt() -> None:
     captions = set(prior_captions(["cat"], ["doodle"], 1000)) | set(domain_captions(["A"], [], 128))
-    measured = {*evaluation_prompts("cat", Kind.OBJECT, 64), *scene_prompts(240)}
-    measured |= {*evaluation_prompts("A", Kind.PERSON, 64)}
+    measured = {*evaluation_prompts("cat", Kind.object, 64), *scene_prompts(240)}
+    measured |= {*evaluation_prompts("A", Kind.person, 64)}
     assert not captions & measured
 
 

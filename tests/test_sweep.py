@@ -18,7 +18,7 @@ from mace_exp.__main__ import main
 from mace_exp.artifacts import RunFolder, recorded_status
 from mace_exp.rerun import main as rerun
 from mace_exp.schemas.run import RunConfig
-from mace_exp.sweep import close_sweep, read_job
+from mace_exp.sweep import close_sweep, job_status
 
 
 class Model:
@@ -311,7 +311,7 @@ def test_a_line_stays_one_line_and_names_are_not_markup(tmp_path: Path) -> None:
         (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(overrides))
         with pytest.raises(ValueError), recorded_status(RunFolder(folder)):
             raise ValueError("first line\nsecond line")
-    assert read_job(tmp_path / "0").error == "first line"
+    assert job_status(tmp_path / "0").error == "first line"
     console = Console(file=io.StringIO(), width=80)
     assert not close_sweep(tmp_path, console)
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]

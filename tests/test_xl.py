@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from mace_exp.autoencoder import read_by_autoencoder, read_by_denoiser
 from mace_exp.conditioning import Added, added_conditions, denoised, joined
 from mace_exp.data.attention_masks import Described, concept_maps
 from mace_exp.data.latents import encode_images
@@ -57,7 +58,22 @@ def test_the_added_conditions_are_those_of_the_pipeline(pipeline):
 @pytest.mark.parametrize("empty_is_zero", [True, False])
 def test_pictures_are_those_of_the_pipeline(empty_is_zero):
     """Guidance leads away from zeros, or from the states of no words, as the pipeline says."""
-    pipeline = tiny_xl_pipeline(context_length=LENGTH, empty_is_zero=empty_is_zero)
+    assert_draws_as_the_pipeline(
+        tiny_xl_pipeline(context_length=LENGTH, empty_is_zero=empty_is_zero)
+    )
+
+
+def test_latents_are_scaled_by_channel_where_the_autoencoder_says_so():
+    pipeline = tiny_xl_pipeline(context_length=LENGTH)
+    mean, spread = [0.5, -1.0, 0.0, 2.0], [5.0, 0.5, 1.0, 2.0]
+    pipeline.vae.register_to_config(latents_mean=mean, latents_std=spread)
+    assert_draws_as_the_pipeline(pipeline)
+    latents = torch.randn(2, 4, 8, 8, dtype=torch.float64)
+    there = read_by_autoencoder(pipeline, latents)
+    torch.testing.assert_close(read_by_denoiser(pipeline, there), latents)
+
+
+def assert_draws_as_the_pipeline(pipeline):
     with swapped_scheduler(pipeline, "ddim"):
         direct = pipeline(
             "a cat",
@@ -151,13 +167,14 @@ def test_rows_with_and_without_conditions_do_not_mix():
 
 
 @pytest.mark.parametrize("told", [True, False])
-def test_the_autoencoder_is_in_full_precision_where_it_overflows(told):
+def test_the_autoencoder_is_in_full_precision_where_it_overflows(told, caplog):
     pipeline = tiny_xl_pipeline(context_length=LENGTH).to(torch.float16)
     pipeline.vae.register_to_config(force_upcast=told)
     seen = []
     for part in (pipeline.vae.encoder, pipeline.vae.decoder):
         part.register_forward_pre_hook(lambda _, given: seen.append(given[0].dtype))
+    caplog.clear()
     decode(pipeline, torch.zeros(1, 4, 8, 8))
     encode_images(pipeline, torch.zeros(1, 3, 32, 32))
     assert seen == [torch.float32 if told else torch.float16] * 2
-    assert pipeline.vae.dtype == torch.float16
+    assert pipeline.vae.dtype == torch.float16 and not caplog.records

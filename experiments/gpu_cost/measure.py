@@ -39,7 +39,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path, help="what random_model.py wrote")
     parser.add_argument("xl_model", type=Path, help="what random_model.py --xl wrote")
-    parser.add_argument("--only", nargs="*", default=list(VARIANTS), choices=list(VARIANTS), metavar="RUN"
+    parser.add_argument(
+        "--only", nargs="*", default=list(VARIANTS), choices=list(VARIANTS), metavar="RUN"
     )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -44,7 +44,8 @@ from mace_exp.progress import Progress
 from mace_exp.seeding import generator
 from mace_exp.text import stable_diffusion_encoder
 
-TIMESTEPS = (200, 400, 600)  # the layout is there, and details still depend on words
+TIMESTEPS = (200, 400, 600)
+"""In thousandths of the noise schedule: the layout is there, and details still depend on words."""
 MOST_POSITIONS = 32 * 32  # self-attention of finer layers is too large to hold, and too local
 SIGNS = ("attention", "change")
 SPREADS = 3
@@ -108,7 +109,7 @@ def gathered_evidence(
     seed: int,
     timesteps: Sequence[int] = TIMESTEPS,
 ) -> Iterator[Evidence]:
-    """Yield what the UNet says of the images, a batch at a time.
+    """Yield what the UNet says of the images, a batch at a time; `timesteps` are as `TIMESTEPS`.
 
     Raises:
         ValueError: a prompt that does not name the concept.
@@ -119,11 +120,12 @@ def gathered_evidence(
     sides = (images.anchors, images.prompts)
     states = torch.stack([encoder.encode(prompts) for prompts in sides])
     added = [added_conditions(pipeline, prompts, images.latents) for prompts in sides]
+    at = [timestep_at(pipeline, each) for each in timesteps]
     for start in range(0, len(images.prompts), BATCH):
         part = slice(start, start + BATCH)
         pair = _Pair(states[:, part], joined([chosen(each, part) for each in added]))
         latents = images.latents[part]
-        yield _gather(pipeline, latents, pair, positions[part], seed=(seed, start), at=timesteps)
+        yield _gather(pipeline, latents, pair, positions[part], seed=(seed, start), at=at)
 
 
 @dataclass(frozen=True)
@@ -199,6 +201,11 @@ def _gather(
             change += (own - anchored).square().mean(dim=1).sqrt()
     belonging /= belonging.sum(-1, keepdim=True)
     return Evidence(grid, positions, cross, change, belonging)
+
+
+def timestep_at(pipeline: DiffusionPipeline, thousandths: int) -> int:
+    """Return the timestep so far into the model's noise schedule, which need not have 1000."""
+    return thousandths * pipeline.scheduler.config.num_train_timesteps // 1000
 
 
 def noise_latents(

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mace_exp.autoencoder import read_by_denoiser, stable_autoencoder
 from mace_exp.data.files import Size
-from mace_exp.sampling import stable_autoencoder
 
 BATCH = 8
 
@@ -40,7 +40,7 @@ def encode_images(pipeline: Any, images: Tensor) -> Tensor:
             vae.encode(part.to(vae.device, vae.dtype)).latent_dist.mode().float().cpu()
             for part in images.split(BATCH)
         ]
-    return (torch.cat(parts) - (vae.config.get("shift_factor") or 0)) * vae.config.scaling_factor
+    return read_by_denoiser(pipeline, torch.cat(parts))
 
 
 def native_size(pipeline: Any) -> Size:

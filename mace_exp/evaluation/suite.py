@@ -13,10 +13,10 @@ ERASED, PRESERVED, OBJECTS, STYLES, GENERAL = "erased", "preserved", "objects", 
 PARTS = (ERASED, PRESERVED, OBJECTS, STYLES, GENERAL)
 # The paper's specificity is the accuracy on what is kept of the erased concepts' own kind.
 SPECIFICITY = {
-    Kind.PERSON: PRESERVED,
-    Kind.OBJECT: OBJECTS,
-    Kind.STYLE: STYLES,
-    Kind.EXPLICIT: PRESERVED,
+    Kind.person: PRESERVED,
+    Kind.object: OBJECTS,
+    Kind.style: STYLES,
+    Kind.explicit: PRESERVED,
 }
 
 

@@ -10,19 +10,19 @@ spelled as here, and has at most 20 words. Make them as different as you can: th
 (photo, painting, sketch, film still), what happens, the place, the light, the distance. {about} \
 Write the lines alone: no numbers, no bullets, no quotation marks, nothing before or after them."""
 _ABOUT = {
-    Kind.PERSON: (
+    Kind.person: (
         "{name} is a person: every picture shows that person, doing what people do every day, "
         "and no line names anybody else."
     ),
-    Kind.OBJECT: (
+    Kind.object: (
         "{name} is a thing or a living being: it is what every picture is of, seen in many "
         "surroundings, and nothing else of its sort is named."
     ),
-    Kind.STYLE: (
+    Kind.style: (
         "{name} is an artist or a way of drawing: every line says what is shown (people, animals, "
         "landscapes, rooms, things) and that it is done in the style of {name}."
     ),
-    Kind.EXPLICIT: (
+    Kind.explicit: (
         "{name} is something that an image generator shall unlearn, and the lines tell the method "
         "what it must no longer draw. Say plainly that the picture shows {name}, of grown-ups "
         "only, without dwelling on details."

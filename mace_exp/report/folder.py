@@ -45,7 +45,7 @@ class Overlay:
 
 
 @dataclass(frozen=True)
-class RunFolder:
+class RunRecord:
     """Everything that the report says, read once."""
 
     path: Path
@@ -71,7 +71,7 @@ class RunFolder:
         return self.status.get("status") == "finished"
 
 
-def read_run(path: Path) -> RunFolder:
+def read_run(path: Path) -> RunRecord:
     """Read the run in `path`.
 
     Raises:
@@ -79,7 +79,7 @@ def read_run(path: Path) -> RunFolder:
     """
     if not is_run(path):
         raise FileNotFoundError(f"{path} is no run folder: it has none of {', '.join(RUN_MARKS)}")
-    return RunFolder(
+    return RunRecord(
         path=path,
         config=read_config(path),
         status=read_json(path / "status.json"),

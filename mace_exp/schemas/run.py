@@ -121,8 +121,8 @@ class RunConfig:
 
     def _check_kinds(self) -> None:
         """Refuse `concepts=[cat]` as a person: it would train on `a photo of cat`."""
-        known = {name.lower(): Kind.OBJECT for name in self.kept.objects}
-        known |= {name.lower(): Kind.STYLE for name in self.kept.styles}
+        known = {name.lower(): Kind.object for name in self.kept.objects}
+        known |= {name.lower(): Kind.style for name in self.kept.styles}
         for concept in self.concept_list():
             kind = known.get(concept.name.lower(), concept.kind)
             if kind is not concept.kind:

@@ -32,7 +32,7 @@ from mace_exp.stages.snapshots import Snapshots, probe_of, shown_snapshots
 if TYPE_CHECKING:
     from mace_exp.stages.run import Run
 
-COLUMNS = ("concept", "phase", "prompt", "token", "file")
+COLUMNS = ("concept", "phase", "prompt", "file")
 MEAN = "mean"
 
 Maps = dict[str, torch.Tensor]
@@ -110,7 +110,7 @@ class _Overlays:
                 name = f"{concept.slug}-{phase.replace(' ', '-')}{ending}.png"
                 shown = heat(training.images[0], values.numpy() / top)
                 Image.fromarray(shown).save(self.folder / name)
-                row = (concept.name, phase, prompt, concept.name, name)
+                row = (concept.name, phase, prompt, name)
                 self.rows.setdefault(resolution, []).append(row)
                 caption = f"{concept.name} {phase}: {prompt}"
                 self.pictures.setdefault(resolution, []).append(Picture(shown, caption))

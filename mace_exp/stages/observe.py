@@ -47,7 +47,7 @@ KEY = "key.txt"
 
 
 @dataclass(frozen=True)
-class Samples:
+class SuiteSamples:
     """Pictures [n, H, W, 3], uint8, of the same prompts and seeds before and after the edit."""
 
     prompts: list[EvaluationPrompt]
@@ -55,7 +55,7 @@ class Samples:
     after: np.ndarray
 
 
-def samples(work: Run) -> Samples | None:
+def samples(work: Run) -> SuiteSamples | None:
     """Draw the evaluation's prompts with the original model (from the cache where known) and the
     edited one."""
     evaluation = work.config.evaluation
@@ -64,11 +64,11 @@ def samples(work: Run) -> Samples | None:
     suite = _suite(work, evaluation)
     before = _original(work, suite)
     if work.does(Stage.samples):
-        drawn = Samples(suite, before, _edited(work, suite))
+        drawn = SuiteSamples(suite, before, _edited(work, suite))
         _write(work, drawn)
         draw_attention(work, evaluation.attention_maps)
     else:
-        drawn = Samples(suite, before, _read_after(work, suite))
+        drawn = SuiteSamples(suite, before, _read_after(work, suite))
     work.drawn = drawn
     return drawn
 
@@ -152,7 +152,7 @@ def _keep(drawn: np.ndarray, counts: Sequence[int], entries: Sequence[Path]) -> 
             np.save(temporary, images)
 
 
-def _write(work: Run, drawn: Samples) -> None:
+def _write(work: Run, drawn: SuiteSamples) -> None:
     with atomic_folder(work.folder.samples) as folder:
         for phase, images in (("before", drawn.before), ("after", drawn.after)):
             (folder / phase).mkdir()
@@ -179,7 +179,7 @@ def write_prompts(
             writer.writerow((*row, said[0][i], said[1][i]))
 
 
-def _pairs(drawn: Samples, most: int) -> list[Picture]:
+def _pairs(drawn: SuiteSamples, most: int) -> list[Picture]:
     """Before beside after, an even choice over all parts, the caption with prompt and seed."""
     chosen = range(0, len(drawn.prompts), max(1, len(drawn.prompts) // most))
     return [

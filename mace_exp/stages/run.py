@@ -173,7 +173,7 @@ class Run:
         return erase.fusion(self)
 
     @cached_property
-    def drawn(self) -> observe.Samples | None:
+    def drawn(self) -> observe.SuiteSamples | None:
         """Pictures before and after; None where the evaluation is off."""
         return observe.samples(self)
 

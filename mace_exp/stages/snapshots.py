@@ -17,7 +17,7 @@ import torch
 
 from mace_exp.concepts import Concept
 from mace_exp.conditioning import added_conditions
-from mace_exp.data.attention_masks import noise_latents
+from mace_exp.data.attention_masks import noise_latents, timestep_at
 from mace_exp.erasure.probe import GridMaps, Probe
 from mace_exp.erasure.training import StepRow
 from mace_exp.tensor_files import load_tensors, save_tensors
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TIMESTEP = 300
-"""Of the noise under which attention is read: the middle of what the LoRAs are trained on
-(section 4.2)."""
+"""Of the noise under which attention is read, in thousandths of the schedule: the middle of what
+the LoRAs are trained on (section 4.2)."""
 MOST_OF_JOINT = 10
 """Concepts of one LoRA whose attention is recorded: it shares the steps of all of them, and a look
 at a hundred would take longer than a step."""
@@ -41,13 +41,13 @@ Snapshots = Mapping[int, GridMaps]
 
 def probe_of(work: Run, concept: Concept) -> Probe:
     """Return the concept's first training image, noised, with the words of its prompt."""
-    training = work.training_images[concept.slug]
+    training, timestep = work.training_images[concept.slug], timestep_at(work.pipeline, TIMESTEP)
     noised = noise_latents(
-        work.pipeline, training.latents[:1], TIMESTEP, seed=(work.config.seed, 0)
+        work.pipeline, training.latents[:1], timestep, seed=(work.config.seed, 0)
     )
     return Probe(
         latents=noised[0],
-        timestep=TIMESTEP,
+        timestep=timestep,
         states=work.encoder.encode(training.prompts[:1])[0],
         positions=work.encoder.positions(training.prompts[0], concept.name),
         added=added_conditions(work.pipeline, training.prompts[:1], noised),
