@@ -1,5 +1,6 @@
-"""Files, folders and models that a configuration names: are they there?"""
+"""Files, folders and models that a configuration names: are they there, and do they fit?"""
 
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,15 @@ from mace_exp.model_source import find_model, native_size
 from mace_exp.prompt_sources import template_problems
 from mace_exp.schemas.concepts import LlmPrompts
 from mace_exp.schemas.data import GroundedSamMasks, PrecomputedMasks
-from mace_exp.schemas.run import RunConfig
+from mace_exp.schemas.model import JUDGED_SIDES
+from mace_exp.schemas.results import SampledEvaluation, WandbMode, WandbTracking
+from mace_exp.schemas.run import RunConfig, Stage
+
+_NEED_WANDB = (WandbMode.online, WandbMode.offline)
 
 
 def missing_files(config: RunConfig) -> Iterator[str]:
-    """Yield a message for each file or folder that is named and not there."""
+    """Yield a message for each file or folder that is named and not there, or does not fit."""
     model = config.model
     if model.source is not None:
         try:
@@ -28,6 +33,7 @@ def missing_files(config: RunConfig) -> Iterator[str]:
     yield from dict.fromkeys(_of_concepts(config))
     yield from missing_prior_images(config.prior_images)
     yield from _missing_helpers(config)
+    yield from _misjudged_size(config)
     prior, domain = config.preservation.prior, config.preservation.domain
     if prior.file is not None and not Path(prior.file).is_file():
         yield f"preservation.prior.file = {prior.file} is no file: name text, a caption a line"
@@ -67,9 +73,30 @@ def _drawn_size(config: RunConfig) -> Size | None:
     return native and (sampling.height or native[0], sampling.width or native[1])
 
 
+def _misjudged_size(config: RunConfig) -> Iterator[str]:
+    """Yield a message where the model's own size is none that its judge reads."""
+    model, side = config.model, JUDGED_SIDES.get(config.model.judge)
+    measured = Stage.metrics in config.stages and isinstance(config.evaluation, SampledEvaluation)
+    if side is None or not measured:
+        return
+    size = _drawn_size(config)
+    if size not in (None, (side, side)):
+        yield (
+            f"model.judge = {model.judge.name} reads pictures of {side} x {side} alone, and "
+            f"model.source = {model.source} draws {size[1]} x {size[0]}: give model.judge=none, or "
+            f"sampling.height={side} sampling.width={side}"
+        )
+
+
 def _missing_helpers(config: RunConfig) -> Iterator[str]:
-    """Yield a message for each model beside the edited one that is named and not there."""
-    prompts, masks = config.prompts, config.masks
+    """Yield a message for each package and each model beside the edited one that is named and not
+    there."""
+    prompts, masks, tracking = config.prompts, config.masks, config.tracking
+    if isinstance(tracking, WandbTracking) and tracking.mode in _NEED_WANDB and not _has("wandb"):
+        yield (
+            f"tracking.mode = {tracking.mode.name} needs wandb, which is not installed: "
+            "pip install wandb, or tracking=none"
+        )
     if isinstance(prompts, LlmPrompts) and prompts.base_url is not None:
         yield from endpoint_problems(prompts.base_url, prompts.key_env)
     wanted: list[tuple[str, str, dict[str, Any]]] = []
@@ -85,3 +112,7 @@ def _missing_helpers(config: RunConfig) -> Iterator[str]:
             check_helper(source, **options)
         except ValueError as error:
             yield f"{key} = {source} {error}"
+
+
+def _has(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
