@@ -13,9 +13,7 @@ from tests.tiny import tiny_pipeline
 
 LENGTH = 24
 SHAPE = LoraShape(rank=2, alpha=3)
-TRAINING = LoraTraining(
-    steps=4, learning_rate=1e-2, density=focal_density(), seed=3, batch_size=2, together=8
-)
+TRAINING = LoraTraining(steps=4, learning_rate=1e-2, density=focal_density(), seed=3, batch_size=2)
 
 
 @pytest.fixture

@@ -1,8 +1,5 @@
 """A fingerprint tells models apart by what pictures and LoRAs depend on."""
 
-from pathlib import Path
-
-import pytest
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
 from diffusers.schedulers.scheduling_pndm import PNDMScheduler
@@ -12,23 +9,12 @@ from mace_exp.model import (
     edited_weights,
     fingerprint,
     load_pipeline,
-    save_pipeline,
 )
+from tests.saved import pipeline as pipeline
+from tests.saved import saved as saved
 from tests.tiny import tiny_pipeline
 
 SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-
-
-@pytest.fixture(scope="module")
-def pipeline():
-    return tiny_pipeline()
-
-
-@pytest.fixture(scope="module")
-def saved(pipeline, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    save_pipeline(pipeline, folder)
-    return folder
 
 
 def test_fingerprint_survives_saving_and_tells_edits_apart(pipeline, saved):

@@ -18,24 +18,13 @@ from mace_exp.model import (
     edited_weights,
     find_model,
     load_pipeline,
-    save_pipeline,
 )
 from mace_exp.model_source import ModelLocation, native_size
+from tests.saved import pipeline as pipeline
+from tests.saved import saved as saved
 from tests.tiny import tiny_pipeline
 
 ORACLE = Path(__file__).parents[2] / "shared" / "oracle" / "tiny_sd"
-
-
-@pytest.fixture(scope="module")
-def pipeline():
-    return tiny_pipeline()
-
-
-@pytest.fixture(scope="module")
-def saved(pipeline, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    save_pipeline(pipeline, folder)
-    return folder
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-from pathlib import Path
 
 import pytest
 import torch
@@ -21,19 +20,8 @@ from mace_exp.model import (
 from mace_exp.saving import quiet
 from mace_exp.tensor_files import save_tensors
 from tests.full_disk import no_file_over
-from tests.tiny import tiny_pipeline
-
-
-@pytest.fixture(scope="module")
-def pipeline():
-    return tiny_pipeline()
-
-
-@pytest.fixture(scope="module")
-def saved(pipeline, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    save_pipeline(pipeline, folder)
-    return folder
+from tests.saved import pipeline as pipeline
+from tests.saved import saved as saved
 
 
 def test_saved_pipeline_loads_with_the_same_weights_frozen(pipeline, saved):

@@ -32,8 +32,7 @@ from mace_exp.seeding import generator
 class LoraTraining:
     """How LoRAs are trained: AdamW, constant learning rate, gradients clipped per concept.
 
-    `density` [train timesteps] says where timesteps are drawn. `together` is the number of
-    concepts that share a forward: it sets speed and memory and leaves the results alone.
+    `density` [train timesteps] says where timesteps are drawn.
     `prior_weight` weighs the denoising error on images of prior preservation, where there are any.
     `gradient_checkpointing` trades time for memory, and leaves the results alone too.
     Before each of the steps `watched` the attention to the concepts that have a probe is read:
@@ -48,7 +47,6 @@ class LoraTraining:
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
     prior_weight: float = 1.0
-    together: int = 8
     gradient_checkpointing: bool = False
     watched: frozenset[int] = frozenset()
 
@@ -134,10 +132,11 @@ def train_loras(
 ) -> dict[str, Lora]:
     """Return one LoRA per concept, or joint set of them, by slug; the UNet is left as it was.
 
-    Each result is, up to rounding, what training that concept alone would give: the images of a
-    forward do not see each other, every draw comes from the concept's own generator, gradients are
-    clipped per concept, and AdamW acts on each number by itself. `weights` are the refined ones,
-    under which the LoRAs are trained. `scheduler` is the pipeline's.
+    All share their forwards: more of them take more memory, and less time each. Each result is, up
+    to rounding, what training that concept alone would give: the images of a forward do not see
+    each other, every draw comes from the concept's own generator, gradients are clipped per
+    concept, and AdamW acts on each number by itself. `weights` are the refined ones, under which
+    the LoRAs are trained. `scheduler` is the pipeline's.
 
     Raises ValueError where two concepts have one slug, their latents differ in size, or one has a
     probe and another has none; for dropout with checkpointing, whose second forward would drop
@@ -146,13 +145,9 @@ def train_loras(
     _check_together(concepts)
     if training.gradient_checkpointing and shape.dropout:
         raise ValueError(f"gradient checkpointing with dropout {shape.dropout:g}: give one of them")
-    loras: dict[str, Lora] = {}
     with edited_weights(unet, weights or {}):
-        for start in range(0, len(concepts), training.together):
-            group = concepts[start : start + training.together]
-            run = _Group(unet, group, noise_scheduler(scheduler), shape, training)
-            loras |= run.train(on_step or (lambda row: None))
-    return loras
+        group = _Group(unet, concepts, noise_scheduler(scheduler), shape, training)
+        return group.train(on_step or (lambda row: None))
 
 
 def draw_batch(data: TrainingData, count: int, density: Tensor, source: torch.Generator) -> Batch:

@@ -192,7 +192,6 @@ def _training(work: Run, lora: LoraConfig) -> LoraTraining:
         weight_decay=lora.weight_decay,
         max_grad_norm=lora.max_grad_norm,
         prior_weight=_prior_weight(work),
-        together=lora.concepts_per_batch,
         gradient_checkpointing=lora.gradient_checkpointing,
         watched=watched_steps(lora.steps, lora.snapshots),
     )
