@@ -6,6 +6,7 @@ import io
 import re
 from pathlib import Path
 
+import pytest
 from fake_run import make_failed_run, make_run
 from rich.console import Console
 
@@ -25,9 +26,18 @@ def test_terminal_table_says_result_and_places(tmp_path: Path) -> None:
     assert str(tmp_path / "one" / "samples") in lines
 
 
+def test_a_path_is_one_line_from_where_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "a folder of a name far longer than others" / ("one" * 12))
+    assert f"  samples   {run / 'samples'}\n" in shown(run, 80)
+    monkeypatch.chdir(tmp_path)
+    assert f"  samples   {run.relative_to(tmp_path) / 'samples'}\n" in shown(run, 80)
+
+
 def test_a_part_takes_one_line_of_eighty_columns(tmp_path: Path) -> None:
     lines = shown(make_run(tmp_path / "one"), 80).splitlines()
-    assert max(map(len, lines)) <= 80
+    assert max(len(line) for line in lines if str(tmp_path) not in line) <= 80
     (preserved,) = [line for line in lines if "Preserved" in line]
     assert preserved.rstrip().endswith("100") and "people ↑" in preserved.casefold()
 

@@ -22,19 +22,23 @@ PLACES = {
 
 
 def print_result(run_dir: Path, console: Console | None = None) -> None:
-    """Print what the run reached and where its files lie."""
-    (console or Console()).print(result(run_dir))
+    """Print what the run reached and where its files lie, each path on one line to be copied."""
+    console = console or Console()
+    console.print(result(run_dir))
+    for line in places(run_dir):
+        console.print(line, soft_wrap=True)
+    console.print()
 
 
 def result(run_dir: Path) -> RenderableType:
-    """The table, the harmonic mean, the paths that exist."""
+    """The table and the harmonic mean."""
     metrics = read_json(run_dir / "metrics.json")
     parts = read_parts(metrics)
     mean = harmonic_mean(metrics)
     lines: list[RenderableType] = [result_table(parts)] if parts else []
     if mean is not None:
         lines.append(Text.assemble("  harmonic mean  ", (words.percent(mean), "bold")))
-    return Padding(Group(*lines, places(run_dir)), (1, 0))
+    return Padding(Group(*lines), (1, 0, 0, 0))
 
 
 def result_table(parts: list[PartResult]) -> Table:
@@ -57,10 +61,12 @@ def result_table(parts: list[PartResult]) -> Table:
     return table
 
 
-def places(run_dir: Path) -> Table:
-    """The files that one opens first; names from a path are never read as markup."""
-    table = Table(box=None, show_header=False, pad_edge=True, padding=(0, 2))
-    for name, what in PLACES.items():
-        if (run_dir / name).exists():
-            table.add_row(Text(what, style="dim"), Text(str(run_dir / name), overflow="fold"))
-    return table
+def places(run_dir: Path) -> list[Text]:
+    """The files that one opens first, from where one is; a path is never read as markup."""
+    here = Path.cwd()
+    shown = run_dir.relative_to(here) if run_dir.is_relative_to(here) else run_dir
+    return [
+        Text.assemble((f"  {what:<8}  ", "dim"), str(shown / name))
+        for name, what in PLACES.items()
+        if (run_dir / name).exists()
+    ]
