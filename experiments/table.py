@@ -1,7 +1,8 @@
 """`python experiments/table.py <run folder>...`: the figures of runs as the rows of a results.csv.
 
-One row a run and part: after, its Wilson interval at 95 %, number of pictures, and the same
-pictures of the original model.
+One row a run and part: how often the judge's first guess is right after the edit, its Wilson
+interval at 95 %, number of pictures, and the same pictures of the original model; then how often
+one of its first five guesses is, likewise.
 """
 
 import csv
@@ -12,7 +13,10 @@ from typing import Any
 
 import yaml
 
-COLUMNS = ("rank", "prior", "domain", "part", "after", "low", "high", "n", "original")
+COLUMNS = (
+    *("rank", "prior", "domain", "part", "after", "low", "high", "n", "original"),
+    *("top5", "top5_low", "top5_high", "top5_original"),
+)
 PARTS = ("erased", "preserved", "objects", "styles", "scenes")
 
 
@@ -24,9 +28,13 @@ def rows(run: Path) -> list[list[Any]]:
     settings = [config["lora"]["rank"], fusion["prior_weight"], fusion["domain_weight"]]
     found = []
     for part in (each for each in PARTS if "accuracy" in metrics.get(each, {})):
-        accuracy = metrics[part]["accuracy"]
-        shares = [round(accuracy[key], 4) for key in ("value", "low", "high")]
-        found.append([*settings, part, *shares, accuracy["n"], round(accuracy["original"], 4)])
+        first, five = metrics[part]["accuracy"], metrics[part].get("top5", {})
+        after, low, high, original, *others = (
+            round(rate[key], 4) if key in rate else ""
+            for rate in (first, five)
+            for key in ("value", "low", "high", "original")
+        )
+        found.append([*settings, part, after, low, high, first["n"], original, *others])
     return found
 
 

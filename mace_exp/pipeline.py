@@ -70,15 +70,15 @@ def take_part() -> None:
     logging.disable(logging.WARNING)  # the first rank says the same
     ranks = connected()
     heard = ranks.hear()
-    if heard is None:  # a command without a run, such as --help
-        return
-    config, run_dir = heard
-    take_device(config.device.name)
-    try:
-        with silenced():
-            ranks.serve(Run(config, RunFolder(run_dir), Tracker(None), ranks))
-    except KeyboardInterrupt:
-        raise SystemExit(INTERRUPTED) from None
+    if heard is not None:  # not a command without a run, such as --help
+        config, run_dir = heard
+        take_device(config.device.name)
+        try:
+            with silenced():
+                ranks.serve(Run(config, RunFolder(run_dir), Tracker(None), ranks))
+        except KeyboardInterrupt:
+            raise SystemExit(INTERRUPTED) from None
+    ranks.leave()
 
 
 def _report(run_dir: Path) -> None:

@@ -93,6 +93,14 @@ class Ranks:
         self._broadcast(box)
         return box[0]
 
+    def leave(self) -> None:
+        """Close the connections; nobody is heard any more. Threads of theirs that are still there
+        when Python ends can abort the process."""
+        import torch.distributed as dist
+
+        connected.cache_clear()
+        dist.destroy_process_group()
+
     def _broadcast(self, box: list[Any]) -> None:
         import torch.distributed as dist
 
@@ -172,4 +180,6 @@ def dismissed_workers() -> Iterator[None]:
 
 def _dismiss() -> None:
     if rank_count() > 1:
-        connected().tell(None)
+        ranks = connected()
+        ranks.tell(None)
+        ranks.leave()

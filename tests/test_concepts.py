@@ -53,11 +53,6 @@ def test_spaces_are_made_single() -> None:
     assert build(["  Adam   Driver "])[0].name == "Adam Driver"
 
 
-def test_kind_goes_by_either_name() -> None:
-    assert Kind["person"] is Kind["PERSON"] is Kind.person
-    assert len(Kind) == 4
-
-
 @pytest.mark.parametrize(
     ("names", "changes", "message"),
     [

@@ -1,17 +1,23 @@
 """Preservation statistics: sums that do not depend on how they were taken."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny import tiny_pipeline
 
+from mace_exp.artifacts import RunFolder
+from mace_exp.config import composed_run
 from mace_exp.erasure.preservation import (
     PreservationAccumulator,
     PreservationStatistics,
     hash_prompts,
     preservation_statistics,
 )
+from mace_exp.record import Tracker
+from mace_exp.stages.run import Run
 from mace_exp.text import stable_diffusion_encoder
+from tests.tiny import tiny_pipeline
 
 PROMPTS = ["a cat", "a dog in the park", "a photo of a man", "a ship at sunset", "a horse"]
 
@@ -105,3 +111,22 @@ def test_a_result_is_frozen_while_sums_go_on():
 def test_hashes_name_multisets():
     assert hash_prompts(["a", "b"]) == hash_prompts(["b", "a"])
     assert len({hash_prompts(p) for p in ([], ["a"], ["a", "a"], ["ab"], ["a", "b"])}) == 5
+
+
+@pytest.mark.parametrize(("count", "unsaid"), [(2, 1), (3, 0), (40, 0)])
+def test_names_that_no_caption_says_are_told(
+    count: int, unsaid: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The erased one among the kept is not held, and so not missed."""
+    config = composed_run(
+        "concepts=[Adam Driver]",
+        "kept.people=[Amy Adams,adam driver,Amy Poehler,Amy Schumer]",
+        f"preservation.domain.count={count}",
+        f"cache_dir={tmp_path}",
+    )
+    work = Run(config, RunFolder(tmp_path), Tracker(None))
+    work.pipeline = tiny_pipeline()
+    with caplog.at_level("WARNING", "mace_exp.stages.erase"):
+        assert work.statistics["domain"].count == count
+    told = "the last 1 of the 3 names of kept stand in no caption" if unsaid else ""
+    assert told in caplog.text and bool(caplog.text) == bool(unsaid)

@@ -99,9 +99,16 @@ def _prior(work: Run) -> list[str]:
 def _domain(work: Run) -> list[str]:
     kept, domain = work.config.kept, work.config.preservation.domain
     names = [concept.name for concept in work.concepts]
-    if not domain.count or not (kept.people or kept.artists):
-        return []
-    return domain_captions(kept.people, kept.artists, domain.count, avoid=names)
+    captions = domain_captions(kept.people, kept.artists, domain.count, avoid=names)
+    erased = {name.casefold() for name in names}
+    held = [name for name in (*kept.people, *kept.artists) if name.casefold() not in erased]
+    if captions and len(held) > len(captions):
+        log.warning(
+            "preservation.domain.count = %d: the last %d of the %d names of kept stand in no "
+            "caption and are not held; give at least %d",
+            *(domain.count, len(held) - domain.count, len(held), len(held)),
+        )
+    return captions
 
 
 def _statistics(work: Run, name: str, texts: Sequence[str]) -> PreservationStatistics:
