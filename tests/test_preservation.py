@@ -119,7 +119,7 @@ def test_names_that_no_caption_says_are_told(
 ) -> None:
     """The erased one among the kept is not held, and so not missed."""
     config = composed_run(
-        "concepts=[Adam Driver]",
+        "concepts.names=[Adam Driver]",
         "kept.people=[Amy Adams,adam driver,Amy Poehler,Amy Schumer]",
         f"preservation.domain.count={count}",
         f"cache_dir={tmp_path}",
