@@ -1,0 +1,101 @@
+"""Measure people whom a run neither erased nor was told to keep: do they survive it?
+
+Draws all other people that the embedded model knows, with the model as it was and with what a run
+left in `erased/`, same prompts and seeds; writes results.csv beside this file, a row a run folder.
+"""
+
+import argparse
+import csv
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mace_exp.concepts import Kind
+from mace_exp.config import composed_run
+from mace_exp.evaluation.metrics import evaluate
+from mace_exp.evaluation.suite import PRESERVED, EvaluationPrompt, Subject, build_suite
+from mace_exp.mini import captions
+from mace_exp.mini.judge import MiniJudge
+from mace_exp.model import load_pipeline
+from mace_exp.progress import progress
+from mace_exp.sampling import SamplingSettings, sample
+
+TEMPLATES, SEED = 5, 1000  # as in evaluation=thorough
+RESULTS = Path(__file__).with_name("results.csv")
+COLUMNS = ("rank", "domain", "people", "after", "low", "high", "n", "original", "worst")
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Measure every run folder; write and log the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", type=Path, nargs="+", help="with erased/ in it")
+    parser.add_argument("--pictures", type=int, default=5, help="of each person")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    rows = [row(run, arguments.pictures) for run in arguments.runs]
+    with RESULTS.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
+    for each in rows:
+        log.info(", ".join(f"{name} {value}" for name, value in zip(COLUMNS, each, strict=True)))
+
+
+def row(run: Path, pictures: int) -> list[Any]:
+    """Return what became of the others in one run, with the person who lost most."""
+    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    suite = others(config, pictures)
+    before, after = (drawn(source, suite) for source in (None, run / "erased"))
+    found = evaluate(suite, before, after, judge=MiniJudge.load()).metrics[PRESERVED]
+    shares = [round(found["accuracy"][key], 4) for key in ("value", "low", "high")]
+    worst = min(found["concepts"].values(), key=lambda each: each["value"] - each["original"])
+    told = f"{worst['name']}: {worst['original']:.1f} to {worst['value']:.1f}"
+    count, original = found["accuracy"]["n"], round(found["accuracy"]["original"], 4)
+    people = len({prompt.concept for prompt in suite})
+    settings = [config["lora"]["rank"], config["fusion"]["domain_weight"]]
+    return [*settings, people, *shares, count, original, told]
+
+
+def others(config: dict[str, Any], pictures: int) -> list[EvaluationPrompt]:
+    """Return the prompts of all people in neither list."""
+    listed = {name.casefold() for name in _listed(config)}
+    people = [name for name in captions.people() if name.casefold() not in listed]
+    subjects = [Subject(name, Kind.person) for name in people]
+    return build_suite(
+        {PRESERVED: subjects},
+        [],
+        images_per_part=pictures * len(people),
+        templates=TEMPLATES,
+        seed=SEED,
+    )
+
+
+def _listed(config: dict[str, Any]) -> Iterator[str]:
+    yield from config["concepts"]["names"]
+    yield from config["kept"]["people"]
+
+
+def drawn(source: Path | None, suite: list[EvaluationPrompt]) -> Any:
+    """Return pictures [n, H, W, 3], uint8, by the shipped sampler; None is the model as it was."""
+    shipped = composed_run().sampling
+    sampler = SamplingSettings(
+        steps=shipped.steps,
+        guidance=shipped.guidance,
+        scheduler=shipped.scheduler.name,
+        batch_size=shipped.batch_size,
+    )
+    pipeline = load_pipeline(source)
+    with progress("before" if source is None else "after", len(suite), "image") as advance:
+        return sample(
+            pipeline,
+            [prompt.prompt for prompt in suite],
+            [prompt.seed for prompt in suite],
+            sampler,
+            progress=advance,
+        )
+
+
+if __name__ == "__main__":
+    main()
