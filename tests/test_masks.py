@@ -210,6 +210,23 @@ def test_every_sign_of_the_concept_counts(pipeline, described):
         evidence.maps(("depth",))
 
 
+def test_what_the_unet_says_comes_to_the_cpu_when_it_has_said_all(pipeline, monkeypatch):
+    """Each copy would wait for the device. Layers whose size nothing reads are not kept at all."""
+    copied, copied_by_forward, to_cpu = [], [], torch.Tensor.cpu
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda own: copied.append(own.shape) or to_cpu(own))
+    monkeypatch.setattr(
+        "mace_exp.data.attention_masks.noise_latents", lambda _, latents, *args, **named: latents
+    )
+    hook = pipeline.unet.register_forward_pre_hook(lambda *_: copied_by_forward.append(len(copied)))
+    described = Described(torch.zeros(2, 4, 40, 40), ["adam"] * 2, ["a person"] * 2, "adam")
+    [evidence] = gathered_evidence(pipeline, described, seed=0)
+    hook.remove()
+    first, *later = copied_by_forward
+    assert later == [first, first]
+    assert len(copied) - first <= 2, "the change and what belongs together"
+    assert set(evidence.cross.maps()) == {(20, 20), (10, 10)}, "not the finest, 40x40"
+
+
 def test_prompt_without_the_concept_is_refused(pipeline, described):
     wrong = Described(described.latents, described.prompts, described.anchors, "noah")
     with pytest.raises(ValueError, match="noah"):
