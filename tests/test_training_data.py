@@ -203,6 +203,18 @@ def test_whole_masks_are_there_to_look_at(run: Run, masks: str, overlays: int) -
     assert len(list((folder / "masks").glob("*.png"))) == overlays
 
 
+def test_no_more_overlays_are_held_than_are_shown(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mace_exp.stages import look
+
+    held: list[str] = []
+    monkeypatch.setattr(look, "MOST_SHOWN", 3)
+    monkeypatch.setattr(look, "Picture", lambda _, caption: held.append(caption))
+    folder = run("few", PEOPLE, "masks=whole", "stages=[images,masks]")
+    assert len(held) == 3 and len(list((folder / "masks").glob("*.png"))) == 4
+
+
 LORA_KEYS: dict[str, Any] = {
     "rank": (3, 3),
     "alpha": (2.5, 2.5),

@@ -53,6 +53,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MOST_SHOWN = 96
+"""So many overlays go to the dashboard; all are kept as files."""
+
 
 def image_inputs(work: Run, concept: Concept) -> dict[str, Any]:
     """All that decides the training images of a concept."""
@@ -276,7 +279,8 @@ def _write_overlays(work: Run, found: dict[str, torch.Tensor | None]) -> None:
             shown = overlay(image, masks[index].numpy().astype(bool))
             Image.fromarray(np.asarray(shown)).save(work.folder.masks / name)
             rows.append((concept.name, index, name))
-            pictures.append(Picture(shown, f"{concept.name}: {training.prompts[index]}"))
+            if len(pictures) < MOST_SHOWN:
+                pictures.append(Picture(shown, f"{concept.name}: {training.prompts[index]}"))
     if not rows:
         return
     with (
@@ -284,4 +288,4 @@ def _write_overlays(work: Run, found: dict[str, torch.Tensor | None]) -> None:
         open(temporary, "w", newline="") as file,
     ):
         csv.writer(file).writerows([("concept", "image_index", "file"), *rows])
-    work.show("masks", pictures[:96])
+    work.show("masks", pictures)
