@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from mace_exp.data.files import OwnImage
@@ -201,6 +202,20 @@ def test_an_empty_mask_is_named_and_counted(run: Run, own: Path) -> None:
 def test_whole_masks_are_there_to_look_at(run: Run, masks: str, overlays: int) -> None:
     folder = run(masks, PEOPLE, f"masks={masks}", "stages=[images,masks]")
     assert len(list((folder / "masks").glob("*.png"))) == overlays
+
+
+@pytest.mark.parametrize("masks", ["attention", "whole", "precomputed"])
+def test_a_mask_takes_a_byte_a_pixel(
+    run: Run, own: Path, masks: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mace_exp.stages import look
+
+    found: dict[str, Any] = {}
+    monkeypatch.setattr(look, "_write_overlays", lambda _, masks: found.update(masks))
+    run(masks, *from_folder(own, f"masks={masks}", "stages=[images,masks]"))
+    assert len(found) == 2
+    for each in found.values():
+        assert each.shape == (3, 32, 32) and each.dtype == torch.bool
 
 
 def test_no_more_overlays_are_held_than_are_shown(

@@ -73,8 +73,8 @@ def plain_self_attention(unet: nn.Module) -> Iterator[None]:
 class AttentionTarget:
     """What must not be attended to, and from where, in b images of one concept.
 
-    `positions` [b, L], bool: the concept's tokens (and the end, if wanted). `masks` [b, H, W] in
-    [0, 1] at any size: where the concept is seen; None means the whole image.
+    `positions` [b, L], bool: the concept's tokens (and the end, if wanted). `masks` [b, H, W], bool
+    or in [0, 1], at any size: where the concept is seen; None means the whole image.
     """
 
     positions: Tensor

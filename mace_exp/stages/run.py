@@ -143,7 +143,7 @@ class Run:
 
     @cached_property
     def training_masks(self) -> dict[str, torch.Tensor | None]:
-        """Masks [n, H, W] in {0, 1} by slug; None for the whole image."""
+        """Masks [n, H, W], bool, by slug; None for the whole image."""
         return look.masks(self)
 
     @cached_property
