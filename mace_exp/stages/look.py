@@ -285,7 +285,7 @@ def _write_overlays(work: Run, found: dict[str, torch.Tensor | None]) -> None:
         return
     with (
         atomic_file(work.folder.masks / "index.csv") as temporary,
-        open(temporary, "w", newline="") as file,
+        open(temporary, "w", newline="", encoding="utf-8") as file,
     ):
         csv.writer(file).writerows([("concept", "image_index", "file"), *rows])
     work.show("masks", pictures)
