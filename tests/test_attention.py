@@ -179,6 +179,16 @@ def test_maps_average_heads_layers_and_steps(unet):
 
 
 @torch.no_grad()
+def test_only_sizes_that_are_asked_for_are_kept(unet):
+    with record_attention(unet, 2, (8, 8)) as every:
+        unet(*inputs())
+    with record_attention(unet, 2, (8, 8), grids=[(4, 4), (64, 64)]) as chosen:
+        unet(*inputs())
+    assert set(chosen.maps()) == {(4, 4)}
+    torch.testing.assert_close(chosen.maps()[4, 4], every.maps()[4, 4])
+
+
+@torch.no_grad()
 def test_guidance_keeps_the_conditional_half(unet):
     latents, timestep, states = inputs(batch=4)
     with record_attention(unet, 2, (8, 8)) as doubled:

@@ -62,6 +62,12 @@ def test_an_item_holds_what_it_promises(tokenizer) -> None:
     assert item["concept_positions"].dtype == torch.bool
 
 
+def test_bool_masks_give_the_same_items(tokenizer) -> None:
+    as_bool = Instances(ADAM.concept, ADAM.prompts, ADAM.images, MASKS.bool())
+    given = (MACEDataset(tokenizer, [each])[1]["instance_masks"] for each in (ADAM, as_bool))
+    torch.testing.assert_close(*given)
+
+
 def test_every_occurrence_is_marked_in_any_case(tokenizer) -> None:
     dataset = MACEDataset(tokenizer, [ADAM])
     name = "adam driver"

@@ -157,6 +157,20 @@ def test_prompts_may_lie_beside_the_images(tmp_path: Path) -> None:
         concept_files(tmp_path, ["Adam Driver"])
 
 
+def test_texts_may_begin_with_the_mark_of_windows(tmp_path: Path) -> None:
+    """As Excel writes "CSV UTF-8", and some editors all texts."""
+    own_folder(tmp_path, "cat", count=2, masks="none")
+    table, images, prompts = (
+        tmp_path / name for name in ("cat/prompts.csv", "images.txt", "prompts.txt")
+    )
+    table.write_text("file,prompt\n0.png,a cat\n1.png,the cat\n", encoding="utf-8-sig")
+    images.write_text("cat/0.png\ncat/1.png\n", encoding="utf-8-sig")
+    prompts.write_text("a cat\nthe cat\n", encoding="utf-8-sig")
+    found = concept_files(tmp_path, ["cat"])
+    assert [each.prompt for each in found] == ["a cat", "the cat"]
+    assert listed_files(images, prompts) == found
+
+
 def test_a_photograph_stands_upright(tmp_path: Path) -> None:
     pixels = np.zeros((10, 20, 3), np.uint8)
     pixels[:, :10, 0] = 255  # the left half

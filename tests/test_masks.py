@@ -19,6 +19,7 @@ from mace_exp.data.attention_masks import (
 )
 from mace_exp.data.files import numbered_files
 from mace_exp.data.masks import (
+    _components,
     filled,
     intersection_over_union,
     load_masks,
@@ -109,6 +110,42 @@ def test_a_winding_component_is_one():
     assert main_components(diagonal).sum() == 6  # single pixels of 1 beside 4: 0.25 is kept
     diagonal[:2, :3] = True
     assert main_components(diagonal).sum() == 7  # 6 and one pixel of 1 out of 7 goes
+
+
+def flooded(mask):
+    """Components by definition: a label a component, spread from neighbour to neighbour."""
+    labels = np.full(mask.shape, -1)
+    for start in zip(*np.nonzero(mask), strict=True):
+        reached = [start] if labels[start] < 0 else []
+        while reached:
+            y, x = reached.pop()
+            inside = 0 <= y < mask.shape[0] and 0 <= x < mask.shape[1]
+            if inside and mask[y, x] and labels[y, x] < 0:
+                labels[y, x] = start[0] * mask.shape[1] + start[1]
+                reached += [(y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)]
+    return labels
+
+
+def spiral(side):
+    mask, at, step = np.zeros((side, side), bool), [0, 0], (0, 1)
+    for length in [side - 1, *np.repeat(np.arange(side - 1, 0, -2), 2)]:
+        for _ in range(length):
+            mask[tuple(at)] = True
+            at = [at[0] + step[0], at[1] + step[1]]
+        step = (step[1], -step[0])
+    return mask
+
+
+def test_components_are_those_of_a_flood():
+    rng = np.random.default_rng(0)
+    shares = rng.uniform(0, 1, 60)
+    masks = [rng.random(rng.integers(1, 18, 2)) < share for share in shares]
+    whole = np.ones((5, 7), bool)
+    for mask in [*masks, whole, ~whole, np.eye(9, dtype=bool), spiral(21), ~spiral(21)]:
+        labels, expected = _components(mask), flooded(mask)
+        assert np.array_equal(labels >= 0, mask)
+        pairs = set(zip(labels.ravel(), expected.ravel(), strict=True))
+        assert len(pairs) == len(np.unique(labels)) == len(np.unique(expected))
 
 
 def test_empty_masks_become_whole_images_with_a_warning(caplog):
@@ -208,6 +245,23 @@ def test_every_sign_of_the_concept_counts(pipeline, described):
     assert (spread.amin(1) >= both.flatten(1).amin(1) - within).all()
     with pytest.raises(ValueError, match="'depth': attention, change are read off"):
         evidence.maps(("depth",))
+
+
+def test_what_the_unet_says_comes_to_the_cpu_when_it_has_said_all(pipeline, monkeypatch):
+    """Each copy would wait for the device. Layers whose size nothing reads are not kept at all."""
+    copied, copied_by_forward, to_cpu = [], [], torch.Tensor.cpu
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda own: copied.append(own.shape) or to_cpu(own))
+    monkeypatch.setattr(
+        "mace_exp.data.attention_masks.noise_latents", lambda _, latents, *args, **named: latents
+    )
+    hook = pipeline.unet.register_forward_pre_hook(lambda *_: copied_by_forward.append(len(copied)))
+    described = Described(torch.zeros(2, 4, 40, 40), ["adam"] * 2, ["a person"] * 2, "adam")
+    [evidence] = gathered_evidence(pipeline, described, seed=0)
+    hook.remove()
+    first, *later = copied_by_forward
+    assert later == [first, first]
+    assert len(copied) - first <= 2, "the change and what belongs together"
+    assert set(evidence.cross.maps()) == {(20, 20), (10, 10)}, "not the finest, 40x40"
 
 
 def test_prompt_without_the_concept_is_refused(pipeline, described):

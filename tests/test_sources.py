@@ -140,8 +140,8 @@ def test_every_stage_reads_the_same_sentences_and_masks_are_found_by_words(
     assert asked[:2] == [("person", "face", *names), ("cat", *names)]
     found = work.training_masks["adam-driver"]
     assert found is not None and found.shape == (2, 32, 32)
-    assert set(found.unique().tolist()) <= {0.0, 1.0}
-    assert whole is not None and torch.equal(whole, torch.ones(2, 32, 32))
+    assert found.dtype == torch.bool
+    assert whole is not None and whole.shape == (2, 32, 32) and whole.all()
     assert nothing.summary()["mask_fallbacks"] == 4
     assert f"{nothing.cache.root / 'images'}" in caplog.text
     assert "0001.png, which shows no person or face, is empty" in caplog.text

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from mace_exp.data.files import OwnImage
@@ -15,6 +16,8 @@ from mace_exp.data.images import load_images
 from mace_exp.data.own import read_mask_views, read_views
 from mace_exp.data.views import Views
 from mace_exp.erasure.lora import load_lora
+from mace_exp.stages import loras
+from mace_exp.text import PromptEncoder
 from tests.pictures import disc, own_folder, save
 from tests.whole_run import PEOPLE, UP_TO_FUSION, Run, read, rows
 
@@ -166,6 +169,36 @@ def test_class_images_enter_the_loss_with_their_weight(
     )
 
 
+def test_prompts_of_class_images_are_encoded_once(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the number of LoRAs; images with one prompt share its states."""
+    own_folder(tmp_path, "class", count=3, masks="none")
+    images, prompts = tmp_path / "images.txt", tmp_path / "prompts.txt"
+    images.write_text("class/0.png\nclass/1.png\nclass/2.png\n")
+    prompts.write_text("a man\na woman\na man\n")
+    read, trained, encode, train = [], [], PromptEncoder.encode, loras.train_loras
+
+    def noted_encode(own: PromptEncoder, prompts: list[str], **named: Any) -> torch.Tensor:
+        read.extend(prompts)
+        return encode(own, prompts, **named)
+
+    def noted_train(unet: Any, concepts: Any, *more: Any, **named: Any) -> Any:
+        trained.extend(concepts)
+        return train(unet, concepts, *more, **named)
+
+    monkeypatch.setattr(PromptEncoder, "encode", noted_encode)
+    monkeypatch.setattr(loras, "train_loras", noted_train)
+    lists = (f"prior_images.images={images}", f"prior_images.prompts={prompts}")
+    alone = ("prior_images=lists", *lists, "lora.concepts_per_batch=1", "lora.dropout=0.13")
+    run("prior", PEOPLE, *alone, UP_TO_LORA)
+    assert len(trained) == 2
+    assert (read.count("a man"), read.count("a woman")) == (1, 1)
+    for data in trained:
+        first, second, third = data.prior.states
+        assert torch.equal(first, third) and not torch.equal(first, second)
+
+
 def test_a_style_without_masks_trains_beside_people_with_masks(run: Run, tmp_path: Path) -> None:
     own = own_folder(tmp_path / "own", "Adam Driver")
     own_folder(own, "doodle", masks="none")
@@ -201,6 +234,32 @@ def test_an_empty_mask_is_named_and_counted(run: Run, own: Path) -> None:
 def test_whole_masks_are_there_to_look_at(run: Run, masks: str, overlays: int) -> None:
     folder = run(masks, PEOPLE, f"masks={masks}", "stages=[images,masks]")
     assert len(list((folder / "masks").glob("*.png"))) == overlays
+
+
+@pytest.mark.parametrize("masks", ["attention", "whole", "precomputed"])
+def test_a_mask_takes_a_byte_a_pixel(
+    run: Run, own: Path, masks: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mace_exp.stages import look
+
+    found: dict[str, Any] = {}
+    monkeypatch.setattr(look, "_write_overlays", lambda _, masks: found.update(masks))
+    run(masks, *from_folder(own, f"masks={masks}", "stages=[images,masks]"))
+    assert len(found) == 2
+    for each in found.values():
+        assert each.shape == (3, 32, 32) and each.dtype == torch.bool
+
+
+def test_no_more_overlays_are_held_than_are_shown(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mace_exp.stages import look
+
+    held: list[str] = []
+    monkeypatch.setattr(look, "MOST_SHOWN", 3)
+    monkeypatch.setattr(look, "Picture", lambda _, caption: held.append(caption))
+    folder = run("few", PEOPLE, "masks=whole", "stages=[images,masks]")
+    assert len(held) == 3 and len(list((folder / "masks").glob("*.png"))) == 4
 
 
 LORA_KEYS: dict[str, Any] = {

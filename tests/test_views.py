@@ -114,22 +114,35 @@ def test_latents_are_those_of_the_autoencoder(pipeline) -> None:
     assert signed(np.array([[[0, 255, 51]]], np.uint8)).flatten().tolist() == pytest.approx(
         [-1, 1, -0.6]
     )
-    latents = encode_images(pipeline, images)
+    latents = encode_images(pipeline, pixels)
     with torch.no_grad():
         expected = pipeline.vae.encode(images).latent_dist.mode()
     torch.testing.assert_close(latents, pipeline.vae.config.scaling_factor * expected)
     assert native_size(pipeline) == (32, 32) == decode(pipeline, latents).shape[1:3]
 
 
+def test_pixels_become_numbers_a_batch_at_a_time(pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four bytes a number, of every image at once, would take gigabytes."""
+    turned: list[int] = []
+    monkeypatch.setattr(
+        "mace_exp.data.latents.signed", lambda part: turned.append(len(part)) or signed(part)
+    )
+    pixels = np.random.default_rng(0).integers(0, 256, (19, 32, 32, 3), dtype=np.uint8)
+    latents = encode_images(pipeline, pixels)
+    assert turned == [8, 8, 3]
+    torch.testing.assert_close(latents[17:], encode_images(pipeline, pixels[17:]))
+
+
 def test_what_the_autoencoder_cannot_read_is_refused(pipeline) -> None:
-    with pytest.raises(ValueError, match=r"images in \[-1, 1\]"):
-        encode_images(pipeline, torch.full((1, 3, 32, 32), 1.5))
+    for wrong in (np.zeros((1, 32, 32, 3)), np.zeros((1, 3, 32, 32), np.uint8)):
+        with pytest.raises(ValueError, match=r"uint8 \[n, H, W, 3\] is needed"):
+            encode_images(pipeline, wrong)
     with pytest.raises(ValueError, match="images of 30x32 pixels: .* multiples of 4"):
-        encode_images(pipeline, torch.zeros(1, 3, 32, 30))
+        encode_images(pipeline, np.zeros((1, 32, 30, 3), np.uint8))
 
 
 def test_encoded_views_hold_their_prompts_and_seeds(pipeline, tmp_path: Path) -> None:
     files = files_in(tmp_path)
     made = encoded_views(pipeline, files, ["a", "b", "c"], [4, 5, 6], RANDOM)
     assert (made.prompts, made.seeds) == (["a", "b", "c"], [4, 5, 6])
-    torch.testing.assert_close(made.latents, encode_images(pipeline, signed(made.images)))
+    torch.testing.assert_close(made.latents, encode_images(pipeline, made.images))

@@ -175,6 +175,6 @@ def test_the_autoencoder_is_in_full_precision_where_it_overflows(told, caplog):
         part.register_forward_pre_hook(lambda _, given: seen.append(given[0].dtype))
     caplog.clear()
     decode(pipeline, torch.zeros(1, 4, 8, 8))
-    encode_images(pipeline, torch.zeros(1, 3, 32, 32))
+    encode_images(pipeline, np.zeros((1, 32, 32, 3), np.uint8))
     assert seen == [torch.float32 if told else torch.float16] * 2
     assert pipeline.vae.dtype == torch.float16 and not caplog.records

@@ -18,7 +18,7 @@ import numpy as np
 from mace_exp.concepts import Concept, Kind
 from mace_exp.config import composed_run
 from mace_exp.data.attention_masks import TIMESTEPS, Described, gathered_evidence
-from mace_exp.data.latents import encode_images, signed
+from mace_exp.data.latents import encode_images
 from mace_exp.data.masks import filled, intersection_over_union, mask_of_map
 from mace_exp.mini import captions
 from mace_exp.mini.world import Picture, World
@@ -91,7 +91,7 @@ def masks(pipeline: Any, case: Case, seed: int) -> dict[str, np.ndarray]:
     """Return the mask [H, W], bool, that a run would train with, and its variants, by name."""
     prompt = case.picture.caption.text
     described = Described(
-        latents=encode_images(pipeline, signed(case.picture.image[None])),
+        latents=encode_images(pipeline, case.picture.image[None]),
         prompts=[prompt],
         anchors=[anchor_prompt(prompt, case.concept)],
         concept=case.concept.name,

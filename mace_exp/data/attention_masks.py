@@ -159,8 +159,7 @@ class Evidence:
 
     def _sign(self, sign: str) -> Tensor:
         if sign == "attention":
-            half = ((self.grid[0] + 1) // 2, (self.grid[1] + 1) // 2)
-            return self.cross.of_tokens(self.positions, self.grid, grids=[self.grid, half])
+            return self.cross.of_tokens(self.positions, self.grid, grids=_read_grids(self.grid))
         if sign == "change":
             return torch.nn.functional.adaptive_avg_pool2d(self.change[:, None], self.grid)[:, 0]
         raise ValueError(f"sign {sign!r}: {', '.join(SIGNS)} are read off the model")
@@ -175,18 +174,24 @@ def _gather(
     seed: tuple[int, int],
     at: Sequence[int],
 ) -> Evidence:
-    """Run the UNet on b images at each timestep."""
+    """Run the UNet on b images at each timestep.
+
+    What it says is summed on its device: copies to the CPU would wait for it at every layer.
+    """
     unet = pipeline.unet
+    device = next(unet.parameters()).device
     count, latent_size = len(latents), (latents.shape[-2], latents.shape[-1])
     grid = working_grid(latent_size, halvings=halvings_before_attention(unet))
-    belonging = torch.zeros(count, grid[0] * grid[1], grid[0] * grid[1])
-    change = torch.zeros(count, *latent_size)
+    belonging = torch.zeros(count, grid[0] * grid[1], grid[0] * grid[1], device=device)
+    change = torch.zeros(count, *latent_size, device=device)
 
     def add(_: str, probabilities: Tensor) -> None:
-        belonging.add_(probabilities[count:].float().mean(dim=1).cpu())
+        belonging.add_(probabilities[count:].float().mean(dim=1))
 
     with ExitStack() as stack:
-        cross = stack.enter_context(record_attention(unet, count, latent_size))
+        cross = stack.enter_context(
+            record_attention(unet, count, latent_size, grids=_read_grids(grid))
+        )
         layers = attention_layers(unet, cross=False)
         originals = {name: layer.processor for name, layer in layers.items()}
         stack.enter_context(
@@ -200,7 +205,12 @@ def _gather(
             anchored, own = _predict(unet, noised, timestep, pair).chunk(2)
             change += (own - anchored).square().mean(dim=1).sqrt()
     belonging /= belonging.sum(-1, keepdim=True)
-    return Evidence(grid, positions, cross, change, belonging)
+    return Evidence(grid, positions, cross, change.cpu(), belonging.cpu())
+
+
+def _read_grids(grid: Grid) -> list[Grid]:
+    """Return the sizes of the layers whose cross-attention is read: the working grid and half."""
+    return [grid, ((grid[0] + 1) // 2, (grid[1] + 1) // 2)]
 
 
 def timestep_at(pipeline: DiffusionPipeline, thousandths: int) -> int:
@@ -247,9 +257,9 @@ class _VisibleOnGrid:
 
 
 def _predict(unet: Any, noised: Tensor, timestep: int, pair: _Pair) -> Tensor:
-    """Return the UNet's predictions [2 b, c, h, w], float32, on the CPU: anchors first."""
+    """Return the UNet's predictions [2 b, c, h, w], float32, on its device: anchors first."""
     batch, states = torch.cat([noised, noised]), pair.states.flatten(0, 1)
-    return denoised(unet, batch, timestep, states, pair.added).float().cpu()
+    return denoised(unet, batch, timestep, states, pair.added).float()
 
 
 def _standardised(maps: Tensor) -> Tensor:

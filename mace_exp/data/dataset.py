@@ -20,8 +20,8 @@ from mace_exp.text import UNLIMITED, phrase_mask, token_ids
 class Instances:
     """n images of one concept.
 
-    `images` [n, H, W, 3], uint8; `masks` [n, H, W] in [0, 1], where the concept is in them, or
-    None where it is everywhere.
+    `images` [n, H, W, 3], uint8; `masks` [n, H, W], bool or in [0, 1], where the concept is in
+    them, or None where it is everywhere.
     """
 
     concept: str
@@ -52,8 +52,9 @@ class ClassImages:
 class Item(TypedDict):
     """One image of a concept, beside one class image where there are any.
 
-    `instance_images`, `preserve_images` [3, H, W] in [-1, 1]; `instance_masks` [H, W] or None;
-    `instance_prompt_ids`, `preserve_prompt_ids` [L], int64; `concept_positions` [L], bool.
+    `instance_images`, `preserve_images` [3, H, W] in [-1, 1]; `instance_masks` [H, W] in [0, 1],
+    float32, or None; `instance_prompt_ids`, `preserve_prompt_ids` [L], int64; `concept_positions`
+    [L], bool.
     """
 
     instance_prompt: str
@@ -119,7 +120,7 @@ class MACEDataset(Dataset[Item]):
         item = Item(
             instance_prompt=own.prompts[row],
             instance_images=signed(own.images[row]),
-            instance_masks=None if own.masks is None else own.masks[row],
+            instance_masks=None if own.masks is None else own.masks[row].float(),
             instance_prompt_ids=self.instance_prompt_ids[position],
             concept_positions=self.concept_positions[position],
         )
@@ -142,7 +143,7 @@ def collate(items: Sequence[Item]) -> dict[str, Any]:
     batch["instance_masks"] = (
         None
         if whole
-        else torch.stack([torch.ones(size) if mask is None else mask.float() for mask in masks])
+        else torch.stack([torch.ones(size) if mask is None else mask for mask in masks])
     )
     for key in items[0].keys() - {"instance_prompt", "instance_masks"}:
         batch[key] = torch.stack([item[key] for item in items])

@@ -195,7 +195,7 @@ def _prompts(file: Path, images: Sequence[Path]) -> dict[str, str]:
     if not file.exists():
         return {}
     try:
-        with file.open(newline="", encoding="utf-8") as lines:
+        with file.open(newline="", encoding="utf-8-sig") as lines:
             prompts = {row["file"]: row["prompt"].strip() for row in csv.DictReader(lines)}
     except (OSError, UnicodeDecodeError, csv.Error, KeyError, AttributeError) as error:
         raise ValueError(f"{file} can't be read: it needs the columns file, prompt") from error
@@ -209,7 +209,7 @@ def _prompts(file: Path, images: Sequence[Path]) -> dict[str, str]:
 
 def _lines(file: Path) -> list[str]:
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"list {file} can't be read as text in UTF-8: {error}") from error
     return [line.strip() for line in text.splitlines() if line.strip()]

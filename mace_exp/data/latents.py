@@ -20,25 +20,28 @@ def signed(pixels: np.ndarray) -> Tensor:
 
 
 @torch.no_grad()
-def encode_images(pipeline: Any, images: Tensor) -> Tensor:
-    """Return latents [n, c, h, w], float32, scaled as the UNet reads them, of [n, 3, H, W].
+def encode_images(pipeline: Any, pixels: np.ndarray) -> Tensor:
+    """Return latents [n, c, h, w], float32, scaled as the UNet reads them, of [n, H, W, 3], uint8.
 
     The mode of the encoder's distribution, so that latents are a function of the image: the
-    inverse of `sampling.decode`, as far as there is one.
+    inverse of `sampling.decode`, as far as there is one. Pixels become numbers of four bytes a
+    batch at a time: all at once would take gigabytes.
 
     Raises:
-        ValueError: values outside [-1, 1], or a size that the autoencoder can't halve.
+        ValueError: other arrays, or a size that the autoencoder can't halve.
     """
     factor = pipeline.vae_scale_factor
-    if not (images.isfinite().all() and images.abs().max() <= 1):
-        raise ValueError("the autoencoder reads images in [-1, 1]: see `signed`")
-    if any(side % factor for side in images.shape[-2:]):
-        shape = "x".join(str(side) for side in reversed(images.shape[-2:]))
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[-1] != 3:
+        raise ValueError(
+            f"images are {pixels.dtype} {list(pixels.shape)}, uint8 [n, H, W, 3] is needed"
+        )
+    if any(side % factor for side in pixels.shape[1:3]):
+        shape = "x".join(str(side) for side in reversed(pixels.shape[1:3]))
         raise ValueError(f"images of {shape} pixels: this model reads multiples of {factor}")
     with stable_autoencoder(pipeline) as vae:
         parts = [
-            vae.encode(part.to(vae.device, vae.dtype)).latent_dist.mode().float().cpu()
-            for part in images.split(BATCH)
+            vae.encode(signed(part).to(vae.device, vae.dtype)).latent_dist.mode().float().cpu()
+            for part in (pixels[at : at + BATCH] for at in range(0, len(pixels), BATCH))
         ]
     return read_by_denoiser(pipeline, torch.cat(parts))
 

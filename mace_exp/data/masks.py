@@ -118,23 +118,44 @@ def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 def _components(mask: np.ndarray) -> np.ndarray:
     """Return a label a 4-connected component, [H, W]; -1 outside.
 
-    Each pixel takes the greatest label of its run of pixels, by rows and by columns in turn, until
-    nothing changes: few rounds, each a handful of array operations.
+    Whole runs of a row are labelled, not pixels: there are far fewer of them.
     """
-    labels = np.where(mask, np.arange(mask.size).reshape(mask.shape), -1)
-    while True:
-        swept = _greatest_of_runs(_greatest_of_runs(labels, mask).T, mask.T).T
-        if np.array_equal(swept, labels):
-            return labels
-        labels = swept
+    rows, starts, ends = _row_runs(mask)
+    labels = np.full(mask.shape, -1)
+    labels[mask] = np.repeat(_joined(len(rows), *_touching(rows, starts, ends)), ends - starts)
+    return labels
 
 
-def _greatest_of_runs(labels: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Give each pixel of a row's unbroken run the greatest label of that run."""
-    starts = mask & ~np.pad(mask, ((0, 0), (1, 0)))[:, :-1]
-    runs = np.cumsum(starts.ravel())[mask.ravel()] - 1
-    greatest = np.full(int(starts.sum()), -1)
-    np.maximum.at(greatest, runs, labels[mask])
-    result = labels.copy()
-    result[mask] = greatest[runs]
-    return result
+def _row_runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return row, start and end (exclusive) of each unbroken run of a row, in reading order."""
+    steps = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    rows, starts = np.nonzero(steps > 0)
+    return rows, starts, np.nonzero(steps < 0)[1]
+
+
+def _touching(
+    rows: np.ndarray, starts: np.ndarray, ends: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pairs of runs, by their numbers, that share a column of two rows that follow each
+    other: the upper ones, the lower ones."""
+    width = ends.max(initial=0) + 1  # so that a row's last column is before the next row's first
+    first, last = rows * width + starts, rows * width + ends
+    begin = np.searchsorted(last, first + width, side="right")
+    counts = np.searchsorted(first, last + width, side="left") - begin
+    upper = np.repeat(np.arange(len(rows)), counts)
+    nth = np.arange(len(upper)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return upper, begin[upper] + nth
+
+
+def _joined(count: int, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return for each of `count` things the least number among all that pairs connect it with.
+
+    Of two labels that meet the greater takes the least that it meets, then each thing takes its
+    label's, until nothing changes: few rounds, whatever the shape.
+    """
+    labels = np.arange(count)
+    while not np.array_equal(here := labels[one], there := labels[other]):
+        np.minimum.at(labels, np.maximum(here, there), np.minimum(here, there))
+        while not np.array_equal(labels, shorter := labels[labels]):
+            labels = shorter
+    return labels

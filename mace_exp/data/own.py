@@ -9,7 +9,7 @@ import numpy as np
 
 from mace_exp.data.files import OwnImage, check_size, image_size, read_image
 from mace_exp.data.images import TrainingImages
-from mace_exp.data.latents import encode_images, signed
+from mace_exp.data.latents import encode_images
 from mace_exp.data.masks import Masks, filled
 from mace_exp.data.views import Views
 from mace_exp.seeding import short_seed
@@ -59,6 +59,4 @@ def encoded_views(
 ) -> TrainingImages:
     """Return the images with their latents, ready to train on. Raises as above."""
     pixels = read_views(files, seeds, views)
-    return TrainingImages(
-        list(prompts), list(seeds), pixels, encode_images(pipeline, signed(pixels))
-    )
+    return TrainingImages(list(prompts), list(seeds), pixels, encode_images(pipeline, pixels))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -73,8 +73,8 @@ def plain_self_attention(unet: nn.Module) -> Iterator[None]:
 class AttentionTarget:
     """What must not be attended to, and from where, in b images of one concept.
 
-    `positions` [b, L], bool: the concept's tokens (and the end, if wanted). `masks` [b, H, W] in
-    [0, 1] at any size: where the concept is seen; None means the whole image.
+    `positions` [b, L], bool: the concept's tokens (and the end, if wanted). `masks` [b, H, W], bool
+    or in [0, 1], at any size: where the concept is seen; None means the whole image.
     """
 
     positions: Tensor
@@ -134,12 +134,16 @@ class AttentionMaps:
     """Cross-attention of an inference run, averaged over heads, layers of a size, and steps.
 
     `images` is the number of images in the batch. Classifier-free guidance doubles the batch and
-    puts the conditional half last; only that half is kept.
+    puts the conditional half last; only that half is kept. Of layers of a size (h, w) that is not
+    among `grids` nothing is kept; None keeps all.
     """
 
-    def __init__(self, images: int, latent_size: Grid) -> None:
+    def __init__(
+        self, images: int, latent_size: Grid, *, grids: Collection[Grid] | None = None
+    ) -> None:
         self._images = images
         self._latent_size = latent_size
+        self._grids = grids
         self._sums: dict[Grid, Tensor] = {}
         self._counts: dict[Grid, int] = {}
 
@@ -150,14 +154,18 @@ class AttentionMaps:
                 " as many with guidance, are expected"
             )
         grid = attention_grid(probabilities.shape[-2], self._latent_size)
-        mean = probabilities[-self._images :].detach().float().mean(dim=1).cpu()
+        if self._grids is not None and grid not in self._grids:
+            return
+        # Summed where it is: a copy to the CPU would wait for the device at every layer.
+        mean = probabilities[-self._images :].detach().float().mean(dim=1)
         self._sums[grid] = self._sums[grid] + mean if grid in self._sums else mean
         self._counts[grid] = self._counts.get(grid, 0) + 1
 
     def maps(self) -> dict[Grid, Tensor]:
-        """Return for each size (h, w) the probabilities [images, h, w, L]; they sum to 1 over L."""
+        """Return for each size (h, w) the probabilities [images, h, w, L], on the CPU; they sum to
+        1 over L."""
         return {
-            grid: (total / self._counts[grid]).unflatten(1, grid)
+            grid: (total.cpu() / self._counts[grid]).unflatten(1, grid)
             for grid, total in self._sums.items()
         }
 
@@ -183,9 +191,12 @@ class AttentionMaps:
 
 
 @contextmanager
-def record_attention(unet: nn.Module, images: int, latent_size: Grid) -> Iterator[AttentionMaps]:
-    """Yield maps that gather the cross-attention of every forward inside the block."""
-    maps = AttentionMaps(images, latent_size)
+def record_attention(
+    unet: nn.Module, images: int, latent_size: Grid, *, grids: Collection[Grid] | None = None
+) -> Iterator[AttentionMaps]:
+    """Yield maps that gather the cross-attention of every forward inside the block; `grids` as in
+    `AttentionMaps`."""
+    maps = AttentionMaps(images, latent_size, grids=grids)
     with visible_attention(unet, maps):
         yield maps
 

@@ -66,8 +66,8 @@ class ConceptData:
     """What a LoRA is trained on: n images of one concept.
 
     `latents` [n, c, h, w] as the UNet reads them (scaled), `states` [n, L, d] and `positions`
-    [n, L] of each image's prompt, `masks` [n, H, W] in [0, 1], or None for the whole image. On
-    `probe` its attention is watched. `added` has n rows where the UNet reads them (SDXL).
+    [n, L] of each image's prompt, `masks` [n, H, W], bool or in [0, 1], or None for the whole
+    image. On `probe` its attention is watched. `added` has n rows where the UNet reads them (SDXL).
     """
 
     slug: str

@@ -53,6 +53,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MOST_SHOWN = 96
+"""So many overlays go to the dashboard; all are kept as files."""
+
 
 def image_inputs(work: Run, concept: Concept) -> dict[str, Any]:
     """All that decides the training images of a concept."""
@@ -175,11 +178,11 @@ def _concept_masks(
     height, width = training.images.shape[1:3]
     match work.settings[concept.slug].masks:
         case WholeMasks():
-            return torch.ones(len(training), height, width)
+            return torch.ones(len(training), height, width, dtype=torch.bool)
         case PrecomputedMasks() as masks:
             made = _made_elsewhere(work, concept, training, masks)
             work.mask_fallbacks += made.fallbacks
-            return torch.from_numpy(made.masks).float()
+            return torch.from_numpy(made.masks)
         case AttentionMasks(threshold=threshold):
             inputs = image_inputs(work, concept) | {
                 "threshold": threshold,
@@ -256,7 +259,7 @@ def _cached_masks(work: Run, inputs: dict[str, Any], find: Callable[[], Masks]) 
 
     loaded = load_file(work.cache.get("masks", inputs, make if work.does(Stage.masks) else None))
     work.mask_fallbacks += int(loaded["fallbacks"])
-    return loaded["masks"].float()
+    return loaded["masks"]
 
 
 def _save_masks(path: Path, found: Masks) -> None:
@@ -273,15 +276,16 @@ def _write_overlays(work: Run, found: dict[str, torch.Tensor | None]) -> None:
             continue
         for index, image in enumerate(training.images):
             name = f"{concept.slug}-{index:02d}.png"
-            shown = overlay(image, masks[index].numpy().astype(bool))
+            shown = overlay(image, masks[index].numpy())
             Image.fromarray(np.asarray(shown)).save(work.folder.masks / name)
             rows.append((concept.name, index, name))
-            pictures.append(Picture(shown, f"{concept.name}: {training.prompts[index]}"))
+            if len(pictures) < MOST_SHOWN:
+                pictures.append(Picture(shown, f"{concept.name}: {training.prompts[index]}"))
     if not rows:
         return
     with (
         atomic_file(work.folder.masks / "index.csv") as temporary,
-        open(temporary, "w", newline="") as file,
+        open(temporary, "w", newline="", encoding="utf-8") as file,
     ):
         csv.writer(file).writerows([("concept", "image_index", "file"), *rows])
-    work.show("masks", pictures[:96])
+    work.show("masks", pictures)

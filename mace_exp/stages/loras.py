@@ -113,7 +113,7 @@ def _prior_weight(work: Run) -> float:
 
 def _digest(masks: torch.Tensor | None) -> str | None:
     """What the masks show, not where they came from: files under one path may change."""
-    return None if masks is None else hashlib.sha256(masks.bool().numpy().tobytes()).hexdigest()
+    return None if masks is None else hashlib.sha256(masks.numpy().tobytes()).hexdigest()
 
 
 def _train(work: Run, share: Sequence[tuple[str, Path]]) -> list[str]:

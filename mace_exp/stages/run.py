@@ -16,6 +16,7 @@ from mace_exp.data.images import TrainingImages
 from mace_exp.erasure.closed_form import weighted_sum
 from mace_exp.erasure.lora import Lora
 from mace_exp.erasure.preservation import PreservationStatistics
+from mace_exp.erasure.training import PriorImages
 from mace_exp.erasure.unet import projection_weights
 from mace_exp.model import choose_device, fingerprint, text_fingerprint
 from mace_exp.ranks import Ranks
@@ -25,7 +26,7 @@ from mace_exp.schemas.data import GeneratedImages
 from mace_exp.schemas.model import Precision
 from mace_exp.schemas.results import WandbTracking
 from mace_exp.schemas.run import RunConfig, Stage
-from mace_exp.stages import erase, look, loras, observe, own, sentences
+from mace_exp.stages import erase, look, loras, observe, own, sentences, training_data
 from mace_exp.stages.snapshots import Snapshots
 from mace_exp.text import PromptEncoder, stable_diffusion_encoder
 
@@ -143,13 +144,18 @@ class Run:
 
     @cached_property
     def training_masks(self) -> dict[str, torch.Tensor | None]:
-        """Masks [n, H, W] in {0, 1} by slug; None for the whole image."""
+        """Masks [n, H, W], bool, by slug; None for the whole image."""
         return look.masks(self)
 
     @cached_property
     def prior_images(self) -> TrainingImages | None:
         """Class images whose denoising the LoRAs must keep; None where none are given."""
         return own.prior_images(self)
+
+    @cached_property
+    def encoded_prior(self) -> PriorImages | None:
+        """The class images as every LoRA of the run trains on them."""
+        return training_data.encoded_prior(self)
 
     @cached_property
     def statistics(self) -> dict[str, PreservationStatistics]:
