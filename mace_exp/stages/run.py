@@ -25,7 +25,7 @@ from mace_exp.schemas.data import GeneratedImages
 from mace_exp.schemas.model import Precision
 from mace_exp.schemas.results import WandbTracking
 from mace_exp.schemas.run import RunConfig, Stage
-from mace_exp.stages import erase, look, loras, observe, own, sentences
+from mace_exp.stages import erase, look, loras, observe, own, refinement, sentences
 from mace_exp.stages.snapshots import Snapshots
 from mace_exp.text import PromptEncoder, stable_diffusion_encoder
 
@@ -160,7 +160,7 @@ class Run:
     @cached_property
     def transform(self) -> torch.Tensor:
         """T of the refinement, [d, d], float64."""
-        return erase.refinement(self)
+        return refinement.refinement(self)
 
     @cached_property
     def loras(self) -> dict[str, Lora]:
