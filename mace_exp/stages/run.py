@@ -13,6 +13,7 @@ from mace_exp.artifacts import Cache, RunFolder
 from mace_exp.command import loaded
 from mace_exp.concepts import Kind
 from mace_exp.data.images import TrainingImages
+from mace_exp.data.latents import native_size
 from mace_exp.erasure.closed_form import weighted_sum
 from mace_exp.erasure.lora import Lora
 from mace_exp.erasure.preservation import PreservationStatistics
@@ -120,15 +121,17 @@ class Run:
 
     @cached_property
     def sampling(self) -> SamplingSettings:
-        """How every picture of this run is drawn."""
+        """How every picture of this run is drawn, the model's own size spelled out: keys hold it, and
+        no weight tells it."""
         sampling = self.config.sampling
+        height, width = native_size(self.pipeline)
         return SamplingSettings(
             steps=sampling.steps,
             guidance=sampling.guidance,
             scheduler=sampling.scheduler.name,
             batch_size=sampling.batch_size,
-            height=sampling.height,
-            width=sampling.width,
+            height=sampling.height or height,
+            width=sampling.width or width,
         )
 
     @cached_property

@@ -1,4 +1,4 @@
-"""What a LoRA's entry in the cache is named by: all that decides it, and nothing that rounds."""
+"""What entries of the cache are named by: all that decides them, and nothing that rounds."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +13,7 @@ from mace_exp.erasure.preservation import PreservationStatistics
 from mace_exp.erasure.unet import projection_weights
 from mace_exp.model import text_fingerprint
 from mace_exp.record import Tracker
+from mace_exp.stages.look import image_inputs
 from mace_exp.stages.loras import shared_inputs
 from mace_exp.stages.run import Run
 from tests.tiny import tiny_pipeline
@@ -118,3 +119,16 @@ def test_the_weights_that_the_refinement_multiplies_are_in_the_key(
         weight.data *= 1.1
     assert work.text_fingerprint == build().text_fingerprint
     assert key_of(shared_inputs(work)) != before
+
+
+def test_pictures_of_the_models_own_size_are_known_by_it(build: Callable[..., Run]) -> None:
+    """Which is in no weight: a folder may be given another."""
+
+    def named(side: int, *more: str) -> str:
+        work = build("sampling.height=null", "sampling.width=null", "model.judge=none", *more)
+        work.pipeline = tiny_pipeline()
+        work.pipeline.unet.register_to_config(sample_size=side)
+        return key_of(image_inputs(work, work.concepts[0]))
+
+    assert named(8) != named(16)
+    assert named(8) == named(16, "sampling.height=32", "sampling.width=32"), "one size, one key"
