@@ -121,8 +121,8 @@ class Run:
 
     @cached_property
     def sampling(self) -> SamplingSettings:
-        """How every picture of this run is drawn, the model's own size spelled out: keys hold it, and
-        no weight tells it."""
+        """How every picture of this run is drawn, the model's own size spelled out: keys hold it,
+        and no weight tells it."""
         sampling = self.config.sampling
         height, width = native_size(self.pipeline)
         return SamplingSettings(
