@@ -26,6 +26,7 @@ from mace_exp.config import (
     explain,
     named_option,
     planned_jobs,
+    quoted,
     register,
     to_run_config,
 )
@@ -206,7 +207,7 @@ def expand(arguments: Sequence[str]) -> list[str]:
         elif key.startswith(OPEN_KEYS):
             expanded.append(f"++{argument}")
         elif key == "resume" and value not in ("", "null"):
-            expanded = [*_settings_of(Path(value)), *expanded, f"resume='{value}'"]
+            expanded = [*_settings_of(Path(value)), *expanded, f"resume={quoted(value)}"]
         else:
             expanded.append(named_option(argument))
     return expanded
@@ -248,10 +249,10 @@ def _settings_of(folder: Path) -> list[str]:
         overrides = _read_yaml(sweep)["hydra"]["overrides"]
         own = [each for each in overrides["hydra"] if not each.startswith(_PLACES)]
         own += [each for each in overrides["task"] if not each.startswith("resume=")]
-        return [*own, "hydra.mode=MULTIRUN", f"hydra.sweep.dir='{folder}'"]
+        return [*own, "hydra.mode=MULTIRUN", f"hydra.sweep.dir={quoted(folder)}"]
     if run.is_file():
         own = [each for each in _read_yaml(run) if not each.startswith(("resume=", "sweep="))]
-        return [*own, f"hydra.run.dir='{folder}'"]
+        return [*own, f"hydra.run.dir={quoted(folder)}"]
     raise ValueError(f"resume = {folder} is no run folder, nor a sweep's: there is no {run}")
 
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from mace_exp.config import model_named
+from mace_exp.config import model_named, quoted
 from mace_exp.interrupts import exiting_on_sigterm
 from mace_exp.schemas.model import Device, ModelConfig, Precision
 
@@ -42,7 +42,7 @@ def chosen_model(arguments: argparse.Namespace) -> ModelConfig:
     if arguments.allow_download:
         more.append("model.allow_download=true")
     if arguments.file_config:
-        more.append(f"model.file_config='{arguments.file_config}'")
+        more.append(f"model.file_config={quoted(arguments.file_config)}")
     return model_named(arguments.model, *more)
 
 

@@ -23,6 +23,10 @@ UNMASKED = (Kind.style, Kind.explicit)
 """Kinds that fill the whole image whatever the masks are (paper, section 5: styles are trained
 without masks)."""
 
+LONGEST_SLUG = 150
+"""Characters: a file's name has room for 255 bytes, endings of the cache and of files being written
+included."""
+
 
 @dataclass(frozen=True)
 class Concept:
@@ -88,9 +92,14 @@ def build_concepts(
 def _check_spelled(key: str, name: str) -> None:
     """Refuse a name that no file can be called by, and say which key holds it."""
     try:
-        slugify(name)
+        slug = slugify(name)
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from None
+    if len(slug) > LONGEST_SLUG:
+        raise ValueError(
+            f"{key}: the name {name!r} makes {len(slug)} characters of a file's name, at most "
+            f"{LONGEST_SLUG} are allowed: give a shorter one"
+        )
 
 
 def check_erased(key: str, by_name: Mapping[str, object], names: Sequence[str]) -> None:

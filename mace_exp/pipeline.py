@@ -26,7 +26,7 @@ from mace_exp.report.run_page import write_report
 from mace_exp.report.terminal import print_result
 from mace_exp.schemas.results import NoTracking, WandbTracking
 from mace_exp.schemas.run import RunConfig, Stage
-from mace_exp.stages import erase, look, loras, measure, observe
+from mace_exp.stages import erase, look, loras, measure, observe, refinement
 from mace_exp.stages.run import Run
 from mace_exp.tracking import TrackerOptions, open_tracker
 
@@ -96,7 +96,7 @@ def _run_stages(work: Run, status: Status) -> dict[str, Any]:
         Stage.images: look.images,
         Stage.masks: look.masks,
         Stage.preservation: erase.preservation,
-        Stage.cfr: erase.refinement,
+        Stage.cfr: refinement.refinement,
         Stage.lora: loras.loras,
         Stage.fusion: erase.fusion,
         Stage.samples: observe.samples,

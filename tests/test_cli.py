@@ -17,7 +17,7 @@ import yaml
 
 from mace_exp.__main__ import expand
 from mace_exp.artifacts import RunFolder, recorded_status
-from mace_exp.config import CONF
+from mace_exp.config import CONF, quoted
 from mace_exp.schemas.run import RunConfig
 
 ROOT = Path(__file__).parents[1]
@@ -117,6 +117,16 @@ def test_resume_goes_on_in_the_old_folder_with_its_settings(
     assert run_dir == folder
     assert (len(config.concepts.names), config.lora.rank) == (5, 2)
     assert config.resume == str(folder)
+
+
+def test_a_folder_with_an_apostrophe_is_gone_on_with(
+    pipeline: FakePipeline, command: Callable[..., None], tmp_path: Path
+) -> None:
+    folder = tmp_path / "o'neil"
+    command("lora.rank=4", f"hydra.run.dir={quoted(folder)}")
+    command(f"resume={folder}")
+    config, run_dir, _ = pipeline.runs[1]
+    assert run_dir == folder and config.resume == str(folder) and config.lora.rank == 4
 
 
 def test_resume_names_a_file_that_it_cannot_read(refusal: Refusal, tmp_path: Path) -> None:

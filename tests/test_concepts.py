@@ -66,3 +66,9 @@ def test_spaces_are_made_single() -> None:
 def test_wrong_lists_are_refused(names: list[str], changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build(names, **changes)
+
+
+def test_a_name_that_is_too_long_for_a_file_is_refused() -> None:
+    assert len(build(["a" * 150])[0].slug) == 150
+    with pytest.raises(ValueError, match="concepts.names: the name .* makes 151 characters"):
+        build(["a" * 151])

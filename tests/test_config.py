@@ -72,6 +72,13 @@ def test_wrong_values_are_refused(override: str, message: str) -> None:
         composed(override)
 
 
+def test_captions_of_neighbours_need_one_who_is_not_erased() -> None:
+    kept = ("kept.people=[adam driver]", "kept.artists=[]")
+    with pytest.raises(ValueError, match="cfr.domain_weight = 300 weighs no captions: .*erased"):
+        composed("concepts.names=[Adam Driver]", *kept)
+    assert composed("concepts.names=[Amy Adams]", *kept)
+
+
 def test_a_part_that_holds_nothing_is_no_evaluation() -> None:
     """What is erased is drawn in no other part: erasing all objects leaves none that stay."""
     object_parts = ("concepts=object_10", "evaluation.parts=[objects]")

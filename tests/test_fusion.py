@@ -54,6 +54,10 @@ def close(first, second, tolerance=1e-8):
         torch.testing.assert_close(weight, second[name], rtol=tolerance, atol=tolerance)
 
 
+def learned(sums):
+    return {path: sums.learned(path) for path in sums.factors}
+
+
 def targets(weights, lora, refinement):
     refined = transformed_weights(weights, refinement)
     return {
@@ -131,11 +135,33 @@ def test_loras_of_other_ranks_and_projections_are_fused_together(pipeline, encod
     full = {p: Factors(f.down * p.endswith("to_k"), f.up) for p, f in _filled(pipeline, shorter)}
     same = fusion_sums(encoder, PROMPTS["cat"], Lora(full, shorter.shape), transform(0))
     for both, expected in ((part + sums["dog"], same + sums["dog"]), (sums["dog"] + part,) * 2):
-        close(both.learned, expected.learned)
+        close(learned(both), learned(expected))
         fused = fuse(weights, transform(0), both, closeness=0.1)
         close(fused, fuse(weights, transform(0), same + sums["dog"], closeness=0.1))
-    close((part + sums["dog"] - sums["dog"]).learned, same.learned, 1e-6)
-    close((part - sums["dog"]).learned, (same - sums["dog"]).learned)
+    close(learned(part + sums["dog"] - sums["dog"]), learned(same), 1e-6)
+    close(learned(part - sums["dog"]), learned(same - sums["dog"]))
+
+
+def test_a_concept_takes_its_rank_in_a_layer_and_not_the_layers_size():
+    """A hundred concepts at the width of Stable Diffusion: their numbers, and what they add up to
+    in the order that they come."""
+    width, height, source = 768, 1280, torch.Generator().manual_seed(0)
+    gram = torch.eye(width, dtype=torch.float64)
+    total, expected = None, torch.zeros(height, width, dtype=torch.float64)
+    for rank in (1, 2, 4) * 33 + (1,):
+        pair = Factors(
+            torch.randn(rank, width, generator=source), torch.randn(height, rank, generator=source)
+        )
+        lora = Lora({"attn2.to_k": pair}, LoraShape(rank=rank, alpha=3))
+        sums = fusion_sums_of(gram, lora, gram)
+        total = sums if total is None else total + sums
+        expected += lora.shape.scale * pair.up.double() @ pair.down.double()
+    assert total is not None
+    pairs = total.factors["attn2.to_k"]
+    held = sum(pair.up.numel() + pair.down.numel() for pair in pairs)
+    assert held == (7 * 33 + 1) * (width + height) < height * width
+    torch.testing.assert_close(total.learned("attn2.to_k"), expected, rtol=1e-12, atol=1e-10)
+    assert total.learned("attn2.to_v") is None
 
 
 def _filled(pipeline, shorter):
@@ -148,9 +174,9 @@ def test_sums_stream(pipeline, encoder):
     whole, single = (prompt_gram(encoder, prompts, batch_size=size) for size in (64, 1))
     torch.testing.assert_close(whole, single, rtol=1e-5, atol=1e-5)
     part = fusion_sums_of(whole, lora_of(pipeline, "cat"), transform(0))
-    path, learned = next(iter(part.learned.items()))
+    path = next(iter(part.factors))
     expected = lora_of(pipeline, "cat").change(path).double() @ whole
-    torch.testing.assert_close(learned, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(part.learned(path), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_types_are_kept_and_results_finite(pipeline, sums):

@@ -9,7 +9,7 @@ import torch
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from safetensors.torch import load_file
 
-from mace_exp.stages import erase, loras
+from mace_exp.stages import erase, loras, refinement
 from tests.whole_run import SMALL, UP_TO_FUSION, Run, read
 
 LITTLE = ("concepts=[Adam Driver]", "evaluation.parts=[erased]", "evaluation.images_per_part=1")
@@ -32,17 +32,18 @@ def test_a_half_precision_model_is_erased_in_full_precision(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
     solved: list[torch.Tensor] = []
-    refine, fuse = erase.refine, erase.fuse
+    refine, fuse = refinement.refine, erase.fuse
 
     def refined(sums: Any, **more: Any) -> torch.Tensor:
         solved.extend([sums.cross, sums.gram, more["preserved"], transform := refine(sums, **more)])
         return transform
 
     def fused(weights: Any, transform: Any, sums: Any, **more: Any) -> Any:
-        solved.extend([sums.gram, sums.mapped, *sums.learned.values(), more["preserved"]])
+        solved.extend([sums.gram, sums.mapped, more["preserved"]])
+        solved.extend(sums.learned(path) for path in sums.factors)
         return fuse(weights, transform, sums, **more)
 
-    monkeypatch.setattr(erase, "refine", refined)
+    monkeypatch.setattr(refinement, "refine", refined)
     monkeypatch.setattr(erase, "fuse", fused)
     folder = run("half", f"model.dtype={name}", "device=cpu", "lora.gradient_checkpointing=true")
     assert len(solved) > 8 and {tensor.dtype for tensor in solved} == {torch.float64}

@@ -105,6 +105,14 @@ def test_a_concept_may_want_a_number_of_sentences_of_its_own(build: Build) -> No
         assert len(chat.requests) == 3, "nobody is asked again for the other concept"
 
 
+def test_more_patience_with_an_endpoint_asks_nothing_again(build: Build) -> None:
+    cats = ["a cat on the street", "the cat at night", "a red cat"]
+    with chat_server(*(Reply("\n".join(each)) for each in (DRIVER, cats))) as chat:
+        first = build("first", *llm(chat, "prompts.timeout=100")).training_prompts
+        assert build("second", *llm(chat, "prompts.timeout=600")).training_prompts == first
+        assert len(chat.requests) == 2
+
+
 def test_the_garbage_of_a_local_model_becomes_templates_with_a_warning(
     build: Build, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -3,7 +3,7 @@
 Nothing here imports torch: a run that is refused is refused in about a second.
 """
 
-from mace_exp.config.composing import composed_run, model_named
+from mace_exp.config.composing import composed_run, model_named, quoted
 from mace_exp.config.crossing import to_run_config
 from mace_exp.config.options import CONF, VARIANTS, register
 from mace_exp.config.refusals import explain, named_option
@@ -19,6 +19,7 @@ __all__ = [
     "model_named",
     "named_option",
     "planned_jobs",
+    "quoted",
     "register",
     "to_run_config",
 ]

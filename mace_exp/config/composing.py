@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 import yaml
 from hydra import compose, initialize_config_dir
@@ -51,6 +52,12 @@ def _composition() -> Iterator[None]:
         GlobalHydra.instance().hydra = outer
 
 
+def quoted(value: str | Path) -> str:
+    """Return a value in quotes, as an override takes any text: of a path, apostrophes too."""
+    escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
 def model_named(model: str, *more: str) -> ModelConfig:
     """Return the settings of an option of conf/model, or of a folder, checkpoint file or hub id.
 
@@ -58,5 +65,4 @@ def model_named(model: str, *more: str) -> ModelConfig:
     """
     if model in {file.stem for file in (CONF / "model").glob("*.yaml")} - {"path"}:
         return composed_run(f"model={model}", *more).model
-    quoted = model.replace("\\", "\\\\").replace("'", "\\'")
-    return composed_run("model=path", f"model.source='{quoted}'", *more).model
+    return composed_run("model=path", f"model.source={quoted(model)}", *more).model

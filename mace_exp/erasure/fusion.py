@@ -18,31 +18,55 @@ _REMEDY = "fusion.closeness, fusion.prior_weight or fusion.domain_weight"
 
 
 @dataclass(frozen=True)
+class LowRank:
+    """B_c (A_c S_c) of one concept in one projection, not multiplied out: `up` [d_out, r] is B_c as
+    the LoRA holds it, `down` [r, d] is A_c S_c with the LoRA's scale, float64, on the CPU."""
+
+    up: Tensor
+    down: Tensor
+
+
+@dataclass(frozen=True)
 class FusionSums:
     """What fusion needs to know of a set of concepts; sums of disjoint sets add up.
 
-    With S_c = sum e e^T over all L tokens of concept c's prompts: `gram` = sum_c S_c, `mapped` =
-    sum_c T_c S_c, both [d, d], and `learned` = sum_c B_c (A_c S_c) for every projection that one of
-    the LoRAs reaches, by path, [d_out, d]: where a concept's does not reach, it adds nothing. All
-    float64, on the CPU.
+    With S_c = sum e e^T over all L tokens of concept c's prompts: `gram` = sum_c S_c and `mapped` =
+    sum_c T_c S_c, both [d, d], float64, on the CPU. `factors` holds B_c (A_c S_c), a pair for each
+    concept, of every projection that one of the LoRAs reaches, by path: where a concept's does not
+    reach, it adds nothing. A concept has rank r in a layer and not d, so the pairs are kept and
+    `learned` multiplies them once; those of a concept that was taken out again stay, twice, and
+    cancel there.
     """
 
     gram: Tensor
     mapped: Tensor
-    learned: Mapping[str, Tensor]
+    factors: Mapping[str, tuple[LowRank, ...]]
+
+    def learned(self, path: str) -> Tensor | None:
+        """Return sum_c B_c (A_c S_c), [d_out, d], float64, of one projection: the B_c side by side
+        times the A_c S_c one below the other. None where no LoRA reaches it."""
+        pairs = self.factors.get(path)
+        if not pairs:
+            return None
+        ups, downs = [pair.up for pair in pairs], [pair.down for pair in pairs]
+        return torch.cat(ups, dim=1).double() @ torch.cat(downs, dim=0)
 
     def __add__(self, other: FusionSums) -> FusionSums:
-        return self._combined(other, 1)
+        factors = dict(self.factors)
+        for path, pairs in other.factors.items():
+            factors[path] = factors.get(path, ()) + pairs
+        return FusionSums(self.gram + other.gram, self.mapped + other.mapped, factors)
+
+    def __neg__(self) -> FusionSums:
+        factors = {
+            path: tuple(LowRank(pair.up, -pair.down) for pair in pairs)
+            for path, pairs in self.factors.items()
+        }
+        return FusionSums(-self.gram, -self.mapped, factors)
 
     def __sub__(self, other: FusionSums) -> FusionSums:
         """Take concepts out again."""
-        return self._combined(other, -1)
-
-    def _combined(self, other: FusionSums, sign: int) -> FusionSums:
-        learned = dict(self.learned)
-        for path, theirs in other.learned.items():
-            learned[path] = learned[path] + sign * theirs if path in learned else sign * theirs
-        return FusionSums(self.gram + sign * other.gram, self.mapped + sign * other.mapped, learned)
+        return self + -other
 
 
 def fusion_sums(
@@ -82,11 +106,16 @@ def fusion_sums_of(total: Tensor, lora: Lora, transform: Tensor) -> FusionSums:
             f"the LoRA reaches {others[0]}: fusion can merge only what reads text,"
             f" {' and '.join(TEXT_PROJECTIONS)}"
         )
-    learned = {
-        path: lora.shape.scale * (pair.up.double() @ (pair.down.double() @ total))
-        for path, pair in lora.factors.items()
+    downs = torch.cat([pair.down for pair in lora.factors.values()]).double()
+    # One tensor for all layers: small ones between the large of every concept scatter the memory.
+    products = (lora.shape.scale * downs @ total).split(
+        [len(pair.down) for pair in lora.factors.values()]
+    )
+    factors = {
+        path: (LowRank(pair.up, product),)
+        for (path, pair), product in zip(lora.factors.items(), products, strict=True)
     }
-    return FusionSums(total, transform.double() @ total, learned)
+    return FusionSums(total, transform.double() @ total, factors)
 
 
 def fuse(
@@ -97,7 +126,7 @@ def fuse(
     closeness: float = 0.0,
     preserved: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Return W* for every projection weight, in the type and on the device of W.
+    """Return W* for every projection weight, in the type and on the device of W (equation 7).
 
     `weights` are the original ones by parameter name, `transform` is T [d, d]: W T is the refined
     weight that closeness keeps to. `preserved` [d, d] is prior P + domain D, already weighted. See
@@ -106,7 +135,7 @@ def fuse(
     Raises ValueError, naming what to raise, where the system is singular or ill-conditioned; where
     a LoRA has no weight to go to; where a result is not finite.
     """
-    unknown = sorted(path for path in sums.learned if f"{path}.weight" not in weights)
+    unknown = sorted(path for path in sums.factors if f"{path}.weight" not in weights)
     if unknown:
         raise ValueError(f"no weight is given for the LoRA of {unknown[0]}")
     system = factorize(sums.gram, closeness, preserved, remedy=_REMEDY)
@@ -115,7 +144,8 @@ def fuse(
 
     def fused(name: str, weight: Tensor) -> Tensor:
         original = weight.detach().double().cpu()
-        pull = original @ drift + sums.learned.get(name.removesuffix(".weight"), 0)
+        learned = sums.learned(name.removesuffix(".weight"))
+        pull = original @ drift + (0 if learned is None else learned)
         return fused_weight(
             original @ transform.double(), pull, system, original=original, preserved=preserved
         )

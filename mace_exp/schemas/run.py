@@ -103,6 +103,10 @@ class RunConfig:
             anchor_per_concept=self.anchors.per_concept,
         )
 
+    def _erased(self) -> set[str]:
+        """The names of the concepts, in lower case."""
+        return {concept.name.casefold() for concept in self.concept_list()}
+
     def general(self) -> ConceptSettings:
         """Return the settings of a concept that has none of its own."""
         return ConceptSettings(
@@ -133,10 +137,11 @@ class RunConfig:
                 )
 
     def _check_weights(self) -> None:
-        """Refuse a weight on captions that there are none of."""
+        """Refuse a weight on captions that there are none of: what is erased is in none."""
         prior, domain = self.preservation.prior, self.preservation.domain
         has_prior = bool(prior.count or prior.captions or prior.file or prior.cache)
-        has_domain = bool(domain.cache or domain.count and (self.kept.people or self.kept.artists))
+        neighbours = {each.casefold() for each in (*self.kept.people, *self.kept.artists)}
+        has_domain = bool(domain.cache or domain.count and neighbours - self._erased())
         if prior.cache and (prior.captions or prior.file):
             raise ValueError(
                 f"preservation.prior.cache = {prior.cache} takes the place of all captions: give no"
@@ -151,8 +156,8 @@ class RunConfig:
             if config.domain_weight and not has_domain:
                 raise ValueError(
                     f"{key}.domain_weight = {config.domain_weight:g} weighs no captions: give "
-                    f"preservation.domain.count and kept.people or kept.artists, or .cache, or "
-                    f"{key}.domain_weight=0"
+                    "preservation.domain.count and kept.people or kept.artists who are not erased, "
+                    f"or .cache, or {key}.domain_weight=0"
                 )
 
     def _check_targets(self) -> None:
@@ -191,7 +196,7 @@ class RunConfig:
             Part.objects: kept.objects,
             Part.styles: kept.styles,
         }
-        erased = {concept.name.casefold() for concept in self.concept_list()}
+        erased = self._erased()
         empty = [part for part in names if erased.issuperset(map(str.casefold, names[part]))]
         if set(parts) <= set(empty):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Stages preservation, cfr and fusion: the closed forms, with what they need."""
+"""Stages preservation and fusion: what must survive, and one weight for all concepts."""
 
 from __future__ import annotations
 
@@ -12,17 +12,15 @@ import torch
 
 from mace_exp.artifacts import write_json
 from mace_exp.captions import read_captions
-from mace_exp.concepts import Concept
 from mace_exp.erasure.fusion import FusionSums, fuse, fusion_sums
 from mace_exp.erasure.preservation import (
     PreservationStatistics,
     hash_prompts,
     preservation_statistics,
 )
-from mace_exp.erasure.refinement import PairSums, PromptPair, pair_sums, refine, transformed_weights
 from mace_exp.model import edited_weights
 from mace_exp.progress import progress
-from mace_exp.prompts import anchor_prompt, domain_captions, prior_captions
+from mace_exp.prompts import domain_captions, prior_captions
 from mace_exp.saving import save_pipeline
 from mace_exp.schemas.results import WandbTracking
 from mace_exp.schemas.run import Stage
@@ -123,28 +121,6 @@ def _statistics(work: Run, name: str, texts: Sequence[str]) -> PreservationStati
 
     path = work.cache.get("statistics", inputs, make if work.does(Stage.preservation) else None)
     return PreservationStatistics.load(path, work.text_fingerprint)
-
-
-def refinement(work: Run) -> torch.Tensor:
-    """Map every word but the concept's own to what it would be beside the anchor (paper, section
-    4.1)."""
-    cfr, sums = work.config.cfr, PairSums.zeros(work.encoder.width)
-    prompts = work.training_prompts  # before the bar: it may show one of its own
-    with progress("refinement", len(work.concepts), "concept") as advance:
-        for concept in work.concepts:
-            pairs = _pairs(concept, prompts[concept.slug])
-            sums = sums + pair_sums(work.encoder, pairs, all_words=cfr.all_words)
-            advance(1)
-    kept = work.preserved(prior_weight=cfr.prior_weight, domain_weight=cfr.domain_weight)
-    transform = refine(sums, closeness=cfr.closeness, preserved=kept)
-    if work.does(Stage.cfr) or work.does(Stage.fusion):  # an edit lies beside what it was made of
-        save_tensors(work.folder.refined, transformed_weights(work.weights, transform))
-    work.transform = transform
-    return transform
-
-
-def _pairs(concept: Concept, prompts: Sequence[str]) -> list[PromptPair]:
-    return [PromptPair(prompt, anchor_prompt(prompt, concept)) for prompt in prompts]
 
 
 def fusion(work: Run) -> dict[str, torch.Tensor]:

@@ -25,6 +25,7 @@ from mace_exp.schemas.method import LoraConfig
 from mace_exp.schemas.run import Stage
 from mace_exp.stages.look import image_inputs
 from mace_exp.stages.own import prior_inputs
+from mace_exp.stages.refinement import refinement_inputs
 from mace_exp.stages.snapshots import FILE as SNAPSHOTS
 from mace_exp.stages.snapshots import load_snapshots, save_snapshots, watched_steps
 from mace_exp.stages.training_data import training_data
@@ -42,7 +43,7 @@ JOINT = "all-concepts"
 def loras(work: Run) -> dict[str, Lora]:
     """Train one LoRA a concept until nothing attends to its words (section 4.2); those known are
     read."""
-    shared = _shared_inputs(work)
+    shared = shared_inputs(work)
     inputs = {
         slug: shared | _lora_inputs(work, concepts) for slug, concepts in groups_of(work).items()
     }
@@ -79,14 +80,12 @@ def _lora_config(work: Run, concepts: Sequence[Concept]) -> LoraConfig:
     return work.config.lora if joint else work.settings[concepts[0].slug].lora
 
 
-def _shared_inputs(work: Run) -> dict[str, Any]:
-    """Return what every LoRA of a run depends on: a large matrix and many files, read once."""
-    rounded = (
-        (work.transform * 1e6).round().to(torch.int64)
-    )  # the last digits depend on the machine's kernels
+def shared_inputs(work: Run) -> dict[str, Any]:
+    """Return what every LoRA of a run depends on, read once: the refined weights W T that it is
+    trained on (W by the model's fingerprint, T by what it is solved of), seed and class images."""
     prior = prior_inputs(work)
-    return {
-        "transform": key_of({"values": rounded.tolist()}),
+    return work.computed_by | {
+        "refinement": refinement_inputs(work),
         "seed": work.config.seed,
         **({} if prior is None else {"prior": prior, "prior_weight": _prior_weight(work)}),
     }

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from mace_exp.concepts import Concept
 from mace_exp.data.files import OwnImage, Size, digest, mask_folder
 from mace_exp.data.images import TrainingImages, load_images, save_images
-from mace_exp.data.latents import native_size
 from mace_exp.data.own import encoded_views, view_seeds
 from mace_exp.data.views import Views
 from mace_exp.image_sources import own_images, prior_files
@@ -59,8 +58,9 @@ def training_size(work: Run) -> Size:
     images = work.config.images
     if isinstance(images, FolderImages) and images.size is not None:
         return images.size, images.size
-    height, width = native_size(work.pipeline)
-    return work.sampling.height or height, work.sampling.width or width
+    height, width = work.sampling.height, work.sampling.width
+    assert height is not None and width is not None
+    return height, width
 
 
 def training_views(work: Run, concept: Concept) -> Views:

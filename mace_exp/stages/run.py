@@ -13,6 +13,7 @@ from mace_exp.artifacts import Cache, RunFolder
 from mace_exp.command import loaded
 from mace_exp.concepts import Kind
 from mace_exp.data.images import TrainingImages
+from mace_exp.data.latents import native_size
 from mace_exp.erasure.closed_form import weighted_sum
 from mace_exp.erasure.lora import Lora
 from mace_exp.erasure.preservation import PreservationStatistics
@@ -26,7 +27,16 @@ from mace_exp.schemas.data import GeneratedImages
 from mace_exp.schemas.model import Precision
 from mace_exp.schemas.results import WandbTracking
 from mace_exp.schemas.run import RunConfig, Stage
-from mace_exp.stages import erase, look, loras, observe, own, sentences, training_data
+from mace_exp.stages import (
+    erase,
+    look,
+    loras,
+    observe,
+    own,
+    refinement,
+    sentences,
+    training_data,
+)
 from mace_exp.stages.snapshots import Snapshots
 from mace_exp.text import PromptEncoder, stable_diffusion_encoder
 
@@ -121,15 +131,17 @@ class Run:
 
     @cached_property
     def sampling(self) -> SamplingSettings:
-        """How every picture of this run is drawn."""
+        """How every picture of this run is drawn, the model's own size spelled out: keys hold it,
+        and no weight tells it."""
         sampling = self.config.sampling
+        height, width = native_size(self.pipeline)
         return SamplingSettings(
             steps=sampling.steps,
             guidance=sampling.guidance,
             scheduler=sampling.scheduler.name,
             batch_size=sampling.batch_size,
-            height=sampling.height,
-            width=sampling.width,
+            height=sampling.height or height,
+            width=sampling.width or width,
         )
 
     @cached_property
@@ -166,7 +178,7 @@ class Run:
     @cached_property
     def transform(self) -> torch.Tensor:
         """T of the refinement, [d, d], float64."""
-        return erase.refinement(self)
+        return refinement.refinement(self)
 
     @cached_property
     def loras(self) -> dict[str, Lora]:

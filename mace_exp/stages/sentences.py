@@ -85,8 +85,13 @@ def _written_by_a_model(work: Run, settings: LlmPrompts) -> dict[str, Collected]
 
 
 def _inputs(work: Run, settings: LlmPrompts, concept: Concept) -> dict[str, Any]:
-    """All that decides what a model writes of a concept, and what of it is taken."""
-    model = {k: v for k, v in asdict(settings).items() if k != "key_env"}
+    """All that decides what a model writes of a concept, and what of it is taken.
+
+    How long is waited for an endpoint decides whether it answers, not what: more patience does not
+    ask, and pay for, anything again. A model in a folder stops writing then.
+    """
+    without = ("key_env",) if settings.base_url is None else ("key_env", "timeout")
+    model = {k: v for k, v in asdict(settings).items() if k not in without}
     if settings.folder is not None:
         model["folder"] = helper_identity(settings.folder)
     return {
