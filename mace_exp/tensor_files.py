@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import safe_open
+import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -40,3 +41,15 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     with safe_open(path, framework="pt") as file:
         names = file.keys()
         return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
+
+
+def holds_tensors(path: Path, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether a file is there and holds exactly these tensors, on whatever device they are."""
+    try:
+        held = load_tensors(path)[0]
+    except (OSError, SafetensorError):
+        return False
+    return held.keys() == tensors.keys() and all(
+        held[name].dtype == tensor.dtype and torch.equal(held[name], tensor.detach().cpu())
+        for name, tensor in tensors.items()
+    )

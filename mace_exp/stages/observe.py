@@ -36,6 +36,7 @@ from mace_exp.schemas.results import SampledEvaluation
 from mace_exp.schemas.run import Stage
 from mace_exp.stages.attention import draw_attention
 from mace_exp.stages.facts import edit_facts
+from mace_exp.tensor_files import holds_tensors
 
 if TYPE_CHECKING:
     from mace_exp.stages.run import Run
@@ -153,6 +154,26 @@ def _keep(drawn: np.ndarray, counts: Sequence[int], entries: Sequence[Path]) -> 
 
 
 def _write(work: Run, drawn: SuiteSamples) -> None:
+    """Write the pictures into the run folder; of the same ones what was measured stays."""
+    if not _are_written(work, drawn.prompts):
+        work.folder.metrics.unlink(missing_ok=True)
+        _write_folder(work, drawn)
+    work.show("samples", _pairs(drawn, 48))
+
+
+def _are_written(work: Run, suite: Sequence[EvaluationPrompt]) -> bool:
+    folder = work.folder.samples
+    phases = [folder / "before", folder / "after"]
+    files = [phase / f"{index:04d}.png" for phase in phases for index in range(len(suite))]
+    whole = all(file.exists() for file in (folder / KEY, folder / "prompts.csv", *files))
+    return (
+        whole
+        and (folder / KEY).read_text(encoding="utf-8") == _key(work, suite)
+        and holds_tensors(work.folder.edit, work.edit)  # without fusion the file may be another's
+    )
+
+
+def _write_folder(work: Run, drawn: SuiteSamples) -> None:
     with atomic_folder(work.folder.samples) as folder:
         for phase, images in (("before", drawn.before), ("after", drawn.after)):
             (folder / phase).mkdir()
@@ -160,7 +181,6 @@ def _write(work: Run, drawn: SuiteSamples) -> None:
                 Image.fromarray(image).save(folder / phase / f"{index:04d}.png")
         write_prompts(folder / "prompts.csv", drawn.prompts)
         (folder / KEY).write_text(_key(work, drawn.prompts), encoding="utf-8")
-    work.show("samples", _pairs(drawn, 48))
 
 
 def write_prompts(
