@@ -1,5 +1,6 @@
 """Tensors and their facts in one safetensors file."""
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch import Tensor
 
 from mace_exp.files import atomic_file
@@ -53,3 +54,9 @@ def holds_tensors(path: Path, tensors: Mapping[str, Tensor]) -> bool:
         held[name].dtype == tensor.dtype and torch.equal(held[name], tensor.detach().cpu())
         for name, tensor in tensors.items()
     )
+
+
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """Return what tells tensors apart, to the last bit of a number."""
+    ordered = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+    return hashlib.sha256(save(ordered)).hexdigest()
