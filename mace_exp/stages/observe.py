@@ -26,7 +26,7 @@ from mace_exp.evaluation.suite import (
     Subject,
     build_suite,
 )
-from mace_exp.files import atomic_file, atomic_folder
+from mace_exp.files import atomic_file, atomic_folder, save_png
 from mace_exp.model import edited_weights
 from mace_exp.progress import progress
 from mace_exp.prompts import scene_prompts
@@ -212,7 +212,7 @@ def _write_folder(work: Run, drawn: SuiteSamples) -> None:
         for phase, images in (("before", drawn.before), ("after", drawn.after)):
             (folder / phase).mkdir()
             for index, image in enumerate(images):
-                Image.fromarray(image).save(folder / phase / f"{index:04d}.png")
+                save_png(folder / phase / f"{index:04d}.png", image)
         write_prompts(folder / "prompts.csv", drawn.prompts)
         (folder / KEY).write_text(_key(work, drawn.prompts), encoding="utf-8")
 
