@@ -55,6 +55,7 @@ class RunFolder:
     attention = property(lambda self: self.root / "attention")
     masks = property(lambda self: self.root / "masks")
     prompts = property(lambda self: self.root / "prompts.csv")
+    results = property(lambda self: (self.metrics, self.samples, self.attention))
 
     def lora(self, slug: str) -> Path:
         """The LoRA of one concept."""

@@ -8,7 +8,13 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
+
+from PIL import Image
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _NO_ROOM = {getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EFBIG")} - {None}
 
@@ -65,6 +71,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def save_png(path: Path, image: np.ndarray) -> None:
+    """Write a picture [H, W, 3], uint8, packed quickly: half the time of zlib's usual level
+    or less, for a somewhat larger file."""
+    Image.fromarray(image).save(path, compress_level=1)
 
 
 def _open_up(file: Path, mode: int) -> None:

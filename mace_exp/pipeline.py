@@ -26,7 +26,7 @@ from mace_exp.report.run_page import write_report
 from mace_exp.report.terminal import print_result
 from mace_exp.schemas.results import NoTracking, WandbTracking
 from mace_exp.schemas.run import RunConfig, Stage
-from mace_exp.stages import erase, look, loras, measure, observe, refinement
+from mace_exp.stages import earlier, erase, look, loras, measure, observe, refinement
 from mace_exp.stages.run import Run
 from mace_exp.tracking import TrackerOptions, open_tracker
 
@@ -104,6 +104,7 @@ def _run_stages(work: Run, status: Status) -> dict[str, Any]:
     }
     measure.warn_of_strangers(work)
     loras.check_rank_of(work)
+    earlier.remove_other_edit(work)
     for stage, step in steps.items():
         if stage in work.config.stages:
             status.update(stage=stage.name)

@@ -6,7 +6,7 @@ pipeline's also fits other families.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -71,7 +71,15 @@ def sample(
     progress: Progress | None = None,
 ) -> np.ndarray:
     """Return pictures [n, H, W, 3], uint8; `progress` hears after each batch how many it had."""
-    return sample_with_latents(pipeline, prompts, seeds, settings, progress=progress).images
+    images = []
+
+    def take(batch: Samples) -> None:
+        images.append(batch.images)
+        if progress is not None:
+            progress(len(batch.images))
+
+    sample_batches(pipeline, prompts, seeds, settings, take)
+    return np.concatenate(images)
 
 
 def sample_with_latents(
@@ -86,23 +94,44 @@ def sample_with_latents(
     """As `sample`, with the latents at the end of denoising: training on them needs no encoder.
 
     With `checked` off a safety checker of the pipeline does not look at these pictures.
+    """
+    batches: list[Samples] = []
+
+    def take(batch: Samples) -> None:
+        batches.append(batch)
+        if progress is not None:
+            progress(len(batch.images))
+
+    sample_batches(pipeline, prompts, seeds, settings, take, checked=checked)
+    return Samples(
+        np.concatenate([batch.images for batch in batches]),
+        torch.cat([batch.latents for batch in batches]),
+    )
+
+
+def sample_batches(
+    pipeline: DiffusionPipeline,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    settings: SamplingSettings,
+    take: Callable[[Samples], object],
+    *,
+    checked: bool = True,
+) -> None:
+    """Draw in batches, in order, and hand each to `take` when it is done: it may keep it before the
+    next is begun. `checked` as above.
 
     Raises:
         ValueError: no prompt, another number of seeds, an unknown scheduler, or a size that the
             autoencoder can't halve.
     """
     _check(pipeline, prompts, seeds, settings)
-    images, latents = [], []
     with swapped_scheduler(pipeline, settings.scheduler), _without_progress_bar(pipeline):
         states = _TextStates(pipeline, prompts, guided=settings.guidance > 1)
         for start in range(0, len(prompts), settings.batch_size):
             part = slice(start, start + settings.batch_size)
             drawn = _draw(pipeline, states.of(prompts[part]), seeds[part], settings)
-            images.append(decode(pipeline, drawn, checked=checked))
-            latents.append(drawn.float().cpu())
-            if progress is not None:
-                progress(len(drawn))
-    return Samples(np.concatenate(images), torch.cat(latents))
+            take(Samples(decode(pipeline, drawn, checked=checked), drawn.float().cpu()))
 
 
 @torch.no_grad()

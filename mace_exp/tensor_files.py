@@ -1,13 +1,15 @@
 """Tensors and their facts in one safetensors file."""
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import safe_open
-from safetensors.torch import save_file
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save, save_file
 from torch import Tensor
 
 from mace_exp.files import atomic_file
@@ -40,3 +42,21 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     with safe_open(path, framework="pt") as file:
         names = file.keys()
         return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
+
+
+def holds_tensors(path: Path, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether a file is there and holds exactly these tensors, on whatever device they are."""
+    try:
+        held = load_tensors(path)[0]
+    except (OSError, SafetensorError):
+        return False
+    return held.keys() == tensors.keys() and all(
+        held[name].dtype == tensor.dtype and torch.equal(held[name], tensor.detach().cpu())
+        for name, tensor in tensors.items()
+    )
+
+
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """Return what tells tensors apart, to the last bit of a number."""
+    ordered = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+    return hashlib.sha256(save(ordered)).hexdigest()

@@ -1,6 +1,7 @@
 """Suite, accuracy, harmonic mean, distances, and the whole of metrics.json."""
 
 import json
+import tracemalloc
 from collections import Counter
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from mace_exp.concepts import Kind
 from mace_exp.evaluation.accuracy import class_rows, hits_among_top, rate, wilson_interval
 from mace_exp.evaluation.distances import (
+    _cells,
     frechet_distance,
     kernel_distance,
     pixel_change,
@@ -223,6 +225,30 @@ def test_pixel_features_are_mean_colours():
     assert features.shape == (2, 192)
     assert np.allclose(features[1], 1) and np.allclose(features[0].reshape(-1, 3)[:, 2], 0.2)
     assert pixel_change(images[:1], images[1:]) == pytest.approx((1 + 1 + 0.8) / 3)
+
+
+def test_pixel_measures_are_those_of_all_pictures_at_once():
+    first, second = np.random.default_rng(0).integers(0, 256, (2, 5, 37, 52, 3), np.uint8)
+    rows, columns = (_cells(size) for size in (37, 52))
+    whole = np.einsum("ah,nhwc,bw->nabc", rows, first / 255.0, columns).reshape(5, -1)
+    assert pixel_features(first) == pytest.approx(whole, abs=1e-12)
+    change = np.abs(first.astype(np.int16) - second).mean() / 255
+    assert pixel_change(first, second) == pytest.approx(change, abs=1e-12)
+
+
+def test_measuring_without_a_judge_takes_no_more_memory_for_more_pictures():
+    def peak(count):
+        prompts = [EvaluationPrompt("erased", "Adam", "adam", index, "") for index in range(count)]
+        pictures = np.zeros((count, 256, 256, 3), np.uint8)
+        tracemalloc.start()
+        evaluate(prompts, pictures, pictures, judge=None)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    peak(2)  # what numpy imports when it is first asked
+    picture = 256 * 256 * 3
+    assert peak(24) - peak(2) < picture
 
 
 SUBJECTS = {

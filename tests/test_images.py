@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from mace_exp.data.files import read_image
 from mace_exp.data.images import (
     TrainingImages,
     draw_images,
@@ -13,6 +14,7 @@ from mace_exp.data.images import (
     save_images,
     stack_images,
 )
+from mace_exp.files import save_png
 from mace_exp.sampling import SamplingSettings
 from mace_exp.seeding import derive, generator
 from tests.tiny import tiny_pipeline
@@ -38,6 +40,18 @@ def test_saved_images_come_back_the_same(drawn, tmp_path):
     assert np.array_equal(again.images, drawn.images) and torch.equal(again.latents, drawn.latents)
     save_images(drawn, tmp_path / "adam")
     assert [path.name for path in tmp_path.iterdir()] == ["adam"]
+
+
+def test_pictures_are_packed_quickly(tmp_path):
+    picture = np.add.outer(np.arange(96), np.arange(96))[..., None].repeat(3, 2).astype(np.uint8)
+    save_png(tmp_path / "saved.png", picture)
+    assert np.array_equal(read_image(tmp_path / "saved.png"), picture)
+    for name, level in (("quick", 1), ("usual", 6)):
+        Image.fromarray(picture).save(tmp_path / f"{name}.png", compress_level=level)
+    saved, quick, usual = (
+        (tmp_path / f"{name}.png").read_bytes() for name in ("saved", "quick", "usual")
+    )
+    assert saved == quick != usual
 
 
 def test_what_is_missing_or_broken_is_named(drawn, tmp_path):

@@ -1,10 +1,30 @@
 """Commands that go on in a run's folder: nothing of an earlier edit is taken for this one's."""
 
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
+from mace_exp.stages import observe
 from tests.whole_run import PEOPLE, UP_TO_FUSION, Run, read, read_table
+
+RESULTS = {"metrics.json", "samples", "attention"}
+EDIT = {"edit.safetensors", "erased.json", "erased"}
+
+
+def results(folder: Path) -> set[str]:
+    return RESULTS & {path.name for path in folder.iterdir()}
+
+
+def times(folder: Path) -> dict[Path, int]:
+    """When what tells of an edit was last written, attention left out: it is drawn over again."""
+    files = [folder / "metrics.json", *(folder / "samples").rglob("*.*")]
+    return {file: file.stat().st_mtime_ns for file in files}
 
 
 def test_pictures_of_another_edit_or_of_other_prompts_are_not_measured(run: Run) -> None:
@@ -12,15 +32,14 @@ def test_pictures_of_another_edit_or_of_other_prompts_are_not_measured(run: Run)
     measured = (folder / "metrics.json").read_bytes()
     run("measured", PEOPLE, "stages=[fusion,metrics]")  # the same edit again
     assert (folder / "metrics.json").read_bytes() == measured
-    for stages, other in (
-        ("[metrics]", "evaluation.parts=[erased]"),
-        ("[metrics]", "fusion.closeness=50"),
-        ("[fusion,metrics]", "fusion.closeness=50"),
-    ):
+    for other in ("evaluation.parts=[erased]", "fusion.closeness=50"):
         with pytest.raises(SystemExit, match="add samples to stages"):
-            run("measured", PEOPLE, f"stages={stages}", other)
+            run("measured", PEOPLE, "stages=[metrics]", other)
     assert (folder / "metrics.json").read_bytes() == measured
     assert len(read_table(folder / "samples" / "prompts.csv")) == 10
+    with pytest.raises(SystemExit, match="add samples to stages"):
+        run("measured", PEOPLE, "stages=[fusion,metrics]", "fusion.closeness=50")
+    assert not results(folder), "the folder holds another edit now"
 
 
 def test_erased_json_lists_no_file_of_an_earlier_edit(run: Run) -> None:
@@ -37,3 +56,74 @@ def test_erased_json_lists_no_file_of_an_earlier_edit(run: Run) -> None:
         assert found.keys() == expected.keys()
         for key, tensor in found.items():
             torch.testing.assert_close(tensor, expected[key], msg=f"{name}: {key}")
+
+
+def test_a_run_that_goes_on_as_it_was_keeps_its_results(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So does one whose settings leave the edit as it is."""
+    folder = run("kept", PEOPLE)
+    before = times(folder)
+    monkeypatch.setattr(observe, "sample_batches", None)  # nothing is drawn again
+    run("kept", PEOPLE, "stages=[images,masks,preservation,cfr,lora,fusion,samples]")
+    run("kept", PEOPLE, f"stages={UP_TO_FUSION}", "lora.concepts_per_batch=1", "lora.snapshots=1")
+    assert times(folder) == before and results(folder) == RESULTS
+
+
+def test_what_was_measured_of_an_earlier_edit_goes(
+    run: Run, command: Callable[..., None], arguments: list[str]
+) -> None:
+    folder = run("unmeasured", PEOPLE)
+    small = [each for each in arguments if not each.startswith("evaluation.")]
+    unmeasured = (*small, PEOPLE, f"hydra.run.dir={folder}", "evaluation=none")
+    command(*unmeasured)
+    assert results(folder) == RESULTS, "of this very edit"
+    command(*unmeasured, "lora.steps=2")
+    assert not results(folder) and EDIT <= {path.name for path in folder.iterdir()}
+
+
+def test_a_run_that_fails_shows_nothing_of_an_earlier_edit(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mace_exp.stages import loras
+
+    def broken(*arguments: object, **named: object) -> None:
+        raise RuntimeError("training breaks")
+
+    folder = run("cut", PEOPLE)
+    monkeypatch.setattr(loras, "train_loras", broken)
+    with pytest.raises(RuntimeError, match="training breaks"):
+        run("cut", PEOPLE, "lora.learning_rate=0.003")
+    assert not results(folder)
+
+
+def test_an_earlier_edit_does_not_lie_beside_other_weights(run: Run) -> None:
+    folder = run("refined", PEOPLE)
+    run("refined", PEOPLE, "cfr.closeness=50", "stages=[cfr]")
+    assert not (RESULTS | EDIT) & {path.name for path in folder.iterdir()}
+    assert (folder / "refined.safetensors").exists()
+
+
+def test_other_files_of_the_users_make_another_edit(run: Run, tmp_path: Path) -> None:
+    """The settings are the same: what is fused tells."""
+    masks = tmp_path / "masks"
+
+    def give(size: int) -> None:
+        inside = np.zeros((32, 32), np.uint8)
+        inside[:size, :size] = 255
+        for slug, index in product(("adam-driver", "amy-adams"), range(2)):
+            (masks / slug).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(inside).save(masks / slug / f"{index}.png")
+
+    own = (PEOPLE, "masks=precomputed", f"masks.path={masks}")
+    give(8)
+    folder = run("own", *own)
+    give(16)
+    run("own", *own, f"stages={UP_TO_FUSION}")
+    assert not results(folder)
+
+
+def test_what_was_measured_of_other_pictures_goes(run: Run) -> None:
+    folder = run("seen", PEOPLE)
+    run("seen", PEOPLE, "stages=[samples]", "evaluation.parts=[erased]")
+    assert results(folder) == {"samples", "attention"}

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from mace_exp.sampling import Samples
 from tests.whole_run import PEOPLE, SMALL, UP_TO_FUSION, Run, read, rows
 
 
@@ -65,6 +66,43 @@ def test_loras_are_kept_as_they_end(run: Run, monkeypatch: pytest.MonkeyPatch) -
         run("cut", PEOPLE, *apart)
     made = read(run("cut", PEOPLE, *apart) / "summary.json")
     assert (made["made"]["loras"], made["reused"]["loras"]) == (1, 1)
+
+
+def test_pictures_are_kept_as_they_are_drawn(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Before and after the edit; those of a run that goes on are those of one in one piece."""
+    from mace_exp.stages import observe
+
+    sample_batches = observe.sample_batches
+    left = [4]
+
+    def preempted(pipeline: Any, texts: Any, seeds: Any, settings: Any, take: Any) -> None:
+        def taking(batch: Samples) -> None:
+            take(batch)
+            left[0] -= len(batch.images)
+            if left[0] <= 0:
+                raise RuntimeError("preempted")
+
+        sample_batches(pipeline, texts, seeds, settings, taking)
+
+    monkeypatch.setattr(observe, "sample_batches", preempted)
+    drawn = (PEOPLE, "evaluation.seed=7", "sampling.batch_size=2")
+    with pytest.raises(RuntimeError, match="preempted"):
+        run("cut", *drawn)
+    left[0] = 6 + 4
+    with pytest.raises(RuntimeError, match="preempted"):
+        run("cut", *drawn)
+    left[0] = 100
+    cut = run("cut", *drawn)
+    said = read(cut / "summary.json")
+    assert left[0] == 100 - 6 and said["made"] == {"edited": 5}, "the last holds two"
+    assert (said["reused"]["edited"], said["reused"]["samples"]) == (4, 9)
+    whole = run("whole", *drawn, f"cache_dir={tmp_path / 'other'}", "sampling.batch_size=5")
+    for path in (whole / "samples").rglob("*.png"):
+        pair = [Image.open(f / path.relative_to(whole)) for f in (cut, whole)]
+        one, two = (np.asarray(each).astype(int) for each in pair)
+        assert np.abs(one - two).max() <= 2, path
 
 
 def test_two_jobs_at_once_make_what_they_share_once(tiny_folder: Path, tmp_path: Path) -> None:

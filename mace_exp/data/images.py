@@ -13,12 +13,11 @@ from pathlib import Path
 
 import numpy as np
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
 from mace_exp.data.files import read_image
-from mace_exp.files import atomic_folder
+from mace_exp.files import atomic_folder, save_png
 from mace_exp.progress import Progress
 from mace_exp.sampling import SamplingSettings, sample_with_latents
 from mace_exp.seeding import short_seed
@@ -75,7 +74,7 @@ def save_images(images: TrainingImages, folder: Path) -> None:
         rows = []
         for index, pixels in enumerate(images.images):
             name = f"{index:04d}.png"
-            Image.fromarray(pixels).save(temporary / name)
+            save_png(temporary / name, pixels)
             rows.append((index, name, images.prompts[index], images.seeds[index]))
         with (temporary / "prompts.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([COLUMNS, *rows])

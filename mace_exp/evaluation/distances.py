@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 GRID = 8  # cells a side of the pixel features
@@ -43,15 +45,29 @@ def kernel_distance(first: np.ndarray, second: np.ndarray) -> float:
 def pixel_features(images: np.ndarray) -> np.ndarray:
     """Return mean colours, [n, 192], in [0, 1], of an 8x8 grid over images [n, H, W, 3], uint8.
 
-    For models that have no judge: coarse, but it shows when layout and colours change.
+    For models that have no judge: coarse, but it shows when layout and colours change. Picture by
+    picture: two thousand large ones would not fit into memory as floats.
     """
     rows, columns = (_cells(size) for size in images.shape[1:3])
-    return np.einsum("ah,nhwc,bw->nabc", rows, images / 255.0, columns).reshape(len(images), -1)
+    return np.stack([_grid_means(image, rows, columns) for image in images])
 
 
-def pixel_change(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the mean absolute difference, in [0, 1], of images with the same prompts and seeds."""
-    return float(np.abs(first.astype(np.int16) - second).mean() / 255)
+def pixel_change(first: Iterable[np.ndarray], second: Iterable[np.ndarray]) -> float:
+    """Return the mean absolute difference, in [0, 1], of images with the same prompts and seeds.
+
+    Images [H, W, 3], uint8, of one size, which are taken one by one, as above.
+
+    Raises:
+        ValueError: another number of images in `second`.
+    """
+    pairs = zip(first, second, strict=True)
+    return float(np.mean([np.abs(a.astype(np.int16) - b).mean() for a, b in pairs]) / 255)
+
+
+def _grid_means(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Return [192] of an image [H, W, 3] by `_cells` of its height and width."""
+    bands = np.tensordot(rows, image / 255.0, (1, 0))
+    return np.einsum("awc,bw->abc", bands, columns, optimize=True).ravel()
 
 
 def _cells(size: int) -> np.ndarray:

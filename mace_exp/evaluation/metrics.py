@@ -108,7 +108,9 @@ def _pixels(
     prompts: Sequence[EvaluationPrompt], part: str, before: np.ndarray, after: np.ndarray
 ) -> Metrics:
     rows = _rows_of(prompts, part)
-    return {"pixel_change": pixel_change(before[rows], after[rows])}
+    # Lists of views: an index would copy the part.
+    change = pixel_change([before[row] for row in rows], [after[row] for row in rows])
+    return {"pixel_change": change}
 
 
 def _add_subjects(

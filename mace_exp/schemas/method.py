@@ -6,6 +6,9 @@ from typing import Annotated
 
 from mace_exp.ranges import NONNEGATIVE, POSITIVE, WHOLE, Range
 
+SAME_LORAS = ("concepts_per_batch", "gradient_checkpointing", "snapshots")
+"""Keys of `LoraConfig` under which the LoRAs are the same."""
+
 
 @dataclass(kw_only=True)
 class PriorConfig:

@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 
 from mace_exp.concepts import Concept
 from mace_exp.erasure.attention import Grid
 from mace_exp.erasure.probe import GridMaps, attended
 from mace_exp.erasure.refinement import transformed_weights
-from mace_exp.files import atomic_folder
+from mace_exp.files import atomic_folder, save_png
 from mace_exp.model import edited_weights
 from mace_exp.record import Picture
 from mace_exp.stages.loras import JOINT
@@ -109,7 +108,7 @@ class _Overlays:
                 ending = "" if resolution == MEAN else f"-{resolution}"
                 name = f"{concept.slug}-{phase.replace(' ', '-')}{ending}.png"
                 shown = heat(training.images[0], values.numpy() / top)
-                Image.fromarray(shown).save(self.folder / name)
+                save_png(self.folder / name, shown)
                 row = (concept.name, phase, prompt, name)
                 self.rows.setdefault(resolution, []).append(row)
                 caption = f"{concept.name} {phase}: {prompt}"

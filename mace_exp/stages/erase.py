@@ -24,9 +24,10 @@ from mace_exp.prompts import domain_captions, prior_captions
 from mace_exp.saving import save_pipeline
 from mace_exp.schemas.results import WandbTracking
 from mace_exp.schemas.run import Stage
+from mace_exp.stages.earlier import remove_results
 from mace_exp.stages.facts import erased_facts
 from mace_exp.stages.loras import groups_of
-from mace_exp.tensor_files import save_tensors
+from mace_exp.tensor_files import holds_tensors, save_tensors
 from mace_exp.text import readable
 
 if TYPE_CHECKING:
@@ -147,6 +148,8 @@ def fusion(work: Run) -> dict[str, torch.Tensor]:
 
 
 def _save_edit(work: Run, edit: Mapping[str, torch.Tensor]) -> None:
+    if not holds_tensors(work.folder.edit, edit):  # files of the user's may be others
+        remove_results(work)
     save_tensors(work.folder.edit, edit)
     tracking = work.config.tracking
     if isinstance(tracking, WandbTracking) and tracking.log_weights:

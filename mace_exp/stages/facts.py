@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mace_exp.artifacts import RunFolder, versions
+from mace_exp.schemas.method import SAME_LORAS
 from mace_exp.schemas.model import JudgeName, ModelConfig, Precision
 
 if TYPE_CHECKING:
@@ -24,13 +25,33 @@ SETTINGS = (
 def erased_facts(work: Run) -> dict[str, Any]:
     """Return the content of erased.json; file names are relative to the run folder."""
     return {
-        **edit_facts(work),
-        "model": _plain(asdict(work.config.model))
-        | {"fingerprint": work.fingerprint, "text_fingerprint": work.text_fingerprint},
+        **settings_facts(work),
         "safety_checker": work.safety_checker,
         "files": _files(work.folder, list(work.loras)),
         "versions": versions(),
         "created": datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
+
+
+def settings_facts(work: Run) -> dict[str, Any]:
+    """Return the part of erased.json that is known before anything is made."""
+    return {
+        **edit_facts(work),
+        "model": _plain(asdict(work.config.model))
+        | {"fingerprint": work.fingerprint, "text_fingerprint": work.text_fingerprint},
+        "sampling": vars(work.sampling) | {"batch_size": None},
+    }
+
+
+def deciding_facts(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return those of `settings_facts`, or of erased.json, by which an edit is another one."""
+    settings, model = facts["settings"], facts["model"]
+    lora = {key: value for key, value in settings["lora"].items() if key not in SAME_LORAS}
+    return {
+        "concepts": facts["concepts"],
+        "settings": settings | {"lora": lora},
+        "model": [model["fingerprint"], model["dtype"]],
+        "sampling": facts["sampling"],
     }
 
 

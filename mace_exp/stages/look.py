@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 
 from mace_exp.concepts import UNMASKED, Concept, Kind
@@ -20,7 +19,7 @@ from mace_exp.data.grounded_sam import GroundedSam
 from mace_exp.data.images import TrainingImages, draw_images, image_seeds, load_images, save_images
 from mace_exp.data.masks import Masks, load_masks, overlay
 from mace_exp.data.own import encoded_views, read_mask_views
-from mace_exp.files import atomic_file
+from mace_exp.files import atomic_file, save_png
 from mace_exp.helper_source import helper_identity
 from mace_exp.image_sources import drawn_masks
 from mace_exp.model import choose_device
@@ -277,7 +276,7 @@ def _write_overlays(work: Run, found: dict[str, torch.Tensor | None]) -> None:
         for index, image in enumerate(training.images):
             name = f"{concept.slug}-{index:02d}.png"
             shown = overlay(image, masks[index].numpy())
-            Image.fromarray(np.asarray(shown)).save(work.folder.masks / name)
+            save_png(work.folder.masks / name, np.asarray(shown))
             rows.append((concept.name, index, name))
             if len(pictures) < MOST_SHOWN:
                 pictures.append(Picture(shown, f"{concept.name}: {training.prompts[index]}"))

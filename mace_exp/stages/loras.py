@@ -21,7 +21,7 @@ from mace_exp.erasure.training import LoraTraining, StepRow, train_loras
 from mace_exp.files import atomic_folder
 from mace_exp.progress import progress
 from mace_exp.schemas.data import GivenPriorImages
-from mace_exp.schemas.method import LoraConfig
+from mace_exp.schemas.method import SAME_LORAS, LoraConfig
 from mace_exp.schemas.run import Stage
 from mace_exp.stages.look import image_inputs
 from mace_exp.stages.own import prior_inputs
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from mace_exp.stages.run import Run
 
 _LAYERS = "layers"  # key of the losses by layer in a LoRA's curve.jsonl
-_NOT_IN_KEY = ("concepts_per_batch", "gradient_checkpointing", "snapshots")
-"""Keys of the group `lora` under which the LoRAs are the same."""
 JOINT = "all-concepts"
 """Name of the one LoRA of a run with `lora.per_concept=false`."""
 
@@ -93,7 +91,7 @@ def shared_inputs(work: Run) -> dict[str, Any]:
 
 def _lora_inputs(work: Run, concepts: Sequence[Concept]) -> dict[str, Any]:
     settings = _lora_config(work, concepts)
-    lora = {k: v for k, v in asdict(settings).items() if k not in _NOT_IN_KEY}
+    lora = {k: v for k, v in asdict(settings).items() if k not in SAME_LORAS}
     ends = [work.settings[concept.slug].lora.end_of_text for concept in concepts]
     return {
         "images": [image_inputs(work, concept) for concept in concepts],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -26,16 +26,17 @@ from mace_exp.evaluation.suite import (
     Subject,
     build_suite,
 )
-from mace_exp.files import atomic_file, atomic_folder
+from mace_exp.files import atomic_file, atomic_folder, save_png
 from mace_exp.model import edited_weights
 from mace_exp.progress import progress
 from mace_exp.prompts import scene_prompts
 from mace_exp.record import Picture
-from mace_exp.sampling import sample
+from mace_exp.sampling import Samples, sample_batches
 from mace_exp.schemas.results import SampledEvaluation
 from mace_exp.schemas.run import Stage
 from mace_exp.stages.attention import draw_attention
 from mace_exp.stages.facts import edit_facts
+from mace_exp.tensor_files import digest_of, holds_tensors
 
 if TYPE_CHECKING:
     from mace_exp.stages.run import Run
@@ -44,6 +45,11 @@ COLUMNS = ("index", "part", "concept", "prompt", "seed", "expected", "before", "
 PREDICTIONS = ("before_prediction", "after_prediction")
 KEY = "key.txt"
 """File beside the pictures after the edit: what decided them, see `_key`."""
+PIECE = 64
+"""Pictures that an entry of the cache holds at most: what a run that is killed may lose."""
+
+Share = Sequence[tuple[list[EvaluationPrompt], Path]]
+"""Prompts, with the entry that takes their pictures."""
 
 
 @dataclass(frozen=True)
@@ -96,47 +102,82 @@ def _suite(work: Run, evaluation: SampledEvaluation) -> list[EvaluationPrompt]:
 
 
 def _original(work: Run, suite: Sequence[EvaluationPrompt]) -> np.ndarray:
-    """Draw what the cache does not hold; an entry is one subject's pictures."""
-    subjects = groupby(suite, key=lambda each: (each.part, each.concept))
-    groups = {str(number): list(group) for number, (_, group) in enumerate(subjects)}
-    inputs = {name: _inputs(work, group) for name, group in groups.items()}
-
-    def make(missing: Mapping[str, Path]) -> None:
-        wanted = [(groups[name], path) for name, path in missing.items()]
-        work.ranks.share(work, _draw_subjects, wanted)
-
-    allowed = make if work.does(Stage.samples) else None
-    entries = work.cache.get_all("samples", inputs, allowed, suffix=".npy")
-    return np.concatenate([np.load(path) for path in entries.values()])
-
-
-def _draw_subjects(work: Run, share: Sequence[tuple[list[EvaluationPrompt], Path]]) -> None:
-    """Draw a rank's share of the subjects, all of it together, and keep each in its entry."""
-    drawn = _draw(work, [each for group, _ in share for each in group], "samples before")
-    _keep(drawn, [len(group) for group, _ in share], [path for _, path in share])
+    """Draw what the cache does not hold; an entry is pictures of one subject."""
+    pieces = _pieces(suite)
+    inputs = {name: _inputs(work, piece) for name, piece in pieces.items()}
+    make = _maker(work, pieces, _draw_pieces) if work.does(Stage.samples) else None
+    return _read(work.cache.get_all("samples", inputs, make, suffix=".npy"), len(suite))
 
 
 def _edited(work: Run, suite: Sequence[EvaluationPrompt]) -> np.ndarray:
-    """Draw the prompts with the edited weights, which the other ranks are given."""
+    """As `_original`, with the edited weights, which the other ranks are given."""
     edit = {name: weight.detach().cpu() for name, weight in work.edit.items()}
-    shares = work.ranks.share(work, partial(_draw_edited, edit), suite)
-    after = np.empty((len(suite), *shares[0].shape[1:]), np.uint8)
-    for number, drawn in enumerate(shares):
-        after[number :: work.ranks.count] = drawn
-    return after
+    pieces = _pieces(suite)
+    weights = {"weights": digest_of(edit)}
+    inputs = {name: _inputs(work, piece) | weights for name, piece in pieces.items()}
+    make = _maker(work, pieces, partial(_draw_edited, edit))
+    return _read(work.cache.get_all("edited", inputs, make, suffix=".npy"), len(suite))
 
 
-def _draw_edited(
-    edit: Mapping[str, Tensor], work: Run, share: Sequence[EvaluationPrompt]
-) -> np.ndarray:
+def _pieces(suite: Sequence[EvaluationPrompt]) -> dict[str, list[EvaluationPrompt]]:
+    """Return the prompts of one subject after the other, `PIECE` at most together, by number."""
+    subjects = (list(group) for _, group in groupby(suite, key=lambda e: (e.part, e.concept)))
+    pieces = [each[i : i + PIECE] for each in subjects for i in range(0, len(each), PIECE)]
+    return {str(number): piece for number, piece in enumerate(pieces)}
+
+
+def _maker(
+    work: Run, pieces: Mapping[str, list[EvaluationPrompt]], draw: Callable[[Run, Share], None]
+) -> Callable[[Mapping[str, Path]], None]:
+    """Return what makes the entries that the cache lacks: `draw` in every rank."""
+
+    def make(missing: Mapping[str, Path]) -> None:
+        work.ranks.share(work, draw, [(pieces[name], path) for name, path in missing.items()])
+
+    return make
+
+
+def _draw_edited(edit: Mapping[str, Tensor], work: Run, share: Share) -> None:
     with edited_weights(work.pipeline.unet, edit):
-        return _draw(work, share, "samples after")
+        _draw_pieces(work, share, label="samples after")
 
 
-def _draw(work: Run, wanted: Sequence[EvaluationPrompt], label: str) -> np.ndarray:
-    texts, seeds = [each.prompt for each in wanted], [each.seed for each in wanted]
+def _draw_pieces(work: Run, share: Share, *, label: str = "samples before") -> None:
+    """Draw a rank's share in full batches, and keep each piece in its entry when its last picture
+    is drawn: a run that is preempted or killed goes on from there."""
+    wanted = [each for piece, _ in share for each in piece]
+    waiting, drawn = list(share), []
     with progress(label, len(wanted), "image") as advance:
-        return sample(work.pipeline, texts, seeds, work.sampling, progress=advance)
+
+        def take(batch: Samples) -> None:
+            drawn.extend(batch.images)
+            while waiting and len(drawn) >= len(waiting[0][0]):
+                piece, path = waiting.pop(0)
+                _keep(drawn[: len(piece)], path)
+                del drawn[: len(piece)]
+            advance(len(batch.images))
+
+        texts, seeds = [each.prompt for each in wanted], [each.seed for each in wanted]
+        sample_batches(work.pipeline, texts, seeds, work.sampling, take)
+
+
+def _keep(images: Sequence[np.ndarray], entry: Path) -> None:
+    with atomic_file(entry) as temporary:
+        np.save(temporary, np.stack(images))
+
+
+def _read(entries: Mapping[str, Path], count: int) -> np.ndarray:
+    """Return all pictures, [count, H, W, 3]: of two thousand large ones there is room for one
+    copy."""
+    pictures, start = None, 0
+    for path in entries.values():
+        part = np.load(path)
+        if pictures is None:
+            pictures = np.empty((count, *part.shape[1:]), part.dtype)
+        pictures[start : start + len(part)] = part
+        start += len(part)
+    assert pictures is not None and start == count
+    return pictures
 
 
 def _inputs(work: Run, group: Sequence[EvaluationPrompt]) -> dict[str, Any]:
@@ -146,21 +187,34 @@ def _inputs(work: Run, group: Sequence[EvaluationPrompt]) -> dict[str, Any]:
     }
 
 
-def _keep(drawn: np.ndarray, counts: Sequence[int], entries: Sequence[Path]) -> None:
-    for images, path in zip(np.split(drawn, np.cumsum(counts)[:-1]), entries, strict=True):
-        with atomic_file(path) as temporary:
-            np.save(temporary, images)
-
-
 def _write(work: Run, drawn: SuiteSamples) -> None:
+    """Write the pictures into the run folder; of the same ones what was measured stays."""
+    if not _are_written(work, drawn.prompts):
+        work.folder.metrics.unlink(missing_ok=True)
+        _write_folder(work, drawn)
+    work.show("samples", _pairs(drawn, 48))
+
+
+def _are_written(work: Run, suite: Sequence[EvaluationPrompt]) -> bool:
+    folder = work.folder.samples
+    phases = [folder / "before", folder / "after"]
+    files = [phase / f"{index:04d}.png" for phase in phases for index in range(len(suite))]
+    whole = all(file.exists() for file in (folder / KEY, folder / "prompts.csv", *files))
+    return (
+        whole
+        and (folder / KEY).read_text(encoding="utf-8") == _key(work, suite)
+        and holds_tensors(work.folder.edit, work.edit)  # without fusion the file may be another's
+    )
+
+
+def _write_folder(work: Run, drawn: SuiteSamples) -> None:
     with atomic_folder(work.folder.samples) as folder:
         for phase, images in (("before", drawn.before), ("after", drawn.after)):
             (folder / phase).mkdir()
             for index, image in enumerate(images):
-                Image.fromarray(image).save(folder / phase / f"{index:04d}.png")
+                save_png(folder / phase / f"{index:04d}.png", image)
         write_prompts(folder / "prompts.csv", drawn.prompts)
         (folder / KEY).write_text(_key(work, drawn.prompts), encoding="utf-8")
-    work.show("samples", _pairs(drawn, 48))
 
 
 def write_prompts(
