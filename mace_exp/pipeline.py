@@ -104,6 +104,7 @@ def _run_stages(work: Run, status: Status) -> dict[str, Any]:
     }
     measure.warn_of_strangers(work)
     loras.check_rank_of(work)
+    erase.check_preservation(work)
     earlier.remove_other_edit(work)
     for stage, step in steps.items():
         if stage in work.config.stages:

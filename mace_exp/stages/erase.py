@@ -19,6 +19,7 @@ from mace_exp.erasure.preservation import (
     preservation_statistics,
 )
 from mace_exp.model import edited_weights
+from mace_exp.naming import naming
 from mace_exp.progress import progress
 from mace_exp.prompts import domain_captions, prior_captions
 from mace_exp.saving import save_pipeline
@@ -40,15 +41,33 @@ LEAST_PROMPTS = 0.01
 0.002 at most."""
 
 
+def check_preservation(work: Run) -> None:
+    """Refuse, before anything is drawn, sums and captions that the closed forms can't read.
+
+    Raises:
+        ValueError: a cache that is none or of another model, a file without captions, or a caption
+            that is too long for the model.
+    """
+    if not any(map(work.does, (Stage.preservation, Stage.cfr, Stage.lora, Stage.fusion))):
+        return
+    config, weights = work.config.preservation, _weights(work)
+    for name, cache in (("prior", config.prior.cache), ("domain", config.domain.cache)):
+        if weights[name] and cache is not None:
+            with naming(f"preservation.{name}.cache"):
+                PreservationStatistics.load(Path(cache), work.text_fingerprint)
+    if weights["prior"] and config.prior.cache is None:
+        with naming("preservation.prior.captions"):
+            work.encoder.token_ids(config.prior.captions)
+        if config.prior.file is not None:
+            with naming("preservation.prior.file"):
+                read_captions(Path(config.prior.file))
+
+
 def preservation(work: Run) -> dict[str, PreservationStatistics]:
     """Sum the token states of what must survive: things in general, and the concepts'
     neighbours."""
-    config = work.config.preservation
+    config, weights = work.config.preservation, _weights(work)
     sources = {"prior": (config.prior.cache, _prior), "domain": (config.domain.cache, _domain)}
-    weights = {
-        "prior": work.config.cfr.prior_weight or work.config.fusion.prior_weight,
-        "domain": work.config.cfr.domain_weight or work.config.fusion.domain_weight,
-    }
     found = {}
     for name, (cache, captions) in sources.items():
         if weights[name] and cache is not None:
@@ -59,6 +78,15 @@ def preservation(work: Run) -> dict[str, PreservationStatistics]:
         _say_unit(work, name, statistics.count)
     work.statistics = found
     return found
+
+
+def _weights(work: Run) -> dict[str, float]:
+    """What each sum weighs in either closed form; one that weighs nothing is not needed."""
+    cfr, fusion = work.config.cfr, work.config.fusion
+    return {
+        "prior": cfr.prior_weight or fusion.prior_weight or 0.0,
+        "domain": cfr.domain_weight or fusion.domain_weight or 0.0,
+    }
 
 
 def _say_unit(work: Run, name: str, count: int) -> None:

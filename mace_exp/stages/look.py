@@ -23,6 +23,7 @@ from mace_exp.files import atomic_file, save_png
 from mace_exp.helper_source import helper_identity
 from mace_exp.image_sources import drawn_masks
 from mace_exp.model import choose_device
+from mace_exp.naming import naming
 from mace_exp.progress import progress
 from mace_exp.prompts import anchor_prompt
 from mace_exp.record import Picture
@@ -100,10 +101,15 @@ def _draw(work: Run, share: Sequence[tuple[str, Path]]) -> None:
 
 
 def _check_prompts(work: Run, needed: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse, before anything is drawn, a prompt that is too long or does not name its concept."""
+    """Refuse, before anything is drawn, a prompt that is too long or does not name its concept, and
+    an anchor that makes it too long."""
     for concept in work.concepts:
-        for prompt in dict.fromkeys(needed[concept.slug]["prompts"]):
+        prompts = dict.fromkeys(needed[concept.slug]["prompts"])
+        for prompt in prompts:
             work.encoder.positions(prompt, concept.name)
+        sentences = dict.fromkeys([*prompts, *work.training_prompts[concept.slug]])
+        with naming(f"{concept.name} with its anchor {concept.anchor!r}"):
+            work.encoder.token_ids([anchor_prompt(each, concept) for each in sentences])
 
 
 def _say_what_is_unchecked(work: Run) -> None:
