@@ -9,7 +9,7 @@ from PIL import Image
 
 from mace_exp.report import words
 from mace_exp.report.charts import intervals, thinned, ticks
-from mace_exp.report.folder import RunRecord, read_run
+from mace_exp.report.folder import RunContents, read_run
 from mace_exp.report.galleries import galleries
 from mace_exp.report.measures import Estimate, harmonic_mean, read_parts
 from mace_exp.report.pictures import Thumbnails
@@ -18,11 +18,11 @@ from tests.fake_run import AFTER, ERASED, make_run
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunContents:
     return read_run(make_run(tmp_path_factory.mktemp("run")))
 
 
-def test_every_concept_has_its_turn_in_the_pictures(run: RunRecord) -> None:
+def test_every_concept_has_its_turn_in_the_pictures(run: RunContents) -> None:
     found = galleries(run.samples)
     assert [gallery.key for gallery in found] == [*AFTER, "general"]
     first = [pair.sample.concept for pair in found[0].pairs[: len(ERASED)]]
@@ -43,7 +43,7 @@ def test_thumbnails_are_paid_for_once(tmp_path: Path) -> None:
     assert thumbnails.uri(None) is None
 
 
-def test_parts_read_intervals_members_and_further_measures(run: RunRecord) -> None:
+def test_parts_read_intervals_members_and_further_measures(run: RunContents) -> None:
     parts = read_parts(run.metrics)
     assert [part.key for part in parts] == list(AFTER)
     assert parts[0].accuracy and parts[0].accuracy.difference == pytest.approx(-0.94)

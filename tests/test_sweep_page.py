@@ -24,7 +24,7 @@ from PIL import Image
 
 from mace_exp.report import write_sweep_report
 from mace_exp.report.charts import Scale
-from mace_exp.report.folder import RunRecord
+from mace_exp.report.folder import RunContents
 from mace_exp.report.job_table import stage_table
 from mace_exp.report.jobs import Job, job_folders, label, read_job, varying_settings
 from mace_exp.report.measures import Estimate
@@ -120,7 +120,7 @@ def test_jobs_with_other_originals_have_a_row_of_their_own(tmp_path: Path) -> No
 
 def axis(key: str, values: list[Any]) -> Axis:
     """The axis of one setting over jobs that have nothing else."""
-    run = RunRecord(Path(), {}, {}, {}, [], [], [], [])
+    run = RunContents(Path(), {}, {}, {}, [], [], [], [])
     return setting_axis(key, [Job(run, {key: v}, None, {}, {}, [], []) for v in values])
 
 

@@ -25,7 +25,18 @@ from mace_exp.sampling import SamplingSettings, sample
 
 TEMPLATES, SEED = 5, 1000  # as in evaluation=thorough
 RESULTS = Path(__file__).with_name("results.csv")
-COLUMNS = ("rank", "domain", "people", "after", "low", "high", "n", "original", "worst")
+COLUMNS = (
+    "rank",
+    "domain",
+    "closeness",
+    "people",
+    "after",
+    "low",
+    "high",
+    "n",
+    "original",
+    "worst",
+)
 log = logging.getLogger(__name__)
 
 
@@ -54,7 +65,8 @@ def row(run: Path, pictures: int) -> list[Any]:
     told = f"{worst['name']}: {worst['original']:.1f} to {worst['value']:.1f}"
     count, original = found["accuracy"]["n"], round(found["accuracy"]["original"], 4)
     people = len({prompt.concept for prompt in suite})
-    settings = [config["lora"]["rank"], config["fusion"]["domain_weight"]]
+    fusion = config["fusion"]
+    settings = [config["lora"]["rank"], fusion["domain_weight"], fusion["closeness"]]
     return [*settings, people, *shares, count, original, told]
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mace_exp.files import atomic_file
 from mace_exp.report.charts import Curve, finite_points, thinned
-from mace_exp.report.folder import RunRecord, median_curve, read_curves, read_run
+from mace_exp.report.folder import RunContents, median_curve, read_curves, read_run
 from mace_exp.report.jobs import Job, label, varying_settings
 from mace_exp.report.measures import Estimate, PartResult, read_parts
 from mace_exp.report.parallel import axes_of
@@ -60,7 +60,7 @@ def write_sweep_figures(sweep_dir: Path) -> list[Path]:
     return write_charts(sweep_dir / "figures", sweep_charts(read_sweep(sweep_dir)))
 
 
-def run_charts(run: RunRecord) -> Iterator[Chart]:
+def run_charts(run: RunContents) -> Iterator[Chart]:
     """Accuracies, those of every concept by part, and the curves of training."""
     parts = read_parts(run.metrics)
     if parts:

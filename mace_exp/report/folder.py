@@ -45,7 +45,7 @@ class Overlay:
 
 
 @dataclass(frozen=True)
-class RunRecord:
+class RunContents:
     """Everything that the report says, read once."""
 
     path: Path
@@ -71,7 +71,7 @@ class RunRecord:
         return self.status.get("status") == "finished"
 
 
-def read_run(path: Path) -> RunRecord:
+def read_run(path: Path) -> RunContents:
     """Read the run in `path`.
 
     Raises:
@@ -79,7 +79,7 @@ def read_run(path: Path) -> RunRecord:
     """
     if not is_run(path):
         raise FileNotFoundError(f"{path} is no run folder: it has none of {', '.join(RUN_MARKS)}")
-    return RunRecord(
+    return RunContents(
         path=path,
         config=read_config(path),
         status=read_json(path / "status.json"),

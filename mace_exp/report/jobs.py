@@ -12,7 +12,7 @@ from mace_exp.record import number
 from mace_exp.report import words
 from mace_exp.report.charts import Curve, shortened
 from mace_exp.report.folder import (
-    RunRecord,
+    RunContents,
     is_run,
     median_curve,
     read_curves,
@@ -76,7 +76,7 @@ def _is_job(path: Path) -> bool:
 class Job:
     """One run of the sweep; `loss` is the median over its concepts."""
 
-    run: RunRecord
+    run: RunContents
     settings: dict[str, Any]
     harmonic_mean: float | None
     accuracies: dict[str, Estimate]
@@ -111,7 +111,7 @@ def read_job(folder: Path) -> Job:
     return as_job(read_run(folder))
 
 
-def as_job(run: RunRecord) -> Job:
+def as_job(run: RunContents) -> Job:
     """Take out of a run's files what the sweep's page shows; what is missing stays empty."""
     parts = read_parts(run.metrics)
     further = {f"{part.title}, {e.name}": e for part in parts for e in part.further}

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from mace_exp.record import ConceptCurves
 from mace_exp.report import charts, words
-from mace_exp.report.folder import RunRecord, median_curve, read_curves, read_run
+from mace_exp.report.folder import RunContents, median_curve, read_curves, read_run
 from mace_exp.report.galleries import attention_strips, galleries, mask_groups
 from mace_exp.report.measures import (
     Estimate,
@@ -54,7 +54,7 @@ def write_report(run_dir: Path) -> Path:
     return save(run_dir / "report.html", render("run", run_view(run)))
 
 
-def run_view(run: RunRecord) -> dict[str, Any]:
+def run_view(run: RunContents) -> dict[str, Any]:
     """Everything that the template shows."""
     content = run_content(run)
     there = {key: bool(content[_SHOWN_BY.get(key, key)]) for key in SECTIONS}
@@ -64,7 +64,7 @@ def run_view(run: RunRecord) -> dict[str, Any]:
     return {**content, "sections": titles, "lacking": lacking}
 
 
-def run_content(run: RunRecord) -> dict[str, Any]:
+def run_content(run: RunContents) -> dict[str, Any]:
     """The values behind the sections; a section without any is left out of the page."""
     parts = read_parts(run.metrics)
     views = [part_view(part) for part in parts]
@@ -100,7 +100,7 @@ class Headline:
     seconds: float | None
 
 
-def headline(run: RunRecord, parts: Sequence[PartResult]) -> Headline:
+def headline(run: RunContents, parts: Sequence[PartResult]) -> Headline:
     """Say what was erased from which model, and how."""
     names = erased_names(run.config, parts)
     shown = words.counted(len(names), concept_kind(run.config))
