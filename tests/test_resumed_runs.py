@@ -127,3 +127,13 @@ def test_what_was_measured_of_other_pictures_goes(run: Run) -> None:
     folder = run("seen", PEOPLE)
     run("seen", PEOPLE, "stages=[samples]", "evaluation.parts=[erased]")
     assert results(folder) == {"samples", "attention"}
+
+
+def test_folders_of_the_users_own_stay(run: Run, tmp_path: Path) -> None:
+    """A run may be given a folder that is in use: `samples` there need not be a run's."""
+    own = [tmp_path / "used" / name / "own.txt" for name in ("samples", "attention", "erased")]
+    for file in own:
+        file.parent.mkdir(parents=True)
+        file.write_text("mine")
+    run("used", PEOPLE, "stages=[images,masks,preservation,cfr,lora]")
+    assert [file.read_text() for file in own] == ["mine"] * 3

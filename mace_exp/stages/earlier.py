@@ -21,6 +21,8 @@ _READING = {Stage.metrics, Stage.report}
 """Stages that show what is there; `metrics` itself refuses pictures of another edit."""
 _WEIGHTS = {Stage.cfr, Stage.lora, Stage.fusion}
 """Stages that write weights into the folder."""
+_MARKS = {"samples": "prompts.csv", "attention": "index.csv", "erased": "model_index.json"}
+"""The file in each folder of a run's by which it is one: others of these names are the user's."""
 
 
 def remove_other_edit(work: Run) -> None:
@@ -54,7 +56,7 @@ def _is_of_these_settings(work: Run) -> bool:
 
 
 def _remove(root: Path, paths: Iterable[Path]) -> None:
-    there = [path for path in paths if path.exists()]
+    there = [path for path in paths if (path / _MARKS.get(path.name, "")).is_file()]
     for path in there:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     if there:
