@@ -18,7 +18,6 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mace_exp.artifacts import PLAN, check_writable, write_json
 from mace_exp.config import (
     CONF,
     are_numbered,
@@ -30,9 +29,11 @@ from mace_exp.config import (
     register,
     to_run_config,
 )
+from mace_exp.config.run_config import RunConfig
 from mace_exp.config.run_files import RunFiles
-from mace_exp.ranks import RankError, dismissed_workers, is_worker, rank_count
-from mace_exp.schemas.run import RunConfig
+from mace_exp.runs.folder import PLAN, check_writable
+from mace_exp.runs.ranks import RankError, dismissed_workers, is_worker, rank_count
+from mace_exp.utils.files import write_json
 
 log = logging.getLogger("mace_exp")
 
@@ -119,7 +120,7 @@ def _begin_sweep(config: DictConfig) -> Path:
     Raises:
         ValueError: some can't be run; nothing is written then.
     """
-    from mace_exp.sweep import is_finished
+    from mace_exp.cli.sweep import is_finished
 
     folder, jobs = Path(config.hydra.sweep.dir).absolute(), planned_jobs(config.hydra)
     numbered = are_numbered(config.hydra)
@@ -139,7 +140,7 @@ def _closed_sweep() -> Iterator[None]:
         yield
     finally:
         if SweepFolder.heard is not None:
-            from mace_exp.sweep import close_sweep
+            from mace_exp.cli.sweep import close_sweep
 
             whole = close_sweep(SweepFolder.heard)
     if not whole:
@@ -173,7 +174,7 @@ def _run(composed: DictConfig, run_dir: Path) -> None:
 
 def _run_in_sweep(composed: DictConfig, run_dir: Path) -> None:
     """Run a job that keeps its errors to itself; what a resumed sweep has finished stays."""
-    from mace_exp.sweep import attempt, is_finished
+    from mace_exp.cli.sweep import attempt, is_finished
 
     if composed.get("resume") and is_finished(run_dir):
         log.info("job %s has finished before", run_dir.name)

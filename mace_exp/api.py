@@ -11,17 +11,17 @@ from pathlib import Path
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor
 
-from mace_exp.artifacts import RunFolder, check_writable
-from mace_exp.concepts import Concept
+from mace_exp.concepts.concept import Concept
 from mace_exp.config import CONF, composed_run
-from mace_exp.data.latents import native_size
-from mace_exp.erasure.lora import Lora
-from mace_exp.model import apply_weights
-from mace_exp.progress import silenced
-from mace_exp.schemas.model import JudgeName, Precision
-from mace_exp.schemas.run import RunConfig
+from mace_exp.config.run_config import RunConfig
+from mace_exp.methods.mace.lora import Lora
+from mace_exp.models.editing import apply_weights
+from mace_exp.models.latents import native_size
+from mace_exp.models.schema import JudgeName, Precision
+from mace_exp.runs.folder import RunFolder, check_writable
+from mace_exp.runs.tracking import TrackerOptions, open_tracker
 from mace_exp.stages.run import Run
-from mace_exp.tracking import TrackerOptions, open_tracker
+from mace_exp.utils.progress import silenced
 
 BASE = (
     "concepts=custom",

@@ -14,9 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mace_exp.artifacts import RunFolder
-from mace_exp.command import loaded, run_command
-from mace_exp.schemas.model import Device, Precision
+from mace_exp.cli.common import run_command
+from mace_exp.models.loading import loaded
+from mace_exp.models.schema import Device, Precision
+from mace_exp.runs.folder import RunFolder
 
 NAME = "python -m mace_exp.export"
 
@@ -50,7 +51,7 @@ def export(
         raise ValueError(f"{file} is missing: the run has not come that far, go on by resume={run}")
     if target.exists():
         raise ValueError(f"{target} exists: name a new folder, or remove it")
-    from mace_exp.stages.facts import model_of
+    from mace_exp.runs.provenance import model_of
 
     chosen = model_of(facts)
     try:
@@ -65,7 +66,8 @@ def _write(pipeline: Any, file: Path, target: Path, dtype: str | None) -> None:
     import torch
     from safetensors.torch import load_file
 
-    from mace_exp.model import apply_weights, save_pipeline
+    from mace_exp.models.editing import apply_weights
+    from mace_exp.models.saving import save_pipeline
 
     apply_weights(pipeline.unet, load_file(file))
     save_pipeline(pipeline, target, dtype=None if dtype is None else getattr(torch, dtype))
@@ -84,7 +86,7 @@ def _facts(folder: RunFolder) -> dict[str, Any]:
 
 
 def _check_fingerprint(pipeline: Any, wanted: str) -> None:
-    from mace_exp.model import fingerprint
+    from mace_exp.models.fingerprints import fingerprint
 
     found = fingerprint(pipeline)
     if found != wanted:

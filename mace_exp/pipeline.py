@@ -15,20 +15,23 @@ from typing import Any
 
 import yaml
 
-from mace_exp.artifacts import RunFolder, Status, recorded_status, write_json
-from mace_exp.gpu import gpu_facts, gpu_peak, reset_gpu_peak, take_device
-from mace_exp.interrupts import INTERRUPTED, exiting_on_sigterm
-from mace_exp.memory import peak_memory
-from mace_exp.progress import silenced
-from mace_exp.ranks import Ranks, connected
-from mace_exp.record import Tracker
+from mace_exp.config.run_config import RunConfig, Stage
+from mace_exp.models.devices import gpu_facts, gpu_peak, reset_gpu_peak, take_device
 from mace_exp.report.run_page import write_report
 from mace_exp.report.terminal import print_result
-from mace_exp.schemas.results import NoTracking, WandbTracking
-from mace_exp.schemas.run import RunConfig, Stage
-from mace_exp.stages import earlier, erase, look, loras, measure, observe, refinement
+from mace_exp.runs import stale as earlier
+from mace_exp.runs.folder import RunFolder
+from mace_exp.runs.interrupts import INTERRUPTED, exiting_on_sigterm
+from mace_exp.runs.memory import peak_memory
+from mace_exp.runs.ranks import Ranks, connected
+from mace_exp.runs.record import Tracker
+from mace_exp.runs.schema import NoTracking, WandbTracking
+from mace_exp.runs.status import Status, recorded_status
+from mace_exp.runs.tracking import TrackerOptions, open_tracker
+from mace_exp.stages import erase, look, loras, measure, observe, refinement
 from mace_exp.stages.run import Run
-from mace_exp.tracking import TrackerOptions, open_tracker
+from mace_exp.utils.files import write_json
+from mace_exp.utils.progress import silenced
 
 log = logging.getLogger(__name__)
 

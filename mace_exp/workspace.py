@@ -12,8 +12,8 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
-from mace_exp.command import run_command
-from mace_exp.tracking import has_key
+from mace_exp.cli.common import run_command
+from mace_exp.runs.tracking import has_key
 
 if TYPE_CHECKING:
     from wandb_workspaces.reports.v2.interface import ParallelCoordinatesPlotColumn

@@ -3,7 +3,7 @@
 from functools import cache
 
 from mace_exp.config import composed_run
-from mace_exp.schemas.run import RunConfig
+from mace_exp.config.run_config import RunConfig
 
 
 @cache

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         StableDiffusionPipeline,
     )
 
-    from mace_exp.text import PromptEncoder
+    from mace_exp.models.text import PromptEncoder
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("WANDB_API_KEY", None)
@@ -83,7 +83,7 @@ def stand_in(
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random model as a diffusers folder."""
-    from mace_exp.saving import save_pipeline
+    from mace_exp.models.saving import save_pipeline
     from tests.tiny import tiny_pipeline
 
     folder = tmp_path_factory.mktemp("tiny") / "model"
@@ -94,7 +94,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def checked_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with a safety checker that finds fault with every picture."""
-    from mace_exp.saving import save_pipeline
+    from mace_exp.models.saving import save_pipeline
     from tests.tiny import tiny_pipeline, with_strict_checker
 
     folder = tmp_path_factory.mktemp("checked") / "model"
@@ -112,7 +112,7 @@ def pipeline() -> StableDiffusionPipeline:
 
 @pytest.fixture(scope="module")
 def encoder(pipeline: StableDiffusionPipeline) -> PromptEncoder:
-    from mace_exp.text import stable_diffusion_encoder
+    from mace_exp.models.text import stable_diffusion_encoder
 
     return stable_diffusion_encoder(pipeline)
 

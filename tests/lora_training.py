@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mace_exp.erasure.lora import LoraShape
-from mace_exp.erasure.timesteps import focal_density
-from mace_exp.erasure.training import ConceptData, LoraTraining, PriorImages, train_loras
-from mace_exp.seeding import generator
+from mace_exp.methods.mace.lora import LoraShape
+from mace_exp.methods.mace.timesteps import focal_density
+from mace_exp.methods.mace.training import ConceptData, LoraTraining, PriorImages, train_loras
+from mace_exp.utils.seeding import generator
 from tests.tiny import tiny_pipeline
 
 LENGTH = 24

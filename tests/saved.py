@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mace_exp.saving import save_pipeline
+from mace_exp.models.saving import save_pipeline
 from tests.tiny import tiny_pipeline
 
 

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 
 from mace_exp import Erasure, erase
 from mace_exp.config import composed_run
-from mace_exp.model import load_pipeline
-from mace_exp.saving import save_pipeline
+from mace_exp.models.loading import load_pipeline
+from mace_exp.models.saving import save_pipeline
 from tests.tiny import tiny_pipeline
 from tests.tiny_xl import tiny_xl_pipeline
 

@@ -15,18 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mace_exp.runs.cache import Cache, key_of
+from mace_exp.runs.status import recorded_status, status_of
 
-from mace_exp.artifacts import (
-    Cache,
-    RunFolder,
-    check_writable,
-    key_of,
-    recorded_status,
-    status_of,
-    write_json,
-)
-from mace_exp.interrupts import exiting_on_sigterm
-from mace_exp.tensor_files import save_tensors
+from mace_exp.runs.folder import RunFolder, check_writable
+from mace_exp.runs.interrupts import exiting_on_sigterm
+from mace_exp.utils.files import write_json
+from mace_exp.utils.tensors import save_tensors
 from tests.full_disk import no_file_over
 
 Usage = namedtuple("Usage", "total used free")

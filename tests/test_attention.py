@@ -3,18 +3,16 @@
 import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor
+from mace_exp.methods.mace.attention_loss import AttentionLoss, AttentionTarget, mask_on_grid
 from tiny import tiny_pipeline
 
-from mace_exp.erasure.attention import (
-    AttentionLoss,
-    AttentionTarget,
+from mace_exp.models.attention import (
     attention_grid,
-    mask_on_grid,
     plain_self_attention,
     record_attention,
     visible_attention,
 )
-from mace_exp.erasure.unet import attention_layers
+from mace_exp.models.unet import attention_layers
 
 LENGTH = 24
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mace_exp.data.masks import intersection_over_union
+from mace_exp.data.masks.pixels import intersection_over_union
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("dicebear", reason="drawing the world needs the mini extra")
@@ -24,7 +24,7 @@ def test_the_models_own_masks_lie_on_what_is_drawn(
         "experiments.attention_masks.measure", reason="the studies are not beside the tests"
     )
     from mace_exp.mini.world import World
-    from mace_exp.model import load_pipeline
+    from mace_exp.models.loading import load_pipeline
 
     whole = "attention masks"
     monkeypatch.setattr(measure, "VARIANTS", {whole: measure.VARIANTS[whole]})  # the method alone

@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 import yaml
+from mace_exp.runs.status import recorded_status
 
 from mace_exp.__main__ import expand
-from mace_exp.artifacts import RunFolder, recorded_status
 from mace_exp.config import CONF, quoted
-from mace_exp.schemas.run import RunConfig
+from mace_exp.config.run_config import RunConfig
+from mace_exp.runs.folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
 Refusal = Callable[..., str]

@@ -7,7 +7,7 @@ condition leaves 1e-13; the rest is room).
 import pytest
 import torch
 
-from mace_exp.erasure.closed_form import (
+from mace_exp.methods.closed_form import (
     MAX_CONDITION,
     factorize,
     fused_weight,

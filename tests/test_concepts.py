@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mace_exp.concepts import Concept, Kind, build_concepts, slugify
+from mace_exp.concepts.concept import Concept, Kind, build_concepts, slugify
 
 ANCHORS = {
     Kind.person: "a person",

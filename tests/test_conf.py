@@ -8,9 +8,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from mace_exp.concepts import Kind
+from mace_exp.concepts.concept import Kind
 from mace_exp.config import CONF, VARIANTS
-from mace_exp.schemas.run import RunConfig
+from mace_exp.config.run_config import RunConfig
 from tests.composing import composed
 
 NAMES = Path(__file__).parents[2] / "shared" / "names.csv"

@@ -6,14 +6,14 @@ from typing import get_type_hints
 import numpy as np
 import pytest
 
-from mace_exp.concepts import Kind
+from mace_exp.concepts.concept import Kind
 from mace_exp.config import VARIANTS
+from mace_exp.config.run_config import RunConfig, Stage
 from mace_exp.config.suggestions import suggestion
+from mace_exp.data.schema import AttentionMasks, NoMasks
 from mace_exp.mini.judge import MiniJudge, Recogniser
-from mace_exp.ranges import POSITIVE, PROPORTION, Range, expected
-from mace_exp.schemas.data import AttentionMasks, NoMasks
-from mace_exp.schemas.model import JUDGED_SIDES, JudgeName
-from mace_exp.schemas.run import RunConfig, Stage
+from mace_exp.models.schema import JUDGED_SIDES, JudgeName
+from mace_exp.utils.ranges import POSITIVE, PROPORTION, Range, expected
 from tests.composing import composed
 
 

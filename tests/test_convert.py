@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mace_exp.runs.schema import NoTracking, WandbTracking
 
 from mace_exp.config import composed_run
+from mace_exp.config.run_config import RunConfig
 from mace_exp.convert.__main__ import check, main, read
 from mace_exp.convert.keys import FIXED, NUMBERS, WITHOUT_COUNTERPART, convert
 from mace_exp.convert.parts import PARTS
-from mace_exp.schemas.data import FolderPriorImages, GroundedSamMasks, NoMasks, NoPriorImages
-from mace_exp.schemas.model import Precision
-from mace_exp.schemas.results import NoTracking, WandbTracking
-from mace_exp.schemas.run import RunConfig
+from mace_exp.data.schema import FolderPriorImages, GroundedSamMasks, NoMasks, NoPriorImages
+from mace_exp.models.schema import Precision
 
 THEIRS = Path(__file__).parent / "data" / "theirs.yaml"
 SHIP: dict[str, Any] = {"multi_concept": [[["ship", "object"]]], "mapping_concept": ["ground"]}

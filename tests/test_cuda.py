@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mace_exp.sampling import SamplingSettings, sample
-from mace_exp.saving import save_pipeline
+from mace_exp.models.sampling import SamplingSettings, sample
+from mace_exp.models.saving import save_pipeline
 from tests.lora_training import CONCEPTS, SHAPES, TRAINING, assert_same, concept, train
 from tests.lora_training import pipeline as pipeline
 from tests.test_api import changed, erased, state

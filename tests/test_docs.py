@@ -18,8 +18,9 @@ from pathlib import Path
 import pytest
 
 from mace_exp.__main__ import expand
-from mace_exp.config import CONF, VARIANTS, composed_run, crossing
-from mace_exp.schemas.run import RunConfig
+from mace_exp.config import CONF, VARIANTS, composed_run
+from mace_exp.config import validation as crossing
+from mace_exp.config.run_config import RunConfig
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

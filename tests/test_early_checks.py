@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mace_exp.erasure.preservation import PreservationStatistics
+from mace_exp.preservation.statistics import PreservationStatistics
 from mace_exp.stages import look
 from tests.whole_run import PEOPLE, UP_TO_FUSION, Run
 

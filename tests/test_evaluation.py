@@ -7,17 +7,17 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from mace_exp.concepts import Kind
-from mace_exp.evaluation.accuracy import class_rows, hits_among_top, rate, wilson_interval
-from mace_exp.evaluation.distances import (
+from mace_exp.concepts.concept import Kind
+from mace_exp.evaluation.metrics.accuracy import class_rows, hits_among_top, rate, wilson_interval
+from mace_exp.evaluation.metrics.distances import (
     _cells,
     frechet_distance,
     kernel_distance,
     pixel_change,
     pixel_features,
 )
-from mace_exp.evaluation.harmonic import harmonic_mean, overall
-from mace_exp.evaluation.metrics import evaluate, scene_in
+from mace_exp.evaluation.metrics.evaluate import evaluate, scene_in
+from mace_exp.evaluation.metrics.harmonic import harmonic_mean, overall
 from mace_exp.evaluation.suite import EvaluationPrompt, Subject, build_suite
 
 CLASSES = {

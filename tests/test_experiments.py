@@ -8,15 +8,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mace_exp.artifacts import RunFolder
 from mace_exp.config import CONF
-from mace_exp.erasure.preservation import PreservationStatistics, preservation_statistics
-from mace_exp.fingerprints import text_fingerprint
-from mace_exp.record import Tracker
-from mace_exp.schemas.data import GeneratedImages, GroundedSamMasks, NoMasks
-from mace_exp.schemas.run import RunConfig
+from mace_exp.config.run_config import RunConfig
+from mace_exp.data.schema import GeneratedImages, GroundedSamMasks, NoMasks
+from mace_exp.models.fingerprints import text_fingerprint
+from mace_exp.models.text import stable_diffusion_encoder
+from mace_exp.preservation.statistics import PreservationStatistics, preservation_statistics
+from mace_exp.runs.folder import RunFolder
+from mace_exp.runs.record import Tracker
 from mace_exp.stages.run import Run
-from mace_exp.text import stable_diffusion_encoder
 from tests.composing import composed
 from tests.tiny import tiny_pipeline
 from tests.tiny_detectors import save_detector, save_segmenter

@@ -11,10 +11,10 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import Stabl
 from safetensors.torch import load_file
 from torch import nn
 
-from mace_exp.erasure.lora import load_lora
 from mace_exp.export import export, main
-from mace_exp.fingerprints import fingerprint
-from mace_exp.saving import save_pipeline
+from mace_exp.methods.mace.lora import load_lora
+from mace_exp.models.fingerprints import fingerprint
+from mace_exp.models.saving import save_pipeline
 from tests.tiny import tiny_pipeline
 
 PEOPLE = ("adam-driver", "amy-adams")

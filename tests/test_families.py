@@ -12,12 +12,14 @@ import torch
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import (
     StableDiffusionXLPipeline,
 )
+from mace_exp.models.projections import cross_attention_projections
 from safetensors.torch import load_file, save_file
 
-from mace_exp.erasure.lora import load_lora
 from mace_exp.export import export
-from mace_exp.model import cross_attention_projections, fingerprint, load_pipeline
-from mace_exp.saving import save_pipeline
+from mace_exp.methods.mace.lora import load_lora
+from mace_exp.models.fingerprints import fingerprint
+from mace_exp.models.loading import load_pipeline
+from mace_exp.models.saving import save_pipeline
 from tests.checkpoint_file import original_names
 from tests.pictures import own_folder
 from tests.tiny import tiny_pipeline, with_strict_checker
@@ -127,7 +129,7 @@ def test_a_hub_id_is_loaded_from_the_local_cache(tmp_path: Path) -> None:
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(commit)
     code = (
-        "from mace_exp.model import fingerprint, load_pipeline\n"
+        "from mace_exp.models.loading import fingerprint, load_pipeline\n"
         "print(fingerprint(load_pipeline('someone/tiny', device='cpu')))"
     )
     done = subprocess.run(

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mace_exp.concepts import Concept, Kind
+from mace_exp.concepts.concept import Concept, Kind
 from mace_exp.data.files import concept_files, image_size, listed_files, mask_folder, read_image
-from mace_exp.image_sources import drawn_masks, missing_images, own_images, prior_files
-from mace_exp.schemas.data import (
+from mace_exp.data.schema import (
     AttentionMasks,
     Crop,
     FolderImages,
@@ -19,6 +18,7 @@ from mace_exp.schemas.data import (
     NoPriorImages,
     PrecomputedMasks,
 )
+from mace_exp.data.sources import drawn_masks, missing_images, own_images, prior_files
 from tests.pictures import own_folder, save
 
 ADAM = Concept("Adam Driver", Kind.person, "a person")

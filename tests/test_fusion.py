@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from mace_exp.models.projections import projection_weights
 
-from mace_exp.erasure.fusion import fuse, fusion_sums, fusion_sums_of, prompt_gram
-from mace_exp.erasure.lora import Factors, Lora, LoraShape, initial_lora
-from mace_exp.erasure.preservation import preservation_statistics
-from mace_exp.erasure.refinement import transformed_weights
-from mace_exp.erasure.unet import projection_weights
+from mace_exp.methods.mace.fusion import fuse, fusion_sums, fusion_sums_of, prompt_gram
+from mace_exp.methods.mace.lora import Factors, Lora, LoraShape, initial_lora
+from mace_exp.methods.mace.refinement import transformed_weights
+from mace_exp.preservation.statistics import preservation_statistics
 
 PROMPTS = {
     "cat": ["a cat", "a photo of a cat", "a cat in the park"],

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mace_exp.gpu import gpu_facts, gpu_peak, reset_gpu_peak
+from mace_exp.models.devices import gpu_facts, gpu_peak, reset_gpu_peak
 
 
 def test_without_a_gpu_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
-from mace_exp.data.grounded_sam import GroundedSam, detector_text
-from mace_exp.helper_source import check_helper, helper_identity
+from mace_exp.data.masks.grounding import GroundedSam, detector_text
+from mace_exp.models.auxiliary import auxiliary_identity, check_auxiliary
 from tests.composing import composed
 from tests.tiny_detectors import save_detector, save_segmenter
 
@@ -133,30 +133,30 @@ def test_models_are_loaded_once_with_the_first_image_and_go_with_the_finder(
 
 def test_folders_that_do_not_fit_are_refused(folders: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds a model of the type 'sam', not 'grounding-dino'"):
-        check_helper(str(folders["segmenter"]), model_type="grounding-dino")
+        check_auxiliary(str(folders["segmenter"]), model_type="grounding-dino")
     with pytest.raises(ValueError, match="config.json is missing"):
-        check_helper(str(tmp_path))
+        check_auxiliary(str(tmp_path))
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match="is no transformers model"):
-        check_helper(str(tmp_path))
+        check_auxiliary(str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps({"auto_map": {}}))
     with pytest.raises(ValueError, match="code of its own"):
-        check_helper(str(tmp_path))
+        check_auxiliary(str(tmp_path))
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ValueError, match="no .safetensors weights"):
-        check_helper(str(tmp_path))
+        check_auxiliary(str(tmp_path))
     with pytest.raises(ValueError, match="neither a folder nor a hub id"):
-        check_helper("/nowhere/at/all")
-    check_helper("someone/some-model", allow_download=True)
+        check_auxiliary("/nowhere/at/all")
+    check_auxiliary("someone/some-model", allow_download=True)
 
 
 def test_a_changed_folder_is_another_model(folders: dict[str, Path], tmp_path: Path) -> None:
     copy = shutil.copytree(folders["segmenter"], tmp_path / "copy")
-    before = helper_identity(str(copy))
-    assert helper_identity(str(copy)) == before
+    before = auxiliary_identity(str(copy))
+    assert auxiliary_identity(str(copy)) == before
     (copy / "model.safetensors").write_bytes(b"other")
-    assert helper_identity(str(copy)) != before
-    assert helper_identity("someone/some-model") == "someone/some-model"
+    assert auxiliary_identity(str(copy)) != before
+    assert auxiliary_identity("someone/some-model") == "someone/some-model"
 
 
 def test_an_unreadable_model_is_named(

@@ -14,9 +14,9 @@ from mace_exp.data.images import (
     save_images,
     stack_images,
 )
-from mace_exp.files import save_png
-from mace_exp.sampling import SamplingSettings
-from mace_exp.seeding import derive, generator
+from mace_exp.models.sampling import SamplingSettings
+from mace_exp.utils.files import save_png
+from mace_exp.utils.seeding import derive, generator
 from tests.tiny import tiny_pipeline
 
 SETTINGS = SamplingSettings(steps=2, guidance=3.0, scheduler="dpm", batch_size=2)

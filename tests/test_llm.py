@@ -10,12 +10,17 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from mace_exp.concepts import Concept, Kind
-from mace_exp.llm.answers import Collected, collect, sentences_of, whole_lines
-from mace_exp.llm.endpoint import open_endpoint
-from mace_exp.llm.instructions import instruction
-from mace_exp.llm.local import open_local
-from mace_exp.prompts import EVALUATION_TEMPLATES, evaluation_prompts, mentions, training_prompts
+from mace_exp.concepts.concept import Concept, Kind
+from mace_exp.concepts.llm.answers import Collected, collect, sentences_of, whole_lines
+from mace_exp.concepts.llm.endpoint import open_endpoint
+from mace_exp.concepts.llm.instructions import instruction
+from mace_exp.concepts.llm.local import open_local
+from mace_exp.concepts.prompts import (
+    EVALUATION_TEMPLATES,
+    evaluation_prompts,
+    mentions,
+    training_prompts,
+)
 from tests.chat_server import Reply, chat_server
 from tests.composing import composed
 from tests.tiny import tiny_tokenizer
@@ -183,7 +188,7 @@ def test_without_the_package_the_message_says_what_to_install(
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(ValueError, match=r"pip install 'mace-exp\[llm\]'"):
         open_endpoint("http://127.0.0.1/v1", "tiny", key=None, timeout=5)
-    monkeypatch.setattr("mace_exp.llm.endpoint.find_spec", lambda name: None)
+    monkeypatch.setattr("mace_exp.concepts.llm.endpoint.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install 'mace-exp\[llm\]'"):
         composed("prompts=llm", "prompts.base_url=http://x/v1", "prompts.model=y")
 
@@ -248,7 +253,7 @@ def local(folder: Path, *, most_tokens: int = 30, **more: Any) -> Callable[[str]
 def test_a_local_model_answers_by_its_seed(
     language_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mace_exp.llm.local.whole_lines", lambda text: text)
+    monkeypatch.setattr("mace_exp.concepts.llm.local.whole_lines", lambda text: text)
     before = torch.random.get_rng_state()
     ask = local(language_model)
     first, again = ask("a cat"), ask("a cat")

@@ -2,13 +2,14 @@
 
 import pytest
 import torch
+from mace_exp.models.editing import edited_weights
+from mace_exp.models.projections import cross_attention_projections
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
 from safetensors.torch import load_file, save_file
 from tiny import tiny_pipeline
 
-from mace_exp.erasure.lora import Factors, Lora, LoraShape, initial_lora, load_lora, save_lora
-from mace_exp.erasure.stacked import stacked_loras
-from mace_exp.model import cross_attention_projections, edited_weights
+from mace_exp.methods.mace.lora import Factors, Lora, LoraShape, initial_lora, load_lora, save_lora
+from mace_exp.methods.mace.stacked import stacked_loras
 
 ALL = ("to_k", "to_v", "to_q", "to_out")
 

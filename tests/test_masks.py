@@ -9,7 +9,8 @@ import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from PIL import Image
 
-from mace_exp.data.attention_masks import (
+from mace_exp.data.files import numbered_files
+from mace_exp.data.masks.cross_attention import (
     Described,
     attention_masks,
     concept_maps,
@@ -17,8 +18,7 @@ from mace_exp.data.attention_masks import (
     noise_latents,
     working_grid,
 )
-from mace_exp.data.files import numbered_files
-from mace_exp.data.masks import (
+from mace_exp.data.masks.pixels import (
     _components,
     filled,
     intersection_over_union,
@@ -252,7 +252,8 @@ def test_what_the_unet_says_comes_to_the_cpu_when_it_has_said_all(pipeline, monk
     copied, copied_by_forward, to_cpu = [], [], torch.Tensor.cpu
     monkeypatch.setattr(torch.Tensor, "cpu", lambda own: copied.append(own.shape) or to_cpu(own))
     monkeypatch.setattr(
-        "mace_exp.data.attention_masks.noise_latents", lambda _, latents, *args, **named: latents
+        "mace_exp.data.masks.cross_attention.noise_latents",
+        lambda _, latents, *args, **named: latents,
     )
     hook = pipeline.unet.register_forward_pre_hook(lambda *_: copied_by_forward.append(len(copied)))
     described = Described(torch.zeros(2, 4, 40, 40), ["adam"] * 2, ["a person"] * 2, "adam")

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mace_exp.memory import peak_memory
+from mace_exp.runs.memory import peak_memory
 
 
 @pytest.mark.parametrize(("system", "told"), [("Linux", 3 * 2**20), ("Darwin", 3 * 2**30)])

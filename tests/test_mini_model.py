@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mace_exp.models.projections import cross_attention_projections
 from safetensors.torch import load_file, save_file
 
 from mace_exp.mini import captions
 from mace_exp.mini.ceiling import linear_ceiling
 from mace_exp.mini.judge import WEIGHTS, MiniJudge
-from mace_exp.model import cross_attention_projections, load_pipeline
-from mace_exp.sampling import SamplingSettings, sample
+from mace_exp.models.loading import load_pipeline
+from mace_exp.models.sampling import SamplingSettings, sample
 
 SETTINGS = SamplingSettings(steps=4, guidance=4.0, scheduler="dpm", batch_size=4)
 

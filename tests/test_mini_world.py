@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mace_exp.concepts.prompts import EVALUATION_TEMPLATES, TRAINING_TEMPLATES
 from mace_exp.mini import captions
-from mace_exp.prompts import EVALUATION_TEMPLATES, TRAINING_TEMPLATES
 
 pytest.importorskip("dicebear", reason="drawing the world needs the mini extra")
 

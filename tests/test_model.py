@@ -8,18 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from mace_exp.models.editing import apply_weights, edited_weights
+from mace_exp.models.projections import cross_attention_projections
 from torch import nn
 
-from mace_exp.data import latents
-from mace_exp.model import (
-    apply_weights,
-    choose_device,
-    cross_attention_projections,
-    edited_weights,
-    find_model,
-    load_pipeline,
-)
-from mace_exp.model_source import ModelLocation, native_size
+from mace_exp.models import latents
+from mace_exp.models.devices import choose_device
+from mace_exp.models.loading import load_pipeline
+from mace_exp.models.sources import ModelLocation, find_model, native_size
 from tests.saved import pipeline as pipeline
 from tests.saved import saved as saved
 from tests.tiny import tiny_pipeline
@@ -84,7 +80,7 @@ def test_checkpoint_file_needs_safetensors_and_a_configuration(saved, tmp_path):
 
 def test_wrong_source_is_refused_before_heavy_imports(tmp_path):
     code = (
-        "import sys; from mace_exp.model import load_pipeline\n"
+        "import sys; from mace_exp.models.loading import load_pipeline\n"
         f"try: load_pipeline({str(tmp_path)!r})\n"
         "except ValueError: sys.exit(3 if {'torch', 'diffusers'} & set(sys.modules) else 0)\n"
         "sys.exit(4)"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mace_exp.config import named_files
+from mace_exp.config import preflight as named_files
 
 Refusal = Callable[..., str]
 

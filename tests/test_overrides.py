@@ -6,10 +6,10 @@ import pytest
 
 from mace_exp.__main__ import expand
 from mace_exp.config import composed_run
-from mace_exp.schemas.data import Crop, FolderImages, NoMasks, PrecomputedMasks, WholeMasks
-from mace_exp.schemas.method import LoraConfig, LoraInit
-from mace_exp.schemas.overrides import OWN_KEYS
-from mace_exp.schemas.run import RunConfig
+from mace_exp.config.concept_settings import OWN_KEYS
+from mace_exp.config.run_config import RunConfig
+from mace_exp.data.schema import Crop, FolderImages, NoMasks, PrecomputedMasks, WholeMasks
+from mace_exp.methods.mace.schema import LoraConfig, LoraInit
 from tests.pictures import own_folder
 
 THREE = ("concepts=[Adam Driver,ship,doodle]", "concepts.kinds={ship: object,doodle: style}")

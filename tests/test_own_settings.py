@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mace_exp.data.grounded_sam import GroundedSam
-from mace_exp.erasure.lora import load_lora
+from mace_exp.data.masks.grounding import GroundedSam
 from mace_exp.export import export
+from mace_exp.methods.mace.lora import load_lora
 from tests.pictures import own_folder
 from tests.whole_run import PEOPLE, UP_TO_FUSION, Run, read, read_table, rows
 
@@ -128,13 +128,13 @@ def test_masks_are_found_by_a_concepts_own_words(run: Run, monkeypatch: pytest.M
     asked: list[list[str]] = []
 
     def noted(self: GroundedSam, images: np.ndarray, words: list[str], names: object) -> object:
-        from mace_exp.data.masks import Masks
+        from mace_exp.data.masks.pixels import Masks
 
         asked.append(list(words))
         return Masks(np.ones(images.shape[:3], bool))
 
     monkeypatch.setattr(GroundedSam, "masks", noted)
-    monkeypatch.setattr("mace_exp.stages.look.helper_identity", lambda source: source)
+    monkeypatch.setattr("mace_exp.stages.look.auxiliary_identity", lambda source: source)
     found = ("masks=grounded_sam", "masks.allow_download=true", "stages=[images,masks]")
     run("words", *THREE, *found, "overrides={ship: {masks.words: [hull, sail]}}")
     assert asked == [["person", "face"], ["hull", "sail"]]

@@ -6,17 +6,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mace_exp.artifacts import RunFolder
 from mace_exp.config import composed_run
-from mace_exp.erasure.preservation import (
+from mace_exp.models.text import stable_diffusion_encoder
+from mace_exp.preservation.statistics import (
     PreservationAccumulator,
     PreservationStatistics,
     hash_prompts,
     preservation_statistics,
 )
-from mace_exp.record import Tracker
+from mace_exp.runs.folder import RunFolder
+from mace_exp.runs.record import Tracker
 from mace_exp.stages.run import Run
-from mace_exp.text import stable_diffusion_encoder
 from tests.tiny import tiny_pipeline
 
 PROMPTS = ["a cat", "a dog in the park", "a photo of a man", "a ship at sunset", "a horse"]

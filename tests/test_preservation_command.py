@@ -5,21 +5,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from mace_exp.models.projections import projection_weights
 from safetensors.torch import load_file
 
-from mace_exp.captions import names_in_templates, read_captions
-from mace_exp.erasure.preservation import (
+from mace_exp.concepts.captions import names_in_templates, read_captions
+from mace_exp.models.fingerprints import text_fingerprint
+from mace_exp.models.loading import load_pipeline
+from mace_exp.models.saving import save_pipeline
+from mace_exp.models.text import readable
+from mace_exp.preservation.__main__ import main
+from mace_exp.preservation.build import CacheBuild
+from mace_exp.preservation.published import import_published
+from mace_exp.preservation.statistics import (
     PreservationStatistics,
     preservation_statistics,
     read_statistics,
 )
-from mace_exp.erasure.unet import projection_weights
-from mace_exp.model import load_pipeline, text_fingerprint
-from mace_exp.preservation.__main__ import main
-from mace_exp.preservation.build import CacheBuild
-from mace_exp.preservation.published import import_published
-from mace_exp.saving import save_pipeline
-from mace_exp.text import readable
 
 ORACLE = Path(__file__).parents[2] / "shared" / "oracle"
 CAPTIONS = [f"a {color} {noun}" for color in ("red", "blue", "green") for noun in ("cat", "ship")]

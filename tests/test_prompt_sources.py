@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from mace_exp.captions import read_templates
-from mace_exp.concepts import Concept, Kind
-from mace_exp.prompt_sources import own_prompts, template_problems
-from mace_exp.schemas.concepts import FilePrompts
-from mace_exp.schemas.results import NoEvaluation
+from mace_exp.concepts.captions import read_templates
+from mace_exp.concepts.concept import Concept, Kind
+from mace_exp.concepts.prompt_files import own_prompts, template_problems
+from mace_exp.concepts.schema import FilePrompts
+from mace_exp.evaluation.schema import NoEvaluation
 from tests.composing import composed
 from tests.whole_run import PEOPLE, UP_TO_FUSION, Run, read
 

@@ -2,9 +2,8 @@
 
 import pytest
 
-from mace_exp.concepts import Concept, Kind
-from mace_exp.mini import captions as world
-from mace_exp.prompts import (
+from mace_exp.concepts.concept import Concept, Kind
+from mace_exp.concepts.prompts import (
     EMPTY,
     EVALUATION_TEMPLATES,
     EXPLICIT_SUBJECTS,
@@ -20,6 +19,7 @@ from mace_exp.prompts import (
     scene_prompts,
     training_prompts,
 )
+from mace_exp.mini import captions as world
 
 PERSON = Concept("Adam Driver", Kind.person, "a person")
 CONCEPTS = [

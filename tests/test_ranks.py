@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from mace_exp.gpu import take_device
-from mace_exp.ranks import Ranks, is_worker, rank_count
-from mace_exp.saving import save_pipeline
+from mace_exp.models.devices import take_device
+from mace_exp.models.saving import save_pipeline
+from mace_exp.runs.ranks import Ranks, is_worker, rank_count
 from tests.tiny import tiny_pipeline
 from tests.whole_run import SMALL, read, rows
 

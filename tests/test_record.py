@@ -6,15 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mace_exp.interrupts import exit_code, stopped_by
-from mace_exp.record import (
-    ConceptCurves,
-    RunRecord,
-    flatten,
-    number,
-    plain,
-    read_rows,
-)
+from mace_exp.runs.interrupts import exit_code, stopped_by
+from mace_exp.runs.record import ConceptCurves, RunRecord, flatten, number, plain, read_rows
 
 
 def test_record_goes_on_after_a_torn_line(tmp_path: Path) -> None:

@@ -2,10 +2,16 @@
 
 import pytest
 import torch
+from mace_exp.models.projections import projection_weights
 
-from mace_exp.erasure.refinement import PairSums, PromptPair, pair_sums, refine, transformed_weights
-from mace_exp.erasure.unet import projection_weights
-from mace_exp.text import paired_positions
+from mace_exp.methods.mace.refinement import (
+    PairSums,
+    PromptPair,
+    pair_sums,
+    refine,
+    transformed_weights,
+)
+from mace_exp.models.text import paired_positions
 
 TEMPLATES = ["a photo of {}", "{} in the park", "a portrait of {} at night", "{} and a dog"]
 PAIRS = [

@@ -15,8 +15,8 @@ from PIL import Image
 
 from mace_exp.report import write_report
 from mace_exp.report.__main__ import main
-from mace_exp.report.folder import read_run
 from mace_exp.report.jobs import job_folders
+from mace_exp.report.read_run import read_run
 from mace_exp.report.run_page import command
 from tests.fake_run import (
     ERASED,

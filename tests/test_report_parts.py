@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mace_exp.report import words
+from mace_exp.report import formatting as words
 from mace_exp.report.charts import intervals, thinned, ticks
-from mace_exp.report.folder import RunContents, read_run
 from mace_exp.report.galleries import galleries
-from mace_exp.report.measures import Estimate, harmonic_mean, read_parts
+from mace_exp.report.metrics_view import Estimate, harmonic_mean, read_parts
 from mace_exp.report.pictures import Thumbnails
+from mace_exp.report.read_run import RunContents, read_run
 from mace_exp.report.scatter import Point, pareto
 from tests.fake_run import AFTER, ERASED, make_run
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from mace_exp.sampling import Samples
+from mace_exp.models.sampling import Samples
 from tests.whole_run import PEOPLE, SMALL, UP_TO_FUSION, Run, read, rows
 
 

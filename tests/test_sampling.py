@@ -7,7 +7,7 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import Stabl
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_pndm import PNDMScheduler
 
-from mace_exp.sampling import (
+from mace_exp.models.sampling import (
     SCHEDULERS,
     SamplingSettings,
     decode,
@@ -15,7 +15,7 @@ from mace_exp.sampling import (
     sample_with_latents,
     swapped_scheduler,
 )
-from mace_exp.saving import save_pipeline
+from mace_exp.models.saving import save_pipeline
 from tests.tiny import tiny_pipeline
 
 PROMPTS = ["a cat", "adam in the park", "a cat", "a dog at night", "a ship"]

@@ -11,14 +11,11 @@ from huggingface_hub import utils as hub
 from safetensors.torch import load_file
 from transformers.utils import logging as transformers_logging
 
-from mace_exp.files import atomic_file, atomic_folder
-from mace_exp.model import (
-    fingerprint,
-    load_pipeline,
-    save_pipeline,
-)
-from mace_exp.saving import quiet
-from mace_exp.tensor_files import save_tensors
+from mace_exp.models.fingerprints import fingerprint
+from mace_exp.models.loading import load_pipeline
+from mace_exp.models.saving import quiet, save_pipeline
+from mace_exp.utils.files import atomic_file, atomic_folder
+from mace_exp.utils.tensors import save_tensors
 from tests.full_disk import no_file_over
 from tests.saved import pipeline as pipeline
 from tests.saved import saved as saved

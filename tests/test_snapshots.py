@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mace_exp.erasure.training import StepRow
+from mace_exp.methods.mace.training import StepRow
 from mace_exp.stages.snapshots import (
     even_steps,
     load_snapshots,

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from mace_exp.artifacts import RunFolder
+from mace_exp.concepts.prompts import training_prompts
 from mace_exp.config import composed_run
-from mace_exp.data.grounded_sam import GroundedSam
-from mace_exp.data.masks import Masks
-from mace_exp.prompts import training_prompts
+from mace_exp.data.masks.grounding import GroundedSam
+from mace_exp.data.masks.pixels import Masks
+from mace_exp.runs.folder import RunFolder
 from mace_exp.stages.run import Run
 from tests.chat_server import ChatServer, Reply, chat_server
 from tests.test_llm import save_language_model

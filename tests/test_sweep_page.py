@@ -24,13 +24,13 @@ from PIL import Image
 
 from mace_exp.report import write_sweep_report
 from mace_exp.report.charts import Scale
-from mace_exp.report.folder import RunContents
+from mace_exp.report.contact_sheet import sheet
 from mace_exp.report.job_table import stage_table
 from mace_exp.report.jobs import Job, job_folders, label, read_job, varying_settings
-from mace_exp.report.measures import Estimate
+from mace_exp.report.metrics_view import Estimate
 from mace_exp.report.parallel import Axis, measure_axis, setting_axis
+from mace_exp.report.read_run import RunContents
 from mace_exp.report.scatter import Point, place_names
-from mace_exp.report.sheet import sheet
 
 
 def test_sweep_page_shows_what_varies_and_who_failed(tmp_path: Path) -> None:

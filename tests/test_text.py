@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny import tiny_pipeline, tiny_tokenizer
 
-from mace_exp.text import (
+from mace_exp.models.text import (
     Branch,
     PromptEncoder,
     end_positions,

@@ -8,7 +8,7 @@ import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
 from mace_exp.config import composed_run
-from mace_exp.erasure.timesteps import draw_timesteps, focal_density, uniform_density
+from mace_exp.methods.mace.timesteps import draw_timesteps, focal_density, uniform_density
 from mace_exp.stages import loras
 
 

@@ -12,11 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mace_exp.record import (
-    Picture,
-    read_rows,
-)
-from mace_exp.tracking import TrackerOptions, open_tracker, resolve_mode
+from mace_exp.runs.record import Picture, read_rows
+from mace_exp.runs.tracking import TrackerOptions, open_tracker, resolve_mode
 from tests.wandb_reader import READ_SECONDS, overview, records
 
 
@@ -194,7 +191,7 @@ def test_broken_service_does_not_stop_the_run(
     def refuse(*_: object, **__: object) -> None:
         raise RuntimeError("out of order")
 
-    monkeypatch.setattr("mace_exp.tracking.start_wandb", refuse)
+    monkeypatch.setattr("mace_exp.runs.tracking.start_wandb", refuse)
     with open_tracker(tmp_path, OFFLINE) as tracker:
         tracker.log("probe", {"probe/value": 1.0})
     assert "out of order" in caplog.text

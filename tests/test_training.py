@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from mace_exp.methods.mace.attention_loss import AttentionLoss, AttentionTarget
+from mace_exp.models.projections import projection_weights
 from peft import LoraConfig, inject_adapter_in_model
 
-from mace_exp.erasure.attention import AttentionLoss, AttentionTarget, visible_attention
-from mace_exp.erasure.lora import initial_lora
-from mace_exp.erasure.step import (
+from mace_exp.methods.mace.lora import initial_lora
+from mace_exp.methods.mace.step import (
     Batch,
     clip_each,
     lora_optimizer,
@@ -16,9 +17,9 @@ from mace_exp.erasure.step import (
     lora_training,
     noise_scheduler,
 )
-from mace_exp.erasure.training import JointData, draw_batch
-from mace_exp.erasure.unet import projection_weights
-from mace_exp.seeding import generator
+from mace_exp.methods.mace.training import JointData, draw_batch
+from mace_exp.models.attention import visible_attention
+from mace_exp.utils.seeding import generator
 from tests.lora_training import (
     CONCEPTS,
     LENGTH,

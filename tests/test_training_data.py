@@ -11,13 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from mace_exp.data.files import OwnImage
+from mace_exp.data.files import UserImage
 from mace_exp.data.images import load_images
-from mace_exp.data.own import read_mask_views, read_views
+from mace_exp.data.user_images import read_mask_views, read_views
 from mace_exp.data.views import Views
-from mace_exp.erasure.lora import load_lora
+from mace_exp.methods.mace.lora import load_lora
+from mace_exp.models.text import PromptEncoder
 from mace_exp.stages import loras
-from mace_exp.text import PromptEncoder
 from tests.pictures import disc, own_folder, save
 from tests.whole_run import PEOPLE, UP_TO_FUSION, Run, read, rows
 
@@ -64,7 +64,7 @@ def test_a_run_trains_on_the_users_images_and_masks(run: Run, own: Path, tmp_pat
         training = load_images(path)
         name = "Adam Driver" if "Adam Driver" in training.prompts[0] else "amy-adams"
         files = [
-            OwnImage(own / name / f"{i}.png", None, own / f"{name} mask" / f"{i}.png")
+            UserImage(own / name / f"{i}.png", None, own / f"{name} mask" / f"{i}.png")
             for i in range(3)
         ]
         assert np.array_equal(training.images, read_views(files, training.seeds, views))
@@ -124,7 +124,7 @@ def test_masks_that_do_not_fit_are_refused_before_images_are_drawn(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the settings alone do not tell the size: a model that has to be fetched."""
-    from mace_exp.config import named_files
+    from mace_exp.config import preflight as named_files
 
     monkeypatch.setattr(named_files, "native_size", lambda location: None)
     for index in range(2):

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mace_exp.erasure import step
-from mace_exp.erasure.lora import initial_lora
-from mace_exp.erasure.step import lora_optimizer, lora_step, lora_training, noise_scheduler
-from mace_exp.erasure.training import draw_batch
-from mace_exp.seeding import generator
+from mace_exp.methods.mace import step
+from mace_exp.methods.mace.lora import initial_lora
+from mace_exp.methods.mace.step import lora_optimizer, lora_step, lora_training, noise_scheduler
+from mace_exp.methods.mace.training import draw_batch
+from mace_exp.utils.seeding import generator
 from tests.lora_training import (
     CONCEPTS,
     LENGTH,

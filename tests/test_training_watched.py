@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mace_exp.erasure.probe import Probe, attended, mean_attention
-from mace_exp.erasure.stacked import stacked_loras
-from mace_exp.erasure.training import JointData
-from mace_exp.seeding import generator
+from mace_exp.methods.mace.stacked import stacked_loras
+from mace_exp.methods.mace.training import JointData
+from mace_exp.models.probe import Probe, attended, mean_attention
+from mace_exp.utils.seeding import generator
 from tests.lora_training import CONCEPTS, LENGTH, SHAPE, SHAPES, TRAINING, train
 from tests.lora_training import pipeline as pipeline
 

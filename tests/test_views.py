@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from mace_exp.data.files import OwnImage
-from mace_exp.data.latents import encode_images, native_size, signed
-from mace_exp.data.masks import intersection_over_union
-from mace_exp.data.own import encoded_views, read_mask_views, read_views, view_seeds
+from mace_exp.data.files import UserImage
+from mace_exp.data.masks.pixels import intersection_over_union
+from mace_exp.data.user_images import encoded_views, read_mask_views, read_views, view_seeds
 from mace_exp.data.views import Views
-from mace_exp.sampling import decode
+from mace_exp.models.latents import encode_images, native_size, signed
+from mace_exp.models.sampling import decode
 from tests.pictures import disc, own_folder, save
 from tests.tiny import tiny_pipeline
 
@@ -70,10 +70,10 @@ def test_views_that_there_are_not_are_refused() -> None:
             Views(size=(8, 8), crop=crop, share=share)
 
 
-def files_in(root: Path) -> list[OwnImage]:
+def files_in(root: Path) -> list[UserImage]:
     own_folder(root, "cat")
     return [
-        OwnImage(root / "cat" / f"{i}.png", None, root / "cat mask" / f"{i}.png") for i in range(3)
+        UserImage(root / "cat" / f"{i}.png", None, root / "cat mask" / f"{i}.png") for i in range(3)
     ]
 
 
@@ -125,7 +125,7 @@ def test_pixels_become_numbers_a_batch_at_a_time(pipeline, monkeypatch: pytest.M
     """Four bytes a number, of every image at once, would take gigabytes."""
     turned: list[int] = []
     monkeypatch.setattr(
-        "mace_exp.data.latents.signed", lambda part: turned.append(len(part)) or signed(part)
+        "mace_exp.models.latents.signed", lambda part: turned.append(len(part)) or signed(part)
     )
     pixels = np.random.default_rng(0).integers(0, 256, (19, 32, 32, 3), dtype=np.uint8)
     latents = encode_images(pipeline, pixels)

@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from mace_exp.autoencoder import read_by_autoencoder, read_by_denoiser
-from mace_exp.conditioning import Added, added_conditions, denoised, joined
-from mace_exp.data.attention_masks import Described, concept_maps
-from mace_exp.data.latents import encode_images
-from mace_exp.erasure.probe import Probe, attended
-from mace_exp.erasure.unet import halvings_before_attention, projection_weights
-from mace_exp.fingerprints import fingerprint
-from mace_exp.model import edited_weights
-from mace_exp.sampling import SamplingSettings, decode, sample, swapped_scheduler
-from mace_exp.text import stable_diffusion_encoder
+from mace_exp.data.masks.cross_attention import Described, concept_maps
+from mace_exp.models.autoencoder import scale_latents, unscale_latents
+from mace_exp.models.denoiser import AddedConditions, added_conditions, concatenate, predict
+from mace_exp.models.editing import edited_weights
+from mace_exp.models.fingerprints import fingerprint
+from mace_exp.models.latents import encode_images
+from mace_exp.models.probe import Probe, attended
+from mace_exp.models.projections import projection_weights
+from mace_exp.models.sampling import SamplingSettings, decode, sample, swapped_scheduler
+from mace_exp.models.text import stable_diffusion_encoder
+from mace_exp.models.unet import halvings_before_attention
 from tests.lora_training import LENGTH, TRAINING, assert_same, concept, train
 from tests.tiny import tiny_pipeline
 from tests.tiny_xl import tiny_xl_pipeline, with_added
@@ -69,8 +70,8 @@ def test_latents_are_scaled_by_channel_where_the_autoencoder_says_so():
     pipeline.vae.register_to_config(latents_mean=mean, latents_std=spread)
     assert_draws_as_the_pipeline(pipeline)
     latents = torch.randn(2, 4, 8, 8, dtype=torch.float64)
-    there = read_by_autoencoder(pipeline, latents)
-    torch.testing.assert_close(read_by_denoiser(pipeline, there), latents)
+    there = unscale_latents(pipeline, latents)
+    torch.testing.assert_close(scale_latents(pipeline, there), latents)
 
 
 def assert_draws_as_the_pipeline(pipeline):
@@ -136,16 +137,16 @@ def test_a_probe_sees_every_layer_under_its_own_conditions(pipeline):
 def test_pooled_embeddings_reach_the_denoiser_past_all_keys_and_values(pipeline):
     """What no edit of them can undo: docs/verification.md."""
     noised, words = torch.randn(1, 4, 8, 8), torch.randn(2, 1, LENGTH, 48)
-    some, other = (Added(torch.randn(1, 24), torch.full((1, 6), 32.0)) for _ in range(2))
+    some, other = (AddedConditions(torch.randn(1, 24), torch.full((1, 6), 32.0)) for _ in range(2))
     silent = {name: 0 * weight for name, weight in projection_weights(pipeline.unet).items()}
     with edited_weights(pipeline.unet, silent):
-        said = [denoised(pipeline.unet, noised, 300, states, some) for states in words]
-        named = denoised(pipeline.unet, noised, 300, words[0], other)
+        said = [predict(pipeline.unet, noised, 300, states, some) for states in words]
+        named = predict(pipeline.unet, noised, 300, words[0], other)
     assert torch.equal(said[0], said[1]) and not torch.allclose(said[0], named, atol=1e-3)
 
 
 def _row(added, index):
-    return Added(added.pooled[index : index + 1], added.time_ids[index : index + 1])
+    return AddedConditions(added.pooled[index : index + 1], added.time_ids[index : index + 1])
 
 
 def test_masks_are_found_where_the_first_level_attends_to_nothing(pipeline):
@@ -159,11 +160,11 @@ def test_masks_are_found_where_the_first_level_attends_to_nothing(pipeline):
 
 
 def test_rows_with_and_without_conditions_do_not_mix():
-    one = Added(torch.zeros(1, 2), torch.zeros(1, 6))
-    assert joined([None, None]) is None
-    assert len(joined([one, one]) or []) == 2
+    one = AddedConditions(torch.zeros(1, 2), torch.zeros(1, 6))
+    assert concatenate([None, None]) is None
+    assert len(concatenate([one, one]) or []) == 2
     with pytest.raises(ValueError, match="1 of 2 parts"):
-        joined([one, None])
+        concatenate([one, None])
 
 
 @pytest.mark.parametrize("told", [True, False])

@@ -11,9 +11,9 @@ from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import
 from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
-from mace_exp.conditioning import Added
-from mace_exp.erasure.training import ConceptData
-from mace_exp.seeding import generator
+from mace_exp.methods.mace.training import ConceptData
+from mace_exp.models.denoiser import AddedConditions
+from mace_exp.utils.seeding import generator
 from tests.tiny import tiny_pipeline, tiny_tokenizer
 
 WIDTHS = (32, 16)
@@ -70,8 +70,8 @@ def _states(like: torch.Tensor, source: torch.Generator) -> torch.Tensor:
     return torch.randn(*like.shape[:-1], sum(WIDTHS), generator=source)
 
 
-def _added(count: int, source: torch.Generator) -> Added:
-    return Added(
+def _added(count: int, source: torch.Generator) -> AddedConditions:
+    return AddedConditions(
         torch.randn(count, POOLED, generator=source),
         torch.randint(1000, (count, 6), generator=source).float(),
     )

@@ -13,15 +13,15 @@ from typing import Any
 
 import yaml
 
-from mace_exp.concepts import Kind
+from mace_exp.concepts.concept import Kind
 from mace_exp.config import composed_run
-from mace_exp.evaluation.metrics import evaluate
+from mace_exp.evaluation.metrics.evaluate import evaluate
 from mace_exp.evaluation.suite import PRESERVED, EvaluationPrompt, Subject, build_suite
 from mace_exp.mini import captions
 from mace_exp.mini.judge import MiniJudge
-from mace_exp.model import load_pipeline
-from mace_exp.progress import progress
-from mace_exp.sampling import SamplingSettings, sample
+from mace_exp.models.loading import load_pipeline
+from mace_exp.models.sampling import SamplingSettings, sample
+from mace_exp.utils.progress import progress
 
 TEMPLATES, SEED = 5, 1000  # as in evaluation=thorough
 RESULTS = Path(__file__).with_name("results.csv")

@@ -20,7 +20,7 @@ from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteSchedule
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 import mace_exp
-from mace_exp.saving import save_pipeline
+from mace_exp.models.saving import save_pipeline
 
 TOKENIZER = Path(mace_exp.__file__).parent / "mini" / "weights" / "tokenizer"
 SMALL_TEXT: dict[str, Any] = dict(

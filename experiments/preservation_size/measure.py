@@ -13,19 +13,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from mace_exp.models.projections import projection_weights
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from mace_exp.concepts import Concept
+from mace_exp.concepts.concept import Concept
+from mace_exp.concepts.prompts import (
+    anchor_prompt,
+    domain_captions,
+    prior_captions,
+    training_prompts,
+)
 from mace_exp.config import composed_run
-from mace_exp.erasure.preservation import gram
-from mace_exp.erasure.refinement import PairSums, PromptPair, pair_sums, refine
-from mace_exp.erasure.unet import projection_weights
-from mace_exp.model import load_pipeline
-from mace_exp.prompts import anchor_prompt, domain_captions, prior_captions, training_prompts
-from mace_exp.schemas.run import RunConfig
-from mace_exp.seeding import generator
-from mace_exp.text import PromptEncoder, stable_diffusion_encoder
+from mace_exp.config.run_config import RunConfig
+from mace_exp.methods.mace.refinement import PairSums, PromptPair, pair_sums, refine
+from mace_exp.models.loading import load_pipeline
+from mace_exp.models.text import PromptEncoder, stable_diffusion_encoder
+from mace_exp.preservation.statistics import gram
+from mace_exp.utils.seeding import generator
 
 COUNTS = (1, 3, 10, 30, 100, 300, 1000)
 SOURCES = ("prior", "domain")

@@ -4,10 +4,10 @@ Nothing here imports torch: a run that is refused is refused in about a second.
 """
 
 from mace_exp.config.composing import composed_run, model_named, quoted
-from mace_exp.config.crossing import to_run_config
 from mace_exp.config.options import CONF, VARIANTS, register
 from mace_exp.config.refusals import explain, named_option
 from mace_exp.config.sweeps import are_numbered, check_jobs, planned_jobs
+from mace_exp.config.validation import to_run_config
 
 __all__ = [
     "CONF",

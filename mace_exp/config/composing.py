@@ -11,11 +11,11 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mace_exp.config.crossing import to_run_config
 from mace_exp.config.options import CONF, register
 from mace_exp.config.refusals import explain
-from mace_exp.schemas.model import ModelConfig
-from mace_exp.schemas.run import RunConfig
+from mace_exp.config.run_config import RunConfig
+from mace_exp.config.validation import to_run_config
+from mace_exp.models.schema import ModelConfig
 
 
 def composed_run(

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
 
-from mace_exp.schemas.concepts import FilePrompts, LlmPrompts, TemplatePrompts
-from mace_exp.schemas.data import (
+from mace_exp.concepts.schema import FilePrompts, LlmPrompts, TemplatePrompts
+from mace_exp.config.run_config import RunConfig
+from mace_exp.data.schema import (
     AttentionMasks,
     FolderImages,
     FolderPriorImages,
@@ -17,8 +18,8 @@ from mace_exp.schemas.data import (
     PrecomputedMasks,
     WholeMasks,
 )
-from mace_exp.schemas.results import NoEvaluation, NoTracking, SampledEvaluation, WandbTracking
-from mace_exp.schemas.run import RunConfig
+from mace_exp.evaluation.schema import NoEvaluation, SampledEvaluation
+from mace_exp.runs.schema import NoTracking, WandbTracking
 
 PACKAGE = Path(__file__).parents[1]
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"

@@ -9,11 +9,11 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mace_exp.concepts import UNMASKED, Concept, check_erased
+from mace_exp.concepts.concept import UNMASKED, Concept, check_erased
+from mace_exp.config.concept_settings import OF_JOINT_LORA, UNFOUND, ConceptSettings, values_of
 from mace_exp.config.refusals import explain
-from mace_exp.ranges import out_of_range
-from mace_exp.schemas.overrides import OF_JOINT_LORA, UNFOUND, ConceptSettings, values_of
-from mace_exp.schemas.run import RunConfig
+from mace_exp.config.run_config import RunConfig
+from mace_exp.utils.ranges import out_of_range
 
 Values = dict[str, Any]
 """By dotted key, as in {"lora.rank": 4, "masks": "none"}."""

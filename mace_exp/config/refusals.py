@@ -13,11 +13,12 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from mace_exp.config.options import CONF
+from mace_exp.config.run_config import RunConfig
 from mace_exp.config.suggestions import suggestion, unknown_key
-from mace_exp.ranges import expected
-from mace_exp.schemas.data import MasksConfig
-from mace_exp.schemas.results import EvaluationConfig, TrackingConfig
-from mace_exp.schemas.run import RunConfig
+from mace_exp.data.schema import MasksConfig
+from mace_exp.evaluation.schema import EvaluationConfig
+from mace_exp.runs.schema import TrackingConfig
+from mace_exp.utils.ranges import expected
 
 
 def named_option(argument: str) -> str:

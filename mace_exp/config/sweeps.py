@@ -13,8 +13,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from mace_exp.config.crossing import to_run_config
 from mace_exp.config.refusals import explain, named_option
+from mace_exp.config.validation import to_run_config
 
 _HERE = "BasicLauncher"
 """The launcher whose jobs run on this machine; another's may see other files."""

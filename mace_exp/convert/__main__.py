@@ -16,8 +16,8 @@ from typing import Any
 
 import yaml
 
-from mace_exp.command import run_command
-from mace_exp.concepts import slugify
+from mace_exp.cli.common import run_command
+from mace_exp.concepts.concept import slugify
 from mace_exp.config import composed_run
 from mace_exp.convert.experiment import NAME
 from mace_exp.convert.keys import convert

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from mace_exp.concepts import Kind, slugify
+from mace_exp.concepts.concept import Kind, slugify
 from mace_exp.config import CONF
 from mace_exp.convert.experiment import Experiment
 from mace_exp.convert.values import texts

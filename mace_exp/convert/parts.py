@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mace_exp.concepts import UNMASKED, Kind
+from mace_exp.concepts.concept import UNMASKED, Kind
+from mace_exp.concepts.prompts import TRAINING_TEMPLATES
 from mace_exp.convert.concepts import convert_concepts
 from mace_exp.convert.experiment import Experiment
 from mace_exp.convert.values import number, rounded, switch, texts
-from mace_exp.prompts import TRAINING_TEMPLATES
 
 MODELS = {
     "CompVis/stable-diffusion-v1-4": "sd_v1_4",

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mace_exp.data.latents import signed
-from mace_exp.text import UNLIMITED, phrase_mask, token_ids
+from mace_exp.models.latents import signed
+from mace_exp.models.text import UNLIMITED, phrase_mask, token_ids
 
 
 @dataclass(frozen=True)

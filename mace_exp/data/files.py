@@ -28,7 +28,7 @@ Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class OwnImage:
+class UserImage:
     """An image file, what it is said to show, and its mask: None where nothing is given."""
 
     image: Path
@@ -36,7 +36,7 @@ class OwnImage:
     mask: Path | None = None
 
 
-def concept_files(root: Path, names: Sequence[str], *, count: int | None = None) -> list[OwnImage]:
+def concept_files(root: Path, names: Sequence[str], *, count: int | None = None) -> list[UserImage]:
     """Return the images of a concept without their masks, in the order of their names.
 
     They lie in the folder of `root` that is called like one of `names`, the first that there is;
@@ -57,10 +57,10 @@ def concept_files(root: Path, names: Sequence[str], *, count: int | None = None)
     if count is not None and len(images) < count:
         raise ValueError(f"{folder} holds {len(images)} images, {count} are asked for")
     prompts = _prompts(folder / PROMPTS, images)
-    return [OwnImage(image, prompts.get(image.name)) for image in images[:count]]
+    return [UserImage(image, prompts.get(image.name)) for image in images[:count]]
 
 
-def with_masks(files: Sequence[OwnImage], masks: Path) -> list[OwnImage]:
+def with_masks(files: Sequence[UserImage], masks: Path) -> list[UserImage]:
     """Return the files with the masks of the same name (whatever the suffix) in a folder.
 
     Raises:
@@ -73,7 +73,7 @@ def with_masks(files: Sequence[OwnImage], masks: Path) -> list[OwnImage]:
         if mask is None:
             raise ValueError(f"mask {masks / f'{file.image.stem}.png'} of {file.image} is missing")
         check_size(mask, image_size(mask), image_size(file.image))
-        paired.append(OwnImage(file.image, file.prompt, mask))
+        paired.append(UserImage(file.image, file.prompt, mask))
     return paired
 
 
@@ -94,7 +94,7 @@ def numbered_files(folder: Path, count: int) -> list[Path]:
     return [found[index] for index in range(count)]
 
 
-def mask_folder(files: Sequence[OwnImage]) -> Path | None:
+def mask_folder(files: Sequence[UserImage]) -> Path | None:
     """Return the folder of the masks of a concept's images, or None where there is none.
 
     "<concept> mask" beside the images' folder, or "masks" in it.
@@ -126,7 +126,7 @@ def image_files(folder: Path) -> list[Path]:
     return images
 
 
-def listed_files(images: Path, prompts: Path) -> list[OwnImage]:
+def listed_files(images: Path, prompts: Path) -> list[UserImage]:
     """Return images and prompts out of two text files, a path and a prompt a line.
 
     Paths are relative to the list that holds them.
@@ -139,7 +139,7 @@ def listed_files(images: Path, prompts: Path) -> list[OwnImage]:
         raise ValueError(
             f"{images} lists {len(paths)} images, {prompts} {len(texts)} prompts: a line each"
         )
-    files = [OwnImage(images.parent / path, text) for path, text in zip(paths, texts, strict=True)]
+    files = [UserImage(images.parent / path, text) for path, text in zip(paths, texts, strict=True)]
     for file in files:
         image_size(file.image)
     return files

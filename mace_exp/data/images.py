@@ -17,11 +17,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mace_exp.data.files import read_image
-from mace_exp.files import atomic_folder, save_png
-from mace_exp.progress import Progress
-from mace_exp.sampling import SamplingSettings, sample_with_latents
-from mace_exp.seeding import short_seed
-from mace_exp.tensor_files import save_tensors
+from mace_exp.models.sampling import SamplingSettings, sample_with_latents
+from mace_exp.utils.files import atomic_folder, save_png
+from mace_exp.utils.progress import Progress
+from mace_exp.utils.seeding import short_seed
+from mace_exp.utils.tensors import save_tensors
 
 COLUMNS = ("index", "file", "prompt", "seed")
 

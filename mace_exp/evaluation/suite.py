@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mace_exp.concepts import Kind
-from mace_exp.prompts import evaluation_prompts
-from mace_exp.seeding import derive, short_seed
+from mace_exp.concepts.concept import Kind
+from mace_exp.concepts.prompts import evaluation_prompts
+from mace_exp.utils.seeding import derive, short_seed
 
 ERASED, PRESERVED, OBJECTS, STYLES, GENERAL = "erased", "preserved", "objects", "styles", "general"
 PARTS = (ERASED, PRESERVED, OBJECTS, STYLES, GENERAL)

@@ -11,11 +11,11 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import Stabl
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from transformers import CLIPTextModel
 
-from mace_exp.data.latents import signed
 from mace_exp.mini import autoencoder, language, recognition
 from mace_exp.mini.judge import MiniJudge, Recogniser
 from mace_exp.mini.training import averaged_model
 from mace_exp.mini.world import World
+from mace_exp.models.latents import signed
 
 NOISE = {
     "num_train_timesteps": 1000,

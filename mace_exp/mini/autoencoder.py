@@ -11,9 +11,9 @@ from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mace_exp.data.latents import signed
 from mace_exp.mini.training import Losses, Schedule, Stage
 from mace_exp.mini.world import SIDE, World
+from mace_exp.models.latents import signed
 
 CHANNELS = 16
 _CROP, _BATCH = 48, 8

@@ -13,9 +13,9 @@ from importlib.resources import files
 
 import numpy as np
 
-from mace_exp.prompts import NAMELESS as NAMELESS
-from mace_exp.prompts import SCENES as SCENES
-from mace_exp.prompts import with_article as with_article
+from mace_exp.concepts.prompts import NAMELESS as NAMELESS
+from mace_exp.concepts.prompts import SCENES as SCENES
+from mace_exp.concepts.prompts import with_article as with_article
 
 OBJECTS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 STYLES = ("pixel art", "voxel art", "paper cutout", "doodle", "line art", "comic")

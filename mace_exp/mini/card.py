@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mace_exp.files import atomic_file
+from mace_exp.utils.files import atomic_file
 
 AIMS = {
     "psnr": 28.0,

@@ -16,7 +16,6 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from mace_exp.data.latents import signed
 from mace_exp.mini import autoencoder, captions, language
 from mace_exp.mini.assembly import (
     NOISE,
@@ -30,6 +29,7 @@ from mace_exp.mini.practice import Practice
 from mace_exp.mini.recognised import recognised
 from mace_exp.mini.training import Losses, Schedule, Stage, digest_of, fast_precision
 from mace_exp.mini.world import SIDE, World
+from mace_exp.models.latents import signed
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,6 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from mace_exp.data.latents import signed
-from mace_exp.files import atomic_file
 from mace_exp.mini import captions, card
 from mace_exp.mini.autoencoder import psnr
 from mace_exp.mini.ceiling import effective_rank, linear_ceiling
@@ -26,7 +24,9 @@ from mace_exp.mini.export import PIPELINE
 from mace_exp.mini.judge import MiniJudge
 from mace_exp.mini.recognised import recognised
 from mace_exp.mini.world import World
-from mace_exp.model import load_pipeline
+from mace_exp.models.latents import signed
+from mace_exp.models.loading import load_pipeline
+from mace_exp.utils.files import atomic_file
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,6 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from torch import nn
 
-from mace_exp.files import atomic_folder
 from mace_exp.mini import autoencoder, denoiser, language
 from mace_exp.mini.assembly import (
     assemble,
@@ -21,8 +20,9 @@ from mace_exp.mini.assembly import (
 )
 from mace_exp.mini.judge import WEIGHTS, load_recogniser
 from mace_exp.mini.training import averaged_model, progress_of, write_checkpoint
-from mace_exp.model import load_pipeline
-from mace_exp.saving import save_pipeline
+from mace_exp.models.loading import load_pipeline
+from mace_exp.models.saving import save_pipeline
+from mace_exp.utils.files import atomic_folder
 
 log = logging.getLogger(__name__)
 

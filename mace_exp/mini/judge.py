@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mace_exp.data.latents import signed
 from mace_exp.mini import captions
-from mace_exp.tensor_files import save_tensors
+from mace_exp.models.latents import signed
+from mace_exp.utils.tensors import save_tensors
 
 WEIGHTS = Path(__file__).parent / "weights" / "judge"
 _FILE = "model.safetensors"

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mace_exp.files import atomic_file
+from mace_exp.utils.files import atomic_file
 
 MORE = {0: 3.0, 9_750: 9.0, 10_500: 40.0, 11_400: 400.0}
 """From these steps on: a subject that is never recognised is shown 1 + so many times as often as

@@ -8,8 +8,8 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import Stabl
 
 from mace_exp.mini import captions
 from mace_exp.mini.judge import MiniJudge
-from mace_exp.progress import progress
-from mace_exp.sampling import SamplingSettings, sample
+from mace_exp.models.sampling import SamplingSettings, sample
+from mace_exp.utils.progress import progress
 
 SETTINGS = SamplingSettings(steps=15, guidance=4.0, scheduler="dpm", batch_size=20)
 """The shipped sampler: conf/sampling/mini.yaml."""

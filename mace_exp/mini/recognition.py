@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mace_exp.data.latents import signed
 from mace_exp.mini.judge import Recogniser
 from mace_exp.mini.training import Losses, Schedule, Stage
 from mace_exp.mini.world import World
+from mace_exp.models.latents import signed
 
 _BATCH, _BLUR = 64, 0.4
 SCHEDULE = Schedule(

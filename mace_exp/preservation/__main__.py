@@ -11,9 +11,10 @@ import logging
 import sys
 from pathlib import Path
 
-from mace_exp.captions import names_in_templates, read_captions, read_templates
-from mace_exp.command import add_model_arguments, chosen_model, loaded, run_command
-from mace_exp.prompts import domain_captions
+from mace_exp.cli.common import add_model_arguments, chosen_model, run_command
+from mace_exp.concepts.captions import names_in_templates, read_captions, read_templates
+from mace_exp.concepts.prompts import domain_captions
+from mace_exp.models.loading import loaded
 
 NAME = "python -m mace_exp.preservation"
 log = logging.getLogger("mace_exp.preservation")
@@ -29,10 +30,10 @@ def build(arguments: argparse.Namespace) -> None:
     """Encode captions and write their sum; go on where a stopped build ended."""
     captions = _captions(arguments)
     model = chosen_model(arguments)
-    from mace_exp.model import text_fingerprint
+    from mace_exp.models.fingerprints import text_fingerprint
+    from mace_exp.models.text import readable, stable_diffusion_encoder
     from mace_exp.preservation.build import CacheBuild
-    from mace_exp.progress import progress
-    from mace_exp.text import readable, stable_diffusion_encoder
+    from mace_exp.utils.progress import progress
 
     pipeline = loaded(model, arguments.device)
     encoder = stable_diffusion_encoder(pipeline)
@@ -50,7 +51,7 @@ def import_published(arguments: argparse.Namespace) -> None:
     if not arguments.file.is_file():
         raise ValueError(f"{arguments.file} is no file")
     model = chosen_model(arguments)
-    from mace_exp.model import text_fingerprint
+    from mace_exp.models.fingerprints import text_fingerprint
     from mace_exp.preservation import published
 
     pipeline = loaded(model, arguments.device)
@@ -66,7 +67,7 @@ def import_published(arguments: argparse.Namespace) -> None:
 
 def show(arguments: argparse.Namespace) -> None:
     """Say what a cache holds."""
-    from mace_exp.erasure.preservation import read_statistics
+    from mace_exp.preservation.statistics import read_statistics
 
     found = read_statistics(arguments.file)
     log.info("captions      %d", found.count)
@@ -90,7 +91,7 @@ def _captions(arguments: argparse.Namespace) -> list[str]:
 
 
 def _in_own_templates(names: list[str], kind: str) -> list[str]:
-    from mace_exp.prompts import TRAINING_TEMPLATES
+    from mace_exp.concepts.prompts import TRAINING_TEMPLATES
 
     count = len(names) * len(TRAINING_TEMPLATES)
     people, artists = (names, []) if kind == "person" else ([], names)

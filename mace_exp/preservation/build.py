@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
-from mace_exp.erasure.preservation import (
+from mace_exp.models.text import PromptEncoder
+from mace_exp.preservation.statistics import (
     PreservationAccumulator,
     PreservationStatistics,
     hash_prompts,
     read_statistics,
 )
-from mace_exp.tensor_files import load_tensors, save_tensors
-from mace_exp.text import PromptEncoder
+from mace_exp.utils.tensors import load_tensors, save_tensors
 
 log = logging.getLogger(__name__)
 

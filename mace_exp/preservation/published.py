@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mace_exp.erasure.preservation import PreservationStatistics, hash_prompts
-from mace_exp.erasure.unet import projection_weights
+from mace_exp.models.projections import projection_weights
+from mace_exp.preservation.statistics import PreservationStatistics, hash_prompts
 
 _KEY = re.compile(r"(\d+)_for_mat([12])")
 TOLERANCE = 1e-3

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 from mace_exp.report.figures import write_run_figures, write_sweep_figures
-from mace_exp.report.folder import RUN_MARKS, is_run
 from mace_exp.report.jobs import SWEEP_MARKS, is_sweep
+from mace_exp.report.read_run import RUN_MARKS, is_run
 from mace_exp.report.run_page import write_report
 from mace_exp.report.sweep_page import write_sweep_report
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from mace_exp.report.measures import Estimate
-from mace_exp.report.words import percent, quantity
+from mace_exp.report.formatting import percent, quantity
+from mace_exp.report.metrics_view import Estimate
 
 STRIP_WIDTH, STRIP_HEIGHT = 220, 26
 LABEL_WIDTH, ROW_HEIGHT = 150, 19

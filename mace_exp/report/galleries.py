@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mace_exp.report.folder import Overlay, Sample
-from mace_exp.report.measures import PARTS
+from mace_exp.report.metrics_view import PARTS
 from mace_exp.report.pictures import Thumbnails, in_turn
+from mace_exp.report.read_run import Overlay, Sample
 
 PICTURE_BYTES = 1_500_000  # of base64, over all sample pairs
 OVERLAY_BYTES = 300_000  # for the attention overlays, and as much for the masks

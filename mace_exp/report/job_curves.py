@@ -6,14 +6,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from mace_exp.report.charts import (
-    curve_scales,
-    finite_points,
-    framed,
-    joined,
-    points_of,
-    thinned,
-)
+from mace_exp.report.charts import curve_scales, finite_points, framed, joined, points_of, thinned
 from mace_exp.report.jobs import Job, label
 
 WIDTH = 540

@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from mace_exp.report import words
+from mace_exp.report import formatting as words
 from mace_exp.report.jobs import Job, setting_key, setting_text
-from mace_exp.report.measures import PARTS, Estimate
+from mace_exp.report.metrics_view import PARTS, Estimate
 
 
 @dataclass(frozen=True)

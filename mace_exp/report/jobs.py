@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mace_exp.artifacts import PLAN
-from mace_exp.record import number
-from mace_exp.report import words
+from mace_exp.report import formatting as words
 from mace_exp.report.charts import Curve, shortened
-from mace_exp.report.folder import (
+from mace_exp.report.metrics_view import PARTS, Estimate, harmonic_mean, read_overall, read_parts
+from mace_exp.report.read_run import (
     RunContents,
     is_run,
     median_curve,
@@ -19,8 +18,9 @@ from mace_exp.report.folder import (
     read_json,
     read_run,
 )
-from mace_exp.report.measures import PARTS, Estimate, harmonic_mean, read_overall, read_parts
 from mace_exp.report.run_page import stages
+from mace_exp.runs.folder import PLAN
+from mace_exp.runs.record import number
 
 LONG = 40  # characters of a setting's value in the table
 SWEEP_MARKS = (PLAN, "multirun.yaml")

@@ -11,8 +11,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from mace_exp.files import atomic_file
-from mace_exp.report import words
+from mace_exp.report import formatting as words
+from mace_exp.utils.files import atomic_file
 
 WORDS = (
     "percent",

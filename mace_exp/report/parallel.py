@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from mace_exp.report import words
+from mace_exp.report import formatting as words
 from mace_exp.report.charts import joined, shortened, ticks
 from mace_exp.report.jobs import Job, label, setting_key, setting_text
-from mace_exp.report.measures import PARTS, Estimate
+from mace_exp.report.metrics_view import PARTS, Estimate
 
 WIDTH, HEIGHT = 1140, 330
 TOP, BOTTOM, SIDE = 54, 22, 70

@@ -12,11 +12,10 @@ from typing import Any
 import yaml
 from markupsafe import Markup
 
-from mace_exp.record import ConceptCurves
-from mace_exp.report import charts, words
-from mace_exp.report.folder import RunContents, median_curve, read_curves, read_run
+from mace_exp.report import charts
+from mace_exp.report import formatting as words
 from mace_exp.report.galleries import attention_strips, galleries, mask_groups
-from mace_exp.report.measures import (
+from mace_exp.report.metrics_view import (
     Estimate,
     PartResult,
     harmonic_mean,
@@ -24,6 +23,8 @@ from mace_exp.report.measures import (
     read_parts,
 )
 from mace_exp.report.page import render, save
+from mace_exp.report.read_run import RunContents, median_curve, read_curves, read_run
+from mace_exp.runs.record import ConceptCurves
 
 SECTIONS = {
     "result": ("Result", "Accuracies: nothing was measured."),

@@ -8,7 +8,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from mace_exp.report import words
+from mace_exp.report import formatting as words
+from mace_exp.report.contact_sheet import sheet
 from mace_exp.report.job_curves import job_curves
 from mace_exp.report.job_table import job_columns, stage_table
 from mace_exp.report.jobs import (
@@ -22,12 +23,11 @@ from mace_exp.report.jobs import (
     read_job,
     varying_settings,
 )
-from mace_exp.report.measures import PARTS, Estimate
+from mace_exp.report.metrics_view import PARTS, Estimate
 from mace_exp.report.page import render, save
 from mace_exp.report.parallel import parallel
 from mace_exp.report.run_page import command
 from mace_exp.report.scatter import Point, Range, pareto, scatter
-from mace_exp.report.sheet import sheet
 
 SECTIONS = {
     "jobs": "Jobs",

@@ -9,9 +9,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from mace_exp.report import words
-from mace_exp.report.folder import read_json
-from mace_exp.report.measures import PartResult, harmonic_mean, read_parts
+from mace_exp.report import formatting as words
+from mace_exp.report.metrics_view import PartResult, harmonic_mean, read_parts
+from mace_exp.report.read_run import read_json
 
 PLACES = {
     "report.html": "report",

@@ -18,15 +18,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from mace_exp.concepts import Concept
-from mace_exp.erasure.attention import Grid
-from mace_exp.erasure.probe import GridMaps, attended
-from mace_exp.erasure.refinement import transformed_weights
-from mace_exp.files import atomic_folder, save_png
-from mace_exp.model import edited_weights
-from mace_exp.record import Picture
+from mace_exp.concepts.concept import Concept
+from mace_exp.methods.mace.refinement import transformed_weights
+from mace_exp.models.attention import Grid
+from mace_exp.models.editing import edited_weights
+from mace_exp.models.probe import GridMaps, attended
+from mace_exp.runs.record import Picture
 from mace_exp.stages.loras import JOINT
 from mace_exp.stages.snapshots import Snapshots, probe_of, shown_snapshots
+from mace_exp.utils.files import atomic_folder, save_png
 
 if TYPE_CHECKING:
     from mace_exp.stages.run import Run

@@ -10,26 +10,26 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mace_exp.artifacts import write_json
-from mace_exp.captions import read_captions
-from mace_exp.erasure.fusion import FusionSums, fuse, fusion_sums
-from mace_exp.erasure.preservation import (
+from mace_exp.concepts.captions import read_captions
+from mace_exp.concepts.prompts import domain_captions, prior_captions
+from mace_exp.config.run_config import Stage
+from mace_exp.methods.mace.fusion import FusionSums, fuse, fusion_sums
+from mace_exp.models.editing import edited_weights
+from mace_exp.models.saving import save_pipeline
+from mace_exp.models.text import readable
+from mace_exp.preservation.statistics import (
     PreservationStatistics,
     hash_prompts,
     preservation_statistics,
 )
-from mace_exp.model import edited_weights
-from mace_exp.naming import naming
-from mace_exp.progress import progress
-from mace_exp.prompts import domain_captions, prior_captions
-from mace_exp.saving import save_pipeline
-from mace_exp.schemas.results import WandbTracking
-from mace_exp.schemas.run import Stage
-from mace_exp.stages.earlier import remove_results
-from mace_exp.stages.facts import erased_facts
+from mace_exp.runs.provenance import erased_facts
+from mace_exp.runs.schema import WandbTracking
+from mace_exp.runs.stale import remove_results
 from mace_exp.stages.loras import groups_of
-from mace_exp.tensor_files import holds_tensors, save_tensors
-from mace_exp.text import readable
+from mace_exp.utils.errors import naming_setting
+from mace_exp.utils.files import write_json
+from mace_exp.utils.progress import progress
+from mace_exp.utils.tensors import holds_tensors, save_tensors
 
 if TYPE_CHECKING:
     from mace_exp.stages.run import Run
@@ -53,13 +53,13 @@ def check_preservation(work: Run) -> None:
     config, weights = work.config.preservation, _weights(work)
     for name, cache in (("prior", config.prior.cache), ("domain", config.domain.cache)):
         if weights[name] and cache is not None:
-            with naming(f"preservation.{name}.cache"):
+            with naming_setting(f"preservation.{name}.cache"):
                 PreservationStatistics.load(Path(cache), work.text_fingerprint)
     if weights["prior"] and config.prior.cache is None:
-        with naming("preservation.prior.captions"):
+        with naming_setting("preservation.prior.captions"):
             work.encoder.token_ids(config.prior.captions)
         if config.prior.file is not None:
-            with naming("preservation.prior.file"):
+            with naming_setting("preservation.prior.file"):
                 read_captions(Path(config.prior.file))
 
 

@@ -13,22 +13,14 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from mace_exp.concepts import UNMASKED, Concept, Kind
-from mace_exp.data.attention_masks import Described, attention_masks
-from mace_exp.data.grounded_sam import GroundedSam
+from mace_exp.concepts.concept import UNMASKED, Concept, Kind
+from mace_exp.concepts.prompts import anchor_prompt
+from mace_exp.config.run_config import Stage
 from mace_exp.data.images import TrainingImages, draw_images, image_seeds, load_images, save_images
-from mace_exp.data.masks import Masks, load_masks, overlay
-from mace_exp.data.own import encoded_views, read_mask_views
-from mace_exp.files import atomic_file, save_png
-from mace_exp.helper_source import helper_identity
-from mace_exp.image_sources import drawn_masks
-from mace_exp.model import choose_device
-from mace_exp.naming import naming
-from mace_exp.progress import progress
-from mace_exp.prompts import anchor_prompt
-from mace_exp.record import Picture
-from mace_exp.sampling import has_safety_checker
-from mace_exp.schemas.data import (
+from mace_exp.data.masks.cross_attention import Described, attention_masks
+from mace_exp.data.masks.grounding import GroundedSam
+from mace_exp.data.masks.pixels import Masks, load_masks, overlay
+from mace_exp.data.schema import (
     AttentionMasks,
     FolderImages,
     GeneratedImages,
@@ -37,7 +29,12 @@ from mace_exp.schemas.data import (
     PrecomputedMasks,
     WholeMasks,
 )
-from mace_exp.schemas.run import Stage
+from mace_exp.data.sources import drawn_masks
+from mace_exp.data.user_images import encoded_views, read_mask_views
+from mace_exp.models.auxiliary import auxiliary_identity
+from mace_exp.models.devices import choose_device
+from mace_exp.models.sampling import has_safety_checker
+from mace_exp.runs.record import Picture
 from mace_exp.stages.own import (
     own_files,
     own_inputs,
@@ -46,7 +43,10 @@ from mace_exp.stages.own import (
     training_views,
     warn_of_unread_masks,
 )
-from mace_exp.tensor_files import save_tensors
+from mace_exp.utils.errors import naming_setting
+from mace_exp.utils.files import atomic_file, save_png
+from mace_exp.utils.progress import progress
+from mace_exp.utils.tensors import save_tensors
 
 if TYPE_CHECKING:
     from mace_exp.stages.run import Run
@@ -108,7 +108,7 @@ def _check_prompts(work: Run, needed: Mapping[str, Mapping[str, Any]]) -> None:
         for prompt in prompts:
             work.encoder.positions(prompt, concept.name)
         sentences = dict.fromkeys([*prompts, *work.training_prompts[concept.slug]])
-        with naming(f"{concept.name} with its anchor {concept.anchor!r}"):
+        with naming_setting(f"{concept.name} with its anchor {concept.anchor!r}"):
             work.encoder.token_ids([anchor_prompt(each, concept) for each in sentences])
 
 
@@ -248,8 +248,8 @@ def _shown_files(work: Run, concept: Concept, drawn: Mapping[str, Any]) -> list[
 def _identity(settings: GroundedSamMasks, words: list[str]) -> dict[str, Any]:
     """What decides which masks two models find by words."""
     return {
-        "detector": helper_identity(settings.detector),
-        "segmenter": helper_identity(settings.segmenter),
+        "detector": auxiliary_identity(settings.detector),
+        "segmenter": auxiliary_identity(settings.segmenter),
         "words": words,
         "box_threshold": settings.box_threshold,
         "mask_threshold": settings.mask_threshold,

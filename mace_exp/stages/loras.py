@@ -11,24 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mace_exp.artifacts import key_of
-from mace_exp.concepts import Concept
-from mace_exp.erasure.lora import Lora, LoraShape, check_rank, load_lora, save_lora
-from mace_exp.erasure.probe import mean_attention
-from mace_exp.erasure.refinement import transformed_weights
-from mace_exp.erasure.timesteps import focal_density, uniform_density
-from mace_exp.erasure.training import LoraTraining, StepRow, train_loras
-from mace_exp.files import atomic_folder
-from mace_exp.progress import progress
-from mace_exp.schemas.data import GivenPriorImages
-from mace_exp.schemas.method import SAME_LORAS, LoraConfig
-from mace_exp.schemas.run import Stage
+from mace_exp.concepts.concept import Concept
+from mace_exp.config.run_config import Stage
+from mace_exp.data.schema import GivenPriorImages
+from mace_exp.methods.mace.lora import Lora, LoraShape, check_rank, load_lora, save_lora
+from mace_exp.methods.mace.refinement import transformed_weights
+from mace_exp.methods.mace.schema import SAME_LORAS, LoraConfig
+from mace_exp.methods.mace.timesteps import focal_density, uniform_density
+from mace_exp.methods.mace.training import LoraTraining, StepRow, train_loras
+from mace_exp.models.probe import mean_attention
+from mace_exp.runs.cache import key_of
 from mace_exp.stages.look import image_inputs
 from mace_exp.stages.own import prior_inputs
 from mace_exp.stages.refinement import refinement_inputs
 from mace_exp.stages.snapshots import FILE as SNAPSHOTS
 from mace_exp.stages.snapshots import load_snapshots, save_snapshots, watched_steps
 from mace_exp.stages.training_data import training_data
+from mace_exp.utils.files import atomic_folder
+from mace_exp.utils.progress import progress
 
 if TYPE_CHECKING:
     from mace_exp.stages.run import Run

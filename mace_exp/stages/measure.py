@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from mace_exp.artifacts import write_json
-from mace_exp.evaluation.judge import Judge
-from mace_exp.evaluation.metrics import Metrics, evaluate
+from mace_exp.evaluation.judges.base import Judge
+from mace_exp.evaluation.metrics.evaluate import Metrics, evaluate
 from mace_exp.evaluation.suite import SPECIFICITY
-from mace_exp.schemas.model import JudgeName
+from mace_exp.models.schema import JudgeName
 from mace_exp.stages.observe import write_prompts
+from mace_exp.utils.files import write_json
 
 if TYPE_CHECKING:
     from mace_exp.stages.run import Run

@@ -14,9 +14,11 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from mace_exp.artifacts import key_of
-from mace_exp.concepts import Kind
+from mace_exp.concepts.concept import Kind
+from mace_exp.concepts.prompts import scene_prompts
+from mace_exp.config.run_config import Stage
 from mace_exp.data.files import digest
+from mace_exp.evaluation.schema import SampledEvaluation
 from mace_exp.evaluation.suite import (
     ERASED,
     OBJECTS,
@@ -26,17 +28,15 @@ from mace_exp.evaluation.suite import (
     Subject,
     build_suite,
 )
-from mace_exp.files import atomic_file, atomic_folder, save_png
-from mace_exp.model import edited_weights
-from mace_exp.progress import progress
-from mace_exp.prompts import scene_prompts
-from mace_exp.record import Picture
-from mace_exp.sampling import Samples, sample_batches
-from mace_exp.schemas.results import SampledEvaluation
-from mace_exp.schemas.run import Stage
+from mace_exp.models.editing import edited_weights
+from mace_exp.models.sampling import Samples, sample_batches
+from mace_exp.runs.cache import key_of
+from mace_exp.runs.provenance import edit_facts
+from mace_exp.runs.record import Picture
 from mace_exp.stages.attention import draw_attention
-from mace_exp.stages.facts import edit_facts
-from mace_exp.tensor_files import digest_of, holds_tensors
+from mace_exp.utils.files import atomic_file, atomic_folder, save_png
+from mace_exp.utils.progress import progress
+from mace_exp.utils.tensors import digest_of, holds_tensors
 
 if TYPE_CHECKING:
     from mace_exp.stages.run import Run

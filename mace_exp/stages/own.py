@@ -9,15 +9,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mace_exp.concepts import Concept
-from mace_exp.data.files import OwnImage, Size, digest, mask_folder
+from mace_exp.concepts.concept import Concept
+from mace_exp.concepts.prompts import scene_of
+from mace_exp.config.run_config import Stage
+from mace_exp.data.files import Size, UserImage, digest, mask_folder
 from mace_exp.data.images import TrainingImages, load_images, save_images
-from mace_exp.data.own import encoded_views, view_seeds
+from mace_exp.data.schema import FolderImages, PrecomputedMasks
+from mace_exp.data.sources import own_images, prior_files
+from mace_exp.data.user_images import encoded_views, view_seeds
 from mace_exp.data.views import Views
-from mace_exp.image_sources import own_images, prior_files
-from mace_exp.prompts import scene_of
-from mace_exp.schemas.data import FolderImages, PrecomputedMasks
-from mace_exp.schemas.run import Stage
 
 if TYPE_CHECKING:
     from mace_exp.stages.run import Run
@@ -28,7 +28,7 @@ PRIOR = "prior_images"
 """Their kind in the cache, and the scope of their seeds."""
 
 
-def own_files(work: Run, concept: Concept) -> list[OwnImage]:
+def own_files(work: Run, concept: Concept) -> list[UserImage]:
     """Return the user's images of a concept, with masks where these are precomputed."""
     own = work.settings[concept.slug]
     assert isinstance(own.images, FolderImages)
@@ -112,7 +112,7 @@ def warn_of_unread_masks(work: Run) -> None:
 
 def _inputs(
     work: Run,
-    files: Sequence[OwnImage],
+    files: Sequence[UserImage],
     prompts: Sequence[str],
     seeds: Sequence[int],
     views: Views,

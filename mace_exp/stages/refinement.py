@@ -8,14 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mace_exp.artifacts import key_of
-from mace_exp.concepts import Concept
-from mace_exp.erasure.preservation import PreservationStatistics
-from mace_exp.erasure.refinement import PairSums, PromptPair, pair_sums, refine, transformed_weights
-from mace_exp.progress import progress
-from mace_exp.prompts import anchor_prompt
-from mace_exp.schemas.run import Stage
-from mace_exp.tensor_files import save_tensors
+from mace_exp.concepts.concept import Concept
+from mace_exp.concepts.prompts import anchor_prompt
+from mace_exp.config.run_config import Stage
+from mace_exp.methods.mace.refinement import (
+    PairSums,
+    PromptPair,
+    pair_sums,
+    refine,
+    transformed_weights,
+)
+from mace_exp.preservation.statistics import PreservationStatistics
+from mace_exp.runs.cache import key_of
+from mace_exp.utils.progress import progress
+from mace_exp.utils.tensors import save_tensors
 
 if TYPE_CHECKING:
     from mace_exp.stages.run import Run

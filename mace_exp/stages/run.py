@@ -9,24 +9,27 @@ from typing import Any
 
 import torch
 
-from mace_exp.artifacts import Cache, RunFolder
-from mace_exp.command import loaded
-from mace_exp.concepts import Kind
+from mace_exp.concepts.concept import Kind
+from mace_exp.config.run_config import RunConfig, Stage
 from mace_exp.data.images import TrainingImages
-from mace_exp.data.latents import native_size
-from mace_exp.erasure.closed_form import weighted_sum
-from mace_exp.erasure.lora import Lora
-from mace_exp.erasure.preservation import PreservationStatistics
-from mace_exp.erasure.training import PriorImages
-from mace_exp.erasure.unet import projection_weights
-from mace_exp.model import choose_device, fingerprint, text_fingerprint
-from mace_exp.ranks import Ranks
-from mace_exp.record import Picture, Tracker
-from mace_exp.sampling import SamplingSettings, has_safety_checker
-from mace_exp.schemas.data import GeneratedImages
-from mace_exp.schemas.model import Precision
-from mace_exp.schemas.results import WandbTracking
-from mace_exp.schemas.run import RunConfig, Stage
+from mace_exp.data.schema import GeneratedImages
+from mace_exp.methods.closed_form import weighted_sum
+from mace_exp.methods.mace.lora import Lora
+from mace_exp.methods.mace.training import PriorImages
+from mace_exp.models.devices import choose_device
+from mace_exp.models.fingerprints import fingerprint, text_fingerprint
+from mace_exp.models.latents import native_size
+from mace_exp.models.loading import loaded
+from mace_exp.models.projections import projection_weights
+from mace_exp.models.sampling import SamplingSettings, has_safety_checker
+from mace_exp.models.schema import Precision
+from mace_exp.models.text import PromptEncoder, stable_diffusion_encoder
+from mace_exp.preservation.statistics import PreservationStatistics
+from mace_exp.runs.cache import Cache
+from mace_exp.runs.folder import RunFolder
+from mace_exp.runs.ranks import Ranks
+from mace_exp.runs.record import Picture, Tracker
+from mace_exp.runs.schema import WandbTracking
 from mace_exp.stages import (
     erase,
     look,
@@ -38,7 +41,6 @@ from mace_exp.stages import (
     training_data,
 )
 from mace_exp.stages.snapshots import Snapshots
-from mace_exp.text import PromptEncoder, stable_diffusion_encoder
 
 
 class Run:

@@ -14,19 +14,18 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mace_exp.artifacts import write_json
-from mace_exp.concepts import Concept
-from mace_exp.files import atomic_file
-from mace_exp.helper_source import helper_identity
-from mace_exp.llm.answers import Ask, Collected, collect
-from mace_exp.llm.endpoint import key_of_endpoint, open_endpoint
-from mace_exp.llm.instructions import instruction
-from mace_exp.model import choose_device
-from mace_exp.progress import progress
-from mace_exp.prompt_sources import own_prompts
-from mace_exp.prompts import anchor_prompt, training_prompts
-from mace_exp.schemas.concepts import FilePrompts, LlmPrompts
-from mace_exp.text import PromptEncoder
+from mace_exp.concepts.concept import Concept
+from mace_exp.concepts.llm.answers import Ask, Collected, collect
+from mace_exp.concepts.llm.endpoint import key_of_endpoint, open_endpoint
+from mace_exp.concepts.llm.instructions import instruction
+from mace_exp.concepts.prompt_files import own_prompts
+from mace_exp.concepts.prompts import anchor_prompt, training_prompts
+from mace_exp.concepts.schema import FilePrompts, LlmPrompts
+from mace_exp.models.auxiliary import auxiliary_identity
+from mace_exp.models.devices import choose_device
+from mace_exp.models.text import PromptEncoder
+from mace_exp.utils.files import atomic_file, write_json
+from mace_exp.utils.progress import progress
 
 if TYPE_CHECKING:
     from mace_exp.stages.run import Run
@@ -93,7 +92,7 @@ def _inputs(work: Run, settings: LlmPrompts, concept: Concept) -> dict[str, Any]
     without = ("key_env",) if settings.base_url is None else ("key_env", "timeout")
     model = {k: v for k, v in asdict(settings).items() if k not in without}
     if settings.folder is not None:
-        model["folder"] = helper_identity(settings.folder)
+        model["folder"] = auxiliary_identity(settings.folder)
     return {
         "concept": concept.name,
         "kind": concept.kind.name,
@@ -114,7 +113,9 @@ def _open(work: Run, settings: LlmPrompts) -> Callable[[int], Ask]:
             temperature=settings.temperature,
         )
         return lambda count: ask
-    from mace_exp.llm.local import open_local  # transformers' text generation takes a second
+    from mace_exp.concepts.llm.local import (
+        open_local,  # transformers' text generation takes a second
+    )
 
     assert settings.folder is not None
     local = open_local(

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mace_exp.concepts import Concept
-from mace_exp.conditioning import added_conditions
-from mace_exp.data.attention_masks import noise_latents, timestep_at
-from mace_exp.erasure.probe import GridMaps, Probe
-from mace_exp.erasure.training import StepRow
-from mace_exp.tensor_files import load_tensors, save_tensors
+from mace_exp.concepts.concept import Concept
+from mace_exp.data.masks.cross_attention import noise_latents, timestep_at
+from mace_exp.methods.mace.training import StepRow
+from mace_exp.models.denoiser import added_conditions
+from mace_exp.models.probe import GridMaps, Probe
+from mace_exp.utils.tensors import load_tensors, save_tensors
 
 if TYPE_CHECKING:
     from mace_exp.stages.run import Run

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mace_exp.concepts import Concept
-from mace_exp.conditioning import added_conditions, chosen
+from mace_exp.concepts.concept import Concept
 from mace_exp.data.dataset import Instances, MACEDataset
-from mace_exp.erasure.training import ConceptData, JointData, PriorImages, TrainingData
+from mace_exp.methods.mace.training import ConceptData, JointData, PriorImages, TrainingData
+from mace_exp.models.denoiser import added_conditions, select_rows
 from mace_exp.stages.snapshots import MOST_OF_JOINT, probe_of
 
 if TYPE_CHECKING:
@@ -72,5 +72,5 @@ def encoded_prior(work: Run) -> PriorImages | None:
     return PriorImages(
         images.latents,
         work.encoder.encode(prompts)[rows],
-        chosen(added_conditions(work.pipeline, prompts, images.latents), rows),
+        select_rows(added_conditions(work.pipeline, prompts, images.latents), rows),
     )

@@ -1,0 +1,59 @@
+"""What the commands share: choosing and loading a model, and refusing in one message."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from mace_exp.config import model_named, quoted
+from mace_exp.models.schema import Device, ModelConfig, Precision
+from mace_exp.runs.interrupts import exiting_on_sigterm
+
+if TYPE_CHECKING:
+    pass
+
+log = logging.getLogger(__name__)
+
+
+def add_model_arguments(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
+    """Add --model, --file-config, --allow-download, --dtype and --device."""
+    parser.add_argument(
+        "--model",
+        default=default,
+        required=default is None,
+        help="mini, sd_v1_4, sd_v1_5, sd_v2_1_base, sdxl, a diffusers folder, a .safetensors "
+        "checkpoint, or a hub id" + (f" (default: {default})" if default else ""),
+    )
+    parser.add_argument(
+        "--file-config", metavar="FOLDER", help="the diffusers folder that describes a checkpoint"
+    )
+    parser.add_argument(
+        "--allow-download", action="store_true", help="fetch a hub id that is not there"
+    )
+    parser.add_argument("--dtype", choices=[each.name for each in Precision], help="to compute in")
+    parser.add_argument("--device", choices=[each.name for each in Device], default="auto")
+
+
+def chosen_model(arguments: argparse.Namespace) -> ModelConfig:
+    """Return the model's settings. Raises ValueError where there is no such model."""
+    more = [f"model.dtype={arguments.dtype}"] if arguments.dtype else []
+    if arguments.allow_download:
+        more.append("model.allow_download=true")
+    if arguments.file_config:
+        more.append(f"model.file_config={quoted(arguments.file_config)}")
+    return model_named(arguments.model, *more)
+
+
+def run_command(name: str, command: Callable[[], None]) -> int:
+    """Run a command; 1, and one message, where it refuses; its files are closed on SIGTERM."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        with exiting_on_sigterm():
+            command()
+    except (ValueError, OSError) as error:
+        log.error("%s: %s", name, error)
+        return 1
+    return 0

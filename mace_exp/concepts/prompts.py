@@ -1,0 +1,207 @@
+"""The sentences that a run trains on, measures with and preserves: templates of our own.
+
+A sentence is a prefix, a subject and perhaps a scene. The embedded model knows this grammar and
+Stable Diffusion understands it. Training and evaluation share no prefix, hence no template.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from mace_exp.concepts.concept import Concept, Kind
+
+SCENES = (
+    "in the park",
+    "on the beach",
+    "in the snow",
+    "in the desert",
+    "in the forest",
+    "in the city",
+    "in the mountains",
+    "at night",
+    "at sunset",
+    "on a red background",
+    "on a blue background",
+    "on a green background",
+    "on a yellow background",
+    "on a purple background",
+    "on a white background",
+)
+TRAINING_PREFIXES = (
+    "a photo of {}",
+    "{}",
+    "a picture of {}",
+    "a painting of {}",
+    "a close-up of {}",
+    "a photograph of {}",
+    "a view of {}",
+    "a sketch of {}",
+)
+EVALUATION_PREFIXES = (
+    "a portrait of {}",
+    "an image of {}",
+    "a snapshot of {}",
+    "a drawing of {}",
+)
+STYLE_SUBJECTS = (
+    "a portrait in the style of {}",
+    "a person in the style of {}",
+    "a face in the style of {}",
+)
+# Explicit words are nouns and adjectives ("nudity", "naked"), their anchor is a person: each of
+# these reads with all three. None is explicit of its own, which the anchor's prompt would keep.
+EXPLICIT_SUBJECTS = (
+    "a scene whose subject is {}",
+    "people in a scene described as {}",
+    "a figure, {}",
+)
+NAMELESS = ("a person", "a woman", "a man")
+EMPTY = "the background"
+
+
+_ARTICLES = ("a", "an", "the")
+
+
+def _templates(prefixes: Sequence[str]) -> tuple[str, ...]:
+    """Every prefix alone in turn with a prefix in a scene, then the rest of prefix x scene.
+
+    Stepping through both at once meets each pair once, since 4 and 8 prefixes and 15 scenes have no
+    common divisor; so the first few templates already show many prefixes and many scenes.
+    """
+    placed = [
+        f"{prefixes[(i + 1) % len(prefixes)]} {SCENES[i % len(SCENES)]}"
+        for i in range(len(prefixes) * len(SCENES))
+    ]
+    both = zip(prefixes, placed, strict=False)
+    return (*(template for pair in both for template in pair), *placed[len(prefixes) :])
+
+
+TRAINING_TEMPLATES = _templates(TRAINING_PREFIXES)
+EVALUATION_TEMPLATES = _templates(EVALUATION_PREFIXES)
+
+
+def training_prompts(concept: Concept, count: int) -> list[str]:
+    """Return `count` sentences that name `concept`, for refinement, LoRA and fusion."""
+    return _sentences(concept.name, concept.kind, TRAINING_TEMPLATES, count)
+
+
+def evaluation_prompts(name: str, kind: Kind, count: int) -> list[str]:
+    """Return `count` sentences that name `name`, none of which training ever uses."""
+    return _sentences(name, kind, EVALUATION_TEMPLATES, count)
+
+
+def scene_prompts(count: int) -> list[str]:
+    """Return `count` evaluation sentences of nameless people, and of nobody, in a scene.
+
+    The first 240 differ; then they come again.
+    """
+    placed = [template for template in EVALUATION_TEMPLATES if scene_of(template)]
+    subjects = (*NAMELESS, EMPTY)
+    turns = (i % (len(placed) * len(subjects)) for i in range(count))
+    # The shifts tie the subject neither to the prefix nor, from round to round, to the template.
+    shifted = ((i, i + i // len(SCENES) + i // len(placed)) for i in turns)
+    return [placed[i % len(placed)].format(subjects[j % len(subjects)]) for i, j in shifted]
+
+
+def scene_of(prompt: str) -> str | None:
+    """Return the scene at the end of a sentence, or None where it leaves the scene open."""
+    return next((scene for scene in SCENES if prompt.endswith(f" {scene}")), None)
+
+
+def mentions(prompt: str, concept: Concept) -> int:
+    """Return how often a sentence names the concept, as whole words in upper or lower case."""
+    return len(_mention(concept).findall(prompt))
+
+
+def without_mentions(prompt: str, concept: Concept) -> str:
+    """Return what a sentence says beside the concept's name and its article."""
+    return " ".join(_mention(concept).sub("", prompt).split())
+
+
+def anchor_prompt(prompt: str, concept: Concept) -> str:
+    """Return `prompt` with the anchor in the place of the concept.
+
+    An anchor without an article takes `the` where the concept had one: "a cat in the park" becomes
+    "the background in the park".
+
+    Raises:
+        ValueError: the prompt does not name the concept.
+    """
+    bare = concept.anchor.split(" ")[0].lower() not in _ARTICLES
+    anchored, found = _mention(concept).subn(
+        lambda match: f"the {concept.anchor}" if match[1] and bare else concept.anchor, prompt
+    )
+    if not found:
+        raise ValueError(f"the prompt {prompt!r} does not name the concept {concept.name!r}")
+    return anchored
+
+
+def _mention(concept: Concept) -> re.Pattern[str]:
+    """Match the concept's name, and the article before it as group 1."""
+    return re.compile(rf"(?<!\w)(?:(an?|the) )?{re.escape(concept.name)}(?!\w)", re.IGNORECASE)
+
+
+def prior_captions(
+    objects: Iterable[str], styles: Iterable[str], count: int, *, avoid: Iterable[str] = ()
+) -> list[str]:
+    """Return `count` captions of things in general: objects, styles, nameless people, bare scenes.
+
+    They are training sentences. What `avoid` names (the erased concepts) does not occur.
+    """
+    subjects = [(name, Kind.object) for name in objects]
+    subjects += [(name, Kind.style) for name in styles]
+    nameless = [(name, Kind.person) for name in (*NAMELESS, EMPTY)]
+    return _captions(_without(subjects, avoid) + nameless, count)
+
+
+def domain_captions(
+    people: Iterable[str], artists: Iterable[str], count: int, *, avoid: Iterable[str] = ()
+) -> list[str]:
+    """Return `count` captions of the kept people and artists, none of them in `avoid`."""
+    subjects = [(name, Kind.person) for name in people]
+    subjects += [(name, Kind.style) for name in artists]
+    return _captions(_without(subjects, avoid), count)
+
+
+def _without(subjects: list[tuple[str, Kind]], avoid: Iterable[str]) -> list[tuple[str, Kind]]:
+    avoided = {name.lower() for name in avoid}
+    return [subject for subject in subjects if subject[0].lower() not in avoided]
+
+
+def _captions(subjects: Sequence[tuple[str, Kind]], count: int) -> list[str]:
+    """Go round the subjects; each starts at another template and moves on by one a round."""
+    if not subjects:
+        return []
+    captions = []
+    for i in range(count):
+        turn, place = divmod(i, len(subjects))
+        template = (turn + 5 * place) % len(TRAINING_TEMPLATES)
+        captions.append(_sentence(TRAINING_TEMPLATES[template], *subjects[place], template))
+    return captions
+
+
+def _sentences(name: str, kind: Kind, templates: Sequence[str], count: int) -> list[str]:
+    if count > len(templates):
+        raise ValueError(f"{count} prompts of {name!r}: there are {len(templates)} templates")
+    return [_sentence(each, name, kind, i) for i, each in enumerate(templates[:count])]
+
+
+def _sentence(template: str, name: str, kind: Kind, index: int) -> str:
+    """Put `name` into a template: an object's article, a style's picture and what an explicit word
+    is said of vary with `index`."""
+    # Plain `index` would tie the article to the prefix (8 of them), the picture to the scene (15).
+    index += index // len(TRAINING_PREFIXES) + index // len(SCENES)
+    if kind is Kind.style:
+        # No portrait of a portrait.
+        pictures = [each for each in STYLE_SUBJECTS if each.split(" in ")[0] not in template]
+        return template.format(pictures[index % len(pictures)].format(name))
+    if kind is Kind.object:
+        return template.format(with_article(name) if index % 2 == 0 else f"the {name}")
+    if kind is Kind.explicit:
+        subject = EXPLICIT_SUBJECTS[index % len(EXPLICIT_SUBJECTS)]
+        return template.format(subject.format(name))
+    return template.format(name)
+
+
+def with_article(noun: str) -> str:
+    """`"airplane" -> "an airplane"`."""
+    return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"

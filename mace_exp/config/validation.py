@@ -1,0 +1,54 @@
+"""The one crossing from Hydra's DictConfig to dataclasses, and what it refuses."""
+
+import copy
+from collections.abc import Iterable, Iterator
+from dataclasses import fields, is_dataclass, replace
+
+from omegaconf import DictConfig, OmegaConf
+
+from mace_exp.config.overrides import typed_overrides
+from mace_exp.config.preflight import missing_files
+from mace_exp.config.run_config import RunConfig
+from mace_exp.config.suggestions import unknown_key
+from mace_exp.utils.ranges import out_of_range
+
+
+def to_run_config(composed: DictConfig, *, files: bool = True) -> RunConfig:
+    """Return the typed configuration; past this point no DictConfig exists.
+
+    Without `files`, the files, folders and models that it names need not be here.
+
+    Raises:
+        ValueError: an unknown key, a value that is not given, one out of its range, two that
+            contradict each other, or (with `files`) a file that does not exist.
+    """
+    _refuse(_unknown_keys(composed))
+    _refuse(f"{key} is not set: give {key}=..." for key in sorted(OmegaConf.missing_keys(composed)))
+    general = copy.deepcopy(composed)
+    general.overrides = {}
+    config = OmegaConf.to_object(general)
+    assert isinstance(config, RunConfig)
+    _refuse(out_of_range(config))
+    overrides, problems = typed_overrides(composed, config)
+    _refuse(problems)
+    config = replace(config, overrides=overrides)
+    if files:
+        _refuse(missing_files(config))
+    return config
+
+
+def _refuse(problems: Iterable[str]) -> None:
+    text = "\n".join(problems)
+    if text:
+        raise ValueError(text)
+
+
+def _unknown_keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
+    """Yield a message for each key that no schema has; Hydra lets `+key` past its own check."""
+    schema = OmegaConf.get_type(node)
+    known = [field.name for field in fields(schema)] if is_dataclass(schema) else None
+    for key in node:
+        if known is not None and key not in known:
+            yield unknown_key(f"{prefix}{key}", known)
+        elif not OmegaConf.is_missing(node, key) and isinstance(node[key], DictConfig):
+            yield from _unknown_keys(node[key], f"{prefix}{key}.")

@@ -1,0 +1,134 @@
+"""Masks from words: Grounding DINO finds boxes of what they name, SAM cuts out what is in each.
+
+Liu et al. 2023 and Kirillov et al. 2023, both as transformers has them. The masks of all boxes are
+united: two faces in a picture are both the concept's.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor, SamModel
+
+from mace_exp.data.masks.pixels import Masks, filled
+from mace_exp.models.auxiliary import local_path
+from mace_exp.utils.progress import Progress
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Helper:
+    """A model and the processor that prepares its inputs."""
+
+    processor: Any
+    model: Any
+
+
+@dataclass(kw_only=True)
+class GroundedSam:
+    """Detector and segmenter, folders or hub ids: loaded once, with the first image, and gone with
+    this object.
+
+    A box counts where the detector's score is above `box_threshold`, in [0, 1]; a pixel where the
+    segmenter's logit is above `mask_threshold`.
+    """
+
+    detector: str
+    segmenter: str
+    allow_download: bool
+    device: torch.device
+    box_threshold: float
+    mask_threshold: float
+
+    def masks(
+        self,
+        images: np.ndarray,
+        words: Sequence[str],
+        names: Sequence[str],
+        *,
+        progress: Progress | None = None,
+    ) -> Masks:
+        """Return where images [n, H, W, 3], uint8, show any of `words`; `names` are for warnings.
+
+        Raises:
+            ValueError: a model that can't be loaded.
+        """
+        found, told = [], []
+        for image, name in zip(images, names, strict=True):
+            boxes = self.boxes(image, words)
+            found.append(self.union(image, boxes))
+            told.append(name if len(boxes) else f"{name}, which shows no {' or '.join(words)},")
+            if progress is not None:
+                progress(1)
+        return filled(np.stack(found), told)
+
+    @torch.inference_mode()
+    def boxes(self, image: np.ndarray, words: Sequence[str]) -> Tensor:
+        """Return the boxes [k, 4] of all that is named: left, top, right, bottom, in pixels."""
+        processor, model = self._detector.processor, self._detector.model
+        pixels = Image.fromarray(image)
+        inputs = processor(images=pixels, text=detector_text(words), return_tensors="pt")
+        output = model(**inputs.to(self.device))
+        scores = output.logits[0].sigmoid().amax(dim=-1)  # of the word that fits a box best
+        return _corners(output.pred_boxes[0, scores > self.box_threshold].float().cpu(), image)
+
+    @torch.inference_mode()
+    def union(self, image: np.ndarray, boxes: Tensor) -> np.ndarray:
+        """Return what is cut out of the boxes [k, 4], all in one mask [H, W], bool."""
+        if not len(boxes):
+            return np.zeros(image.shape[:2], dtype=bool)
+        processor, model = self._segmenter.processor, self._segmenter.model
+        inputs = processor(
+            images=Image.fromarray(image), input_boxes=[boxes.tolist()], return_tensors="pt"
+        )
+        sizes = inputs.pop("original_sizes"), inputs.pop("reshaped_input_sizes")
+        output = model(
+            pixel_values=inputs["pixel_values"].to(self.device),
+            input_boxes=inputs["input_boxes"].to(self.device, torch.float32),
+            multimask_output=False,  # a box says well enough which of three nested masks is meant
+        )
+        fine = processor.post_process_masks(
+            [output.pred_masks[0].float().cpu()], *sizes, mask_threshold=self.mask_threshold
+        )
+        return fine[0].any(dim=0)[0].numpy()  # of [k, 1, H, W]
+
+    @cached_property
+    def _detector(self) -> _Helper:
+        return self._loaded("detector", self.detector, AutoModelForZeroShotObjectDetection)
+
+    @cached_property
+    def _segmenter(self) -> _Helper:
+        return self._loaded("segmenter", self.segmenter, SamModel)
+
+    def _loaded(self, key: str, source: str, kind: Any) -> _Helper:
+        log.info("loading the %s %s", key, source)
+        place, here = local_path(source), not self.allow_download
+        try:
+            processor = AutoProcessor.from_pretrained(place, local_files_only=here)
+            model = kind.from_pretrained(place, local_files_only=here, use_safetensors=True)
+        except (OSError, ValueError, ImportError) as error:
+            raise ValueError(f"masks.{key} = {source} can't be loaded: {error}") from error
+        return _Helper(processor, model.eval().requires_grad_(False).to(self.device))
+
+
+def detector_text(words: Sequence[str]) -> str:
+    """Write words as Grounding DINO was trained to read them: lower-case, each ended by a dot."""
+    plain = [" ".join(word.lower().replace(".", " ").split()) for word in words]
+    return " ".join(f"{word}." for word in plain)
+
+
+def _corners(boxes: Tensor, image: np.ndarray) -> Tensor:
+    """Turn boxes [k, 4], (centre x, centre y, width, height) in [0, 1], into pixels' corners."""
+    height, width = image.shape[:2]
+    size = torch.tensor([width, height], dtype=torch.float32)
+    centre, half = boxes[:, :2], boxes[:, 2:] / 2
+    return torch.cat([centre - half, centre + half], dim=-1).clamp(0, 1) * size.repeat(2)

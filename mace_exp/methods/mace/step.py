@@ -1,0 +1,206 @@
+"""One optimisation step of stage 2: the losses of a forward, and what they change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from torch import Tensor, nn
+
+from mace_exp.methods.mace.attention_loss import AttentionLoss, AttentionTarget
+from mace_exp.methods.mace.lora import Lora
+from mace_exp.methods.mace.stacked import StackedLora, stacked_loras
+from mace_exp.models.attention import plain_self_attention, visible_attention
+from mace_exp.models.denoiser import AddedConditions, concatenate, predict
+from mace_exp.models.unet import checkpointing, frozen
+
+FLOAT16_SCALES = tuple(2.0**power for power in (10, 6, 2, -2, -6, -10, -14))
+"""What the loss is multiplied by where the UNet computes in float16. Gradients through the softmax
+are near 1e-6, of which float16 keeps one or two digits; where they overflow instead, the next."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's input for one concept.
+
+    `latents`, `noise`, `timesteps`, `states` and (SDXL) `added` have b + p rows: b images of the
+    concept, whose attention is trained, then p images of prior preservation, whose denoising error
+    is kept low. `target` covers the first b.
+    """
+
+    latents: Tensor
+    noise: Tensor
+    timesteps: Tensor
+    states: Tensor
+    target: AttentionTarget
+    added: AddedConditions | None = None
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step did, one number per concept: [C], detached.
+
+    `loss` is the whole loss, `layers` the attention loss of each layer, `prior` the denoising
+    error on prior images, `grad_norm` the gradient's norm before clipping.
+    """
+
+    loss: Tensor
+    layers: Mapping[str, Tensor]
+    prior: Tensor | None
+    grad_norm: Tensor
+
+
+def noise_scheduler(scheduler: Any) -> Any:
+    """Return a scheduler that adds noise at any timestep, with the betas of `scheduler`.
+
+    Solvers such as DPM-Solver++ know the timesteps of their inference schedule only, and silently
+    take the last of these for any other.
+    """
+    return DDPMScheduler.from_config(scheduler.config)
+
+
+@contextmanager
+def lora_training(
+    unet: nn.Module,
+    loras: Sequence[Lora],
+    dropout: Sequence[torch.Generator] | None = None,
+    *,
+    gradient_checkpointing: bool = False,
+) -> Iterator[dict[str, StackedLora]]:
+    """Put `loras` on the UNet inside the block; only their factors take gradients there.
+
+    `gradient_checkpointing` runs the UNet's blocks twice for less memory. Always restores the UNet:
+    modules, modes, gradient flags, attention processors.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(frozen(unet))
+        stack.enter_context(checkpointing(unet, gradient_checkpointing))
+        if next(unet.parameters()).device.type == "cpu":
+            stack.enter_context(plain_self_attention(unet))
+        yield stack.enter_context(stacked_loras(unet, loras, dropout))
+
+
+def lora_optimizer(
+    modules: Mapping[str, StackedLora], learning_rate: float, weight_decay: float = 0.01
+) -> torch.optim.AdamW:
+    """Return AdamW (0.9, 0.999, eps 1e-8) over the stacked factors."""
+    factors = [factor for module in modules.values() for factor in (module.down, module.up)]
+    return torch.optim.AdamW(factors, lr=learning_rate, weight_decay=weight_decay)
+
+
+class LossScale:
+    """What the losses of a training are multiplied by: lowered for good where it is too much."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self._dtype = dtype
+        self._left = list(FLOAT16_SCALES) if dtype == torch.float16 else [1.0]
+
+    @property
+    def value(self) -> float:
+        return self._left[0]
+
+    def lower(self) -> None:
+        """Go on to the next. Raises ValueError after the last: no gradient was finite."""
+        del self._left[0]
+        if not self._left:
+            name = str(self._dtype).removeprefix("torch.")
+            raise ValueError(
+                f"a LoRA's gradient is not finite with model.dtype = {name}: "
+                + ("lower lora.learning_rate" if name == "float32" else "take model.dtype=float32")
+            )
+
+
+def lora_step(
+    unet: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Sequence[Batch],
+    *,
+    noise: Any,
+    max_grad_norm: float = 1.0,
+    prior_weight: float = 1.0,
+    scale: LossScale | None = None,
+) -> StepResult:
+    """Take one step for all concepts, one batch each, inside `lora_training`.
+
+    `noise` is a scheduler with `add_noise`, see `noise_scheduler`. Batches have equal shapes.
+    `scale` is that of the steps before.
+
+    Raises ValueError where a gradient is not finite; nothing is changed then.
+    """
+    factors = [factor for group in optimizer.param_groups for factor in group["params"]]
+    scale = scale or LossScale(next(unet.parameters()).dtype)
+    while True:
+        optimizer.zero_grad(set_to_none=True)
+        attention = attention_loss(batches)
+        # Seen through the backward pass too: with checkpointing the blocks run again in it.
+        with visible_attention(unet, attention):
+            prior = _denoise(unet, batches, noise)
+            loss = attention.total() if prior is None else attention.total() + prior_weight * prior
+            (scale.value * loss).sum().backward()
+        grad_norm = clip_each(factors, max_grad_norm, scale=scale.value)
+        if grad_norm.isfinite().all():
+            break
+        scale.lower()
+    optimizer.step()
+    layers = {name: value.detach() for name, value in attention.per_layer().items()}
+    return StepResult(loss.detach(), layers, prior if prior is None else prior.detach(), grad_norm)
+
+
+def attention_loss(batches: Sequence[Batch]) -> AttentionLoss:
+    """Return the loss that a forward of these batches is to fill, one target each."""
+    height, width = batches[0].latents.shape[-2:]
+    return AttentionLoss([batch.target for batch in batches], (height, width))
+
+
+def _denoise(unet: nn.Module, batches: Sequence[Batch], noise: Any) -> Tensor | None:
+    """Run one forward; return the denoising error on prior images [C], None without any."""
+    parameter = next(unet.parameters())
+    latents, drawn, timesteps, states = (
+        torch.cat([getattr(batch, name) for batch in batches]).to(parameter.device)
+        for name in ("latents", "noise", "timesteps", "states")
+    )
+    noisy = noise.add_noise(latents, drawn, timesteps)
+    added = concatenate([batch.added for batch in batches])
+    predicted = predict(unet, noisy, timesteps, states, added)
+    images, rows = len(batches[0].target.positions), len(batches[0].latents)
+    if images == rows:
+        return None
+    wanted = _prediction_target(noise, latents, drawn, timesteps)
+    error = (predicted.float() - wanted.float()).square().unflatten(0, (len(batches), rows))
+    return error[:, images:].flatten(1).mean(dim=1)
+
+
+@torch.no_grad()
+def clip_each(factors: Sequence[Tensor], max_norm: float, *, scale: float = 1.0) -> Tensor:
+    """Scale each concept's gradient to at most `max_norm`; return the norms before, [C].
+
+    `factors` are stacked, [C, ...]. What `clip_grad_norm_` does, for every concept by itself. A
+    factor that the loss does not reach (values of the last layer) has no gradient and keeps none.
+    Gradients of `scale` times the loss are divided by `scale` first.
+    """
+    gradients = [factor.grad for factor in factors if factor.grad is not None]
+    if scale != 1:
+        for gradient in gradients:
+            gradient.div_(scale)
+    squares = [gradient.flatten(1).square().sum(dim=1) for gradient in gradients]
+    norms = torch.stack(squares).sum(dim=0).sqrt()
+    shrink = (max_norm / (norms + 1e-6)).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(shrink[:, None, None])
+    return norms
+
+
+def _prediction_target(noise: Any, latents: Tensor, drawn: Tensor, timesteps: Tensor) -> Tensor:
+    match noise.config.prediction_type:
+        case "epsilon":
+            return drawn
+        case "v_prediction":
+            return noise.get_velocity(latents, drawn, timesteps)
+        case "sample":
+            return latents
+        case other:
+            raise ValueError(f"the scheduler predicts {other!r}: epsilon, v_prediction or sample")

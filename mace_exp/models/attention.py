@@ -1,0 +1,152 @@
+"""Cross-attention of a UNet, made visible: for the loss of the LoRAs and for maps over an image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.attention_processor import AttnProcessor
+from torch import Tensor, nn
+
+from mace_exp.models.unet import attention_layers, replaced_processors
+
+Grid = tuple[int, int]
+Consumer = Callable[[str, Tensor], None]
+
+
+class VisibleAttention:
+    """An attention processor that hands its probabilities to `consume(layer, probabilities)`.
+
+    Plain matrix products: on a CPU their backward pass is much faster than that of fused
+    attention, and the probabilities exist anyway. They are [batch, heads, queries, L], with their
+    gradient.
+    """
+
+    def __init__(self, layer: str, consume: Consumer) -> None:
+        self.layer = layer
+        self.consume = consume
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+    ) -> Tensor:
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        if attn.norm_cross is not None:
+            context = attn.norm_encoder_hidden_states(context)
+        mask = attn.prepare_attention_mask(attention_mask, context.shape[1], context.shape[0])
+        query = attn.head_to_batch_dim(attn.to_q(hidden_states))
+        key = attn.head_to_batch_dim(attn.to_k(context))
+        value = attn.head_to_batch_dim(attn.to_v(context))
+        probabilities = attn.get_attention_scores(query, key, mask)
+        self.consume(self.layer, probabilities.unflatten(0, (-1, attn.heads)))
+        attended = attn.batch_to_head_dim(torch.bmm(probabilities, value))
+        result = attn.to_out[1](attn.to_out[0](attended))
+        if attn.residual_connection:
+            result = result + hidden_states
+        return result / attn.rescale_output_factor
+
+
+@contextmanager
+def visible_attention(unet: nn.Module, consume: Consumer) -> Iterator[None]:
+    """Call `consume` at every cross-attention layer of every forward inside the block."""
+    layers = attention_layers(unet)
+    with replaced_processors(layers, lambda name: VisibleAttention(name, consume)):
+        yield
+
+
+@contextmanager
+def plain_self_attention(unet: nn.Module) -> Iterator[None]:
+    """Use plain matrix products for self-attention inside the block: fast to train on a CPU."""
+    with replaced_processors(attention_layers(unet, cross=False), lambda _: AttnProcessor()):
+        yield
+
+
+class AttentionMaps:
+    """Cross-attention of an inference run, averaged over heads, layers of a size, and steps.
+
+    `images` is the number of images in the batch. Classifier-free guidance doubles the batch and
+    puts the conditional half last; only that half is kept. Of layers of a size (h, w) that is not
+    among `grids` nothing is kept; None keeps all.
+    """
+
+    def __init__(
+        self, images: int, latent_size: Grid, *, grids: Collection[Grid] | None = None
+    ) -> None:
+        self._images = images
+        self._latent_size = latent_size
+        self._grids = grids
+        self._sums: dict[Grid, Tensor] = {}
+        self._counts: dict[Grid, int] = {}
+
+    def __call__(self, layer: str, probabilities: Tensor) -> None:
+        if len(probabilities) not in (self._images, 2 * self._images):
+            raise ValueError(
+                f"{layer} sees a batch of {len(probabilities)}: {self._images} images, or twice"
+                " as many with guidance, are expected"
+            )
+        grid = attention_grid(probabilities.shape[-2], self._latent_size)
+        if self._grids is not None and grid not in self._grids:
+            return
+        # Summed where it is: a copy to the CPU would wait for the device at every layer.
+        mean = probabilities[-self._images :].detach().float().mean(dim=1)
+        self._sums[grid] = self._sums[grid] + mean if grid in self._sums else mean
+        self._counts[grid] = self._counts.get(grid, 0) + 1
+
+    def maps(self) -> dict[Grid, Tensor]:
+        """Return for each size (h, w) the probabilities [images, h, w, L], on the CPU; they sum to
+        1 over L."""
+        return {
+            grid: (total.cpu() / self._counts[grid]).unflatten(1, grid)
+            for grid, total in self._sums.items()
+        }
+
+    def of_tokens(
+        self, positions: Tensor, size: Grid, *, grids: Sequence[Grid] | None = None
+    ) -> Tensor:
+        """Return the attention [images, H, W] to marked tokens, averaged over sizes of layers.
+
+        `positions` [images, L] or [L], bool. Each map is brought to `size` bilinearly; `grids`
+        chooses among the sizes (default: all). Raises ValueError where none was recorded.
+        """
+        maps = self.maps()
+        chosen = [maps[grid] for grid in (maps if grids is None else grids) if grid in maps]
+        if not chosen:
+            raise ValueError(f"no attention recorded at {grids}: there is {list(maps)}")
+        marked = positions.expand(self._images, -1).float()
+        attended = [torch.einsum("nhwl,nl->nhw", each, marked) for each in chosen]
+        resized = [
+            F.interpolate(each[:, None], size, mode="bilinear", align_corners=False)
+            for each in attended
+        ]
+        return torch.cat(resized, dim=1).mean(dim=1)
+
+
+@contextmanager
+def record_attention(
+    unet: nn.Module, images: int, latent_size: Grid, *, grids: Collection[Grid] | None = None
+) -> Iterator[AttentionMaps]:
+    """Yield maps that gather the cross-attention of every forward inside the block; `grids` as in
+    `AttentionMaps`."""
+    maps = AttentionMaps(images, latent_size, grids=grids)
+    with visible_attention(unet, maps):
+        yield maps
+
+
+def attention_grid(queries: int, latent_size: Grid) -> Grid:
+    """Return (height, width) of a layer with that many queries: latents halved, rounded up.
+
+    Raises ValueError where no halving of `latent_size` has that many positions.
+    """
+    height, width = latent_size
+    while height * width > queries and height * width > 1:
+        height, width = (height + 1) // 2, (width + 1) // 2
+    if height * width != queries:
+        raise ValueError(f"{queries} queries fit no halving of latents of size {latent_size}")
+    return height, width

@@ -1,0 +1,86 @@
+"""Load Stable Diffusion pipelines: folders, checkpoint files, hub models.
+
+Nothing heavy is imported until a model is loaded, so that a wrong source is refused at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mace_exp.models.saving import quiet
+from mace_exp.models.schema import ModelConfig
+from mace_exp.models.sources import ModelLocation, find_model, read_index
+
+if TYPE_CHECKING:
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+
+def load_pipeline(
+    source: str | Path | None,
+    *,
+    device: str = "auto",
+    dtype: str = "float32",
+    variant: str | None = None,
+    file_config: str | Path | None = None,
+    allow_download: bool = False,
+    safety_checker: bool = True,
+) -> DiffusionPipeline:
+    """Load a pipeline, frozen and in evaluation mode, on `device` ("auto", "cpu", "cuda").
+
+    `source`, `file_config` and `allow_download` as in `find_model`. The safety checker is loaded
+    where the model has one, unless `safety_checker` is off.
+
+    Raises:
+        ValueError: as `find_model`; a device that is not there.
+    """
+    location = find_model(source, file_config=file_config, allow_download=allow_download)
+    import torch
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+    from mace_exp.models.devices import choose_device
+
+    target = choose_device(device)
+    options: dict[str, Any] = {"dtype": getattr(torch, dtype)}
+    has_checker = location.folder is None or "safety_checker" in read_index(location.folder)
+    if has_checker and not safety_checker:
+        options |= {"safety_checker": None, "requires_safety_checker": False}
+    with quiet():
+        if location.file is not None:
+            pipeline = _load_file(location, options)
+        else:
+            pipeline = DiffusionPipeline.from_pretrained(
+                str(location.folder or location.hub_id),
+                variant=variant,
+                local_files_only=not (allow_download and location.hub_id),
+                use_safetensors=True,
+                **options,
+            )
+    pipeline.to(target)
+    for module in pipeline.components.values():
+        if isinstance(module, torch.nn.Module):
+            module.eval().requires_grad_(False)
+    return pipeline
+
+
+def _load_file(location: ModelLocation, options: dict[str, Any]) -> DiffusionPipeline:
+    import diffusers
+
+    assert location.folder is not None
+    family = read_index(location.folder)["_class_name"]
+    return getattr(diffusers, family).from_single_file(
+        str(location.file), config=str(location.folder), local_files_only=True, **options
+    )
+
+
+def loaded(model: ModelConfig, device: str = "auto") -> DiffusionPipeline:
+    """Load a pipeline by its settings. Raises ValueError as `model.load_pipeline`."""
+    return load_pipeline(
+        model.source,
+        device=device,
+        dtype=model.dtype.name,
+        variant=model.variant,
+        file_config=model.file_config,
+        allow_download=model.allow_download,
+        safety_checker=model.safety_checker,
+    )

@@ -1,0 +1,59 @@
+"""A look at what a concept's words attend to, at any moment of training, that leaves no trace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mace_exp.models.attention import Grid, record_attention
+from mace_exp.models.denoiser import AddedConditions, concatenate, predict
+
+GridMaps = Mapping[Grid, Tensor]
+"""Attention [h, w], float32, of the layers of each size (h, w)."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A noised image, and the tokens whose attention is read off it.
+
+    `latents` [c, h, w] are noised to `timestep`; `states` [L, d] and `positions` [L], bool, are
+    those of the image's prompt. `added` has one row, where the UNet reads it (SDXL).
+    """
+
+    latents: Tensor
+    timestep: int
+    states: Tensor
+    positions: Tensor
+    added: AddedConditions | None = None
+
+
+@torch.no_grad()
+def attended(unet: nn.Module, probes: Sequence[Probe]) -> list[GridMaps]:
+    """Return for each probe the attention to its tokens, on the CPU; one forward for all of them.
+
+    Heads and layers of a size are averaged, tokens added up. Nothing is drawn at random.
+    """
+    latents, states = (
+        torch.stack([getattr(probe, name) for probe in probes]) for name in ("latents", "states")
+    )
+    added = concatenate([probe.added for probe in probes])
+    device = next(unet.parameters()).device
+    timesteps = torch.tensor([probe.timestep for probe in probes], device=device)
+    with record_attention(unet, len(probes), (latents.shape[-2], latents.shape[-1])) as recorded:
+        predict(unet, latents, timesteps, states, added)
+    maps = recorded.maps()
+    return [
+        {
+            grid: torch.einsum("hwl,l->hw", each[index], probe.positions.float().cpu())
+            for grid, each in maps.items()
+        }
+        for index, probe in enumerate(probes)
+    ]
+
+
+def mean_attention(maps: GridMaps) -> float:
+    """Return the share of attention that the tokens get: over all positions, then over sizes."""
+    return sum(float(each.mean()) for each in maps.values()) / len(maps)

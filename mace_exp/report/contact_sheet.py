@@ -1,0 +1,155 @@
+"""The contact sheet of a sweep: a column a prompt with its seed, a row a job.
+
+Jobs whose original models draw alike share one row of originals above theirs. What determines
+those pictures, prompt and seed aside, are the settings of the model and of the sampling.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mace_exp.report.galleries import Pair
+from mace_exp.report.jobs import Job
+from mace_exp.report.metrics_view import PARTS
+from mace_exp.report.pictures import Thumbnails, in_turn
+from mace_exp.report.read_run import Sample
+
+SHEET_BYTES = 2_100_000  # of base64
+EDGE, QUALITY = 128, 72
+COLUMNS = {"erased": 6}
+OTHER_COLUMNS = 3
+
+Prompt = tuple[str, str, str]
+"""Part, prompt and seed."""
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A column of the sheet; `first` begins a part, which spans `span` columns."""
+
+    part: str
+    prompt: str
+    seed: str
+    first: bool = False
+    span: int = 0
+
+
+@dataclass(frozen=True)
+class SheetRow:
+    """A job's pictures after the edit, or (without a job) those of the original model."""
+
+    group: int
+    job: Job | None
+    pairs: list[Pair | None]
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """The columns that there is room for, of `total`."""
+
+    headings: list[Heading]
+    rows: list[SheetRow]
+    total: int
+
+
+def sheet(jobs: Sequence[Job]) -> Sheet | None:
+    """Choose prompts, encode their pictures within the budget; None where there are none."""
+    drawn = [(job, _by_prompt(job.run.samples)) for job in jobs if job.run.samples]
+    prompts = choose(drawn)
+    groups = _groups([job for job, _ in drawn])
+    thumbnails = Thumbnails(SHEET_BYTES, edge=EDGE, quality=QUALITY)
+    columns: dict[Prompt, list[Pair | None]] = {}
+    for prompt in prompts:
+        if thumbnails.spent:
+            break
+        found = [samples.get(prompt) for _, samples in drawn]
+        befores = _befores(found, groups)
+        columns[prompt] = [
+            _pair(sample, befores.get(group), thumbnails)
+            for sample, group in zip(found, groups, strict=True)
+        ]
+    columns = {p: pairs for p, pairs in columns.items() if any(q and q.after for q in pairs)}
+    if not columns:
+        return None
+    total = len({prompt for _, samples in drawn for prompt in samples})
+    order = sorted(columns, key=lambda p: _part_place(p[0]))
+    rows = _rows([job for job, _ in drawn], groups, [columns[p] for p in order])
+    return Sheet(_headings(order), rows, total)
+
+
+def _by_prompt(samples: Sequence[Sample]) -> dict[Prompt, Sample]:
+    return {(s.part, s.prompt, s.seed): s for s in samples}
+
+
+def choose(drawn: Sequence[tuple[Job, dict[Prompt, Sample]]]) -> list[Prompt]:
+    """Prompts that most jobs share, every part and every concept in its turn."""
+    count = Counter(prompt for _, samples in drawn for prompt in samples)
+    first = {prompt: sample for _, samples in reversed(drawn) for prompt, sample in samples.items()}
+    shared = sorted(first, key=lambda p: -count[p])
+    chosen: list[Sample] = []
+    for part in sorted({p[0] for p in shared}, key=_part_place):
+        own = in_turn([first[p] for p in shared if p[0] == part], by="concept")
+        most = COLUMNS.get(part, OTHER_COLUMNS)
+        chosen += [sample for sample, _ in zip(own, range(most), strict=False)]
+    return [(s.part, s.prompt, s.seed) for s in in_turn(chosen, by="part")]
+
+
+def _part_place(part: str) -> int:
+    return list(PARTS).index(part) if part in PARTS else len(PARTS)
+
+
+def _groups(jobs: Sequence[Job]) -> list[int]:
+    """The number of each job's original model, as drawn."""
+    known: dict[str, int] = {}
+    made = [
+        json.dumps([job.run.config.get("model"), job.run.config.get("sampling")], default=str)
+        for job in jobs
+    ]
+    return [known.setdefault(one, len(known)) for one in made]
+
+
+def _befores(found: Sequence[Sample | None], groups: Sequence[int]) -> dict[int, Sample]:
+    """The first job of each group that has the original's picture stands for its group."""
+    befores: dict[int, Sample] = {}
+    for sample, group in zip(found, groups, strict=True):
+        if sample and sample.before:
+            befores.setdefault(group, sample)
+    return befores
+
+
+def _pair(sample: Sample | None, before: Sample | None, thumbnails: Thumbnails) -> Pair | None:
+    if sample is None:
+        return None
+    return Pair(
+        sample, thumbnails.uri(before.before if before else None), thumbnails.uri(sample.after)
+    )
+
+
+def _headings(order: Sequence[Prompt]) -> list[Heading]:
+    spans = Counter(part for part, _, _ in order)
+    seen: set[str] = set()
+    headings = []
+    for part, prompt, seed in order:
+        title = PARTS.get(part, part.replace("_", " ").capitalize())
+        headings.append(Heading(title, prompt, seed, part not in seen, spans[part]))
+        seen.add(part)
+    return headings
+
+
+def _rows(
+    jobs: Sequence[Job], groups: Sequence[int], columns: Sequence[Sequence[Pair | None]]
+) -> list[SheetRow]:
+    """A row of originals for every group, followed by its jobs."""
+    rows: list[SheetRow] = []
+    for group in dict.fromkeys(groups):
+        members = [index for index, own in enumerate(groups) if own == group]
+        originals = [
+            next((c[i] for i in members if c[i] and c[i].before), None)  # type: ignore[union-attr]
+            for c in columns
+        ]
+        rows.append(SheetRow(group, None, originals))
+        rows += [SheetRow(group, jobs[i], [c[i] for c in columns]) for i in members]
+    return rows

@@ -1,0 +1,125 @@
+"""What metrics.json says: the parts of the evaluation, with intervals and original values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mace_exp.runs.record import number
+
+PARTS = {
+    "erased": "Erased",
+    "preserved": "Preserved people",
+    "objects": "Objects",
+    "styles": "Styles",
+    "scenes": "Scenes",
+}
+LOWER_IS_BETTER = frozenset({"erased"})
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A proportion after the edit, its interval, and the original model's on the same prompts."""
+
+    name: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    original: float | None = None
+
+    @property
+    def difference(self) -> float | None:
+        return None if self.original is None else self.value - self.original
+
+
+@dataclass(frozen=True)
+class PartResult:
+    """One part of the evaluation; `concepts` are its members' own estimates."""
+
+    key: str
+    title: str
+    accuracy: Estimate | None
+    concepts: list[Estimate]
+    further: list[Estimate]
+
+    @property
+    def lower_is_better(self) -> bool:
+        return self.key in LOWER_IS_BETTER
+
+    def worst_first(self) -> list[Estimate]:
+        """The members, those that went least as intended first."""
+        if self.lower_is_better:
+            return sorted(self.concepts, key=lambda c: (-c.value, c.name))
+        return sorted(self.concepts, key=lambda c: (_change(c), c.value, c.name))
+
+
+def _change(estimate: Estimate) -> float:
+    return estimate.difference if estimate.difference is not None else 0.0
+
+
+def read_estimate(name: str, values: Any) -> Estimate | None:
+    """Read {"value", "low", "high", "n", "original"}; None where there is no value."""
+    if not isinstance(values, Mapping):
+        return None
+    found = {key: number(values.get(key)) for key in ("value", "low", "high", "n", "original")}
+    value, count = found.pop("value"), found.pop("n")
+    if value is None:
+        return None
+    return Estimate(name, value, n=None if count is None else int(count), **found)
+
+
+def read_parts(metrics: Mapping[str, Any]) -> list[PartResult]:
+    """The parts that have an accuracy, known ones first and in their order."""
+    keys = [key for key in PARTS if key in metrics]
+    keys += [key for key in metrics if key not in PARTS and _is_part(metrics[key])]
+    return [_read_part(key, metrics[key]) for key in keys if _is_part(metrics[key])]
+
+
+def _is_part(values: Any) -> bool:
+    return isinstance(values, Mapping) and read_estimate("", values.get("accuracy")) is not None
+
+
+def _read_part(key: str, values: Mapping[str, Any]) -> PartResult:
+    members = values.get("concepts")
+    members = members if isinstance(members, Mapping) else {}
+    concepts = [read_estimate(_name(slug, entry), entry) for slug, entry in members.items()]
+    others = {k: v for k, v in values.items() if k not in ("accuracy", "concepts")}
+    return PartResult(
+        key=key,
+        title=PARTS.get(key, key.replace("_", " ").capitalize()),
+        accuracy=read_estimate("accuracy", values.get("accuracy")),
+        concepts=[concept for concept in concepts if concept is not None],
+        further=list(_further(others)),
+    )
+
+
+def _name(slug: str, entry: Any) -> str:
+    return str(entry.get("name", slug)) if isinstance(entry, Mapping) else slug
+
+
+def _further(values: Mapping[str, Any], prefix: str = "") -> Iterator[Estimate]:
+    """Every other number in nested entries, named by its path."""
+    for key, value in values.items():
+        name = f"{prefix}{key}".replace("_", " ")
+        estimate = read_estimate(name, value)
+        plain = number(value)
+        if estimate is not None:
+            yield estimate
+        elif isinstance(value, Mapping):
+            yield from _further(value, f"{name}, ")
+        elif plain is not None:
+            yield Estimate(name, plain)
+
+
+def read_overall(metrics: Mapping[str, Any]) -> list[Estimate]:
+    """The numbers that belong to no part, the harmonic mean left out (it has its own place)."""
+    others = {k: v for k, v in metrics.items() if not _is_part(v) and k != "harmonic_mean"}
+    return list(_further(others))
+
+
+def harmonic_mean(metrics: Mapping[str, Any]) -> float | None:
+    """The one number of the run, if it has one."""
+    value = metrics.get("harmonic_mean")
+    return number(value.get("value") if isinstance(value, Mapping) else value)

@@ -1,0 +1,206 @@
+"""Read a run folder as it is: whatever a failed or half-done run lacks is simply not there."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mace_exp.runs.record import ROWS_FILE, ConceptCurves, numbers, read_rows
+
+log = logging.getLogger(__name__)
+
+RUN_MARKS = ("status.json", "config.yaml", "metrics.json", ROWS_FILE)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One prompt and seed, drawn before and after; paths are None where no file lies."""
+
+    part: str
+    concept: str
+    prompt: str
+    seed: str
+    expected: str
+    before: Path | None
+    after: Path | None
+    before_prediction: str
+    after_prediction: str
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """One picture of an index: a mask over its training image, or attention over a sample."""
+
+    concept: str
+    phase: str
+    caption: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class RunContents:
+    """Everything that the report says, read once."""
+
+    path: Path
+    config: dict[str, Any]
+    status: dict[str, Any]
+    metrics: dict[str, Any]
+    rows: list[dict[str, Any]]
+    samples: list[Sample]
+    attention: list[Overlay]
+    masks: list[Overlay]
+
+    @property
+    def name(self) -> str:
+        """The folder and the one above it: a date and a time, or a sweep and a job."""
+        return "/".join(self.path.resolve().parts[-2:])
+
+    @property
+    def failed(self) -> bool:
+        return self.status.get("status") == "failed"
+
+    @property
+    def finished(self) -> bool:
+        return self.status.get("status") == "finished"
+
+
+def read_run(path: Path) -> RunContents:
+    """Read the run in `path`.
+
+    Raises:
+        FileNotFoundError: nothing in the folder is a run's.
+    """
+    if not is_run(path):
+        raise FileNotFoundError(f"{path} is no run folder: it has none of {', '.join(RUN_MARKS)}")
+    return RunContents(
+        path=path,
+        config=read_config(path),
+        status=read_json(path / "status.json"),
+        metrics=read_json(path / "metrics.json"),
+        rows=read_rows(path / ROWS_FILE),
+        samples=read_samples(path / "samples"),
+        attention=read_attention(path / "attention"),
+        masks=read_masks(path / "masks"),
+    )
+
+
+def is_run(path: Path) -> bool:
+    """Whether a run has written anything into the folder."""
+    return any((path / name).is_file() for name in RUN_MARKS)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read an object; a missing or broken file has no entries."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        log.warning("%s can't be read (%s) and is left out of the report", path, error)
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read the composed configuration (Hydra's copy where the run died before its own)."""
+    for name in ("config.yaml", ".hydra/config.yaml"):
+        try:
+            value = yaml.safe_load((path / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            log.warning("%s can't be read (%s) and is left out", path / name, error)
+            continue
+        if isinstance(value, dict):
+            return value
+    return {}
+
+
+def read_samples(folder: Path) -> list[Sample]:
+    """Read samples/prompts.csv."""
+    return [
+        Sample(
+            **{name: row.get(name) or "" for name in _SAMPLE_TEXTS},
+            before=picture_in(folder, row.get("before")),
+            after=picture_in(folder, row.get("after")),
+        )
+        for row in read_table(folder / "prompts.csv")
+    ]
+
+
+_SAMPLE_TEXTS = (
+    "part",
+    "concept",
+    "prompt",
+    "seed",
+    "expected",
+    "before_prediction",
+    "after_prediction",
+)
+
+
+def read_attention(folder: Path) -> list[Overlay]:
+    """Read attention/index.csv: captions are the prompts."""
+    rows = read_table(folder / "index.csv")
+    found = [(row, picture_in(folder, row.get("file"))) for row in rows]
+    return [
+        Overlay(row.get("concept") or "", row.get("phase") or "", row.get("prompt") or "", path)
+        for row, path in found
+        if path
+    ]
+
+
+def read_masks(folder: Path) -> list[Overlay]:
+    """Read masks/index.csv."""
+    rows = read_table(folder / "index.csv")
+    found = [(row, picture_in(folder, row.get("file"))) for row in rows]
+    return [
+        Overlay(row.get("concept") or "", "", f"image {row.get('image_index') or ''}", path)
+        for row, path in found
+        if path
+    ]
+
+
+def read_table(path: Path) -> list[Mapping[str, str]]:
+    """Read a CSV file with a header; a missing one has no rows."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+    except FileNotFoundError:
+        return []
+    except (OSError, csv.Error, UnicodeDecodeError) as error:
+        log.warning("%s can't be read (%s) and is left out of the report", path, error)
+        return []
+
+
+def picture_in(folder: Path, name: str | None) -> Path | None:
+    """The file that a table names, if it is there and inside the folder."""
+    if not name:
+        return None
+    path = (folder / name).resolve()
+    return path if path.is_file() and path.is_relative_to(folder.resolve()) else None
+
+
+def read_curves(rows: list[dict[str, Any]], event: str = "lora") -> ConceptCurves:
+    """Gather the curves of an event by concept; a run without a `concept` has one, unnamed."""
+    curves = ConceptCurves()
+    for row in rows:
+        measures = numbers(row)
+        step = measures.pop(f"{event}/step", None)
+        if row.get("event") == event and step is not None:
+            own = {k.removeprefix(f"{event}/"): v for k, v in measures.items() if "/" in k}
+            curves.add(str(row.get("concept", "")), int(step), own)
+    return curves
+
+
+def median_curve(curves: ConceptCurves, measure: str) -> list[tuple[float, float]]:
+    """The median over the concepts at every step at which the measure was taken."""
+    key = f"{measure}/median"
+    return [(float(step), found[key]) for step, found in curves.quantiles() if key in found]

@@ -1,0 +1,132 @@
+"""status.json: what a run is doing, how it ended, and where it ran."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from mace_exp.runs.folder import RunFolder
+from mace_exp.runs.interrupts import stopped_by
+from mace_exp.runs.ranks import rank_count
+from mace_exp.utils.files import is_out_of_room, write_json
+
+log = logging.getLogger(__name__)
+
+
+_PACKAGES = ("mace-exp", "torch", "diffusers", "transformers", "peft", "accelerate", "wandb")
+
+
+class Status:
+    """status.json: what a run is doing, how it ended, and where it ran."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._path = folder.status
+        self._values: dict[str, Any] = {
+            "status": "running",
+            "stage": None,
+            "error": None,
+            "traceback": None,
+            "started": _now(),
+            "finished": None,
+            "command": [_program(), *sys.argv[1:]],
+            "versions": versions(),
+            "hardware": _hardware(),
+        }
+
+    def update(self, **values: Any) -> None:
+        """Change some values and write the file."""
+        self._values |= values
+        write_json(self._path, self._values)
+
+    def add_hardware(self, facts: Mapping[str, Any]) -> None:
+        """Say more of where the run is, once torch can tell."""
+        self.update(hardware=self._values["hardware"] | dict(facts))
+
+    def fail(self, error: BaseException) -> None:
+        """Record an error that is on its way out, with its traceback, if there is room for it."""
+        line = f"{type(error).__name__}: {error}".splitlines()[0]
+        try:
+            self.update(
+                status="failed",
+                error=stopped_by(error) or (str(error) if isinstance(error, ValueError) else line),
+                traceback="".join(traceback.format_exception(error)),
+                finished=_now(),
+            )
+        except OSError:
+            log.error("%s can't be written either", self._path)
+
+
+@contextmanager
+def recorded_status(folder: RunFolder) -> Iterator[Status]:
+    """Keep status.json true, however the block ends; no room left for it is not allowed to hide
+    the error.
+
+    Raises:
+        OSError: no room left for a file: the message names it, and says how the run goes on.
+    """
+    status = Status(folder)
+    status.update()
+    try:
+        with _way_on(folder.root):
+            yield status
+    except BaseException as error:
+        status.fail(error)
+        raise
+    status.update(status="finished", stage=None, finished=_now())
+
+
+@contextmanager
+def _way_on(root: Path) -> Iterator[None]:
+    """Say of a disk that has filled up meanwhile what is to be done."""
+    try:
+        yield
+    except OSError as error:
+        if not is_out_of_room(error):
+            raise
+        raise OSError(
+            f"{error.filename or root}: no space left ({error.strerror or error}): make room, "
+            f"then resume={root}"
+        ) from error
+
+
+def status_of(folder: RunFolder) -> str | None:
+    """Whether the run in a folder is running, finished or failed, as it says; None: no run."""
+    try:
+        return json.loads(folder.status.read_text(encoding="utf-8"))["status"]
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that results depend on."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _program() -> str:
+    if rank_count() > 1:
+        return f"torchrun --nproc-per-node={os.environ.get('LOCAL_WORLD_SIZE', 1)} -m mace_exp"
+    return "python -m mace_exp" if "__main__" in sys.argv[0] else Path(sys.argv[0]).name
+
+
+def _hardware() -> dict[str, Any]:
+    return {"machine": platform.machine(), "system": platform.system(), "cores": os.cpu_count()}
