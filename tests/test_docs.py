@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from mace_exp.__main__ import expand
+from mace_exp.cli.arguments import expand
 from mace_exp.config import CONF, VARIANTS, composed_run
 from mace_exp.config import validation as crossing
 from mace_exp.config.run_config import RunConfig

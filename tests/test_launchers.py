@@ -162,7 +162,7 @@ def test_a_launcher_that_is_not_installed_names_its_extra(
     def missing(name: str) -> str:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr("mace_exp.__main__.version", missing)
+    monkeypatch.setattr("mace_exp.cli.arguments.version", missing)
     said = refusal("-m", f"hydra/launcher={option}", "seed=1,2")
     assert f"pip install 'mace-exp[{extra}]'" in said
 

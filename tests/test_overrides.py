@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mace_exp.__main__ import expand
+from mace_exp.cli.arguments import expand
 from mace_exp.config import composed_run
 from mace_exp.config.concept_settings import OWN_KEYS
 from mace_exp.config.run_config import RunConfig

@@ -1,0 +1,107 @@
+"""What the command line takes beyond Hydra's grammar, written out for Hydra."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mace_exp.config import named_option, quoted
+from mace_exp.runs.ranks import rank_count
+
+OPEN_KEYS = ("concepts.kinds", "anchors.per_concept", "overrides")
+"""Dictionaries that take any name; Hydra wants `++` before a key that is new."""
+_LAUNCHERS = {"slurm": "hydra-submitit-launcher", "ray_gpu": "hydra-ray-launcher"}
+"""What each option of hydra/launcher needs: the extra is named like the option's first word."""
+_PLACES = ("hydra.mode=", "hydra.run.dir=", "hydra.sweep.dir=")
+"""Settings of Hydra's that a resumed sweep gets anew."""
+
+
+def version_line() -> str:
+    """Return the versions of this package and of Hydra."""
+    return f"mace_exp {_version_of('mace-exp')}, Hydra {_version_of('hydra-core')}"
+
+
+def _version_of(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def expand(arguments: Sequence[str]) -> list[str]:
+    """Write out what the command line takes beyond Hydra's grammar.
+
+    `concepts=[A,B]` names concepts, `concepts.kinds=`, `anchors.per_concept=` and `overrides=` take
+    any name, and `resume=<folder>` brings a run's or a sweep's settings along; those given beside
+    it win.
+
+    Raises:
+        ValueError: a launcher that is not installed, or a folder that nothing was started in.
+    """
+    expanded: list[str] = []
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key == "hydra/launcher":
+            _check_launcher(value)
+        if key == "concepts" and value.startswith("["):
+            expanded += ["concepts=custom", f"concepts.names={value}"]
+        elif key.startswith(OPEN_KEYS):
+            expanded.append(f"++{argument}")
+        elif key == "resume" and value not in ("", "null"):
+            expanded = [*_settings_of(Path(value)), *expanded, f"resume={quoted(value)}"]
+        else:
+            expanded.append(named_option(argument))
+    return expanded
+
+
+def check_ranks(arguments: Sequence[str]) -> None:
+    """Raise ValueError where several processes are started for several runs."""
+    sweeping = {"-m", "--multirun", "hydra.mode=MULTIRUN"}.intersection(arguments) or [
+        each for each in arguments if each.startswith("sweep=") and each != "sweep=null"
+    ]
+    if sweeping and rank_count() > 1:
+        raise ValueError(
+            "a sweep can't be started by torchrun: start it with python, and give each job a GPU "
+            "of its own with hydra/launcher=ray_gpu or hydra/launcher=slurm"
+        )
+
+
+def _check_launcher(option: str) -> None:
+    """Raise ValueError where a launcher is asked for whose package is missing."""
+    package = _LAUNCHERS.get(option)
+    try:
+        if package:
+            version(package)
+    except PackageNotFoundError:
+        extra = option.split("_")[0]
+        raise ValueError(
+            f"hydra/launcher={option} needs {package}: pip install 'mace-exp[{extra}]'"
+        ) from None
+
+
+def _settings_of(folder: Path) -> list[str]:
+    """Return the overrides that a run or a sweep was started with, and its folder to write to.
+
+    Raises:
+        ValueError: nothing was started in that folder.
+    """
+    run, sweep = folder / ".hydra" / "overrides.yaml", folder / "multirun.yaml"
+    if sweep.is_file():
+        overrides = _read_yaml(sweep)["hydra"]["overrides"]
+        own = [each for each in overrides["hydra"] if not each.startswith(_PLACES)]
+        own += [each for each in overrides["task"] if not each.startswith("resume=")]
+        return [*own, "hydra.mode=MULTIRUN", f"hydra.sweep.dir={quoted(folder)}"]
+    if run.is_file():
+        own = [each for each in _read_yaml(run) if not each.startswith(("resume=", "sweep="))]
+        return [*own, f"hydra.run.dir={quoted(folder)}"]
+    raise ValueError(f"resume = {folder} is no run folder, nor a sweep's: there is no {run}")
+
+
+def _read_yaml(file: Path) -> Any:
+    """Read what Hydra saved; its interpolations stay text, as they were given."""
+    with file.open(encoding="utf-8") as opened:  # a fault in it is told by the file's name
+        return yaml.safe_load(opened)
