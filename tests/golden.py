@@ -26,7 +26,7 @@ from tests.whole_run import PEOPLE, SMALL
 FILE = Path(__file__).parent / "data" / "golden.json"
 MADE_BY_ALL = ("status.json", "report.html", "run.log", "metrics.jsonl")
 """Written by every run, with times or paths in them: that they are there is recorded."""
-IGNORED = (".hydra", "key.txt")
+IGNORED = ("key.txt",)
 TINY: dict[str, tuple[str, ...]] = {
     "people": (PEOPLE,),
     "joint": (PEOPLE, "lora.per_concept=false", "masks=whole"),

@@ -11,7 +11,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 SCHEMAS = [f"{file.parent.name}.schema" for file in PACKAGE.glob("*/schema.py")]
 LIGHT = (
     *("__main__", "utils.ranges", "concepts.concept", "concepts.prompts", "concepts.captions"),
-    *("cli.arguments", "cli.callbacks", "cli.common", "cli.job", "cli.sweep"),
+    *("cli.arguments", "cli.callbacks", "cli.common", "cli.help", "cli.job"),
+    *("cli.sweep", "utils.conf"),
     *("export", "config", "convert.__main__", *SCHEMAS),
 )
 HEAVY = {"torch", "diffusers", "transformers", "wandb"}

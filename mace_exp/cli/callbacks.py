@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +16,25 @@ from mace_exp.cli.common import refusing
 from mace_exp.config import are_numbered, check_jobs, planned_jobs
 from mace_exp.runs.folder import PLAN
 from mace_exp.utils.files import write_json
+
+
+class NewFolders(Callback):
+    """Knows the folders that Hydra made for a run; Hydra builds the object, and the class
+    remembers them, the innermost first."""
+
+    paths: ClassVar[list[Path]] = []
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        NewFolders.paths = []
+        folder = Path(config.hydra.run.dir).absolute()
+        NewFolders.paths = [each for each in (folder, *folder.parents) if not os.path.exists(each)]
+
+    @classmethod
+    def remove(cls) -> None:
+        """Remove those that are empty."""
+        with suppress(OSError):
+            for folder in cls.paths:
+                folder.rmdir()
 
 
 class SweepFolder(Callback):

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from mace_exp.cli.arguments import check_ranks, expand
-from mace_exp.cli.callbacks import closed_sweep
+from mace_exp.cli.callbacks import NewFolders, closed_sweep
 from mace_exp.cli.common import REFUSALS, refusals_shown, refusing
 from mace_exp.config import CONF, register, to_run_config
 from mace_exp.config.run_config import RunConfig
-from mace_exp.config.run_files import RunFiles
-from mace_exp.runs.folder import check_writable
+from mace_exp.runs.folder import RunFolder, check_writable
 from mace_exp.runs.ranks import dismissed_workers
 
 log = logging.getLogger("mace_exp")
@@ -62,12 +61,8 @@ def job(composed: DictConfig) -> None:
     itself. What a resumed sweep has finished stays."""
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     if not _in_sweep():
-        with refusing():  # ends without Hydra's lines
-            try:
-                _run(composed, run_dir)
-            except REFUSALS:
-                _discard(run_dir)
-                raise
+        with refusing(), _nothing_left_of_a_refusal(run_dir):  # and without Hydra's lines
+            _run(composed, run_dir)
         return
     from mace_exp.cli.sweep import attempt, is_finished
 
@@ -75,6 +70,25 @@ def job(composed: DictConfig) -> None:
         log.info("job %s has finished before", run_dir.name)
     else:
         attempt(run_dir, partial(_run, composed, run_dir))
+
+
+@contextmanager
+def _nothing_left_of_a_refusal(run_dir: Path) -> Iterator[None]:
+    """Leave the folder of a run that is refused before it begins as it was, or none at all."""
+    folder, log_file = RunFolder(run_dir), run_dir / "run.log"
+    started, logged = _content(folder.status), log_file.exists()
+    try:
+        yield
+    except REFUSALS:
+        if _content(folder.status) == started:  # a run begins by writing its status
+            if not logged:
+                log_file.unlink(missing_ok=True)
+            NewFolders.remove()
+        raise
+
+
+def _content(file: Path) -> bytes | None:
+    return file.read_bytes() if file.exists() else None
 
 
 def _run(composed: DictConfig, run_dir: Path) -> None:
@@ -114,16 +128,3 @@ def _plain(composed: DictConfig) -> dict[str, Any]:
     options = {str(k): v for k, v in choices.items() if "/" not in str(k) and k != "hydra" and v}
     arguments = OmegaConf.to_container(hydra_config.overrides.task)
     return {str(k): v for k, v in plain.items()} | {"options": options, "arguments": arguments}
-
-
-def _discard(run_dir: Path) -> None:
-    """Take back what Hydra wrote for a run that was refused before it began; all else stays.
-
-    An old folder keeps the settings that it had: `resume=` reads them.
-    """
-    RunFiles.restore()
-    with suppress(OSError):  # not empty
-        for folder in (run_dir / ".hydra", run_dir, *run_dir.parents):
-            if Path.cwd() not in folder.parents:
-                break
-            folder.rmdir()

@@ -1,6 +1,4 @@
-"""The options of conf/: where they lie, and the schema that each of them fills."""
-
-from pathlib import Path
+"""The options of conf/, and the schema that each of them fills."""
 
 from hydra.core.config_store import ConfigStore
 
@@ -20,10 +18,7 @@ from mace_exp.data.schema import (
 )
 from mace_exp.evaluation.schema import NoEvaluation, SampledEvaluation
 from mace_exp.runs.schema import NoTracking, WandbTracking
-
-PACKAGE = Path(__file__).parents[1]
-CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
-"""The configuration files: inside the package in a wheel, beside it in the repository."""
+from mace_exp.utils.conf import CONF as CONF
 
 VARIANTS: dict[str, dict[str, type]] = {
     "prompts": {"file": FilePrompts, "llm": LlmPrompts, "templates": TemplatePrompts},

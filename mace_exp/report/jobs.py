@@ -15,10 +15,10 @@ from mace_exp.report.read_run import (
     is_run,
     median_curve,
     read_curves,
-    read_json,
     read_run,
 )
 from mace_exp.report.run_page import stages
+from mace_exp.runs.arguments import planned_arguments
 from mace_exp.runs.folder import PLAN
 from mace_exp.runs.record import number
 
@@ -53,22 +53,17 @@ def job_place(name: str) -> tuple[bool, int, str]:
 
 
 def never_began(sweep_dir: Path) -> dict[str, list[str]]:
-    """The overrides of the jobs that the sweep was to have, and that have no folder, by name.
+    """The arguments of the jobs that the sweep was to have, and that have no folder, by name.
 
     None where no plan was written, or nothing has begun: such a sweep was refused.
     """
     begun = {folder.name for folder in job_folders(sweep_dir)}
-    plan = read_json(sweep_dir / PLAN).get("jobs")
-    jobs = enumerate(plan) if begun and isinstance(plan, list) else ()
-    return {
-        str(number): [str(each) for each in overrides]
-        for number, overrides in jobs
-        if str(number) not in begun and isinstance(overrides, list)
-    }
+    planned = planned_arguments(sweep_dir) if begun else {}
+    return {name: arguments for name, arguments in planned.items() if name not in begun}
 
 
 def _is_job(path: Path) -> bool:
-    hidden = path.name.startswith(".")  # .hydra holds a config.yaml too
+    hidden = path.name.startswith(".")  # another program's, as .ipynb_checkpoints
     return not hidden and not path.is_symlink() and is_run(path)
 
 
