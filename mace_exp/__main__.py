@@ -185,7 +185,8 @@ def _run_in_sweep(composed: DictConfig, run_dir: Path) -> None:
 def _validate(composed: DictConfig, run_dir: Path) -> RunConfig:
     """Return the typed configuration, of a run whose folders can be written to."""
     _group_by_sweep(composed)
-    config = to_run_config(composed)
+    given = list(HydraConfig.get().overrides.task)
+    config = to_run_config(composed, given=given)
     check_writable(run_dir, "hydra.run.dir")
     check_writable(Path(config.cache_dir), "cache_dir")
     return config

@@ -66,10 +66,10 @@ def _write(pipeline: Any, file: Path, target: Path, dtype: str | None) -> None:
     import torch
     from safetensors.torch import load_file
 
-    from mace_exp.models.editing import apply_weights
+    from mace_exp.models.editing import apply_edit
     from mace_exp.models.saving import save_pipeline
 
-    apply_weights(pipeline.unet, load_file(file))
+    apply_edit(pipeline, load_file(file))
     save_pipeline(pipeline, target, dtype=None if dtype is None else getattr(torch, dtype))
 
 

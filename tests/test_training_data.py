@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from mace_exp.data.files import UserImage
-from mace_exp.data.images import load_images
+from mace_exp.data.training_images import load_images
 from mace_exp.data.user_images import read_mask_views, read_views
 from mace_exp.data.views import Views
 from mace_exp.methods.mace.lora import load_lora

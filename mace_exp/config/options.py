@@ -4,21 +4,22 @@ from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
 
-from mace_exp.concepts.schema import FilePrompts, LlmPrompts, TemplatePrompts
 from mace_exp.config.run_config import RunConfig
-from mace_exp.data.schema import (
-    AttentionMasks,
-    FolderImages,
-    FolderPriorImages,
-    GeneratedImages,
-    GroundedSamMasks,
-    ListedPriorImages,
-    NoMasks,
-    NoPriorImages,
-    PrecomputedMasks,
-    WholeMasks,
-)
+from mace_exp.data.images.folder import FolderImages
+from mace_exp.data.images.generated import GeneratedImages
+from mace_exp.data.masks.attention import AttentionMasks
+from mace_exp.data.masks.grounded_sam import GroundedSamMasks
+from mace_exp.data.masks.none import NoMasks, WholeMasks
+from mace_exp.data.masks.precomputed import PrecomputedMasks
+from mace_exp.data.prior_images.base import NoPriorImages
+from mace_exp.data.prior_images.folder import FolderPriorImages
+from mace_exp.data.prior_images.lists import ListedPriorImages
+from mace_exp.data.prompts.file import FilePrompts
+from mace_exp.data.prompts.llm import LlmPrompts
+from mace_exp.data.prompts.templates import TemplatePrompts
 from mace_exp.evaluation.schema import NoEvaluation, SampledEvaluation
+from mace_exp.methods.mace.config import MaceConfig
+from mace_exp.methods.uce import UceConfig
 from mace_exp.runs.schema import NoTracking, WandbTracking
 
 PACKAGE = Path(__file__).parents[1]
@@ -26,6 +27,7 @@ CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "co
 """The configuration files: inside the package in a wheel, beside it in the repository."""
 
 VARIANTS: dict[str, dict[str, type]] = {
+    "method": {"mace": MaceConfig, "uce": UceConfig},
     "prompts": {"file": FilePrompts, "llm": LlmPrompts, "templates": TemplatePrompts},
     "images": {"generated": GeneratedImages, "folder": FolderImages},
     "masks": {

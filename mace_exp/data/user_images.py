@@ -8,16 +8,10 @@ from typing import Any
 import numpy as np
 
 from mace_exp.data.files import UserImage, check_size, image_size, read_image
-from mace_exp.data.images import TrainingImages
 from mace_exp.data.masks.pixels import Masks, filled
+from mace_exp.data.training_images import TrainingImages
 from mace_exp.data.views import Views
 from mace_exp.models.latents import encode_images
-from mace_exp.utils.seeding import short_seed
-
-
-def view_seeds(seed: int, scope: str, files: Sequence[UserImage]) -> list[int]:
-    """Return one seed an image, by its name: a further image changes no other's view."""
-    return [short_seed(seed, "views", scope, file.image.name) for file in files]
 
 
 def read_views(files: Sequence[UserImage], seeds: Sequence[int], views: Views) -> np.ndarray:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mace_exp.concepts.concept import Kind
-from mace_exp.concepts.prompts import evaluation_prompts
+from mace_exp.concepts.concept import Concept, Kind
+from mace_exp.concepts.prompts import evaluation_prompts, scene_prompts
+from mace_exp.concepts.schema import KeptConfig
+from mace_exp.evaluation.schema import SampledEvaluation
 from mace_exp.utils.seeding import derive, short_seed
 
 ERASED, PRESERVED, OBJECTS, STYLES, GENERAL = "erased", "preserved", "objects", "styles", "general"
@@ -75,6 +77,29 @@ def build_suite(
         number = short_seed(seed, "evaluation", GENERAL, index)
         suite.append(EvaluationPrompt(GENERAL, "", prompt, number, ""))
     return suite
+
+
+def run_suite(
+    concepts: Sequence[Concept], kept: KeptConfig, evaluation: SampledEvaluation
+) -> list[EvaluationPrompt]:
+    """Return the suite of a run: it is built whole, so that what is erased is in no other part
+    whether or not it is drawn itself, and then cut down to the parts that are asked for."""
+    subjects = {
+        ERASED: [Subject(concept.name, concept.kind) for concept in concepts],
+        PRESERVED: [Subject(name, Kind.person) for name in kept.people]
+        + [Subject(name, Kind.style) for name in kept.artists],
+        OBJECTS: [Subject(name, Kind.object) for name in kept.objects],
+        STYLES: [Subject(name, Kind.style) for name in kept.styles],
+    }
+    whole = build_suite(
+        subjects,
+        scene_prompts(evaluation.images_per_part),
+        images_per_part=evaluation.images_per_part,
+        templates=evaluation.templates,
+        seed=evaluation.seed,
+    )
+    parts = {part.name for part in evaluation.parts}
+    return [each for each in whole if each.part in parts]
 
 
 def _subject_prompts(

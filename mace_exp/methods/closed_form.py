@@ -29,25 +29,6 @@ class System:
         return torch.cholesky_solve(numerator.double().mT, self.factor).mT
 
 
-def weighted_sum(*terms: tuple[float, Tensor | None]) -> Tensor | None:
-    """Return the sum of weight * matrix in float64; None where nothing has weight.
-
-    Raises ValueError for a weight that is not a finite number of at least zero, and for a positive
-    weight without a matrix.
-    """
-    total: Tensor | None = None
-    for weight, matrix in terms:
-        if not 0 <= weight < float("inf"):
-            raise ValueError(f"weight is {weight}: a finite number of at least 0 is allowed")
-        if weight == 0:
-            continue
-        if matrix is None:
-            raise ValueError(f"weight is {weight}, but there are no statistics to weigh")
-        term = weight * matrix.double()
-        total = term if total is None else total + term
-    return total
-
-
 def factorize(
     gram: Tensor, closeness: float = 0.0, preserved: Tensor | None = None, *, remedy: str = ""
 ) -> System:

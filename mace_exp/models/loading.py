@@ -15,6 +15,8 @@ from mace_exp.models.sources import ModelLocation, find_model, read_index
 if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
+    from mace_exp.models.model import Model
+
 
 def load_pipeline(
     source: str | Path | None,
@@ -84,3 +86,10 @@ def loaded(model: ModelConfig, device: str = "auto") -> DiffusionPipeline:
         allow_download=model.allow_download,
         safety_checker=model.safety_checker,
     )
+
+
+def load_model(settings: ModelConfig, device: str = "auto") -> Model:
+    """Load a model by its settings. Raises ValueError as `load_pipeline`."""
+    from mace_exp.models.model import Model
+
+    return Model(loaded(settings, device), settings.dtype.name)

@@ -43,6 +43,13 @@ class ModelConfig:
     safety_checker: bool
     judge: JudgeName
 
+    def load_judge(self):
+        if self.judge is JudgeName.none:
+            return None
+        from mace_exp.mini.judge import MiniJudge
+
+        return MiniJudge.load()
+
 
 class SchedulerName(Enum):
     dpm = "dpm"  # DPM-Solver++ 2M

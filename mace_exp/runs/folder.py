@@ -1,8 +1,4 @@
-"""Every path that a run reads or writes, the cache that runs share, and the status of a run.
-
-A cache entry is keyed by a hash of exactly the inputs that determine it; it is made once, by
-whichever job comes first, and read by all others.
-"""
+"""Every path that a run reads or writes in its folder."""
 
 from __future__ import annotations
 
@@ -38,11 +34,15 @@ class RunFolder:
     attention = property(lambda self: self.root / "attention")
     masks = property(lambda self: self.root / "masks")
     prompts = property(lambda self: self.root / "prompts.csv")
-    results = property(lambda self: (self.metrics, self.samples, self.attention))
+    keys = property(lambda self: self.root / "keys.json")
 
     def lora(self, slug: str) -> Path:
-        """The LoRA of one concept."""
+        """Return the file of one concept's LoRA."""
         return self.root / "loras" / f"{slug}.safetensors"
+
+    def name_of(self, path: Path) -> str | None:
+        """Return a file's name relative to the folder; None where it does not exist."""
+        return path.relative_to(self.root).as_posix() if path.exists() else None
 
 
 def check_writable(folder: Path, key: str) -> None:

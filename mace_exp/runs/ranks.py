@@ -58,7 +58,7 @@ class Ranks:
     count: int = 1
     store: Any = None
 
-    def share(self, work: W, task: Callable[[W, Sequence[T]], R], items: Sequence[T]) -> list[R]:
+    def map(self, task: Callable[[W, Sequence[T]], R], work: W, items: Sequence[T]) -> list[R]:
         """Split `items` among the ranks; return what `task` said of each share, the first's first.
 
         Share k is `items[k::count]`, empty ones are left out. `task` and items are pickled; a rank
@@ -70,12 +70,12 @@ class Ranks:
         shares = [items[k :: self.count] for k in range(min(self.count, len(items)))]
         if self.count == 1 or not shares:
             return [task(work, share) for share in shares]
-        self.tell((task, shares))
+        self.broadcast((task, shares))
         return self._gather(self._attempt(task, work, shares[0]))[: len(shares)]
 
     def serve(self, work: object) -> None:
         """Do the shares that the first rank hands out, until it says that there are no more."""
-        while (heard := self.hear()) is not None:
+        while (heard := self.receive()) is not None:
             task, shares = heard
             done = None
             if self.number < len(shares):
@@ -83,17 +83,17 @@ class Ranks:
                     done = self._attempt(task, work, shares[self.number])
             self._gather(done)
 
-    def tell(self, said: object) -> None:
+    def broadcast(self, said: object) -> None:
         """Send every worker an object that pickle takes."""
         self._broadcast([said])
 
-    def hear(self) -> Any:
+    def receive(self) -> Any:
         """Wait for what the first rank tells."""
         box: list[Any] = [None]
         self._broadcast(box)
         return box[0]
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """Close the connections; nobody is heard any more. Threads of theirs that are still there
         when Python ends can abort the process."""
         import torch.distributed as dist
@@ -181,5 +181,5 @@ def dismissed_workers() -> Iterator[None]:
 def _dismiss() -> None:
     if rank_count() > 1:
         ranks = connected()
-        ranks.tell(None)
-        ranks.leave()
+        ranks.broadcast(None)
+        ranks.close()

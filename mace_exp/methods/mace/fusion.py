@@ -125,6 +125,7 @@ def fuse(
     *,
     closeness: float = 0.0,
     preserved: Tensor | None = None,
+    remedy: str = "",
 ) -> dict[str, Tensor]:
     """Return W* for every projection weight, in the type and on the device of W (equation 7).
 
@@ -138,7 +139,7 @@ def fuse(
     unknown = sorted(path for path in sums.factors if f"{path}.weight" not in weights)
     if unknown:
         raise ValueError(f"no weight is given for the LoRA of {unknown[0]}")
-    system = factorize(sums.gram, closeness, preserved, remedy=_REMEDY)
+    system = factorize(sums.gram, closeness, preserved, remedy=remedy)
     # What the concepts' own refinements would do beyond that of the whole; zero in a single run.
     drift = sums.mapped - transform.double() @ sums.gram
 

@@ -62,7 +62,9 @@ def pair_sums(
     return sums
 
 
-def refine(sums: PairSums, *, closeness: float = 0.0, preserved: Tensor | None = None) -> Tensor:
+def refine(
+    sums: PairSums, *, closeness: float = 0.0, preserved: Tensor | None = None, remedy: str = ""
+) -> Tensor:
     """Return T [d, d], float64: see `closed_form.refinement_transform`.
 
     `preserved` [d, d] is prior P + domain D, already weighted.
@@ -70,7 +72,7 @@ def refine(sums: PairSums, *, closeness: float = 0.0, preserved: Tensor | None =
     Raises ValueError, naming what to raise, where the system is singular or ill-conditioned.
     """
     return refinement_transform(
-        sums.cross, sums.gram, closeness, preserved=preserved, remedy=_REMEDY
+        sums.cross, sums.gram, closeness, preserved=preserved, remedy=remedy
     )
 
 

@@ -1,28 +1,31 @@
-"""The method: what the closed forms hold fixed, and the three stages of the paper."""
+"""The three stages of MACE: groups cfr, lora and fusion."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, ClassVar
 
+from mace_exp.preservation.schema import WeightedConfig
 from mace_exp.utils.ranges import NONNEGATIVE, POSITIVE, WHOLE, Range
 
-SAME_LORAS = ("concepts_per_batch", "gradient_checkpointing", "snapshots")
-"""Keys of `LoraConfig` under which the LoRAs are the same."""
+NON_DETERMINING_KEYS = ("concepts_per_batch", "gradient_checkpointing", "snapshots")
+"""Keys of `LoraConfig` that do not change the LoRAs: speed, memory and what is recorded."""
+JOINT_LORA_KEY = "lora.end_of_text"
+"""What a concept may override in a LoRA that it shares: its data, not how the LoRA is trained."""
 
 
 @dataclass(kw_only=True)
-class CfrConfig:
+class CfrConfig(WeightedConfig):
     """Stage 1, closed-form refinement."""
 
-    closeness: Annotated[float, NONNEGATIVE]
-    prior_weight: Annotated[float, NONNEGATIVE]
-    domain_weight: Annotated[float, NONNEGATIVE]
+    closeness: Annotated[float, NONNEGATIVE]  # ridge weight towards the original weights
     all_words: bool
 
 
 LORA_TARGETS = ("to_k", "to_v", "to_q", "to_out")
 IMAGE_TARGETS = ("to_q", "to_out")
-"""Projections that read the image: no closed form fuses them, see `erasure.fusion`."""
+"""Projections that read the image: no closed form fuses them, see `methods.mace.fusion`."""
 
 
 class LoraInit(Enum):
@@ -34,7 +37,13 @@ class LoraInit(Enum):
 
 @dataclass(kw_only=True)
 class LoraConfig:
-    """Stage 2, one LoRA a concept."""
+    """Stage 2, one LoRA per concept."""
+
+    concept_keys: ClassVar[tuple[str, ...]] = (
+        *("rank", "alpha", "init", "dropout", "targets", "learning_rate", "steps"),
+        *("weight_decay", "max_grad_norm", "end_of_text", "importance_sampling", "k", "t1", "t2"),
+    )
+    """Keys that single concepts may override."""
 
     rank: Annotated[int, WHOLE]
     alpha: Annotated[float, POSITIVE]
@@ -76,9 +85,7 @@ class LoraConfig:
 
 
 @dataclass(kw_only=True)
-class FusionConfig:
+class FusionConfig(WeightedConfig):
     """Stage 3, one weight for all concepts."""
 
-    closeness: Annotated[float, NONNEGATIVE]
-    prior_weight: Annotated[float, NONNEGATIVE]
-    domain_weight: Annotated[float, NONNEGATIVE]
+    closeness: Annotated[float, NONNEGATIVE]  # ridge weight towards the refined weights

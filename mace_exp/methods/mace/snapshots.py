@@ -11,25 +11,15 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
-from mace_exp.concepts.concept import Concept
-from mace_exp.data.masks.cross_attention import noise_latents, timestep_at
 from mace_exp.methods.mace.training import StepRow
-from mace_exp.models.denoiser import added_conditions
-from mace_exp.models.probe import GridMaps, Probe
+from mace_exp.models.probe import GridMaps
 from mace_exp.utils.tensors import load_tensors, save_tensors
-
-if TYPE_CHECKING:
-    from mace_exp.stages.run import Run
 
 log = logging.getLogger(__name__)
 
-TIMESTEP = 300
-"""Of the noise under which attention is read, in thousandths of the schedule: the middle of what
-the LoRAs are trained on (section 4.2)."""
 MOST_OF_JOINT = 10
 """Concepts of one LoRA whose attention is recorded: it shares the steps of all of them, and a look
 at a hundred would take longer than a step."""
@@ -37,21 +27,6 @@ FILE = "attention.safetensors"
 
 Snapshots = Mapping[int, GridMaps]
 """Attention to one concept's words by the step before which it was read."""
-
-
-def probe_of(work: Run, concept: Concept) -> Probe:
-    """Return the concept's first training image, noised, with the words of its prompt."""
-    training, timestep = work.training_images[concept.slug], timestep_at(work.pipeline, TIMESTEP)
-    noised = noise_latents(
-        work.pipeline, training.latents[:1], timestep, seed=(work.config.seed, 0)
-    )
-    return Probe(
-        latents=noised[0],
-        timestep=timestep,
-        states=work.encoder.encode(training.prompts[:1])[0],
-        positions=work.encoder.positions(training.prompts[0], concept.name),
-        added=added_conditions(work.pipeline, training.prompts[:1], noised),
-    )
 
 
 def even_steps(steps: int, count: int) -> list[int]:
@@ -97,19 +72,20 @@ def nearest_steps(kept: Sequence[int], wanted: Sequence[int]) -> list[int]:
     return sorted({min(later, key=lambda step: abs(step - each)) for each in wanted})
 
 
-def shown_snapshots(work: Run, concepts: Sequence[Concept]) -> dict[str, Snapshots]:
-    """Choose what is drawn of each concept, by slug; say where it is not what was asked for.
+def shown_snapshots(
+    kept: Mapping[str, Snapshots], steps: Mapping[str, int], count: int
+) -> dict[str, Snapshots]:
+    """Choose what is drawn of each concept, by slug; log where it is not what was asked for.
 
-    The LoRAs must be there: what was recorded comes with them.
+    `kept` is what was recorded of each concept, `steps` how long it was trained, `count` how many
+    snapshots are asked for.
     """
     shown: dict[str, Snapshots] = {}
-    others: dict[str, list[str]] = {}  # what is shown, by what was wanted in its place
-    for concept in concepts:
-        steps = work.settings[concept.slug].lora.steps
-        wanted = even_steps(steps, work.config.lora.snapshots)
-        kept = work.snapshots.get(concept.slug, {})
-        found = nearest_steps(list(kept), wanted)
-        shown[concept.slug] = {step: kept[step] for step in found}
+    others: dict[str, list[str]] = {}  # what is shown, by what was asked for
+    for slug, trained in steps.items():
+        wanted, recorded = even_steps(trained, count), kept.get(slug, {})
+        found = nearest_steps(list(recorded), wanted)
+        shown[slug] = {step: recorded[step] for step in found}
         if found != wanted:
             others.setdefault(_listed(wanted), []).append(_listed(found))
     for asked, instead in others.items():

@@ -1,35 +1,31 @@
 """What the concepts' words attend to, drawn over a training image, at every step of the method.
 
-The phases: `before` (the original model), `refined` (after the closed form of section 4.1),
-`step 10`, ... (while the concept's LoRA is trained on top, section 4.2), `trained` (when it is),
-`after` (all fused, section 4.3).
+The phases: `before` (the original model), those that the method has in between (MACE: `refined`,
+`step 10`, ..., `trained`), and `after` (the edited model).
 """
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from mace_exp.concepts.concept import Concept
-from mace_exp.methods.mace.refinement import transformed_weights
+from mace_exp.data.probes import probe_of
+from mace_exp.data.training_images import TrainingImages
+from mace_exp.methods.base import Edit, Method
 from mace_exp.models.attention import Grid
-from mace_exp.models.editing import edited_weights
+from mace_exp.models.editing import edited_pipeline, edited_weights
 from mace_exp.models.probe import GridMaps, attended
+from mace_exp.runs.context import Context
 from mace_exp.runs.record import Picture
-from mace_exp.stages.loras import JOINT
-from mace_exp.stages.snapshots import Snapshots, probe_of, shown_snapshots
-from mace_exp.utils.files import atomic_folder, save_png
-
-if TYPE_CHECKING:
-    from mace_exp.stages.run import Run
+from mace_exp.utils.files import atomic_folder, save_png, write_table
 
 COLUMNS = ("concept", "phase", "prompt", "file")
 MEAN = "mean"
@@ -38,45 +34,57 @@ Maps = dict[str, torch.Tensor]
 """Attention [H, W] to the concept's tokens by resolution ("8x8"), and their mean."""
 
 
-def draw_attention(work: Run, most: int) -> None:
-    """Overlay the attention of the first `most` concepts, and write and show what was drawn.
+def draw_attention(
+    context: Context,
+    concepts: Sequence[Concept],
+    images: Mapping[str, TrainingImages],
+    method: Method,
+    edit: Edit,
+    *,
+    seed: int,
+) -> None:
+    """Overlay the attention of some concepts, and write and show what was drawn.
 
     `index.csv` lists the means over the resolutions, `resolutions.csv` each of them.
     """
-    chosen = work.concepts[:most]
-    if not chosen:
+    if not concepts:
         return
-    snapshots = shown_snapshots(work, chosen)
-    with atomic_folder(work.folder.attention) as folder:
+    method.prepare_attention(concepts)
+    with atomic_folder(context.folder.attention) as folder:
         drawn = _Overlays(folder)
-        for concept in chosen:
-            size = work.training_images[concept.slug].images.shape[1:3]
-            phases = _phases(work, concept, snapshots[concept.slug])
-            drawn.add(work, concept, {phase: _at_size(maps, size) for phase, maps in phases})
+        for concept in concepts:
+            training = images[concept.slug]
+            phases = _phases(context, concept, training, method, edit, seed=seed)
+            size = training.images.shape[1:3]
+            drawn.add(concept, training, {phase: _at_size(maps, size) for phase, maps in phases})
         drawn.write_indices()
-    work.show("attention", drawn.pictures.pop(MEAN))
+    context.show("attention", drawn.pictures.pop(MEAN))
     for resolution, pictures in drawn.pictures.items():
-        work.show(f"attention/{resolution}", pictures)
+        context.show(f"attention/{resolution}", pictures)
 
 
-def _phases(work: Run, concept: Concept, snapshots: Snapshots) -> Iterator[tuple[str, GridMaps]]:
-    refined, probe = transformed_weights(work.weights, work.transform), probe_of(work, concept)
-    lora = work.loras.get(concept.slug) or work.loras[JOINT]
-    trained = dict(refined)  # what lora.targets leaves out stays as it was refined
-    for path in lora.factors:
-        name = f"{path}.weight"
-        trained[name] = refined[name] + lora.change(path).to(refined[name])
+def _phases(
+    context: Context,
+    concept: Concept,
+    training: TrainingImages,
+    method: Method,
+    edit: Edit,
+    *,
+    seed: int,
+) -> Iterator[tuple[str, GridMaps]]:
+    pipeline = context.model.pipeline
 
-    def under(weights: Mapping[str, torch.Tensor] | None) -> GridMaps:
-        unet = work.pipeline.unet
-        with nullcontext() if weights is None else edited_weights(unet, weights):
-            return attended(unet, [probe])[0]
+    def seen(weights: Mapping[str, Tensor] | None = None) -> GridMaps:
+        """Return the attention with other weights of the UNet."""
+        probe = probe_of(context.model, concept, training, seed=seed)
+        with edited_weights(pipeline.unet, weights) if weights else nullcontext():
+            return attended(pipeline.unet, [probe])[0]
 
-    yield "before", under(None)
-    yield "refined", under(refined)
-    yield from ((f"step {step}", maps) for step, maps in snapshots.items())
-    yield "trained", under(trained)
-    yield "after", under(work.edit)
+    yield "before", seen()
+    for name, phase in method.attention_phases(concept):
+        yield name, phase.maps if phase.maps is not None else seen(phase.weights)
+    with edited_pipeline(pipeline, edit.weights):
+        yield "after", seen()
 
 
 def _at_size(maps: GridMaps, size: Grid) -> Maps:
@@ -98,9 +106,8 @@ class _Overlays:
     rows: dict[str, list[tuple[str, ...]]] = field(default_factory=dict)
     pictures: dict[str, list[Picture]] = field(default_factory=dict)
 
-    def add(self, work: Run, concept: Concept, phases: Mapping[str, Maps]) -> None:
+    def add(self, concept: Concept, training: TrainingImages, phases: Mapping[str, Maps]) -> None:
         """Draw one concept; its phases share a scale, the original's, and can be compared."""
-        training = work.training_images[concept.slug]
         prompt = training.prompts[0]
         for phase, maps in phases.items():
             for resolution, values in maps.items():
@@ -116,13 +123,8 @@ class _Overlays:
 
     def write_indices(self) -> None:
         finer = [(*row, name) for name, rows in self.rows.items() if name != MEAN for row in rows]
-        _write_table(self.folder / "index.csv", [COLUMNS, *self.rows[MEAN]])
-        _write_table(self.folder / "resolutions.csv", [(*COLUMNS, "resolution"), *finer])
-
-
-def _write_table(path: Path, rows: Sequence[Sequence[str]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(rows)
+        write_table(self.folder / "index.csv", COLUMNS, self.rows[MEAN])
+        write_table(self.folder / "resolutions.csv", (*COLUMNS, "resolution"), finer)
 
 
 def heat(image: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -1,31 +1,52 @@
-"""Sentences out of templates of the user's own: checked before anything heavy is imported.
-
-The command line refuses what can't be trained on, and the stages read the rest, through the same
-function.
-"""
+"""Training sentences from a file of the user's templates."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mace_exp.concepts.captions import read_templates
 from mace_exp.concepts.concept import Concept
-from mace_exp.concepts.prompts import evaluation_prompts, mentions
-from mace_exp.concepts.schema import FilePrompts, PromptsConfig
-from mace_exp.evaluation.schema import EvaluationConfig, SampledEvaluation
+from mace_exp.concepts.prompts import mentions
+from mace_exp.data.prompts.base import PromptsConfig, Sentences
+
+if TYPE_CHECKING:
+    from mace_exp.runs.context import Context
 
 
-def own_prompts(
+@dataclass(kw_only=True)
+class FilePrompts(PromptsConfig):
+    """The first `count` templates of a file, in place of the project's."""
+
+    concept_keys: ClassVar[tuple[str, ...]] = ("count", "path")
+
+    path: str  # text, one template per line, {} where the concept goes
+
+    def most(self) -> int | None:
+        return None  # the file is counted when it is read
+
+    def concept_problems(self, concept: Concept, measured: Sequence[str]) -> Iterator[str]:
+        try:
+            file_prompts(concept, self, measured=measured)
+        except ValueError as error:
+            yield f"prompts.path = {self.path}: {error}"
+
+    def sentences(self, context: Context, concept: Concept, opened: Any) -> Sentences:
+        return Sentences(file_prompts(concept, self), "file")
+
+
+def file_prompts(
     concept: Concept, settings: FilePrompts, *, measured: Collection[str] = ()
 ) -> list[str]:
     """Return the concept in the first `count` templates of the user's file.
 
-    `measured` are sentences that training must not see.
+    `measured` are sentences of the evaluation, which training must not see.
 
     Raises:
         ValueError: the file can't be read, a line is no template, there are too few, or one makes
-            a sentence that does not name the concept once, or that is measured with.
+            a sentence that does not name the concept once, or that the evaluation measures with.
     """
     templates = read_templates(Path(settings.path))
     if len(templates) < settings.count:
@@ -48,17 +69,3 @@ def own_prompts(
                 "not see: put it in other words, or give evaluation=none"
             )
     return list(prompts.values())
-
-
-def template_problems(
-    concept: Concept, prompts: PromptsConfig, evaluation: EvaluationConfig
-) -> Iterator[str]:
-    """Yield a message about the user's templates for a concept, where there is one."""
-    if not isinstance(prompts, FilePrompts):
-        return
-    most = evaluation.templates if isinstance(evaluation, SampledEvaluation) else 0
-    try:
-        measured = evaluation_prompts(concept.name, concept.kind, most)
-        own_prompts(concept, prompts, measured=measured)
-    except ValueError as error:
-        yield f"prompts.path = {prompts.path}: {error}"
