@@ -55,13 +55,15 @@ def test_only_the_projections_are_edited_and_they_can_be_put_back(make: Callable
     pipeline = make()
     before = state(pipeline)
     done = erased(pipeline, ["Adam Driver", "Amy Adams"], preserve=["Amy Poehler"])
-    assert changed(before, pipeline) == set(done.weights) == set(done.original)
+    names = {f"unet.{name}" for name in changed(before, pipeline)}
+    assert names == set(done.weights) == set(done.original)
     assert all(name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")) for name in done.weights)
-    assert set(done.loras) == {"adam-driver", "amy-adams"}
+    method: Any = done.method
+    assert set(method.loras.value.loras) == {"adam-driver", "amy-adams"}
     done.restore()
     assert not changed(before, pipeline)
     done.apply()
-    assert changed(before, pipeline) == set(done.weights)
+    assert {f"unet.{name}" for name in changed(before, pipeline)} == set(done.weights)
 
 
 def test_it_is_the_command_in_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

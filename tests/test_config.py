@@ -8,9 +8,10 @@ import pytest
 
 from mace_exp.concepts.concept import Kind
 from mace_exp.config import VARIANTS
-from mace_exp.config.run_config import RunConfig, Stage
+from mace_exp.config.run_config import RunConfig
 from mace_exp.config.suggestions import suggestion
-from mace_exp.data.schema import AttentionMasks, NoMasks
+from mace_exp.data.masks.attention import AttentionMasks
+from mace_exp.data.masks.none import NoMasks
 from mace_exp.mini.judge import MiniJudge, Recogniser
 from mace_exp.models.schema import JUDGED_SIDES, JudgeName
 from mace_exp.utils.ranges import POSITIVE, PROPORTION, Range, expected
@@ -21,7 +22,10 @@ def test_the_default_run_is_ten_people_of_the_embedded_model() -> None:
     config = composed()
     assert config.model.name == "mini"
     assert len(config.concept_list()) == 10
-    assert config.stages == list(Stage)
+    assert config.method.name == "mace" and config.chosen_stages() == [
+        *("images", "masks", "preservation", "cfr", "lora", "fusion", "samples", "metrics"),
+        "report",
+    ]
     assert isinstance(config.masks, AttentionMasks)
     assert isinstance(composed("masks=none").masks, NoMasks)
 

@@ -142,10 +142,8 @@ def test_what_torchrun_says_makes_a_worker(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_process_alone_does_all_the_work() -> None:
     alone = Ranks()
-    assert alone.share("work", lambda work, share: (work, share), [1, 2, 3]) == [
-        ("work", [1, 2, 3])
-    ]
-    assert alone.share("work", lambda work, share: share, []) == []
+    assert alone.map("work", lambda work, share: (work, share), [1, 2, 3]) == [("work", [1, 2, 3])]
+    assert alone.map("work", lambda work, share: share, []) == []
 
 
 def test_each_process_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

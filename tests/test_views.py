@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from mace_exp.data.files import UserImage
+from mace_exp.data.images.folder import view_seeds
 from mace_exp.data.masks.pixels import intersection_over_union
-from mace_exp.data.user_images import encoded_views, read_mask_views, read_views, view_seeds
+from mace_exp.data.user_images import encoded_views, read_mask_views, read_views
 from mace_exp.data.views import Views
 from mace_exp.models.latents import encode_images, native_size, signed
 from mace_exp.models.sampling import decode

@@ -4,7 +4,6 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
-from mace_exp.concepts.concept import UNMASKED
 from mace_exp.concepts.prompts import evaluation_prompts
 from mace_exp.config.run_config import RunConfig
 from mace_exp.data.files import Size
@@ -64,7 +63,7 @@ def _of_concepts(config: RunConfig) -> Iterator[str]:
         messages = list(settings.prompts.concept_problems(concept, measured))
         if "images" in reads:
             messages += settings.images.problems(concept)
-        if "masks" in reads and not messages and concept.kind not in UNMASKED:
+        if "masks" in reads and not messages:
             messages += settings.masks.concept_problems(concept, settings.images, size)
         for message in messages:
             key = message.split(" ")[0].rstrip(":")

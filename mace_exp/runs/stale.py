@@ -55,12 +55,7 @@ def remove_stale(
     if set(stages) <= READING:
         return
     recorded = recorded_keys(folder)
-    stale = [
-        name
-        for name in FILES
-        if recorded.get(name) != wanted.get(name)
-        and (name != "edit" or set(stages) & set(edit_steps))
-    ]
+    stale = _stale(recorded, wanted, stages, makes_edit=bool(set(stages) & set(edit_steps)))
     removed = [file for name in stale for file in _remove(folder.root, FILES[name])]
     if removed:
         log.info(
@@ -69,6 +64,22 @@ def remove_stale(
     kept = {name: key for name, key in recorded.items() if name not in stale}
     if kept != recorded:
         write_json(folder.keys, kept)
+
+
+def _stale(
+    recorded: Mapping[str, str],
+    wanted: Mapping[str, str],
+    stages: Collection[str],
+    *,
+    makes_edit: bool,
+) -> list[str]:
+    """Return the names of the results that go; a run without an evaluation wants no samples."""
+    differs = {name for name, key in wanted.items() if recorded.get(name) != key}
+    if "edit" in differs:
+        return ["edit", "samples", "metrics"] if makes_edit else ["samples", "metrics"]
+    if "samples" in differs and "samples" in stages:
+        return ["samples", "metrics"]
+    return ["metrics"] if "metrics" in differs and "metrics" in stages else []
 
 
 def _remove(root: Path, names: Collection[str]) -> list[str]:

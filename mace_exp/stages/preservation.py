@@ -9,7 +9,6 @@ from pathlib import Path
 
 from mace_exp.concepts.captions import read_captions
 from mace_exp.concepts.schema import KeptConfig
-from mace_exp.data.files import digest
 from mace_exp.models.text import readable
 from mace_exp.preservation.captions import captions_of, names_of
 from mace_exp.preservation.schema import TermConfig
@@ -23,6 +22,7 @@ from mace_exp.runs.context import Context
 from mace_exp.runs.result import Result, result_key
 from mace_exp.utils.errors import naming_setting
 from mace_exp.utils.progress import progress
+from mace_exp.utils.tensors import digest_of as tensors_digest
 
 log = logging.getLogger(__name__)
 
@@ -84,9 +84,10 @@ def _statistics(
 ) -> Result[PreservationStatistics]:
     fingerprint = context.model.text_fingerprint
     if term.cache is not None:
-        path = Path(term.cache)
-        key = result_key(STAGE, VERSION, encoder=fingerprint, file=digest(path))
-        found = Result(key, lambda: PreservationStatistics.load(path, fingerprint))
+        given = PreservationStatistics.load(Path(term.cache), fingerprint)
+        numbers = tensors_digest({"total": given.total})
+        key = result_key(STAGE, VERSION, given=given.facts(), numbers=numbers)
+        found = Result(key, lambda: given)
     else:
         found = _captioned(context, name, _captions(context, name, term, survivors))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mace_exp.concepts.concept import Concept
+from mace_exp.concepts.concept import UNMASKED, Concept
 from mace_exp.data.files import Size, digest
 from mace_exp.data.images.base import ImagesConfig
 from mace_exp.data.masks.base import MaskRequest, MasksConfig
@@ -41,6 +41,8 @@ class PrecomputedMasks(MasksConfig):
     def concept_problems(
         self, concept: Concept, images: ImagesConfig, size: Size | None
     ) -> Iterator[str]:
+        if concept.kind in UNMASKED:
+            return
         missing = list(self.problems(images))
         yield from missing or images.mask_problems(concept, self.path, size)
 

@@ -270,13 +270,19 @@ def lora_shape(settings: LoraConfig) -> LoraShape:
     )
 
 
+def timestep_density(settings: LoraConfig, scheduler_config: Any) -> Tensor:
+    """Return the density that timesteps are drawn from, over those of the model's schedule."""
+    times = scheduler_config.num_train_timesteps
+    if not settings.importance_sampling:
+        return uniform_density(times)
+    return focal_density(times, k=settings.k, t1=settings.t1, t2=settings.t2)
+
+
 def _training(model: Model, settings: LoraConfig, shared: _Shared) -> LoraTraining:
-    times = model.pipeline.scheduler.config.num_train_timesteps
-    focal = focal_density(times, k=settings.k, t1=settings.t1, t2=settings.t2)
     return LoraTraining(
         steps=settings.steps,
         learning_rate=settings.learning_rate,
-        density=focal if settings.importance_sampling else uniform_density(times),
+        density=timestep_density(settings, model.pipeline.scheduler.config),
         seed=shared.seed,
         batch_size=settings.batch_size,
         weight_decay=settings.weight_decay,
