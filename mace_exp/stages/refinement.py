@@ -38,7 +38,8 @@ def refinement(work: Run) -> torch.Tensor:
             sums = sums + pair_sums(work.encoder, pairs, all_words=cfr.all_words)
             advance(1)
     kept = work.preserved(prior_weight=cfr.prior_weight, domain_weight=cfr.domain_weight)
-    transform = refine(sums, closeness=cfr.closeness, preserved=kept)
+    remedy = "cfr.closeness, cfr.prior_weight or cfr.domain_weight"
+    transform = refine(sums, closeness=cfr.closeness, preserved=kept, remedy=remedy)
     if work.does(Stage.cfr) or work.does(Stage.fusion):  # an edit lies beside what it was made of
         save_tensors(work.folder.refined, transformed_weights(work.weights, transform))
     work.transform = transform

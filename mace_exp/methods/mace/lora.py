@@ -39,11 +39,11 @@ class LoraShape:
 
     def __post_init__(self) -> None:
         if self.rank < 1:
-            raise ValueError(f"lora.rank is {self.rank}: at least 1 is allowed")
+            raise ValueError(f"rank is {self.rank}: at least 1 is allowed")
         if not 0 <= self.dropout < 1:
-            raise ValueError(f"lora.dropout is {self.dropout}: 0 <= dropout < 1 is allowed")
+            raise ValueError(f"dropout is {self.dropout}: 0 <= dropout < 1 is allowed")
         if self.init not in ("gaussian", "kaiming"):
-            raise ValueError(f"lora.init is {self.init!r}: gaussian or kaiming is allowed")
+            raise ValueError(f"init is {self.init!r}: gaussian or kaiming is allowed")
 
     @property
     def scale(self) -> float:
@@ -73,13 +73,14 @@ class Lora:
 
 
 def check_rank(unet: nn.Module, shape: LoraShape) -> None:
-    """Raise ValueError for a rank above that of every matrix [d_out, d_in] it would change."""
+    """Raise ValueError for a rank above the full rank of every matrix [d_out, d_in] that the LoRA
+    changes."""
     found = cross_attention_projections(unet, shape.targets).values()
     highest = max(min(each.in_features, each.out_features) for each in found)
     if shape.rank > highest:
         raise ValueError(
-            f"lora.rank = {shape.rank} is above {highest}, the highest rank that a change of this "
-            f"model's {', '.join(shape.targets)} can have: take at most lora.rank={highest}"
+            f"LoRA rank = {shape.rank} is above {highest}, the highest rank that a change of this "
+            f"model's {', '.join(shape.targets)} can have: at most {highest} is allowed"
         )
 
 

@@ -12,8 +12,6 @@ from torch import Tensor
 from mace_exp.methods.closed_form import refinement_transform
 from mace_exp.models.text import PromptEncoder, paired_positions
 
-_REMEDY = "cfr.closeness, cfr.prior_weight or cfr.domain_weight"
-
 
 class PromptPair(NamedTuple):
     """A prompt that names the concept, and the same prompt with the anchor in its place."""
@@ -62,15 +60,19 @@ def pair_sums(
     return sums
 
 
-def refine(sums: PairSums, *, closeness: float = 0.0, preserved: Tensor | None = None) -> Tensor:
+def refine(
+    sums: PairSums, *, closeness: float = 0.0, preserved: Tensor | None = None, remedy: str = ""
+) -> Tensor:
     """Return T [d, d], float64: see `closed_form.refinement_transform`.
 
-    `preserved` [d, d] is prior P + domain D, already weighted.
+    `closeness` is the ridge weight towards the original weights; `preserved` is
+    P = prior P_prior + domain P_domain [d, d], already weighted. `remedy` names what the user may
+    raise; it ends the message where the system is ill-conditioned.
 
-    Raises ValueError, naming what to raise, where the system is singular or ill-conditioned.
+    Raises ValueError where the system is singular or ill-conditioned.
     """
     return refinement_transform(
-        sums.cross, sums.gram, closeness, preserved=preserved, remedy=_REMEDY
+        sums.cross, sums.gram, closeness, preserved=preserved, remedy=remedy
     )
 
 
