@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from mace_exp.methods.mace.attention_loss import AttentionLoss, AttentionTarget
-from mace_exp.models.projections import projection_weights
 from peft import LoraConfig, inject_adapter_in_model
 
+from mace_exp.methods.mace.attention_loss import AttentionLoss, AttentionTarget
 from mace_exp.methods.mace.lora import initial_lora
 from mace_exp.methods.mace.step import (
     Batch,
@@ -19,6 +18,7 @@ from mace_exp.methods.mace.step import (
 )
 from mace_exp.methods.mace.training import JointData, draw_batch
 from mace_exp.models.attention import visible_attention
+from mace_exp.models.projections import projection_weights
 from mace_exp.utils.seeding import generator
 from tests.lora_training import (
     CONCEPTS,

@@ -79,7 +79,7 @@ def refinement_transform(
     closeness: float = 0.0,
     *,
     preserved: Tensor | None = None,
-    remedy: str = "closeness or a preservation weight",
+    remedy: str = "",
 ) -> Tensor:
     """Return T [d, d]: every refined weight is W T (paper, section 4.1, equation 4).
 
@@ -94,6 +94,25 @@ def refinement_transform(
     system = factorize(gram, closeness, preserved, remedy=remedy)
     identity = torch.eye(gram.shape[-1], dtype=torch.float64, device=gram.device)
     return identity + system.solve_right(cross.double() - gram.double())
+
+
+def fused_right_factor(
+    transform: Tensor, drift: Tensor, system: System, *, preserved: Tensor | None = None
+) -> Tensor:
+    """Return R [d, d], the part of the fusion that is the same for every layer.
+
+        R = T + (drift + (I - T) preserved) M^-1
+        W* = W_l R + sum_c B_c (A_c S_c M^-1),  drift = sum_c (T_c - T) S_c
+
+    This is `fused_weight` with W_l' = W_l T, rearranged so that a layer costs one product with R
+    and one of low rank.
+    """
+    wide = transform.double()
+    numerator = drift.double()
+    if preserved is not None:
+        identity = torch.eye(len(wide), dtype=torch.float64, device=wide.device)
+        numerator = numerator + (identity - wide) @ preserved.double()
+    return wide + system.solve_right(numerator)
 
 
 def fused_weight(

@@ -168,7 +168,14 @@ def fusion(work: Run) -> dict[str, torch.Tensor]:
                 advance(1)
     assert total is not None
     kept = work.preserved(prior_weight=config.prior_weight, domain_weight=config.domain_weight)
-    edit = fuse(work.weights, transform, total, closeness=config.closeness, preserved=kept)
+    edit = fuse(
+        work.weights,
+        transform,
+        total,
+        closeness=config.closeness,
+        preserved=kept,
+        remedy="fusion.closeness, fusion.prior_weight or fusion.domain_weight",
+    )
     if work.does(Stage.fusion):
         _save_edit(work, edit)
     work.edit = edit
