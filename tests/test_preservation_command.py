@@ -167,7 +167,10 @@ def test_the_command_builds_names_in_templates_and_shows_them(folder, tmp_path, 
     [
         (["show", "none.safetensors"], "can't be read"),
         (["build", "--captions", "none.txt", "--to", "x.safetensors"], "captions none.txt"),
-        (["import", "none.pt", "--model", "mini", "--to", "x.safetensors"], "none.pt is no file"),
+        (
+            ["import", "none.pt", "--model", "mini", "--to", "x.safetensors"],
+            "none.pt is not a file",
+        ),
         (
             ["build", "--captions", __file__, "--to", "x.safetensors", "--model", "no/such/model"],
             "does not exist",

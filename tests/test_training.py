@@ -219,7 +219,7 @@ def test_gradients_are_clipped_per_concept():
 def test_data_that_do_not_fit_are_refused(pipeline):
     with pytest.raises(ValueError, match="cat: latents, states, positions and masks number"):
         replace(CONCEPTS[0], masks=torch.ones(1, 32, 32))
-    with pytest.raises(ValueError, match="one slug"):
+    with pytest.raises(ValueError, match="same slug"):
         train(pipeline, [CONCEPTS[0], CONCEPTS[0]])
     large = replace(concept("large"), latents=torch.randn(3, 4, 16, 16))
     with pytest.raises(ValueError, match="latents of one size"):

@@ -1,4 +1,4 @@
-"""How strongly the closed forms hold what must survive."""
+"""Settings of preservation: which captions the closed forms keep unchanged, and how strongly."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -8,30 +8,31 @@ from mace_exp.utils.ranges import NONNEGATIVE, WHOLE
 
 @dataclass(kw_only=True)
 class PriorConfig:
-    """Captions of things in general (kept objects and styles, nameless people, scenes)."""
+    """General captions (objects and styles of the retain set, unnamed people, scenes)."""
 
-    unit: Annotated[int, WHOLE]  # prompts that a weight of 1 stands for, see PreservationConfig
-    count: Annotated[int, NONNEGATIVE]  # captions out of the templates
-    captions: list[str]  # further ones
-    file: str | None  # further ones: a text file, one a line, or COCO's caption JSON
-    cache: str | None  # the sum of captions made before, in place of all these
+    unit: Annotated[int, WHOLE]  # number of prompts per weight of 1, see PreservationConfig
+    count: Annotated[int, NONNEGATIVE]  # captions generated from the templates
+    captions: list[str]  # additional captions
+    file: str | None  # additional captions: a text file, one per line, or COCO's caption JSON
+    cache: str | None  # a file of precomputed statistics, used instead of all these
 
 
 @dataclass(kw_only=True)
 class DomainConfig:
-    """Captions of the concepts' neighbours: the kept people's and artists' names."""
+    """Captions of concepts near the erased ones: people and artists of the retain set."""
 
     unit: Annotated[int, WHOLE]  # as for the prior
     count: Annotated[int, NONNEGATIVE]  # captions, names x templates
-    cache: str | None  # the sum of captions made before, in their place
+    cache: str | None  # a file of precomputed statistics, used instead
 
 
 @dataclass(kw_only=True)
 class PreservationConfig:
-    """What the closed forms hold fixed.
+    """Prompts whose outputs the closed forms preserve, and their weights.
 
-    A weight counts in units of so many prompts: with 1 it says how many prompts' worth the captions
-    weigh, with N it acts like a weight of the raw sum over N prompts, as published weights do.
+    A weight multiplies `unit` times the mean over captions of sum e e^T. With a unit of 1 it is the
+    number of prompts that the captions count as; with N, the number of captions, it multiplies the
+    raw sum, as the published weights do.
     """
 
     prior_weight: Annotated[float, NONNEGATIVE]

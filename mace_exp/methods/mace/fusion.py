@@ -1,4 +1,4 @@
-"""Stage 3, fusion: one weight per layer that acts like each concept's LoRA on its own prompts."""
+"""Stage 3, fusion: one weight per layer that acts like each LoRA on the prompts of its concept."""
 
 from __future__ import annotations
 
