@@ -110,7 +110,9 @@ def test_a_concept_may_have_images_of_its_own(tmp_path: Path) -> None:
         run_of(f"{{ship: {{{better}}}}}", *folder)
     with pytest.raises(ValueError, match=r"overrides\.ship\.masks\.path = /no is no folder"):
         run_of("{ship: {masks.path: /no}}", *folder)
-    with pytest.raises(ValueError, match=r"overrides\.ship\.images\.path = /no: /no is no folder"):
+    with pytest.raises(
+        ValueError, match=r"overrides\.ship\.images\.path = /no: /no is not a folder"
+    ):
         run_of("{ship: {images.path: /no}}", *folder)
 
 

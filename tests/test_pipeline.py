@@ -84,7 +84,7 @@ def test_a_rank_that_no_layer_has_is_refused_before_anything_is_drawn(
 ) -> None:
     cache = tmp_path / "own"
     message = refusal(*arguments, PEOPLE, "lora.rank=1000", f"cache_dir={cache}")
-    assert "lora.rank = 1000 is above 32" in message
+    assert "rank = 1000 is above 32" in message
     assert not any(cache.iterdir())
 
 

@@ -104,7 +104,7 @@ def test_what_is_wrong_with_the_users_images_is_said_at_once(
     message = refusal(*command)
     assert "is 48x40 pixels, its image is 9x9" in message and "2.png" in message
     assert "images.size = 30 is no multiple of 8" in refusal(*command, "images.size=30")
-    assert "holds 3 images, 5 are asked for" in refusal(*command, "images.per_concept=5")
+    assert "contains 3 images, 5 are requested" in refusal(*command, "images.per_concept=5")
 
 
 def test_masks_of_drawn_images_are_looked_at_before_a_model_is_loaded(

@@ -1,7 +1,7 @@
-"""Training images of a concept: drawn by the model itself, kept with their facts, read again.
+"""Training images of a concept: generating them with the model, saving and loading them.
 
-A folder holds 0000.png, 0001.png, ..., prompts.csv (index, file, prompt, seed) and, for images that
-the model drew, latents.safetensors: training on these needs no autoencoder.
+A folder contains 0000.png, 0001.png, ..., prompts.csv (index, file, prompt, seed) and
+latents.safetensors: training on the saved latents needs no autoencoder.
 """
 
 from __future__ import annotations
@@ -28,9 +28,11 @@ COLUMNS = ("index", "file", "prompt", "seed")
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """Images of one concept.
+    """Images of one concept, with prompt and seed per image.
 
     `images` [n, H, W, 3], uint8; `latents` [n, c, h, w], float32, scaled as the UNet expects them.
+
+    Raises ValueError where the numbers of prompts, seeds, images and latents differ.
     """
 
     prompts: list[str]
@@ -48,7 +50,7 @@ class TrainingImages:
 
 
 def image_seeds(seed: int, scope: str, count: int) -> list[int]:
-    """Return one seed an image, from the run's seed and the concept's slug."""
+    """Return one seed per image, from the run's seed and the concept's slug (`scope`)."""
     return [short_seed(seed, "images", scope, index) for index in range(count)]
 
 
@@ -61,7 +63,10 @@ def draw_images(
     checked: bool = True,
     progress: Progress | None = None,
 ) -> TrainingImages:
-    """Draw one image a prompt and seed with the model as it is; `checked` as in `sampling`."""
+    """Generate one image per prompt and seed with the model in its current state.
+
+    `checked` as in `models.sampling`.
+    """
     drawn = sample_with_latents(
         pipeline, prompts, seeds, settings, checked=checked, progress=progress
     )
@@ -69,7 +74,7 @@ def draw_images(
 
 
 def save_images(images: TrainingImages, folder: Path) -> None:
-    """Write the folder described above, at once or not at all; an old one is replaced."""
+    """Write the folder described above atomically, replacing an existing one."""
     with atomic_folder(folder) as temporary:
         rows = []
         for index, pixels in enumerate(images.images):
@@ -82,7 +87,7 @@ def save_images(images: TrainingImages, folder: Path) -> None:
 
 
 def load_images(folder: Path) -> TrainingImages:
-    """Read what `save_images` wrote.
+    """Read a folder written by `save_images`.
 
     Raises:
         ValueError: a file is missing or unreadable, or the images differ in size.
@@ -91,7 +96,7 @@ def load_images(folder: Path) -> TrainingImages:
     images = stack_images([folder / row["file"] for row in rows])
     try:
         latents = load_file(folder / "latents.safetensors")["latents"]
-    except Exception as error:  # safetensors raises its own kind, which is no OSError
+    except Exception as error:  # safetensors' errors are not OSErrors
         raise ValueError(f"{folder / 'latents.safetensors'} can't be read: {error}") from error
     prompts, seeds = [row["prompt"] for row in rows], [int(row["seed"]) for row in rows]
     return TrainingImages(prompts, seeds, images, latents)
@@ -101,7 +106,7 @@ def stack_images(paths: Sequence[Path]) -> np.ndarray:
     """Return images of one size as [n, H, W, 3], uint8.
 
     Raises:
-        ValueError: no path, a file that can't be read, or one of another size than the first.
+        ValueError: no path, a file that can't be read, or images that differ in size.
     """
     if not paths:
         raise ValueError("no images to read")

@@ -22,7 +22,7 @@ class TermConfig:
 
 @dataclass(kw_only=True)
 class PreservationConfig:
-    """What the closed forms hold fixed.
+    """Prompts whose outputs the closed forms preserve, and their weights.
 
     A weight counts in units of so many prompts: with a unit of 1 it says how many prompts' worth
     the captions weigh, with N it acts like a weight of the raw sum over N prompts, as published

@@ -1,4 +1,4 @@
-"""Stage 1, closed-form refinement: take the concept's traces out of the words around it."""
+"""Stage 1, closed-form refinement: remove a concept's traces from the words around it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from torch import Tensor
 
 from mace_exp.methods.closed_form import refinement_transform
 from mace_exp.models.text import PromptEncoder, paired_positions
-
-_REMEDY = "cfr.closeness, cfr.prior_weight or cfr.domain_weight"
 
 
 class PromptPair(NamedTuple):
@@ -37,7 +35,7 @@ class PairSums:
 
     @staticmethod
     def zeros(width: int) -> PairSums:
-        """Return the sums of no pair, for states of d = `width` features."""
+        """Return the sums over no pairs, for states of d = `width` features."""
         empty = torch.zeros(width, width, dtype=torch.float64)
         return PairSums(empty, empty)
 
@@ -51,10 +49,12 @@ def pair_sums(
 ) -> PairSums:
     """Return the sums over the paired tokens of all `pairs`.
 
-    Memory holds one batch of states and two [d, d] matrices, however many concepts there are; the
-    sums of several concepts add up.
+    `all_words` pairs every position, the concept's tokens included; without it the tokens before
+    and after the concept, and the padding (see `paired_positions`). Memory holds one batch of
+    states and two [d, d] matrices, whatever the number of pairs; the sums of several concepts add
+    up.
 
-    Raises ValueError where a prompt would be cut at the context length.
+    Raises ValueError where a prompt is longer than the context length.
     """
     sums = PairSums.zeros(encoder.width)
     for start in range(0, len(pairs), batch_size):
@@ -67,9 +67,11 @@ def refine(
 ) -> Tensor:
     """Return T [d, d], float64: see `closed_form.refinement_transform`.
 
-    `preserved` [d, d] is prior P + domain D, already weighted.
+    `closeness` is the ridge weight towards the original weights; `preserved` is
+    P = prior P_prior + domain P_domain [d, d], already weighted. `remedy` names what the user may
+    raise; it ends the message where the system is ill-conditioned.
 
-    Raises ValueError, naming what to raise, where the system is singular or ill-conditioned.
+    Raises ValueError where the system is singular or ill-conditioned.
     """
     return refinement_transform(
         sums.cross, sums.gram, closeness, preserved=preserved, remedy=remedy
@@ -77,10 +79,10 @@ def refine(
 
 
 def transformed_weights(weights: Mapping[str, Tensor], transform: Tensor) -> dict[str, Tensor]:
-    """Return W T for every weight, in the type and on the device of W.
+    """Return W T for every weight W [d_out, d], in the type and on the device of W.
 
-    Raises ValueError where a weight does not read token states of the transform's width, or where
-    the result is not finite.
+    Raises ValueError where the input width of a weight differs from the transform's, or where a
+    result is not finite.
     """
     return {name: _transformed(name, weight, transform) for name, weight in weights.items()}
 
@@ -107,7 +109,8 @@ def _batch_sums(encoder: PromptEncoder, pairs: Sequence[PromptPair], all_words: 
 
 
 def _gather(states: Tensor, positions: Sequence[Sequence[int]]) -> Tensor:
-    """Return the states [n, L, d] at the positions of each row, [sum of lengths, d], float64."""
+    """Return the states [n, L, d] at the positions chosen per row, concatenated over the rows:
+    [number of positions, d], float64."""
     rows = [index for index, row in enumerate(positions) for _ in row]
     columns = [position for row in positions for position in row]
     return states[rows, columns].double()
