@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 import torch
-from mace_exp.models.projections import projection_weights
-from mace_exp.runs.cache import key_of
 
 from mace_exp.config import composed_run
 from mace_exp.models.fingerprints import text_fingerprint
+from mace_exp.models.projections import projection_weights
 from mace_exp.preservation.statistics import PreservationStatistics
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.record import Tracker
 from mace_exp.stages.look import image_inputs
 from mace_exp.stages.loras import shared_inputs
 from mace_exp.stages.run import Run
+from mace_exp.utils.hashing import key_of
 from tests.tiny import tiny_pipeline
 
 SMALL = (

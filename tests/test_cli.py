@@ -68,7 +68,7 @@ def test_a_full_disk_is_refused_before_the_run_and_leaves_nothing_of_it(
     def usage(folder: Path) -> SimpleNamespace:
         return SimpleNamespace(free=10**6 if folder == full else 10**9)
 
-    monkeypatch.setattr("mace_exp.artifacts.shutil.disk_usage", usage)
+    monkeypatch.setattr("mace_exp.runs.folder.shutil.disk_usage", usage)
     where = (f"cache_dir={tmp_path / 'cache'}", f"hydra.run.dir={tmp_path / 'run'}")
     assert f"{key} = {full} has 1 MB free" in refusal(*where)
     assert pipeline.runs == []

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -11,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+
+from mace_exp.utils.hashing import key_of
 
 
 @dataclass
@@ -71,9 +71,3 @@ class Cache:
             if count:
                 counts[kind] = counts.get(kind, 0) + count
         return paths
-
-
-def key_of(inputs: Mapping[str, Any]) -> str:
-    """32 hex digits of the canonical JSON of `inputs`."""
-    text = json.dumps(inputs, sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
