@@ -1,7 +1,7 @@
-"""Sentences out of templates of the user's own: checked before anything heavy is imported.
+"""Training prompts from a user's template file.
 
-The command line refuses what can't be trained on, and the stages read the rest, through the same
-function.
+The command line's checks and the stage that reads the prompts call the same function. No heavy
+import.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from mace_exp.evaluation.schema import EvaluationConfig, SampledEvaluation
 def own_prompts(
     concept: Concept, settings: FilePrompts, *, measured: Collection[str] = ()
 ) -> list[str]:
-    """Return the concept in the first `count` templates of the user's file.
+    """Return the first `count` templates of the user's file, filled with the concept's name.
 
-    `measured` are sentences that training must not see.
+    `measured` are the evaluation prompts, which training must not use.
 
     Raises:
-        ValueError: the file can't be read, a line is no template, there are too few, or one makes
-            a sentence that does not name the concept once, or that is measured with.
+        ValueError: the file can't be read, a line is not a template, there are too few templates,
+            or a prompt does not name the concept exactly once or is an evaluation prompt.
     """
     templates = read_templates(Path(settings.path))
     if len(templates) < settings.count:
@@ -41,11 +41,11 @@ def own_prompts(
     for line, prompt in prompts.items():
         where = f"templates {settings.path}, line {line}, {prompt!r}"
         if mentions(prompt, concept) != 1:
-            raise ValueError(f"{where}: it must name {concept.name!r} once, as a word of its own")
+            raise ValueError(f"{where}: it must name {concept.name!r} once, as a separate word")
         if prompt.casefold() in seen:
             raise ValueError(
-                f"{where}: the evaluation measures with this very sentence, which training must "
-                "not see: put it in other words, or give evaluation=none"
+                f"{where}: this is an evaluation prompt, which must not be used in training: "
+                "rephrase it, or give evaluation=none"
             )
     return list(prompts.values())
 
@@ -53,12 +53,12 @@ def own_prompts(
 def template_problems(
     concept: Concept, prompts: PromptsConfig, evaluation: EvaluationConfig
 ) -> Iterator[str]:
-    """Yield a message about the user's templates for a concept, where there is one."""
+    """Yield a message where the user's templates do not fit a concept."""
     if not isinstance(prompts, FilePrompts):
         return
-    most = evaluation.templates if isinstance(evaluation, SampledEvaluation) else 0
+    template_count = evaluation.templates if isinstance(evaluation, SampledEvaluation) else 0
     try:
-        measured = evaluation_prompts(concept.name, concept.kind, most)
+        measured = evaluation_prompts(concept.name, concept.kind, template_count)
         own_prompts(concept, prompts, measured=measured)
     except ValueError as error:
         yield f"prompts.path = {prompts.path}: {error}"

@@ -1,4 +1,4 @@
-"""What is erased, what takes its place, what must survive, and the sentences that name them."""
+"""Configuration of concepts, anchors, the retain set and training prompts."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -9,16 +9,16 @@ from mace_exp.utils.ranges import NONNEGATIVE, POSITIVE, WHOLE
 
 @dataclass(kw_only=True)
 class ConceptsConfig:
-    """What is erased."""
+    """The concepts to erase."""
 
     names: list[str]
     kind: Kind
-    kinds: dict[str, Kind]  # by name, where a concept is of another kind
+    kinds: dict[str, Kind]  # by name, for concepts of another kind
 
 
 @dataclass(kw_only=True)
 class AnchorsConfig:
-    """What takes a concept's place, by kind."""
+    """The phrase that replaces a concept, by kind."""
 
     person: str
     object: str
@@ -29,7 +29,7 @@ class AnchorsConfig:
 
 @dataclass(kw_only=True)
 class KeptConfig:
-    """What must survive, by name: preservation and evaluation read it."""
+    """The retain set, by name: used by preservation and evaluation."""
 
     people: list[str]
     artists: list[str]
@@ -39,36 +39,36 @@ class KeptConfig:
 
 @dataclass(kw_only=True)
 class PromptsConfig:
-    """Training prompts; a subclass says where they come from."""
+    """Training prompts; each subclass is a source of them."""
 
-    count: Annotated[int, WHOLE]  # a concept
+    count: Annotated[int, WHOLE]  # per concept
 
 
 @dataclass(kw_only=True)
 class TemplatePrompts(PromptsConfig):
-    """The project's own templates."""
+    """The built-in templates."""
 
 
 @dataclass(kw_only=True)
 class FilePrompts(PromptsConfig):
-    """Templates of the user's own, in place of the project's: the first so many of a file."""
+    """A user's templates in place of the built-in ones: the first `count` of a file."""
 
-    path: str  # text, a template a line, {} where the concept goes
+    path: str  # text, one template per line, {} in place of the concept
 
 
 @dataclass(kw_only=True)
 class LlmPrompts(PromptsConfig):
-    """Sentences of a language model, at an OpenAI-compatible endpoint or in a folder; templates
-    where it falls short."""
+    """Prompts written by a language model, at an OpenAI-compatible endpoint or in a local folder;
+    built-in templates fill up where it returns too few."""
 
-    base_url: str | None  # of the endpoint, as in https://api.openai.com/v1
-    model: str | None  # its name there
-    key_env: str | None  # the environment variable that holds the key; null: none is wanted
-    folder: str | None  # of a transformers text-generation model, in place of an endpoint
-    seed: Annotated[int, NONNEGATIVE]  # of a model in a folder; another one asks an endpoint anew
-    temperature: Annotated[float | None, NONNEGATIVE]  # null: the model's own
-    timeout: Annotated[float, POSITIVE]  # seconds an answer may take
-    attempts: Annotated[int, WHOLE]  # how often it is asked for one concept, at most
+    base_url: str | None  # the endpoint, as in https://api.openai.com/v1
+    model: str | None  # the model's name at the endpoint
+    key_env: str | None  # environment variable with the API key; null: no key is needed
+    folder: str | None  # a transformers text-generation model, instead of an endpoint
+    seed: Annotated[int, NONNEGATIVE]  # for a local model; for an endpoint, a new seed asks again
+    temperature: Annotated[float | None, NONNEGATIVE]  # null: the model's default
+    timeout: Annotated[float, POSITIVE]  # seconds per answer
+    attempts: Annotated[int, WHOLE]  # maximum number of requests per concept
 
     def __post_init__(self) -> None:
         if (self.base_url is None) == (self.folder is None):
