@@ -129,7 +129,8 @@ def test_a_hub_id_is_loaded_from_the_local_cache(tmp_path: Path) -> None:
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(commit)
     code = (
-        "from mace_exp.models.loading import fingerprint, load_pipeline\n"
+        "from mace_exp.models.fingerprints import fingerprint\n"
+        "from mace_exp.models.loading import load_pipeline\n"
         "print(fingerprint(load_pipeline('someone/tiny', device='cpu')))"
     )
     done = subprocess.run(

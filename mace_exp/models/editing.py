@@ -1,4 +1,4 @@
-"""Put edited weights into a model: for a while, or for good."""
+"""Apply edited weights to a model, temporarily or permanently."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 @contextmanager
 def edited_weights(unet: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """Put `weights` (by parameter name) in for the length of the context; always restore.
+    """Use `weights` (by parameter name) inside the block; always restore the originals.
 
-    The original tensors are set aside, not copied: what comes back is exactly what was there.
+    The original tensors are kept, not copied, so they are restored bit for bit.
 
     Raises:
         ValueError: an unknown name, a wrong shape, or a number that is not finite.
@@ -29,7 +29,7 @@ def edited_weights(unet: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[N
 
 
 def apply_weights(unet: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Put `weights` in for good: all of them or, where a check fails, none. Raises as above."""
+    """Apply `weights` permanently: all, or none if a check fails. Raises as `edited_weights`."""
     for parameter, value in _checked_edits(unet, weights):
         parameter.data = value
 
@@ -37,11 +37,11 @@ def apply_weights(unet: nn.Module, weights: Mapping[str, Tensor]) -> None:
 def _checked_edits(
     unet: nn.Module, weights: Mapping[str, Tensor]
 ) -> list[tuple[nn.Parameter, Tensor]]:
-    """Pair parameters with copies of their new values in their own type and on their own device."""
+    """Pair parameters with copies of their new values, in their dtype and on their device."""
     parameters = dict(unet.named_parameters())
     unknown = [name for name in weights if name not in parameters]
     if unknown:
-        raise ValueError(f"{len(unknown)} weights are not of this model, such as {unknown[0]!r}")
+        raise ValueError(f"{len(unknown)} weights are not in this model, such as {unknown[0]!r}")
     edits = []
     for name, value in weights.items():
         parameter = parameters[name]
@@ -49,8 +49,8 @@ def _checked_edits(
             raise ValueError(
                 f"weight {name!r}: shape {list(value.shape)}, the model's {list(parameter.shape)}"
             )
-        own = value.detach().to(parameter.device, parameter.dtype, copy=True)
-        if not own.isfinite().all():
-            raise ValueError(f"weight {name!r} has numbers that are not finite in {own.dtype}")
-        edits.append((parameter, own))
+        converted = value.detach().to(parameter.device, parameter.dtype, copy=True)
+        if not converted.isfinite().all():
+            raise ValueError(f"weight {name!r} is not finite in {converted.dtype}")
+        edits.append((parameter, converted))
     return edits

@@ -1,4 +1,4 @@
-"""The cache that runs share: results by the key of all that determines them."""
+"""The cache shared by all runs: results keyed by a hash of everything that determines them."""
 
 from __future__ import annotations
 
@@ -15,21 +15,20 @@ from mace_exp.utils.hashing import key_of
 
 @dataclass
 class Cache:
-    """Results that runs share. `reused` and `made` count the entries that this run found and
-    made."""
+    """Shared results. `reused` and `made` count, by kind, the entries found and created."""
 
     root: Path
     reused: dict[str, int] = field(default_factory=dict)
     made: dict[str, int] = field(default_factory=dict)
 
     def entry(self, kind: str, inputs: Mapping[str, Any], suffix: str = "") -> Path:
-        """Where the result of `inputs` (what JSON can hold) lies or would lie."""
+        """Return the path of the result of `inputs` (JSON values), whether it exists or not."""
         return self.root / kind / f"{key_of(inputs)}{suffix}"
 
     def get(
         self, kind: str, inputs: Mapping[str, Any], make: Callable[[Path], None] | None
     ) -> Path:
-        """Return the entry of `inputs`, making it if it is not there: `get_all` for one."""
+        """Return the entry of `inputs`, creating it if missing: `get_all` for a single entry."""
 
         def make_one(missing: Mapping[str, Path]) -> None:
             assert make is not None
@@ -45,13 +44,14 @@ class Cache:
         *,
         suffix: str = "",
     ) -> dict[str, Path]:
-        """Return the entries by name; `make` is given those that are not there, to make together.
+        """Return the entries by name; `make` receives all missing ones and creates them together.
 
-        Two jobs at once make an entry once: whoever needs a missing one holds its lock meanwhile.
-        Locks are taken in one order, so that jobs whose entries overlap can't wait for each other.
+        Concurrent jobs create an entry only once: a job holds the lock of each missing entry while
+        creating it. Locks are acquired in sorted order, so that jobs with overlapping entries can't
+        deadlock.
 
         Raises:
-            ValueError: one is not there and `make` is None (its stage was left out of this run).
+            ValueError: an entry is missing and `make` is None (its stage is not part of this run).
         """
         paths = {name: self.entry(kind, each, suffix) for name, each in inputs.items()}
         wanted = {path for path in paths.values() if not path.exists()}
