@@ -1,5 +1,6 @@
 """Paths, the cache that jobs share, and the status of a run."""
 
+import csv
 import json
 import os
 import shutil
@@ -20,17 +21,11 @@ from mace_exp.runs.cache import Cache
 from mace_exp.runs.folder import RunFolder, check_writable
 from mace_exp.runs.interrupts import exiting_on_sigterm
 from mace_exp.runs.status import recorded_status, status_of
-from mace_exp.utils.files import write_json
-from mace_exp.utils.hashing import key_of
+from mace_exp.utils.files import write_json, write_table
 from mace_exp.utils.tensors import save_tensors
 from tests.full_disk import no_file_over
 
 Usage = namedtuple("Usage", "total used free")
-
-
-def test_a_key_depends_on_values_and_not_on_their_order() -> None:
-    assert key_of({"a": 1, "b": [2, 3]}) == key_of({"b": [2, 3], "a": 1})
-    assert key_of({"a": 1, "b": [2, 3]}) != key_of({"a": 1, "b": [3, 2]})
 
 
 def write_all(missing: Mapping[str, Path]) -> None:
@@ -188,3 +183,20 @@ def test_a_status_is_read_back_and_a_broken_one_is_none(tmp_path: Path) -> None:
     assert hardware["gpu"] == "a card" and hardware["cores"]
     folder.status.write_text('{"status": "fin')
     assert status_of(folder) is None
+
+
+def test_a_table_reads_back_as_it_was_written(tmp_path: Path) -> None:
+    path, rows = tmp_path / "new" / "a.csv", [["Zoë, an actor", 1], ["two\nlines", None]]
+    write_table(path, ("name", "seed"), rows)
+    with path.open(encoding="utf-8", newline="") as file:
+        read = list(csv.reader(file))
+    assert read == [["name", "seed"], ["Zoë, an actor", "1"], ["two\nlines", ""]]
+
+
+def test_a_table_with_a_row_that_does_not_fit_is_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    write_table(path, ("name",), [["first"]])
+    with pytest.raises(ValueError, match=r"a\.csv.*'second', 2"):
+        write_table(path, ("name",), [["second", 2]])
+    assert path.read_text(encoding="utf-8").split() == ["name", "first"]
+    assert [each.name for each in tmp_path.iterdir()] == ["a.csv"]

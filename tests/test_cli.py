@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 import yaml
-from mace_exp.runs.status import recorded_status
 
 from mace_exp.__main__ import expand
 from mace_exp.config import CONF, quoted
 from mace_exp.config.run_config import RunConfig
 from mace_exp.runs.folder import RunFolder
+from mace_exp.runs.status import recorded_status
 
 ROOT = Path(__file__).parents[1]
 Refusal = Callable[..., str]
@@ -68,7 +68,7 @@ def test_a_full_disk_is_refused_before_the_run_and_leaves_nothing_of_it(
     def usage(folder: Path) -> SimpleNamespace:
         return SimpleNamespace(free=10**6 if folder == full else 10**9)
 
-    monkeypatch.setattr("mace_exp.artifacts.shutil.disk_usage", usage)
+    monkeypatch.setattr("mace_exp.runs.folder.shutil.disk_usage", usage)
     where = (f"cache_dir={tmp_path / 'cache'}", f"hydra.run.dir={tmp_path / 'run'}")
     assert f"{key} = {full} has 1 MB free" in refusal(*where)
     assert pipeline.runs == []

@@ -127,9 +127,9 @@ def test_captions_come_from_text_and_from_coco(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.json", b"{", "is no JSON"),
+        ("a.json", b"{", "JSON"),
         ("a.json", b'{"images": []}', "not COCO's caption JSON"),
-        ("a.json", b'{"annotations": [{"caption": 3}]}', "must be text"),
+        ("a.json", b'{"annotations": [{"caption": 3}]}', "every caption must"),
         ("a.json", b'{"annotations": []}', "holds none"),
         ("a.txt", b"\n \n", "holds none"),
         ("a.txt", b"\xff\xfe\x00", "UTF-8"),

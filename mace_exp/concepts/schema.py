@@ -7,16 +7,16 @@ from mace_exp.concepts.concept import Kind
 
 @dataclass(kw_only=True)
 class ConceptsConfig:
-    """What is erased."""
+    """The concepts to erase."""
 
     names: list[str]
     kind: Kind
-    kinds: dict[str, Kind]  # by name, where a concept is of another kind
+    kinds: dict[str, Kind]  # by name, for concepts of another kind
 
 
 @dataclass(kw_only=True)
 class AnchorsConfig:
-    """What takes a concept's place, by kind."""
+    """The phrase that replaces a concept, by kind."""
 
     person: str
     object: str
@@ -27,7 +27,7 @@ class AnchorsConfig:
 
 @dataclass(kw_only=True)
 class KeptConfig:
-    """What must survive, by name: preservation and evaluation read it."""
+    """The retain set, by name: used by preservation and evaluation."""
 
     people: list[str]
     artists: list[str]

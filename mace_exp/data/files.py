@@ -7,7 +7,6 @@ the folders is described in docs/data.md.
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -190,11 +189,6 @@ def check_size(mask: object, size: Size, expected: Size) -> None:
     if size != expected:
         ours, theirs = (f"{width}x{height}" for height, width in (size, expected))
         raise ValueError(f"mask {mask} is {ours} pixels, its image is {theirs}")
-
-
-def digest(path: Path) -> str:
-    """Return the SHA-256 of a file's content, which may change under the same name."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _images_in(folder: Path) -> list[Path]:

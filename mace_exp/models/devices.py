@@ -1,4 +1,4 @@
-"""The GPU that a run is on: which one, and how much of it each stage took."""
+"""Choose the device of a run, and measure GPU memory."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import torch
 
 
 def take_device(device: str) -> None:
-    """Make sure of the device; each process that torchrun started here gets a GPU of its own.
+    """Check that the device exists; under torchrun, assign one GPU per local process.
 
     Raises:
-        ValueError: there is no GPU, or there are fewer than processes.
+        ValueError: there is no GPU, or there are fewer GPUs than processes.
     """
     choose_device(device)
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -27,7 +27,7 @@ def take_device(device: str) -> None:
 
 
 def gpu_facts() -> dict[str, Any]:
-    """Name, memory and number of the GPUs that this process sees; nothing without one."""
+    """Return name, memory (MB) and number of visible GPUs; empty without one."""
     if not torch.cuda.is_available():
         return {}
     device = torch.cuda.get_device_properties(torch.cuda.current_device())
@@ -39,13 +39,13 @@ def gpu_facts() -> dict[str, Any]:
 
 
 def reset_gpu_peak() -> None:
-    """Forget the peak so far, so that the next one is of one stage alone."""
+    """Reset the peak memory counters, so that they measure the next stage only."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
 
 
 def gpu_peak() -> dict[str, int]:
-    """The most memory since the last reset: in tensors, and as torch took it from the GPU."""
+    """Return peak memory (MB) since the last reset: allocated to tensors, and reserved by torch."""
     if not torch.cuda.is_available():
         return {}
     return {
@@ -55,11 +55,9 @@ def gpu_peak() -> dict[str, int]:
 
 
 def choose_device(device: str) -> torch.device:
-    """Return the device; "auto" is CUDA where there is one. Raises ValueError for an absent GPU."""
+    """Return the device; "auto" is CUDA if available. Raises ValueError for a missing GPU."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(
-            f"device {device!r} asked for, but torch finds no GPU: take 'auto' or 'cpu'"
-        )
+        raise ValueError(f"device = {device!r}, but torch finds no GPU: use 'auto' or 'cpu'")
     return torch.device(device)

@@ -68,7 +68,7 @@ def _module(pipeline: Any, component: str) -> nn.Module:
 def edited_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
     """Put `weights` (by parameter name) in for the length of the context; always restore.
 
-    The original tensors are set aside, not copied: what comes back is exactly what was there.
+    The original tensors are kept, not copied, so they are restored bit for bit.
 
     Raises:
         ValueError: an unknown name, a wrong shape, or a number that is not finite.
@@ -91,7 +91,7 @@ def _checked_edits(
     parameters = dict(module.named_parameters())
     unknown = [name for name in weights if name not in parameters]
     if unknown:
-        raise ValueError(f"{len(unknown)} weights are not of this model, such as {unknown[0]!r}")
+        raise ValueError(f"{len(unknown)} weights are not in this model, such as {unknown[0]!r}")
     edits = []
     for name, value in weights.items():
         parameter = parameters[name]

@@ -1,6 +1,6 @@
-"""Load Stable Diffusion pipelines: folders, checkpoint files, hub models.
+"""Load Stable Diffusion pipelines from folders, checkpoint files or the hub.
 
-Nothing heavy is imported until a model is loaded, so that a wrong source is refused at once.
+Heavy imports happen only when a model is loaded, so that a wrong source is rejected at once.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def load_pipeline(
     """Load a pipeline, frozen and in evaluation mode, on `device` ("auto", "cpu", "cuda").
 
     `source`, `file_config` and `allow_download` as in `find_model`. The safety checker is loaded
-    where the model has one, unless `safety_checker` is off.
+    if the model has one, unless `safety_checker` is false.
 
     Raises:
-        ValueError: as `find_model`; a device that is not there.
+        ValueError: as `find_model`; the device does not exist.
     """
     location = find_model(source, file_config=file_config, allow_download=allow_download)
     import torch
@@ -76,7 +76,7 @@ def _load_file(location: ModelLocation, options: dict[str, Any]) -> DiffusionPip
 
 
 def loaded(model: ModelConfig, device: str = "auto") -> DiffusionPipeline:
-    """Load a pipeline by its settings. Raises ValueError as `model.load_pipeline`."""
+    """Load the pipeline of a model configuration. Raises ValueError as `load_pipeline`."""
     return load_pipeline(
         model.source,
         device=device,

@@ -1,4 +1,4 @@
-"""A look at what a concept's words attend to, at any moment of training, that leaves no trace."""
+"""Measure attention to a concept's tokens during training, without affecting the training."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from mace_exp.models.attention import Grid, record_attention
 from mace_exp.models.denoiser import AddedConditions, concatenate, predict
 
 GridMaps = Mapping[Grid, Tensor]
-"""Attention [h, w], float32, of the layers of each size (h, w)."""
+"""Attention [h, w], float32, by layer size (h, w)."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A noised image, and the tokens whose attention is read off it.
+    """A noised image, and the tokens to measure attention to.
 
-    `latents` [c, h, w] are noised to `timestep`; `states` [L, d] and `positions` [L], bool, are
-    those of the image's prompt. `added` has one row, where the UNet reads it (SDXL).
+    `latents` [c, h, w] are noised to `timestep`; `states` [L, d] are the text states of the image's
+    prompt, `positions` [L], bool, the tokens. `added` has one row (SDXL) or is None.
     """
 
     latents: Tensor
@@ -32,9 +32,9 @@ class Probe:
 
 @torch.no_grad()
 def attended(unet: nn.Module, probes: Sequence[Probe]) -> list[GridMaps]:
-    """Return for each probe the attention to its tokens, on the CPU; one forward for all of them.
+    """Return for each probe the attention to its tokens, on the CPU; one forward pass for all.
 
-    Heads and layers of a size are averaged, tokens added up. Nothing is drawn at random.
+    Averaged over heads and layers of equal size, summed over tokens. No random numbers are used.
     """
     latents, states = (
         torch.stack([getattr(probe, name) for probe in probes]) for name in ("latents", "states")
@@ -55,5 +55,5 @@ def attended(unet: nn.Module, probes: Sequence[Probe]) -> list[GridMaps]:
 
 
 def mean_attention(maps: GridMaps) -> float:
-    """Return the share of attention that the tokens get: over all positions, then over sizes."""
+    """Return the mean share of attention to the tokens, over image positions, then over sizes."""
     return sum(float(each.mean()) for each in maps.values()) / len(maps)

@@ -36,8 +36,9 @@ class Cache:
     ) -> dict[str, Path]:
         """Return the entries by name; `make` receives those that are missing, to make together.
 
-        Two jobs at once make an entry once: whoever needs a missing one holds its lock meanwhile.
-        Locks are taken in one order, so that jobs whose entries overlap can't wait for each other.
+        Concurrent jobs create an entry only once: a job holds the lock of each missing entry while
+        creating it. Locks are acquired in sorted order, so that jobs with overlapping entries can't
+        deadlock.
 
         Raises:
             ValueError: one is missing and `make` is None (`stage` is not among those of this run).

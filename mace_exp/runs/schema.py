@@ -1,4 +1,4 @@
-"""Where a run is shown, and what it leaves."""
+"""Configuration of tracking, and of what a run saves."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -15,7 +15,7 @@ class WandbMode(Enum):
 
 @dataclass(kw_only=True)
 class TrackingConfig:
-    """Where the run is shown beside its own folder."""
+    """A tracking service, in addition to the run folder."""
 
     def options(self) -> TrackerOptions:
         """Return how the tracker is opened; name and tags are the run's."""
@@ -32,19 +32,19 @@ class TrackingConfig:
 
 @dataclass(kw_only=True)
 class NoTracking(TrackingConfig):
-    """The run folder alone."""
+    """Only the run folder."""
 
 
 @dataclass(kw_only=True)
 class WandbTracking(TrackingConfig):
-    """Weights & Biases; auto: online where wandb finds a key, offline elsewhere."""
+    """Weights & Biases; auto: online if wandb finds an API key, otherwise offline."""
 
     mode: WandbMode
     project: str
     entity: str | None
-    group: str | None  # null: the sweep's folder in a sweep, none elsewhere
+    group: str | None  # null: the sweep's folder in a sweep, otherwise none
     log_images: bool
-    log_weights: bool  # the edited weights go with the run, as an artifact
+    log_weights: bool  # upload the edited weights as an artifact
 
     def options(self) -> TrackerOptions:
         return TrackerOptions(
@@ -60,6 +60,6 @@ class WandbTracking(TrackingConfig):
 
 @dataclass(kw_only=True)
 class SaveConfig:
-    """What leaves a run beside the edited weights."""
+    """What a run saves in addition to the edited weights."""
 
-    pipeline: bool
+    pipeline: bool  # the erased model as a diffusers folder

@@ -21,8 +21,8 @@ from mace_exp.preservation.terms import Preservation
 from mace_exp.runs.context import Context
 from mace_exp.runs.result import Result, result_key
 from mace_exp.utils.errors import naming_setting
+from mace_exp.utils.hashing import tensors_digest
 from mace_exp.utils.progress import progress
-from mace_exp.utils.tensors import digest_of as tensors_digest
 
 log = logging.getLogger(__name__)
 

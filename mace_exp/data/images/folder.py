@@ -15,12 +15,12 @@ from mace_exp.data.files import (
     Size,
     UserImage,
     concept_files,
-    digest,
     mask_folder,
     named_folder,
     with_masks,
 )
 from mace_exp.data.images.base import ImagesConfig
+from mace_exp.utils.hashing import file_digest
 from mace_exp.utils.ranges import NONNEGATIVE, WHOLE, Range, check_pixels
 from mace_exp.utils.seeding import short_seed
 
@@ -159,7 +159,7 @@ class UserImages:
 
     @cached_property
     def _digests(self) -> list[str]:
-        return [digest(file.image) for file in self.files]
+        return [file_digest(file.image) for file in self.files]
 
 
 def masked_files(concept: Concept, files: Sequence[UserImage], path: str | None) -> list[UserImage]:

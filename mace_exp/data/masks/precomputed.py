@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mace_exp.concepts.concept import UNMASKED, Concept
-from mace_exp.data.files import Size, digest
+from mace_exp.data.files import Size
 from mace_exp.data.images.base import ImagesConfig
 from mace_exp.data.masks.base import MaskRequest, MasksConfig
+from mace_exp.utils.hashing import file_digest
 
 if TYPE_CHECKING:
     from mace_exp.data.masks.pixels import Masks
@@ -47,7 +48,7 @@ class PrecomputedMasks(MasksConfig):
         yield from missing or images.mask_problems(concept, self.path, size)
 
     def inputs(self, request: MaskRequest) -> Mapping[str, Any]:
-        return {"files": [digest(file) for file in request.source.mask_files(self.path)]}
+        return {"files": [file_digest(file) for file in request.source.mask_files(self.path)]}
 
     def find(
         self,

@@ -40,7 +40,7 @@ class FilePrompts(PromptsConfig):
 def file_prompts(
     concept: Concept, settings: FilePrompts, *, measured: Collection[str] = ()
 ) -> list[str]:
-    """Return the concept in the first `count` templates of the user's file.
+    """Return the first `count` templates of the user's file, filled with the concept's name.
 
     `measured` are sentences of the evaluation, which training must not see.
 
@@ -62,10 +62,10 @@ def file_prompts(
     for line, prompt in prompts.items():
         where = f"templates {settings.path}, line {line}, {prompt!r}"
         if mentions(prompt, concept) != 1:
-            raise ValueError(f"{where}: it must name {concept.name!r} once, as a word of its own")
+            raise ValueError(f"{where}: it must name {concept.name!r} once, as a separate word")
         if prompt.casefold() in seen:
             raise ValueError(
-                f"{where}: the evaluation measures with this very sentence, which training must "
-                "not see: put it in other words, or give evaluation=none"
+                f"{where}: this is an evaluation prompt, which must not be used in training: "
+                "rephrase it, or give evaluation=none"
             )
     return list(prompts.values())
