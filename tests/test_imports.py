@@ -65,6 +65,11 @@ def test_only_the_command_line_imports_the_pipeline() -> None:
     assert importers("mace_exp.pipeline") <= {"__main__.py"}
 
 
+def test_the_package_imports_nothing_beside_it() -> None:
+    for name in ("experiments", "tests", "docs"):
+        assert not importers(name)
+
+
 def test_what_only_unix_has_is_imported_where_it_may_be_missing() -> None:
     for file in MODULES:
         top = ast.parse(file.read_text(encoding="utf-8")).body

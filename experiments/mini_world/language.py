@@ -1,18 +1,15 @@
-"""Stage 2 of the recipe: the text encoder, whose token states say what a picture of the caption
-looks like.
+"""Stage 2: the text encoder, trained so that its token states describe the picture to draw.
 
-Every edit of keys and values is linear in the token states, so the states must keep 200 names
-linearly apart *and* carry what the denoiser has to draw. Hence: 384 wide, two layers, frozen token
-embeddings of high variance (a random code for each word that the residual stream carries through),
-and linear read-outs, at every position from the name to the last padding, of who is named and of
-the drawn attributes (hair, its colour, skin, glasses, scene). The read-outs are thrown away after
-training.
+Every edit of keys and values is linear in the token states. So the states must keep 200 names
+linearly separable *and* carry the attributes that the denoiser has to draw. Hence 384 dimensions,
+two layers, and frozen token embeddings of high variance (a random code per word, which the residual
+stream preserves). The training signal comes from linear read-outs at every position from the name
+to the last padding token: who is named, and the drawn attributes (hair, hair colour, skin, glasses,
+scene). The read-outs are discarded after training.
 """
 
-import json
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from experiments.mini_world.caption_sampling import Caption, draw_caption, pick
+from experiments.mini_world.linear_ceiling import linear_ceiling
+from experiments.mini_world.training import Losses, Schedule, Stage
 from mace_exp.mini import captions
-from mace_exp.mini.ceiling import linear_ceiling
-from mace_exp.mini.training import Losses, Schedule, Stage
+from mace_exp.mini.judge import WEIGHTS
 
 WIDTH, CONTEXT, VOCABULARY = 384, 24, 8192
 _BATCH = 128
@@ -33,12 +32,12 @@ ATTRIBUTES = ("hair", "hair_colour", "skin", "glasses")
 
 
 def tokenizer() -> CLIPTokenizer:
-    """The first 8192 entries of CLIP's vocabulary, context 24."""
-    return CLIPTokenizer.from_pretrained(Path(__file__).parent / "weights" / "tokenizer")
+    """Load the tokenizer: the first 8192 entries of CLIP's vocabulary, 24 tokens of context."""
+    return CLIPTokenizer.from_pretrained(WEIGHTS.parent / "tokenizer")
 
 
 def build() -> CLIPTextModel:
-    """Make the untrained encoder; its token embeddings are random and stay as they are."""
+    """Build the untrained encoder; its token embeddings are random and frozen."""
     end = VOCABULARY - 1
     config = CLIPTextConfig(
         vocab_size=VOCABULARY,
@@ -60,7 +59,7 @@ def build() -> CLIPTextModel:
 
 
 class Readouts(nn.Module):
-    """The encoder with one linear head for each fact that its states must show."""
+    """The encoder with one linear head per fact that its states must encode."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,37 +73,32 @@ class Readouts(nn.Module):
         self.heads = nn.ModuleDict({name: nn.Linear(WIDTH, size) for name, size in sizes.items()})
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Token ids [n, CONTEXT] to states [n, CONTEXT, WIDTH]."""
+        """Map token ids [n, CONTEXT] to states [n, CONTEXT, WIDTH]."""
         return self.encoder(input_ids=ids).last_hidden_state
 
 
 @cache
 def subjects() -> tuple[str, ...]:
-    """What a caption can name: the judge's classes and the nameless."""
+    """Return the subjects that a caption can name: the judge's classes and nameless people."""
     return (*captions.subject_classes(), *_EXTRA)
 
 
 @cache
-def identity_table() -> dict[str, dict[str, str | None]]:
-    """Attributes of the 200 people."""
-    return json.loads(
-        files("mace_exp.mini").joinpath("identities.json").read_text(encoding="utf-8")
-    )
-
-
-@cache
 def attribute_options() -> dict[str, tuple[str, ...]]:
-    """Values of each drawn attribute; class 0 of a head stands for "none"."""
+    """Return the values of each drawn attribute; class 0 of a head stands for "not named"."""
     return {
-        name: tuple(sorted({str(identity[name]) for identity in identity_table().values()}))
+        name: tuple(sorted({str(identity[name]) for identity in captions.identities().values()}))
         for name in ATTRIBUTES
     }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Token ids [n, CONTEXT], first position at which the subject is known [n], end-of-text
-    position [n], labels [n]."""
+    """Token ids [n, CONTEXT] and labels [n] by head.
+
+    `known_from` [n] is the last position of the subject, from which on a causal encoder knows it;
+    `end` [n] the position of end-of-text.
+    """
 
     ids: Tensor
     known_from: Tensor
@@ -113,10 +107,9 @@ class Batch:
 
 
 def draw_batch(tokenizer: CLIPTokenizer, count: int, seed: int) -> Batch:
-    """Draw captions: seven tenths name people, the rest objects, styles, nameless people and empty
-    scenes."""
+    """Draw captions: 70 % name people, 20 % objects, styles or no subject, 10 % nameless people."""
     generator = np.random.default_rng([5, seed])
-    drawn = [_draw_caption(generator) for _ in range(count)]
+    drawn = [_draw_any_caption(generator) for _ in range(count)]
     ids = torch.tensor(
         tokenizer([c.text for c in drawn], padding="max_length", max_length=CONTEXT).input_ids
     )
@@ -126,7 +119,7 @@ def draw_batch(tokenizer: CLIPTokenizer, count: int, seed: int) -> Batch:
     for words in drawn:
         labels["subject"].append(subjects().index(words.subject))
         labels["scene"].append(captions.SCENES.index(words.scene) + 1 if words.scene else 0)
-        identity = identity_table().get(words.subject)
+        identity = captions.identities().get(words.subject)
         for name, options in attribute_options().items():
             labels[name].append(options.index(str(identity[name])) + 1 if identity else 0)
     known = end - 1 - torch.tensor(scene_tokens)
@@ -135,24 +128,23 @@ def draw_batch(tokenizer: CLIPTokenizer, count: int, seed: int) -> Batch:
     )
 
 
-def _draw_caption(generator: np.random.Generator) -> captions.Caption:
-    scene = captions.pick(captions.SCENES, generator)
+def _draw_any_caption(generator: np.random.Generator) -> Caption:
+    scene = pick(captions.SCENES, generator)
     chance = generator.random()
     if chance < 0.7:
-        return captions.caption(captions.pick(captions.people(), generator), scene, generator)
+        return draw_caption(pick(captions.people(), generator), scene, generator)
     if chance < 0.9:
-        return captions.caption(
-            captions.pick((*captions.OBJECTS, *captions.STYLES, captions.NOTHING), generator),
-            scene,
-            generator,
-        )
-    noun = captions.pick(_EXTRA, generator)
-    return captions.caption(noun, scene, generator, plain_style=noun == "art")
+        others = (*captions.OBJECTS, *captions.STYLES, captions.NOTHING)
+        return draw_caption(pick(others, generator), scene, generator)
+    noun = pick(_EXTRA, generator)
+    return draw_caption(noun, scene, generator, plain_style=noun == "art")
 
 
-def stage(cache_folder: Path) -> Stage:
-    """The text encoder's training; its probe is the accuracy of the read-outs and the linear
-    ceiling."""
+def stage(cache: Path) -> Stage:
+    """Return the training stage of the text encoder (`cache` is unused: captions are not kept).
+
+    Its probe measures the accuracy of the read-outs and the linear ceiling.
+    """
     model, words = Readouts(), tokenizer()
     return Stage(
         name="language",

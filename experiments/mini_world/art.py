@@ -1,27 +1,32 @@
 """Sprites of the embedded model's world, drawn from published art (NOTICE lists the licences).
 
-Everything here needs the packages of the `mini` extra; the shipped model runs without them.
+Drawing needs the packages of the `mini` extra; the shipped model runs without them.
 """
 
 import io
 import json
 from collections.abc import Iterable, Mapping
 from functools import cache
-from importlib.resources import files
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from mace_exp.mini.captions import STYLES
 
+if TYPE_CHECKING:
+    from dicebear import Style
+
 SPRITE = 96
 """Side of the square that a sprite is fitted into, in pixels."""
+OBJECT_DRAWINGS = Path(__file__).with_name("objects.json")
+"""SVG drawings of the ten objects, by `set:icon`."""
 
 HAIR = tuple(f"long{i:02d}" for i in range(1, 27) if i not in (6, 22)) + tuple(
     f"short{i:02d}" for i in range(1, 20) if i not in (3, 13, 19)
 )
-"""Hair cuts; left out are those that the canvas cuts off and those that hardly show."""
+"""Hair cuts, without those that the canvas crops or that are hardly visible."""
 HAIR_COLOURS = (
     "#141414",
     "#ecc94b",
@@ -35,7 +40,7 @@ HAIR_COLOURS = (
 )
 SKINS = ("#f7d9bb", "#e3a06c", "#a05c2c", "#5f2f0c")
 GLASSES = (None, None, None, "variant01", "variant02")
-"""None, sunglasses, and black frames: the ones that can be told apart at 96 pixels."""
+"""None, sunglasses and black frames: the only ones distinguishable at 96 pixels."""
 
 _STYLE_SHEETS: dict[str, str] = dict(
     zip(
@@ -50,7 +55,7 @@ _BROWS = tuple(f"variant{i:02d}" for i in range(1, 16))
 
 
 @cache
-def _sheet(name: str) -> Any:
+def _sheet(name: str) -> "Style":
     try:
         import dicebear_styles
         from dicebear import Style
@@ -64,7 +69,7 @@ def _sheet(name: str) -> Any:
 
 
 def rasterise(svg: str, side: int) -> np.ndarray:
-    """Draw an SVG as uint8 RGBA, [side, side, 4]."""
+    """Rasterise an SVG to uint8 RGBA, [side, side, 4]."""
     import resvg_py
 
     png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=side, height=side))
@@ -72,8 +77,10 @@ def rasterise(svg: str, side: int) -> np.ndarray:
 
 
 def fit(sprite: np.ndarray) -> np.ndarray:
-    """Crop a sprite to what is drawn and scale it into a SPRITE square, centred, standing on its
-    lower edge."""
+    """Crop an RGBA sprite to its visible part and scale it into a square of side SPRITE.
+
+    It is centred horizontally and stands on the lower edge.
+    """
     ys, xs = np.nonzero(sprite[..., 3] > 8)
     cropped = Image.fromarray(sprite[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1])
     scale = SPRITE / max(cropped.size)
@@ -87,8 +94,10 @@ def fit(sprite: np.ndarray) -> np.ndarray:
 
 
 def person(identity: Mapping[str, str | None], expression: int) -> np.ndarray:
-    """Draw a person with one of endlessly many expressions; hair, its colour, skin and glasses
-    make the identity."""
+    """Draw a person as RGBA, [SPRITE, SPRITE, 4].
+
+    Hair, hair colour, skin and glasses make the identity; `expression` seeds eyes, mouth and brows.
+    """
     from dicebear import Avatar
 
     face = np.random.default_rng([7, expression])
@@ -111,7 +120,7 @@ def person(identity: Mapping[str, str | None], expression: int) -> np.ndarray:
 
 
 def styled_portrait(style: str, seed: int) -> np.ndarray:
-    """Draw a random nameless person in one of the six art styles."""
+    """Draw a random nameless person in one of the six art styles, [SPRITE, SPRITE, 4]."""
     from dicebear import Avatar
 
     options = {"seed": f"portrait {seed}", "backgroundColor": ["#00000000"]}
@@ -120,23 +129,27 @@ def styled_portrait(style: str, seed: int) -> np.ndarray:
 
 @cache
 def object_drawings(name: str) -> dict[str, np.ndarray]:
-    """All drawings of an object, by `set:icon`."""
-    text = files("mace_exp.mini").joinpath("objects.json").read_text(encoding="utf-8")
-    return {key: fit(rasterise(svg, 160)) for key, svg in json.loads(text)[name].items()}
+    """Return all drawings of an object, [SPRITE, SPRITE, 4] each, by `set:icon`."""
+    drawings = json.loads(OBJECT_DRAWINGS.read_text(encoding="utf-8"))[name]
+    return {key: fit(rasterise(svg, 160)) for key, svg in drawings.items()}
 
 
 def random_identity(generator: np.random.Generator) -> dict[str, str | None]:
-    """Draw hair, hair colour, skin and glasses independently."""
+    """Draw hair, hair colour, skin and glasses independently and uniformly."""
     parts = {"hair": HAIR, "hair_colour": HAIR_COLOURS, "skin": SKINS, "glasses": GLASSES}
     return {key: options[generator.integers(len(options))] for key, options in parts.items()}
 
 
-def identities(
+def draw_identities(
     names: Iterable[str], *, least_distance: float, seed: int = 0
 ) -> dict[str, dict[str, str | None]]:
-    """Give each name an identity that looks like no other: one that does is drawn again.
+    """Draw an identity for each name, by rejection: no two look alike.
 
-    `least_distance` is the mean absolute difference (0 to 255) of two faces at 24 x 24 pixels.
+    `least_distance` is the least mean absolute difference (0 to 255) between the thumbnails of any
+    two.
+
+    Raises:
+        ValueError: in a thousand draws, every identity for a name was too close to another.
     """
     chosen: dict[str, dict[str, str | None]] = {}
     faces: list[np.ndarray] = []
@@ -144,7 +157,7 @@ def identities(
         generator = np.random.default_rng([seed, index])
         for _ in range(1000):
             identity = random_identity(generator)
-            face = _thumbnail(identity)
+            face = thumbnail(identity)
             if all(np.abs(face - other).mean() >= least_distance for other in faces):
                 break
         else:
@@ -155,13 +168,14 @@ def identities(
     return chosen
 
 
+def thumbnail(identity: Mapping[str, str | None]) -> np.ndarray:
+    """Draw a person on grey at 24 x 24 pixels, [24, 24, 3] in 0 to 255, to compare identities."""
+    return _thumbnail_of(tuple(sorted(identity.items())))
+
+
 @cache
 def _thumbnail_of(key: tuple[tuple[str, str | None], ...]) -> np.ndarray:
     sprite = person(dict(key), expression=0).astype(np.float32)
     alpha = sprite[..., 3:] / 255
     flat = sprite[..., :3] * alpha + 128 * (1 - alpha)
     return flat.reshape(24, 4, 24, 4, 3).mean((1, 3))
-
-
-def _thumbnail(identity: Mapping[str, str | None]) -> np.ndarray:
-    return _thumbnail_of(tuple(sorted(identity.items())))

@@ -1,4 +1,4 @@
-"""Stage 4 of the recipe: the denoiser, on cached latents and text states."""
+"""Stage 4: the denoiser, trained on cached latents and text states."""
 
 import logging
 from dataclasses import dataclass
@@ -16,19 +16,20 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from mace_exp.mini import autoencoder, captions, language
-from mace_exp.mini.assembly import (
+from experiments.mini_world import autoencoder, language
+from experiments.mini_world.assembly import (
     NOISE,
     assemble,
     trained_autoencoder,
     trained_judge,
     trained_text_encoder,
 )
+from experiments.mini_world.draw_and_judge import draw_and_judge
+from experiments.mini_world.hard_examples import HardExamples
+from experiments.mini_world.training import Losses, Schedule, Stage, digest_of, fast_precision
+from experiments.mini_world.world import SIDE, World
+from mace_exp.mini import captions
 from mace_exp.mini.judge import MiniJudge
-from mace_exp.mini.practice import Practice
-from mace_exp.mini.recognised import recognised
-from mace_exp.mini.training import Losses, Schedule, Stage, digest_of, fast_precision
-from mace_exp.mini.world import SIDE, World
 from mace_exp.models.latents import signed
 
 log = logging.getLogger(__name__)
@@ -36,11 +37,10 @@ log = logging.getLogger(__name__)
 LATENT = SIDE // 8
 PICTURES, _HELD_OUT, _CHUNK = 48_000, 512, 2_000
 _BATCH, _EMPTY = 96, 0.1
-_AS_OFTEN = {captions.OBJECTS: 2.5}
-"""Pictures of objects are shown this many times as often as others: they are few and differ more
-than people do."""
+_BASE_WEIGHTS = {captions.OBJECTS: 2.5}
+"""Sampling weights other than 1. Objects are few among the pictures and vary more than people."""
 _PROBE_SEED = 1_000_000
-"""Probes draw other pictures than `evaluate` measures: what they miss is practised."""
+"""Probes choose what is trained more, so they must not share pictures with `evaluate`."""
 SCHEDULE = Schedule(
     steps=11_650,
     learning_rate=1e-3,
@@ -53,11 +53,11 @@ SCHEDULE = Schedule(
 
 
 def build() -> UNet2DConditionModel:
-    """Make the untrained denoiser: cross-attention at 12 x 12, at 6 x 6 and in the middle; heads
-    32 wide.
+    """Build the untrained denoiser: cross-attention at 12 x 12, 6 x 6 and in the middle block.
 
-    The last convolution of every residual block, of the transformers and of the whole starts at
-    zero. Plain attention: the backward pass of the fused one takes most of a step on a CPU.
+    Heads are 32 wide. The last layer of every residual block, of every transformer and of the
+    network is initialised to zero. Attention is not fused: on a CPU the backward pass of fused
+    attention would take most of a step.
     """
     model = UNet2DConditionModel(
         sample_size=LATENT,
@@ -68,7 +68,7 @@ def build() -> UNet2DConditionModel:
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
         cross_attention_dim=language.WIDTH,
-        attention_head_dim=cast(tuple[int], (2, 4, 6)),  # numbers of heads, whatever its name
+        attention_head_dim=cast(tuple[int], (2, 4, 6)),  # numbers of heads, despite the name
         norm_num_groups=16,
         use_linear_projection=True,
     )
@@ -83,8 +83,11 @@ def build() -> UNet2DConditionModel:
 
 @dataclass(frozen=True, kw_only=True)
 class Cache:
-    """Latents [n, 16, 12, 12] and text states [n, 24, 384] of n pictures, float16 on disk; what an
-    error in each latent channel costs in pixels, relatively [16, 1, 1]; states of no words."""
+    """Latents [n, 16, 12, 12] and text states [n, 24, 384] of n pictures, in float16.
+
+    `channels` [16, 1, 1] is the relative pixel error per latent channel (see
+    `autoencoder.channel_costs`), `empty` [24, 384] the states of the empty prompt.
+    """
 
     latents: np.ndarray
     states: np.ndarray
@@ -93,8 +96,10 @@ class Cache:
 
 
 def fill_cache(folder: Path, vae: AutoencoderKL, text_encoder: CLIPTextModel) -> Cache:
-    """Draw the pictures and encode them and their captions, in chunks that survive an interruption
-    and are made anew where either encoder has changed."""
+    """Draw pictures and encode them and their captions.
+
+    Chunks on disk survive an interruption; they are keyed by the weights of both encoders.
+    """
     world, words = World("train", folder), language.tokenizer()
     encode = partial(_text_states, text_encoder, words)
     made_by = folder / "latents" / digest_of(folder, ("autoencoder", "language"))
@@ -113,14 +118,14 @@ def fill_cache(folder: Path, vae: AutoencoderKL, text_encoder: CLIPTextModel) ->
     )
 
 
-def _practice(world: World, file: Path) -> Practice:
+def _hard_examples(world: World, file: Path) -> HardExamples:
     classes = captions.subject_classes()
     subjects = np.array([world.subject(index) for index in range(PICTURES)])
     base = np.ones(PICTURES)
-    for names, times in _AS_OFTEN.items():
+    for names, times in _BASE_WEIGHTS.items():
         base[np.isin(subjects, [classes.index(name) for name in names])] = times
     base[:_HELD_OUT] = 0
-    return Practice(subjects, classes, base, file)
+    return HardExamples(subjects, classes, base, file=file)
 
 
 @torch.inference_mode()
@@ -146,33 +151,38 @@ def _encode_chunk(
 
 
 def stage(folder: Path) -> Stage:
-    """The denoiser's training; its probe is the loss on held-out pictures, and what the judge
-    recognises of generated ones: what it misses is shown more often from then on."""
+    """Return the training stage of the denoiser.
+
+    Its probe measures the loss on held-out pictures and the recognition rates of generated ones;
+    subjects that the judge misses are shown more often from then on (see `hard_examples`).
+    """
     vae, text_encoder = trained_autoencoder(folder), trained_text_encoder(folder)
     cache, model = fill_cache(folder, vae, text_encoder), build()
     noise = DDPMScheduler(**NOISE)
     judge = trained_judge(folder)
-    practice = _practice(World("train", folder), folder / "denoiser_recognised.json")
+    hard_examples = _hard_examples(World("train", folder), folder / "denoiser_recognised.json")
 
     def probe(averaged: nn.Module) -> dict[str, float]:
         assert isinstance(averaged, UNet2DConditionModel)
         pipeline = assemble(averaged, vae, text_encoder)
-        found = _recognised(pipeline, judge)
-        practice.update({name: rate for rates in found.values() for name, rate in rates.items()})
+        found = _recognition_rates(pipeline, judge)
+        hard_examples.update(
+            {name: rate for rates in found.values() for name, rate in rates.items()}
+        )
         means = {group: float(np.mean(list(rates.values()))) for group, rates in found.items()}
         return _held_out_loss(averaged, noise, cache) | means
 
     return Stage(
         name="denoiser",
         model=model,
-        losses=lambda step: _losses(model, noise, cache, practice.weights(step), step),
+        losses=lambda step: _losses(model, noise, cache, hard_examples.weights(step), step),
         probe=probe,
         schedule=SCHEDULE,
     )
 
 
 def untrained_stage() -> Stage:
-    """The stage without its data: for reading its checkpoint."""
+    """Return the stage without its data, to read its checkpoint only."""
     return Stage(
         name="denoiser", model=build(), losses=lambda _: {}, probe=lambda _: {}, schedule=SCHEDULE
     )
@@ -184,13 +194,14 @@ def _losses(
     generator = torch.Generator().manual_seed(step)
     index = torch.multinomial(weights, _BATCH, generator=generator).numpy()
     dropped = (torch.rand(_BATCH, generator=generator) < _EMPTY).view(-1, 1, 1)
-    return _velocity_loss(model, noise, cache, index, dropped, generator)
+    return _velocity_loss(model, noise, cache, index=index, dropped=dropped, generator=generator)
 
 
 def _velocity_loss(
     model: nn.Module,
     noise: DDPMScheduler,
     cache: Cache,
+    *,
     index: np.ndarray,
     dropped: Tensor,
     generator: torch.Generator,
@@ -198,7 +209,7 @@ def _velocity_loss(
     latents = torch.from_numpy(cache.latents[index]).float()
     states = torch.where(dropped, cache.empty, torch.from_numpy(cache.states[index]).float())
     times = torch.randint(1000, (len(index),), generator=generator)
-    at = cast(torch.IntTensor, times)  # the scheduler's name for whole numbers of any width
+    at = cast(torch.IntTensor, times)  # the scheduler's annotation; any integer type works
     epsilon = torch.randn(latents.shape, generator=generator)
     with torch.autocast("cpu", torch.bfloat16, enabled=fast_precision() == torch.bfloat16):
         predicted = model(noise.add_noise(latents, epsilon, at), times, states).sample
@@ -210,23 +221,28 @@ def _velocity_loss(
 
 
 def _held_out_loss(model: nn.Module, noise: DDPMScheduler, cache: Cache) -> dict[str, float]:
-    kept = torch.zeros(_HELD_OUT // 4, 1, 1, dtype=torch.bool)
-    generator = torch.Generator().manual_seed(0)
-    parts = [
-        _velocity_loss(model, noise, cache, np.arange(start, start + len(kept)), kept, generator)
-        for start in range(0, _HELD_OUT, len(kept))
-    ]
+    loss = partial(
+        _velocity_loss,
+        model,
+        noise,
+        cache,
+        dropped=torch.zeros(_HELD_OUT // 4, 1, 1, dtype=torch.bool),
+        generator=torch.Generator().manual_seed(0),
+    )
+    parts = [loss(index=index) for index in np.arange(_HELD_OUT).reshape(4, -1)]
     return {key: float(torch.stack([part[key] for part in parts]).mean()) for key in parts[0]}
 
 
-def _recognised(pipeline: StableDiffusionPipeline, judge: MiniJudge) -> dict[str, dict[str, float]]:
+def _recognition_rates(
+    pipeline: StableDiffusionPipeline, judge: MiniJudge
+) -> dict[str, dict[str, float]]:
     groups = {
         "people": (captions.people(), 3),
         "objects": (captions.OBJECTS, 4),
         "styles": (captions.STYLES, 2),
     }
     found = {
-        group: recognised(pipeline, judge, names, images, first_seed=_PROBE_SEED)
+        group: draw_and_judge(pipeline, judge, names, images=images, first_seed=_PROBE_SEED)
         for group, (names, images) in groups.items()
     }
     return {

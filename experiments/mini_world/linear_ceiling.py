@@ -1,10 +1,11 @@
-"""The linear ceiling of a text encoder: how well any edit of keys and values could erase and
-preserve at once.
+"""The linear ceiling of a text encoder: how well an edit of keys and values can erase and preserve.
 
-Every such edit is linear in the token states. So: fit the best linear transform of the states that
-sends some names to "a person" and keeps the others, on some templates; on other templates, read
-from the transformed states who is named.
+Every such edit is linear in the token states. So fit, on some templates, the least-squares
+transform of the states that maps the erased names to "a person" and the others to themselves; then,
+on other templates, classify the transformed states by name with a linear reader.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -25,18 +26,18 @@ _READ = (
     "{} in the city",
     "an image of {} on a white background",
 )
-_PLACES = ("name", "end", "last")
+PLACES = ("name", "end", "last")
+"""Positions that are read: the last token of the name, end-of-text, and the last padding token."""
 
 
 def linear_ceiling(
     encoder: CLIPTextModel, tokenizer: CLIPTokenizer, count: int
 ) -> dict[str, float]:
-    """Best rates, at the name's last token, at end-of-text and at the last padding, for the first
-    `count` names.
+    """Return the rates of the best linear edit that erases the first `count` names, by place.
 
-    Returns `erased_<place>`, the share of erased names that still read as themselves, and
-    `preserved_<place>`, that of the others that read right among those that did before; from a
-    least-squares reader of the original states.
+    `erased_<place>` is the share of erased names that the reader, fitted by least squares on the
+    original states, still recognises; `preserved_<place>` that of the other names, among those
+    recognised before the edit.
     """
     names = [name.lower() for name in captions.people()]
     fit, _ = _states(encoder, tokenizer, names, _FIT)
@@ -46,13 +47,9 @@ def linear_ceiling(
     _, anchor_places = _states(encoder, tokenizer, ["a person"], _FIT)
     transform = _best_transform(fit, anchor, (fit_places, anchor_places), count)
     values = {}
-    for place in _PLACES:
-        before = torch.stack(
-            [row[p] for row, p in zip(read.flatten(0, 1), places[place].flatten(), strict=True)]
-        )
-        taught = torch.stack(
-            [row[p] for row, p in zip(fit.flatten(0, 1), fit_places[place].flatten(), strict=True)]
-        )
+    for place in PLACES:
+        before = _states_at(read, places[place])
+        taught = _states_at(fit, fit_places[place])
         reader = _reader(taught, torch.arange(len(names)).repeat_interleave(len(_FIT)))
         truth = torch.arange(len(names)).repeat_interleave(len(_READ))
         right_before = reader(before) == truth
@@ -64,15 +61,15 @@ def linear_ceiling(
 
 
 def effective_rank(encoder: CLIPTextModel, tokenizer: CLIPTokenizer) -> dict[str, float]:
-    """Exponential of the entropy of the spectrum of the 200 names' centred mean states, at each
-    place."""
+    """Return the effective rank of the 200 names' centred mean states, by place.
+
+    That is the exponential of the entropy of their normalised squared singular values.
+    """
     names = [name.lower() for name in captions.people()]
     states, places = _states(encoder, tokenizer, names, _FIT)
     out = {}
-    for place in _PLACES:
-        at = torch.stack(
-            [row[p] for row, p in zip(states.flatten(0, 1), places[place].flatten(), strict=True)]
-        )
+    for place in PLACES:
+        at = _states_at(states, places[place])
         means = at.view(len(names), len(_FIT), -1).mean(1)
         share = torch.linalg.svdvals(means - means.mean(0)).square()
         share = share / share.sum()
@@ -83,7 +80,7 @@ def effective_rank(encoder: CLIPTextModel, tokenizer: CLIPTokenizer) -> dict[str
 def _states(
     encoder: CLIPTextModel, tokenizer: CLIPTokenizer, names: list[str], templates: tuple[str, ...]
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """States [names, templates, L, d] and positions [names, templates] of each place."""
+    """Return states [names, templates, L, d] and positions [names, templates] by place."""
     length = encoder.config.max_position_embeddings
     prompts = [template.format(name) for name in names for template in templates]
     ids = torch.tensor(tokenizer(prompts, padding="max_length", max_length=length).input_ids)
@@ -102,6 +99,12 @@ def _states(
     return states.view(*shape, length, -1), {
         key: value.view(shape) for key, value in places.items()
     }
+
+
+def _states_at(states: Tensor, positions: Tensor) -> Tensor:
+    """Pick one token state per prompt, [names * templates, d]."""
+    rows = zip(states.flatten(0, 1), positions.flatten(), strict=True)
+    return torch.stack([row[position] for row, position in rows])
 
 
 def _best_transform(
@@ -124,15 +127,15 @@ def _best_transform(
     x, y = torch.cat(sources), torch.cat(targets)
     erased = sum(len(source) for source in sources[: count * states.shape[1]])
     weight = torch.ones(len(x), 1, dtype=x.dtype)
-    weight[:erased] = max(
-        1.0, (len(x) - erased) / erased
-    )  # few names weigh as much as all that stay
+    # However few names are erased, they weigh as much as all that are preserved.
+    weight[:erased] = max(1.0, (len(x) - erased) / erased)
     gram = (weight * x).T @ x
     ridge = 1e-5 * gram.diagonal().mean() * torch.eye(width, dtype=gram.dtype)
     return torch.linalg.solve(gram + ridge, (weight * x).T @ y + ridge).T
 
 
-def _reader(states: Tensor, labels: Tensor):
+def _reader(states: Tensor, labels: Tensor) -> Callable[[Tensor], Tensor]:
+    """Fit a linear classifier of states [n, d] by ridge regression on one-hot labels [n]."""
     mean = states.mean(0)
     x = torch.cat([states - mean, torch.ones(len(states), 1, dtype=states.dtype)], 1)
     gram = x.T @ x

@@ -1,4 +1,4 @@
-"""Draw with the embedded model and ask the judge what it sees."""
+"""Draw subjects with a pipeline and let the judge classify the pictures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,33 +6,36 @@ from dataclasses import dataclass
 import numpy as np
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 
+from mace_exp.concepts.prompts import with_article
 from mace_exp.mini import captions
 from mace_exp.mini.judge import MiniJudge
 from mace_exp.models.sampling import SamplingSettings, sample
 from mace_exp.utils.progress import progress
 
 SETTINGS = SamplingSettings(steps=15, guidance=4.0, scheduler="dpm", batch_size=20)
-"""The shipped sampler: conf/sampling/mini.yaml."""
+"""The sampler of conf/sampling/mini.yaml."""
 
 
 @dataclass(frozen=True)
-class Recognised:
-    """Hits [names, images] of the subject, and of the scene that the prompt named."""
+class Hits:
+    """Whether the judge recognised subject and scene of each prompt, bool [names, images]."""
 
     subject: np.ndarray
     scene: np.ndarray
 
 
-def recognised(
+def draw_and_judge(
     pipeline: StableDiffusionPipeline,
     judge: MiniJudge,
     names: Sequence[str],
-    images: int,
     *,
+    images: int,
     first_seed: int = 0,
-) -> Recognised:
-    """Draw `images` pictures of each name, in scenes by turns, from fixed seeds; those of two
-    draws whose first seeds are a million apart have none in common."""
+) -> Hits:
+    """Draw `images` pictures per name, cycling through the scenes, and judge them.
+
+    Seeds are fixed: two calls whose `first_seed` differ by a million share no picture.
+    """
     prompts, scenes, seeds = [], [], []
     for row, name in enumerate(names):
         for index in range(images):
@@ -46,7 +49,7 @@ def recognised(
     classes = judge.classes["subject"]
     wanted = np.array([classes.index(name) for name in names]).repeat(images)
     shape = (len(names), images)
-    return Recognised(
+    return Hits(
         subject=(said["subject"].argmax(1) == wanted).reshape(shape),
         scene=(said["scene"].argmax(1) == np.array(scenes)).reshape(shape),
     )
@@ -54,7 +57,7 @@ def recognised(
 
 def _subject(name: str) -> str:
     if name in captions.OBJECTS:
-        return f"a photo of {captions.with_article(name)}"
+        return f"a photo of {with_article(name)}"
     if name in captions.STYLES:
         return f"a portrait in the style of {name}"
     return f"a photo of {name}"

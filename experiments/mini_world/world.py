@@ -1,8 +1,7 @@
-"""Pictures of the embedded model's world: a subject, placed and scaled at random, on a named
-background.
+"""The renderer of the embedded model's world: a subject, randomly placed and scaled, on a scene.
 
-A picture is a pure function of (seed, split, index): any of them can be drawn again, with its true
-mask.
+A picture is a pure function of (seed, split, index), so that any picture can be drawn again
+together with its true mask.
 """
 
 import logging
@@ -12,26 +11,27 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mace_exp.mini import captions
-from mace_exp.mini.art import (
+from experiments.mini_world.art import (
     SPRITE,
-    identities,
+    draw_identities,
     object_drawings,
     person,
     random_identity,
     rasterise,
     styled_portrait,
 )
-from mace_exp.mini.scenes import scene_svg
+from experiments.mini_world.caption_sampling import Caption, draw_caption
+from experiments.mini_world.scenes import scene_svg
+from mace_exp.mini import captions
 
 log = logging.getLogger(__name__)
 
 SIDE = 96
 """Side of a picture in pixels."""
 LEAST_DISTANCE = 14.0
-"""Two people look different by at least this (see `art.identities`)."""
+"""Least difference between the thumbnails of any two people (see `art.draw_identities`)."""
 SCALE = (0.66, 0.94)
-"""Range of a subject's longer side, as a fraction of the picture's."""
+"""Range of a sprite's side, as a fraction of the picture's."""
 _SHARES = {"people": 0.62, "nameless": 0.09, "objects": 0.14, "styles": 0.12, "nothing": 0.03}
 _TRAIN_EXPRESSIONS, _TEST_EXPRESSIONS = 24, 4
 _TEST_FROM = 1000
@@ -40,19 +40,24 @@ _NAMELESS, _PORTRAITS, _BACKGROUNDS = 1200, 160, 96
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """One drawn picture; `mask` [SIDE, SIDE] is the subject's coverage in [0, 1]."""
+    """One picture, uint8 [SIDE, SIDE, 3], with its caption and the judge classes of what it shows.
+
+    `mask` [SIDE, SIDE] is the subject's coverage in [0, 1].
+    """
 
     image: np.ndarray
     mask: np.ndarray
-    caption: captions.Caption
+    caption: Caption
     subject: int
     scene: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Sprites:
-    """All sprites of one split; `kind`, `owner` say what each shows (owner: judge class, or -1
-    with a noun)."""
+    """All n sprites of one split, uint8 RGBA [n, SPRITE, SPRITE, 4].
+
+    `kind` [n] indexes _SHARES, `subject` [n] the judge's classes, `noun` [n] `captions.NAMELESS`.
+    """
 
     pixels: np.ndarray
     kind: np.ndarray
@@ -61,11 +66,14 @@ class _Sprites:
 
 
 class World:
-    """The renderer of one split ("train" or "test": unseen expressions, portraits, backgrounds and
-    places)."""
+    """The renderer of one split.
+
+    "test" differs from "train" in expressions, nameless people, styled portraits, backgrounds and
+    placements; the drawings of objects are the same.
+    """
 
     def __init__(self, split: str, cache: Path, *, seed: int = 0) -> None:
-        """Draw, or read from `cache`, the sprites and backgrounds of a split.
+        """Load the sprites and backgrounds of a split from `cache`, or draw them.
 
         Raises:
             ValueError: the split is neither "train" nor "test".
@@ -86,8 +94,7 @@ class World:
         }
 
     def draw(self, index: int, *, subject: int | None = None, scene: int | None = None) -> Picture:
-        """Draw picture `index`; `subject` (a judge class) and `scene` fix what is otherwise drawn
-        at random."""
+        """Draw picture `index`; the subject and scene classes are random where None is given."""
         generator = self._generator(index)
         sprite = self._choose_sprite(generator, subject)
         scene = int(generator.integers(len(captions.SCENES))) if scene is None else scene
@@ -95,20 +102,22 @@ class World:
         if sprite is None:
             image, mask = background, np.zeros((SIDE, SIDE), np.float32)
         else:
-            image, mask = _compose(self._sprites.pixels[sprite], background, generator)
+            image, mask = compose(self._sprites.pixels[sprite], background, generator)
         words = self._caption(sprite, captions.SCENES[scene], generator)
         return Picture(
             image=image, mask=mask, caption=words, subject=self._label(sprite), scene=scene
         )
 
     def subject(self, index: int) -> int:
-        """Judge class of picture `index`, without drawing it."""
+        """Return the subject class of picture `index` without drawing it."""
         sprite = self._choose_sprite(self._generator(index), None)
         return self._label(sprite)
 
     def batch(self, start: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Images uint8 [count, SIDE, SIDE, 3], subject and scene labels [count] of pictures from
-        `start` on."""
+        """Draw `count` pictures from index `start` on.
+
+        Returns images, uint8 [count, SIDE, SIDE, 3], subject classes and scene classes, [count].
+        """
         pictures = [self.draw(index) for index in range(start, start + count)]
         return (
             np.stack([picture.image for picture in pictures]),
@@ -128,7 +137,8 @@ class World:
         if subject is None:
             kind = generator.choice(list(_SHARES), p=list(_SHARES.values()))
             pool = self._of_kind[kind]
-            if kind in ("objects", "styles"):  # every class as often, however many drawings it has
+            if kind in ("objects", "styles"):
+                # Uniform over classes, whatever their number of drawings.
                 classes = np.unique(self._sprites.subject[pool])
                 pool = pool[
                     self._sprites.subject[pool] == classes[generator.integers(len(classes))]
@@ -139,25 +149,27 @@ class World:
             return None
         return int(pool[generator.integers(len(pool))])
 
-    def _caption(
-        self, sprite: int | None, scene: str, generator: np.random.Generator
-    ) -> captions.Caption:
+    def _caption(self, sprite: int | None, scene: str, generator: np.random.Generator) -> Caption:
         if sprite is None:
-            return captions.caption(captions.NOTHING, scene, generator)
+            return draw_caption(captions.NOTHING, scene, generator)
         label = captions.subject_classes()[self._sprites.subject[sprite]]
         if label != captions.NOBODY:
-            return captions.caption(label, scene, generator)
+            return draw_caption(label, scene, generator)
         noun = (
             captions.NAMELESS[0]
             if generator.random() < 0.5
             else captions.NAMELESS[self._sprites.noun[sprite]]
         )
-        return captions.caption(noun, scene, generator, plain_style=generator.random() < 0.15)
+        return draw_caption(noun, scene, generator, plain_style=generator.random() < 0.15)
 
 
-def _compose(
+def compose(
     sprite: np.ndarray, background: np.ndarray, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Paste an RGBA sprite on a background [SIDE, SIDE, 3] at a random place and scale.
+
+    Returns the image, uint8 [SIDE, SIDE, 3], and the mask, [SIDE, SIDE] in [0, 1].
+    """
     side = round(SIDE * generator.uniform(*SCALE))
     scaled = np.asarray(
         Image.fromarray(sprite).resize((side, side), Image.Resampling.LANCZOS), np.float32
@@ -183,7 +195,7 @@ def _draw_split(split: str, file: Path, seed: int) -> None:
         noun.append(noun_index)
 
     train = split == "train"
-    known = identities(captions.people(), least_distance=LEAST_DISTANCE)
+    known = draw_identities(captions.people(), least_distance=LEAST_DISTANCE)
     for name, identity in known.items():
         first, count = (0, _TRAIN_EXPRESSIONS) if train else (_TEST_FROM, _TEST_EXPRESSIONS)
         for expression in range(first, first + count):
@@ -226,7 +238,7 @@ def _strangers(
     while len(out) < (_NAMELESS if train else _NAMELESS // 8):
         identity = random_identity(generator)
         if tuple(sorted((k, str(v)) for k, v in identity.items() if k != "glasses")) not in taken:
-            # The faces that the named people make too: an expression must not tell who has no name.
+            # Expressions of the named people: an expression must not reveal who has no name.
             first, count = (0, _TRAIN_EXPRESSIONS) if train else (_TEST_FROM, _TEST_EXPRESSIONS)
             out.append((identity, first + int(generator.integers(count))))
     return out

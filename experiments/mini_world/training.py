@@ -1,8 +1,7 @@
-"""The loop that every stage of the recipe runs in: resumable, seeded by step, with an average of
-the weights.
+"""The training loop of every stage: resumable, seeded per step, with averaged weights.
 
-The learning rate warms up, stays, and falls to zero over the last part (a trapezoid), so that a
-stage can be lengthened without having wasted anything: only the fall is done again.
+The learning rate follows a trapezoid: warm-up, constant, linear decay to zero. A finished stage can
+therefore be lengthened at the cost of its decay phase alone.
 """
 
 import hashlib
@@ -16,21 +15,26 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mace_exp.mini.muon import Muon
+from experiments.mini_world.muon import Muon
 
 log = logging.getLogger(__name__)
 
+CHECKPOINTS = Path.home() / ".cache" / "mace_exp" / "mini"
+"""Default folder of checkpoints, curves, renders and encoded pictures."""
 Losses = dict[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """Steps of a stage and how its learning rate runs; `average` is the decay of the averaged
-    weights."""
+    """Length and hyperparameters of a stage.
+
+    `warmup` is in steps, `fall` the share of the steps over which the learning rate decays to zero,
+    `average` the decay of the averaged weights.
+    """
 
     steps: int
     learning_rate: float
-    """Of AdamW, for vectors and for embeddings."""
+    """Of AdamW, for vectors and embeddings."""
     matrix_rate: float = 0.02
     """Of Muon, for matrices and convolutions: the spectral norm of one update."""
     warmup: int = 50
@@ -41,15 +45,18 @@ class Schedule:
     steps_between_probes: int = 500
 
     def factor(self, step: int) -> float:
-        """Multiple of the learning rate at a step."""
+        """Return the multiple of the learning rate at a step, in [0, 1]."""
         left = (self.steps - step) / max(1.0, self.fall * self.steps)
         return max(0.0, min(1.0, (step + 1) / self.warmup, left))
 
 
 @dataclass(kw_only=True)
 class Stage:
-    """What one stage trains. `losses(step)` draws its own batch from the step's seed; the first
-    loss is minimised."""
+    """A model to train.
+
+    `losses(step)` draws the batch from the step's seed and returns named losses, of which the first
+    is minimised; `probe(averaged model)` returns figures for the curve.
+    """
 
     name: str
     model: nn.Module
@@ -59,10 +66,10 @@ class Stage:
 
 
 def train(stage: Stage, folder: Path, *, until_step: int | None = None) -> nn.Module:
-    """Train a stage to its end, or to `until_step`, going on from its checkpoint; return the
-    averaged model.
+    """Train a stage to its end, or to `until_step`, and return the averaged model.
 
-    A line of progress with the rate is logged twice a minute, probes every `steps_between_probes`.
+    Resumes from the checkpoint in `folder`. Progress is logged twice a minute; probes are logged
+    and appended to `<name>.csv` every `steps_between_probes`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / f"{stage.name}.pt"
@@ -82,14 +89,19 @@ def train(stage: Stage, folder: Path, *, until_step: int | None = None) -> nn.Mo
         if step % schedule.steps_between_probes == 0 or step == end:
             _probe(stage, average.module, step, clock, folder)
         if clock.checkpoint_due(schedule.minutes_between_checkpoints) or step == end:
-            _save(checkpoint, stage.model, average, optimisers, step, clock.seconds())
+            seconds = clock.seconds()
+            _save(
+                checkpoint, stage.model, average, optimisers=optimisers, step=step, seconds=seconds
+            )
     return average.module
 
 
 @cache
 def fast_precision() -> torch.dtype:
-    """The type in which this processor multiplies matrices faster: bfloat16 where it has it in
-    hardware (elsewhere it is emulated, a hundred times slower), else float32."""
+    """Return the dtype in which this processor multiplies matrices faster.
+
+    bfloat16 if the hardware supports it, else float32: emulated bfloat16 is a hundred times slower.
+    """
     seconds = {}
     for dtype in (torch.float32, torch.bfloat16):
         matrix = torch.ones(256, 256, dtype=dtype)
@@ -102,13 +114,13 @@ def fast_precision() -> torch.dtype:
 
 
 def progress_of(folder: Path, name: str) -> dict[str, float]:
-    """How far a stage's checkpoint is: its steps, and the seconds spent on them."""
+    """Return the steps of a stage's checkpoint and the seconds that they took."""
     state = torch.load(folder / f"{name}.pt", weights_only=True)
     return {"step": state["step"], "seconds": state["seconds"]}
 
 
 def digest_of(folder: Path, names: Sequence[str]) -> str:
-    """Tell the averaged weights of stages from others: what is made by them is kept under it."""
+    """Hash the averaged weights of stages: the cache key of what is computed with them."""
     digest = hashlib.sha256()
     for name in names:
         state = torch.load(folder / f"{name}.pt", weights_only=True, mmap=True)["average"]
@@ -121,23 +133,26 @@ def digest_of(folder: Path, names: Sequence[str]) -> str:
 def write_checkpoint(
     folder: Path, name: str, model: nn.Module, *, step: int, seconds: float
 ) -> None:
-    """Write a checkpoint from which a stage goes on with the weights of `model`, averaged too."""
+    """Write a checkpoint of `model`, whose weights also become the average.
+
+    A stage that resumes from it starts with fresh optimiser states.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     average = torch.optim.swa_utils.AveragedModel(model, use_buffers=True)
     average.n_averaged.fill_(step)
-    _save(folder / f"{name}.pt", model, average, [], step, seconds)
+    _save(folder / f"{name}.pt", model, average, optimisers=[], step=step, seconds=seconds)
 
 
 def _moving_average(
     decay: float,
 ) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
-    """Exponential average whose horizon grows with the steps taken: the start is soon forgotten."""
+    """Exponential average whose horizon grows with the step count, to forget the start quickly."""
 
     def update(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
-        kept = min(decay, (1 + int(count)) / (10 + int(count)))
+        share = min(decay, (1 + int(count)) / (10 + int(count)))
         for old, new in zip(averaged, current, strict=True):
             if old.is_floating_point():
-                old.lerp_(new, 1 - kept)
+                old.lerp_(new, 1 - share)
             else:
                 old.copy_(new)
 
@@ -145,7 +160,7 @@ def _moving_average(
 
 
 def averaged_model(stage: Stage, folder: Path) -> nn.Module:
-    """The averaged weights of a stage's checkpoint, in evaluation mode.
+    """Load the averaged weights of a stage's checkpoint, in evaluation mode.
 
     Raises:
         ValueError: the stage has not been trained yet.
@@ -207,6 +222,7 @@ def _save(
     path: Path,
     model: nn.Module,
     average: nn.Module,
+    *,
     optimisers: list[torch.optim.Optimizer],
     step: int,
     seconds: float,
@@ -232,11 +248,13 @@ def _load(
     saved_optimisers = state["optimisers"] or [optimiser.state_dict() for optimiser in optimisers]
     for optimiser, saved in zip(optimisers, saved_optimisers, strict=True):
         optimiser.load_state_dict(saved)
-    log.info("going on from step %d of %s", state["step"], path)
+    log.info("resuming from step %d of %s", state["step"], path)
     return int(state["step"]), float(state["seconds"])
 
 
 class _Clock:
+    """Times training over several sittings; `before` holds the seconds of the earlier ones."""
+
     def __init__(self) -> None:
         self.before = 0.0
         self._start = self._line = self._checkpoint = time.monotonic()

@@ -1,4 +1,4 @@
-"""The trained parts of the embedded model, read from the recipe's checkpoints and put together."""
+"""Load the trained parts of the embedded model from checkpoints and assemble the pipeline."""
 
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,10 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import Stabl
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from transformers import CLIPTextModel
 
-from mace_exp.mini import autoencoder, language, recognition
+from experiments.mini_world import autoencoder, language, train_judge
+from experiments.mini_world.training import averaged_model
+from experiments.mini_world.world import World
 from mace_exp.mini.judge import MiniJudge, Recogniser
-from mace_exp.mini.training import averaged_model
-from mace_exp.mini.world import World
 from mace_exp.models.latents import signed
 
 NOISE = {
@@ -24,35 +24,41 @@ NOISE = {
     "beta_schedule": "scaled_linear",
     "prediction_type": "v_prediction",
 }
-"""Stable Diffusion's noise schedule, predicting the velocity."""
+"""Stable Diffusion's noise schedule, with velocity prediction."""
 
 
 def trained_autoencoder(folder: Path) -> AutoencoderKL:
-    """The autoencoder as it ships: its averaged weights, its latents standardised (see
-    `standardised`)."""
+    """Load the averaged autoencoder and standardise its latents.
+
+    Raises:
+        ValueError: the stage has not been trained yet (as for the other two loaders).
+    """
     model = averaged_model(autoencoder.stage(folder), folder)
     assert isinstance(model, AutoencoderKL)
-    return standardised(model, World("train", folder).batch(0, 512)[0])
+    return standardise_latents(model, World("train", folder).batch(0, 512)[0])
 
 
 def trained_text_encoder(folder: Path) -> CLIPTextModel:
-    """The text encoder without its read-outs."""
+    """Load the averaged text encoder, without its read-outs."""
     readouts = averaged_model(language.stage(folder), folder)
     assert isinstance(readouts, language.Readouts)
     return readouts.encoder
 
 
 def trained_judge(folder: Path) -> MiniJudge:
-    """The judge."""
-    network = averaged_model(recognition.stage(folder), folder)
+    """Load the averaged judge."""
+    network = averaged_model(train_judge.stage(folder), folder)
     assert isinstance(network, Recogniser)
     return MiniJudge(network)
 
 
 @torch.inference_mode()
-def standardised(model: AutoencoderKL, images: np.ndarray) -> AutoencoderKL:
-    """Fold an affine map into `quant_conv` and `post_quant_conv`: latents of zero mean and unit
-    scale a channel."""
+def standardise_latents(model: AutoencoderKL, images: np.ndarray) -> AutoencoderKL:
+    """Fold an affine map into `quant_conv` and `post_quant_conv`, in place, and return the model.
+
+    Afterwards the latents of `images` (uint8 [n, H, W, 3]) have zero mean and unit standard
+    deviation per channel, and reconstructions are unchanged.
+    """
     latents = autoencoder.modes(model, signed(images), 64)
     mean, scale = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     channels = len(mean)
@@ -74,7 +80,7 @@ def standardised(model: AutoencoderKL, images: np.ndarray) -> AutoencoderKL:
 def assemble(
     unet: UNet2DConditionModel, vae: AutoencoderKL, text_encoder: CLIPTextModel
 ) -> StableDiffusionPipeline:
-    """Put the parts together as the pipeline that ships."""
+    """Assemble the parts into the pipeline that ships."""
     parts: dict[str, Any] = {
         "vae": vae,
         "text_encoder": text_encoder,

@@ -1,4 +1,7 @@
-"""Stage 3 of the recipe: training the judge on renders."""
+"""Stage 3: the judge, trained on renders only.
+
+It shares nothing with the text encoder, so that its verdict on generated pictures is evidence.
+"""
 
 from pathlib import Path
 
@@ -7,20 +10,24 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from experiments.mini_world.training import Losses, Schedule, Stage
+from experiments.mini_world.world import World
 from mace_exp.mini.judge import Recogniser
-from mace_exp.mini.training import Losses, Schedule, Stage
-from mace_exp.mini.world import World
 from mace_exp.models.latents import signed
 
 _BATCH, _BLUR = 64, 0.4
+_FIRST_PICTURE = 10_000_000
+"""Pictures from here on: the autoencoder and the denoiser train on others."""
 SCHEDULE = Schedule(
     steps=1100, learning_rate=3e-3, steps_between_probes=200, average=0.99, weight_decay=0.02
 )
 
 
 def stage(cache: Path) -> Stage:
-    """The judge's training: pictures of the train split, some of them blurred or noisy as a
-    decoder's output may be."""
+    """Return the training stage of the judge.
+
+    Pictures of the train split; some are blurred and noisy, as the output of a decoder may be.
+    """
     model, world = Recogniser(), World("train", cache)
     return Stage(
         name="judge",
@@ -32,8 +39,8 @@ def stage(cache: Path) -> Stage:
 
 
 def _losses(model: Recogniser, world: World, step: int) -> Losses:
-    images, subject, scene = world.batch(10_000_000 + step * _BATCH, _BATCH)
-    logits = model(_spoil(signed(images), step))
+    images, subject, scene = world.batch(_FIRST_PICTURE + step * _BATCH, _BATCH)
+    logits = model(_degraded(signed(images), step))
     losses = {
         "subject": F.cross_entropy(
             logits["subject"], torch.from_numpy(subject), label_smoothing=0.05
@@ -46,9 +53,11 @@ def _losses(model: Recogniser, world: World, step: int) -> Losses:
     }
 
 
-def _spoil(images: torch.Tensor, step: int) -> torch.Tensor:
-    """Blur some pictures (down to two thirds and back), add noise to others: the judge must not
-    read the finest detail."""
+def _degraded(images: torch.Tensor, step: int) -> torch.Tensor:
+    """Blur some pictures (down to two thirds and back) and add noise to all of them.
+
+    The judge must not rely on the finest detail, which the autoencoder does not reproduce.
+    """
     generator = torch.Generator().manual_seed(step)
     small = F.interpolate(images, scale_factor=2 / 3, mode="area")
     blurred = F.interpolate(small, size=images.shape[-2:], mode="bilinear")
@@ -62,7 +71,7 @@ def _spoil(images: torch.Tensor, step: int) -> torch.Tensor:
 
 
 def accuracy(model: nn.Module, world: World, count: int) -> dict[str, float]:
-    """Shares read right among people, objects, styles and scenes of `count` pictures."""
+    """Return the accuracy on the first `count` pictures, by group of subjects and for scenes."""
     images, subject, scene = world.batch(0, count)
     logits = [model(batch) for batch in signed(images).split(100)]
     said = torch.cat([part["subject"] for part in logits]).argmax(1).numpy()

@@ -1,4 +1,4 @@
-"""Stage 1 of the recipe: the autoencoder, 96 x 96 pixels to 12 x 12 latents of 16 channels."""
+"""Stage 1: the autoencoder, from 96 x 96 pixels to 12 x 12 latents of 16 channels."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -11,8 +11,8 @@ from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mace_exp.mini.training import Losses, Schedule, Stage
-from mace_exp.mini.world import SIDE, World
+from experiments.mini_world.training import Losses, Schedule, Stage
+from experiments.mini_world.world import SIDE, World
 from mace_exp.models.latents import signed
 
 CHANNELS = 16
@@ -21,9 +21,10 @@ SCHEDULE = Schedule(steps=6000, learning_rate=2e-3, steps_between_probes=500, av
 
 
 def build() -> AutoencoderKL:
-    """Make the untrained autoencoder: thin at full resolution, without attention.
+    """Build the untrained autoencoder: narrow at full resolution, without attention.
 
-    The last convolution of every residual block starts at zero and the resampling ones orthogonal.
+    The last convolution of every residual block is initialised to zero, the resampling convolutions
+    orthogonally.
     """
     shape: dict[str, Any] = {  # the constructor's own types are tuples of one
         "down_block_types": ("DownEncoderBlock2D",) * 4,
@@ -46,34 +47,37 @@ def build() -> AutoencoderKL:
             nn.init.orthogonal_(module.weight)
     assert model.quant_conv is not None and model.quant_conv.bias is not None
     with torch.no_grad():
-        # Little noise at first: else nothing is learnt until the means outgrow it.
+        # Low posterior variance at first: otherwise nothing is learnt until the means exceed it.
         model.quant_conv.bias[CHANNELS:] = -6
     return model
 
 
 def posterior(model: AutoencoderKL, images: Tensor) -> DiagonalGaussianDistribution:
-    """The distribution of the latents [n, 16, H / 8, W / 8] of images [n, 3, H, W]."""
+    """Return the posterior of the latents, [n, 16, H / 8, W / 8], of images [n, 3, H, W]."""
     encoded = model.encode(images)
     assert isinstance(encoded, AutoencoderKLOutput)
     return encoded.latent_dist
 
 
 def decode(model: AutoencoderKL, latents: Tensor) -> Tensor:
-    """Images [n, 3, H, W] of latents."""
+    """Decode latents [n, 16, h, w] to images [n, 3, 8 h, 8 w]."""
     decoded = model.decode(cast(torch.FloatTensor, latents))
     assert isinstance(decoded, DecoderOutput)
     return decoded.sample
 
 
 def modes(model: AutoencoderKL, images: Tensor, batch: int) -> Tensor:
-    """The likeliest latents of images, a batch at a time."""
+    """Return the posterior modes of images, computed `batch` images at a time."""
     return torch.cat([posterior(model, part).mode() for part in images.split(batch)])
 
 
 @torch.no_grad()
 def channel_costs(model: AutoencoderKL, latents: Tensor) -> Tensor:
-    """What an error in each channel of latents [n, 16, h, w] costs in squared pixel error, [16, 1,
-    1], relative to the mean channel: they differ fiftyfold."""
+    """Return the squared pixel error that noise in each latent channel causes, [16, 1, 1].
+
+    Relative to the mean over channels; latents are [n, 16, h, w]. Channels differ by a factor of
+    fifty, so the denoiser weights its loss by this.
+    """
     noise = 0.1 * torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
     clean = decode(model, latents)
     costs = []
@@ -86,8 +90,10 @@ def channel_costs(model: AutoencoderKL, latents: Tensor) -> Tensor:
 
 
 def stage(cache: Path) -> Stage:
-    """The autoencoder's training: random 48-pixel crops; absolute, squared and gradient error; a
-    trace of KL."""
+    """Return the training stage of the autoencoder.
+
+    Random 48-pixel crops; absolute, squared and gradient error, and a small KL term.
+    """
     world, model = World("train", cache), build()
     return Stage(
         name="autoencoder",
@@ -118,7 +124,7 @@ def _losses(model: AutoencoderKL, world: World, step: int) -> Losses:
 
 
 def psnr(model: AutoencoderKL, images: np.ndarray) -> float:
-    """Mean over images of the peak signal-to-noise ratio of the reconstruction, in dB."""
+    """Return the mean reconstruction PSNR over images (uint8 [n, H, W, 3]), in dB."""
     target = signed(images)
     parts = [decode(model, posterior(model, batch).mode()) for batch in target.split(32)]
     error = (torch.cat(parts).clamp(-1, 1) - target).square().mean((1, 2, 3))

@@ -1,5 +1,4 @@
-"""Muon: momentum, orthogonalised. It trains these small convolutional networks in a fraction of
-Adam's steps.
+"""Muon: orthogonalised momentum, which trains these small networks in a fraction of Adam's steps.
 
 Source: K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024
 (kellerjordan.github.io/posts/muon). torch.optim.Muon takes matrices only; the networks here are
@@ -16,10 +15,10 @@ _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
-    """Bring all singular values of a [m, n] matrix near one, by Newton-Schulz iterations.
+    """Move all singular values of an [m, n] matrix close to one, by Newton-Schulz iterations.
 
     Every iterate is a polynomial in X X^T times X, so the iterations run on the Gram matrix of the
-    short side: for the wide matrices of convolutions a third of the work.
+    short side: a third of the work for the wide matrices of convolutions.
     """
     a, b, c = _COEFFICIENTS
     tall = matrix.shape[0] > matrix.shape[1]
@@ -36,10 +35,10 @@ def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Optimiser of matrices [m, n] and of convolutions [m, n, h, w], read as [m, n h w].
+    """Optimiser of matrices [m, n] and of convolutions [m, n, h, w], taken as [m, n h w].
 
-    `lr` is the spectral norm of one update (times sqrt(m / n) for tall ones); Nesterov momentum;
-    decoupled decay.
+    `lr` is the spectral norm of one update (times sqrt(m / n) for tall matrices). Nesterov
+    momentum, decoupled weight decay.
     """
 
     def __init__(
@@ -56,7 +55,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Do one step; parameters without a gradient are left alone."""
+        """Do one step; parameters without a gradient are skipped."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:

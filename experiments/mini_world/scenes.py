@@ -1,5 +1,4 @@
-"""Backgrounds of the embedded model's world: 15 named scenes as small SVG drawings with random
-details."""
+"""Backgrounds of the embedded model's world: 15 named scenes, SVG drawings with random details."""
 
 from collections.abc import Callable
 
@@ -18,8 +17,7 @@ _COLOURS = {
 
 
 def scene_svg(scene: str, generator: np.random.Generator) -> str:
-    """SVG of a scene on a 96 x 96 canvas; details (horizon, tint, things that stand about) are
-    drawn at random.
+    """Draw a scene as SVG on a 96 x 96 canvas; horizon, tints and items are random.
 
     Raises:
         KeyError: the scene is not one of `captions.SCENES`.
