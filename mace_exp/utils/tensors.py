@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -41,15 +40,3 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     with safe_open(path, framework="pt") as file:
         names = file.keys()
         return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
-
-
-def holds_tensors(path: Path, tensors: Mapping[str, Tensor]) -> bool:
-    """Return whether the file exists and holds exactly these tensors, whatever their device."""
-    try:
-        stored = load_tensors(path)[0]
-    except (OSError, SafetensorError):
-        return False
-    return stored.keys() == tensors.keys() and all(
-        stored[name].dtype == tensor.dtype and torch.equal(stored[name], tensor.detach().cpu())
-        for name, tensor in tensors.items()
-    )
