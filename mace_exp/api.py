@@ -17,7 +17,7 @@ from mace_exp.config.run_config import RunConfig
 from mace_exp.methods.mace.lora import Lora
 from mace_exp.models.editing import apply_weights
 from mace_exp.models.latents import native_size
-from mace_exp.models.schema import JudgeName, Precision
+from mace_exp.models.schema import Precision
 from mace_exp.runs.folder import RunFolder, check_writable
 from mace_exp.runs.tracking import TrackerOptions, open_tracker
 from mace_exp.stages.run import Run
@@ -29,6 +29,7 @@ BASE = (
     "lora=stable_diffusion",
     "sampling=stable_diffusion",
     "evaluation=none",
+    "judge=none",
     "tracking=none",
     "save=weights",
     "stages=[images,masks,preservation,cfr,lora,fusion]",
@@ -133,7 +134,6 @@ def _config(
         name=name,
         source=name,
         dtype=_precision(pipeline),
-        judge=JudgeName.none,
         safety_checker=getattr(pipeline, "safety_checker", None) is not None,
     )
     return replace(config, model=model)

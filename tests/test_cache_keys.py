@@ -126,7 +126,7 @@ def test_pictures_of_the_models_own_size_are_known_by_it(build: Callable[..., Ru
     """Which is in no weight: a folder may be given another."""
 
     def named(side: int, *more: str) -> str:
-        work = build("sampling.height=null", "sampling.width=null", "model.judge=none", *more)
+        work = build("sampling.height=null", "sampling.width=null", "judge=none", *more)
         work.pipeline = tiny_pipeline()
         work.pipeline.unet.register_to_config(sample_size=side)
         return key_of(image_inputs(work, work.concepts[0]))

@@ -1,5 +1,6 @@
 """The options of conf/: where they lie, and the schema that each of them fills."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
@@ -18,6 +19,7 @@ from mace_exp.data.schema import (
     PrecomputedMasks,
     WholeMasks,
 )
+from mace_exp.evaluation.judges import JUDGES
 from mace_exp.evaluation.schema import NoEvaluation, SampledEvaluation
 from mace_exp.runs.schema import NoTracking, WandbTracking
 
@@ -25,7 +27,7 @@ PACKAGE = Path(__file__).parents[1]
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 """The configuration files: inside the package in a wheel, beside it in the repository."""
 
-VARIANTS: dict[str, dict[str, type]] = {
+VARIANTS: dict[str, Mapping[str, type]] = {
     "prompts": {"file": FilePrompts, "llm": LlmPrompts, "templates": TemplatePrompts},
     "images": {"generated": GeneratedImages, "folder": FolderImages},
     "masks": {
@@ -41,6 +43,7 @@ VARIANTS: dict[str, dict[str, type]] = {
         "lists": ListedPriorImages,
     },
     "evaluation": {"sampled": SampledEvaluation, "none": NoEvaluation},
+    "judge": JUDGES,
     "tracking": {"wandb": WandbTracking, "none": NoTracking},
 }
 

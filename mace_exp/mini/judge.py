@@ -86,7 +86,7 @@ def load_recogniser(folder: Path) -> Recogniser:
 
 
 class MiniJudge:
-    """Who and where a picture of this world shows. Implements `evaluation.judge.Judge`."""
+    """Who and where a picture of this world shows. Implements `evaluation.judges.base.Judge`."""
 
     def __init__(self, network: Recogniser) -> None:
         self._network = network.eval()

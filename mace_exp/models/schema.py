@@ -19,18 +19,9 @@ class Precision(Enum):
     bfloat16 = "bfloat16"
 
 
-class JudgeName(Enum):
-    mini = "mini"
-    none = "none"
-
-
-JUDGED_SIDES = {JudgeName.mini: 96}
-"""Height and width of the only pictures that a judge reads, in pixels."""
-
-
 @dataclass(kw_only=True)
 class ModelConfig:
-    """The model that is edited, and who can judge its pictures."""
+    """The model that is edited."""
 
     name: str
     source: str | None  # a diffusers folder, a checkpoint or a hub id; null: the embedded weights
@@ -41,7 +32,6 @@ class ModelConfig:
     # Kept where the model has one, and off only while training images of explicit content are
     # drawn; false: not loaded, and not saved.
     safety_checker: bool
-    judge: JudgeName
 
 
 class SchedulerName(Enum):

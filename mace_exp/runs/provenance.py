@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mace_exp.methods.mace.schema import SAME_LORAS
-from mace_exp.models.schema import JudgeName, ModelConfig, Precision
+from mace_exp.models.schema import ModelConfig, Precision
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.status import versions
 
@@ -71,10 +71,9 @@ def edit_facts(work: Run) -> dict[str, Any]:
 
 def model_of(facts: dict[str, Any]) -> ModelConfig:
     """Return the settings of the model in erased.json. Raises ValueError where they don't fit."""
-    named = {k: v for k, v in facts["model"].items() if not k.endswith("fingerprint")}
     try:
-        enums = {"dtype": Precision[named["dtype"]], "judge": JudgeName[named["judge"]]}
-        return ModelConfig(**{**named, **enums})
+        named = {field.name: facts["model"][field.name] for field in fields(ModelConfig)}
+        return ModelConfig(**{**named, "dtype": Precision[named["dtype"]]})
     except (KeyError, TypeError) as error:
         raise ValueError(
             f"erased.json does not describe a model of this version: {error}"

@@ -1,21 +1,17 @@
-"""Stage metrics: what the judge says of the pictures."""
+"""Stage metrics: measure the pictures before and after the edit."""
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
-from mace_exp.evaluation.judges.base import Judge
+from mace_exp.evaluation.judges.base import warn_of_unknown
 from mace_exp.evaluation.metrics.evaluate import Metrics, evaluate
 from mace_exp.evaluation.suite import SPECIFICITY
-from mace_exp.models.schema import JudgeName
 from mace_exp.stages.observe import write_prompts
 from mace_exp.utils.files import write_json
 
 if TYPE_CHECKING:
     from mace_exp.stages.run import Run
-
-log = logging.getLogger(__name__)
 
 
 def metrics(work: Run) -> Metrics:
@@ -23,12 +19,11 @@ def metrics(work: Run) -> Metrics:
     drawn = work.drawn
     if drawn is None:
         return {}
-    judge = _judge(work)
     found = evaluate(
         drawn.prompts,
         drawn.before,
         drawn.after,
-        judge=judge,
+        judge=work.config.judge.load(),
         specificity=SPECIFICITY[work.concepts[0].kind],
     )
     write_json(work.folder.metrics, found.metrics)
@@ -40,28 +35,9 @@ def metrics(work: Run) -> Metrics:
     return found.metrics
 
 
-def _judge(work: Run) -> Judge | None:
-    if work.config.model.judge is JudgeName.none:
-        return None
-    from mace_exp.mini.judge import MiniJudge
-
-    return MiniJudge.load()
-
-
 def warn_of_strangers(work: Run) -> None:
-    """Say before anything is drawn which concepts the embedded model and its judge do not know."""
-    if work.config.model.judge is JudgeName.none:
-        return
-    from mace_exp.mini.captions import subject_classes
-
-    known = {name.casefold() for name in subject_classes()}
-    strangers = [concept.name for concept in work.concepts if concept.name.casefold() not in known]
-    if strangers:
-        log.warning(
-            "the embedded model was not trained on %s: this can be erased, but the judge does not "
-            "know it, so its accuracy is not measured",
-            ", ".join(strangers),
-        )
+    """Warn before anything is drawn of concepts whose accuracy cannot be measured."""
+    warn_of_unknown(work.config.judge, [concept.name for concept in work.concepts])
 
 
 def _scalars(metrics: Metrics) -> Metrics:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from mace_exp.concepts.concept import slugify
-from mace_exp.evaluation.judges.base import SCENE, SUBJECT, Judge, Verdict, consult
+from mace_exp.evaluation.judges.base import SCENE, SUBJECT, Judge
 from mace_exp.evaluation.metrics.accuracy import class_rows, hits_among_top, rate
 from mace_exp.evaluation.metrics.distances import (
     frechet_distance,
@@ -38,6 +38,7 @@ from mace_exp.evaluation.suite import (
     STYLES,
     EvaluationPrompt,
 )
+from mace_exp.evaluation.verdicts import Verdict
 
 SCENES = "scenes"
 KEPT = (PRESERVED, OBJECTS, STYLES, SCENES)
@@ -80,7 +81,7 @@ def evaluate(
         )
         return Evaluation(metrics | {"missing": missing}, [""] * len(prompts), [""] * len(prompts))
     texts = [prompt.prompt for prompt in prompts]
-    pair = consult(judge, before, texts), consult(judge, after, texts)
+    pair = Verdict(judge, before, texts), Verdict(judge, after, texts)
     _add_subjects(metrics, prompts, pair, judge.classes[SUBJECT], missing)
     _add_scenes(metrics, prompts, pair, judge.classes[SCENE])
     _add_harmonic(metrics, specificity, missing)
