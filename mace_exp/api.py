@@ -18,7 +18,7 @@ from mace_exp.methods.base import Method
 from mace_exp.models.editing import apply_edit, current_weights
 from mace_exp.models.latents import native_size
 from mace_exp.models.model import Model
-from mace_exp.models.schema import JudgeName, Precision
+from mace_exp.models.schema import Precision
 from mace_exp.recipe import Recipe
 from mace_exp.runs.cache import Cache
 from mace_exp.runs.context import Context
@@ -32,6 +32,7 @@ BASE = (
     "lora=stable_diffusion",
     "sampling=stable_diffusion",
     "evaluation=none",
+    "judge=none",
     "tracking=none",
     "save=weights",
 )
@@ -146,7 +147,6 @@ def _config(
         name=name,
         source=name,
         dtype=_precision(pipeline),
-        judge=JudgeName.none,
         safety_checker=getattr(pipeline, "safety_checker", None) is not None,
     )
     return replace(config, model=model)

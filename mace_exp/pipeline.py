@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from mace_exp.config.run_config import RunConfig
+from mace_exp.evaluation.judges.base import warn_of_unknown
 from mace_exp.models.devices import (
     choose_device,
     gpu_facts,
@@ -20,7 +21,7 @@ from mace_exp.models.devices import (
     take_device,
 )
 from mace_exp.models.loading import load_model
-from mace_exp.models.schema import JudgeName, ModelConfig
+from mace_exp.models.schema import ModelConfig
 from mace_exp.recipe import Recipe
 from mace_exp.report.run_page import write_report
 from mace_exp.report.terminal import print_result
@@ -83,7 +84,7 @@ def open_context(config: RunConfig, folder: RunFolder, tracker: Tracker, ranks: 
 def _run_stages(recipe: Recipe, status: Status) -> dict[str, Any]:
     context, config = recipe.context, recipe.config
     stages = config.chosen_stages()
-    _warn_of_strangers(recipe)
+    warn_of_unknown(config.judge, [concept.name for concept in recipe.concepts])
     if set(stages) != {"report"}:
         recipe.check()
         steps = config.method.steps()
@@ -184,19 +185,3 @@ def _tracker(config: RunConfig, folder: RunFolder, composed: dict[str, Any]) -> 
     return open_tracker(
         folder.root, options, config=composed, concept_count=len(config.concepts.names)
     )
-
-
-def _warn_of_strangers(recipe: Recipe) -> None:
-    """Say before anything is drawn which concepts the embedded model and its judge do not know."""
-    if recipe.config.model.judge is JudgeName.none:
-        return
-    from mace_exp.mini.captions import subject_classes
-
-    known = {name.casefold() for name in subject_classes()}
-    strangers = [c.name for c in recipe.concepts if c.name.casefold() not in known]
-    if strangers:
-        log.warning(
-            "the embedded model was not trained on %s: this can be erased, but the judge does not "
-            "know it, so its accuracy is not measured",
-            ", ".join(strangers),
-        )

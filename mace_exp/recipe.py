@@ -170,11 +170,13 @@ class Recipe:
     @cached_property
     def metrics(self) -> Result[dict[str, Any]]:
         """What is measured of the samples."""
+        evaluation = self.config.evaluation
+        assert isinstance(evaluation, SampledEvaluation), "asked for where the suite has prompts"
         return measure(
             self.context,
             self.samples,
-            self.config.model.load_judge,
-            settings={"judge": self.config.model.judge.name},
+            evaluation,
+            self.config.judge,
             specificity=SPECIFICITY[self.concepts[0].kind],
         )
 

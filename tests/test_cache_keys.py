@@ -14,7 +14,7 @@ from mace_exp.recipe import Recipe
 from tests.recipes import FEW, recipe_in
 from tests.tiny import tiny_pipeline
 
-PEOPLE = ("concepts=custom", "concepts.names=[Adam Driver,Amy Adams]", "model.judge=none")
+PEOPLE = ("concepts=custom", "concepts.names=[Adam Driver,Amy Adams]", "judge=none")
 Build = Callable[..., Recipe]
 
 IMAGES = {"images", "masks", "loras", "edit", "samples", "metrics"}

@@ -1,5 +1,6 @@
 """The options of conf/: where they lie, and the schema that each of them fills."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
@@ -17,6 +18,7 @@ from mace_exp.data.prior_images.lists import ListedPriorImages
 from mace_exp.data.prompts.file import FilePrompts
 from mace_exp.data.prompts.llm import LlmPrompts
 from mace_exp.data.prompts.templates import TemplatePrompts
+from mace_exp.evaluation.judges import JUDGES
 from mace_exp.evaluation.schema import NoEvaluation, SampledEvaluation
 from mace_exp.methods.mace.config import MaceConfig
 from mace_exp.methods.uce import UceConfig
@@ -26,7 +28,7 @@ PACKAGE = Path(__file__).parents[1]
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 """The configuration files: inside the package in a wheel, beside it in the repository."""
 
-VARIANTS: dict[str, dict[str, type]] = {
+VARIANTS: dict[str, Mapping[str, type]] = {
     "method": {"mace": MaceConfig, "uce": UceConfig},
     "prompts": {"file": FilePrompts, "llm": LlmPrompts, "templates": TemplatePrompts},
     "images": {"generated": GeneratedImages, "folder": FolderImages},
@@ -43,6 +45,7 @@ VARIANTS: dict[str, dict[str, type]] = {
         "lists": ListedPriorImages,
     },
     "evaluation": {"sampled": SampledEvaluation, "none": NoEvaluation},
+    "judge": JUDGES,
     "tracking": {"wandb": WandbTracking, "none": NoTracking},
 }
 

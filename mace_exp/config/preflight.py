@@ -8,7 +8,6 @@ from mace_exp.concepts.prompts import evaluation_prompts
 from mace_exp.config.run_config import RunConfig
 from mace_exp.data.files import Size
 from mace_exp.evaluation.schema import SampledEvaluation
-from mace_exp.models.schema import JUDGED_SIDES
 from mace_exp.models.sources import find_model, native_size
 from mace_exp.runs.schema import WandbMode, WandbTracking
 
@@ -86,8 +85,8 @@ def _drawn_size(config: RunConfig) -> Size | None:
 
 
 def _misjudged_size(config: RunConfig) -> Iterator[str]:
-    """Yield a message where the model's own size is none that its judge reads."""
-    model, side = config.model, JUDGED_SIDES.get(config.model.judge)
+    """Yield a message where the model's native size is not the one that the judge reads."""
+    side = config.judge.side
     measured = "metrics" in config.chosen_stages() and isinstance(
         config.evaluation, SampledEvaluation
     )
@@ -95,9 +94,10 @@ def _misjudged_size(config: RunConfig) -> Iterator[str]:
         return
     size = _drawn_size(config)
     if size not in (None, (side, side)):
+        source = config.model.source
         yield (
-            f"model.judge = {model.judge.name} reads pictures of {side} x {side} alone, and "
-            f"model.source = {model.source} draws {size[1]} x {size[0]}: give model.judge=none, or "
+            f"judge = {config.judge.name} reads pictures of {side} x {side} alone, and "
+            f"model.source = {source} draws {size[1]} x {size[0]}: give judge=none, or "
             f"sampling.height={side} sampling.width={side}"
         )
 

@@ -14,10 +14,11 @@ from mace_exp.data.images.base import ImagesConfig
 from mace_exp.data.masks.base import MasksConfig
 from mace_exp.data.prior_images.base import PriorImagesConfig
 from mace_exp.data.prompts.base import PromptsConfig
+from mace_exp.evaluation.judges.base import JudgeConfig
 from mace_exp.evaluation.schema import EvaluationConfig, Part, SampledEvaluation
 from mace_exp.methods.base import MethodConfig
 from mace_exp.methods.mace.schema import IMAGE_TARGETS, CfrConfig, FusionConfig, LoraConfig
-from mace_exp.models.schema import JUDGED_SIDES, Device, ModelConfig, SamplingConfig
+from mace_exp.models.schema import Device, ModelConfig, SamplingConfig
 from mace_exp.preservation.captions import captions_of
 from mace_exp.preservation.schema import PreservationConfig, TermConfig, weight_key
 from mace_exp.runs.schema import SaveConfig, TrackingConfig
@@ -47,6 +48,7 @@ class RunConfig:
     fusion: FusionConfig
     sampling: SamplingConfig
     evaluation: EvaluationConfig
+    judge: JudgeConfig
     tracking: TrackingConfig
     save: SaveConfig
     overrides: dict[str, dict[str, Any]]  # by concept and dotted key, typed in validation
@@ -222,11 +224,10 @@ class RunConfig:
                 "is erased is in no other part. Take some of "
                 f"{', '.join(part.name for part in Part)}, or evaluation=none"
             )
-        side, sampling = JUDGED_SIDES.get(self.model.judge), self.sampling
+        side, sampling = self.judge.side, self.sampling
         for key, size in (("height", sampling.height), ("width", sampling.width)):
             if side is not None and "metrics" in self.chosen_stages() and size not in (None, side):
                 raise ValueError(
-                    f"sampling.{key} = {size} with model.judge = {self.model.judge.name}, which "
-                    f"reads pictures of {side} x {side} alone: give sampling.{key}=null, or "
-                    "model.judge=none"
+                    f"sampling.{key} = {size} with judge = {self.judge.name}, which reads "
+                    f"pictures of {side} x {side} alone: give sampling.{key}=null, or judge=none"
                 )

@@ -19,18 +19,9 @@ class Precision(Enum):
     bfloat16 = "bfloat16"
 
 
-class JudgeName(Enum):
-    mini = "mini"
-    none = "none"
-
-
-JUDGED_SIDES = {JudgeName.mini: 96}
-"""The image size in pixels, height and width, that a judge requires."""
-
-
 @dataclass(kw_only=True)
 class ModelConfig:
-    """The model to edit, and the judge (classifier) of its images."""
+    """The model to edit."""
 
     name: str
     source: str | None  # a diffusers folder, a checkpoint or a hub id; null: the embedded weights
@@ -41,14 +32,6 @@ class ModelConfig:
     # true: used if the model has one, except while training images of explicit content are sampled;
     # false: neither loaded nor saved.
     safety_checker: bool
-    judge: JudgeName
-
-    def load_judge(self):
-        if self.judge is JudgeName.none:
-            return None
-        from mace_exp.mini.judge import MiniJudge
-
-        return MiniJudge.load()
 
 
 class SchedulerName(Enum):

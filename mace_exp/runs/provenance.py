@@ -69,7 +69,6 @@ class Provenance:
 
 def model_of(facts: Mapping[str, Any]) -> ModelConfig:
     """Return the settings of the model in erased.json. Raises ValueError where they don't fit."""
-    named = {k: v for k, v in facts["model"].items() if not k.endswith("fingerprint")}
     try:
         return ModelConfig(**{**named, "dtype": Precision[named["dtype"]]})
     except (KeyError, TypeError) as error:
