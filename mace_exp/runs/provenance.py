@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from enum import Enum
 from typing import Any
@@ -69,6 +69,8 @@ class Provenance:
 
 def model_of(facts: Mapping[str, Any]) -> ModelConfig:
     """Return the settings of the model in erased.json. Raises ValueError where they don't fit."""
+    known = {field.name for field in fields(ModelConfig)}
+    named = {key: value for key, value in facts["model"].items() if key in known}
     try:
         return ModelConfig(**{**named, "dtype": Precision[named["dtype"]]})
     except (KeyError, TypeError) as error:
