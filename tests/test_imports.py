@@ -11,7 +11,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 SCHEMAS = [f"{file.parent.name}.schema" for file in PACKAGE.glob("*/schema.py")]
 LIGHT = (
     *("__main__", "utils.ranges", "concepts.concept", "concepts.prompts", "concepts.captions"),
-    *("cli.common", "export", "config", "convert.__main__", *SCHEMAS),
+    *("cli.common", "export", "config", "convert", *SCHEMAS),
 )
 HEAVY = {"torch", "diffusers", "transformers", "wandb"}
 
