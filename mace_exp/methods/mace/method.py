@@ -28,6 +28,7 @@ from mace_exp.methods.mace.stages.lora import (
 )
 from mace_exp.runs.context import Context
 from mace_exp.runs.result import Result
+from mace_exp.utils.errors import naming_setting
 from mace_exp.utils.tensors import save_tensors
 
 
@@ -44,7 +45,8 @@ class Mace:
         """Refuse a rank that no layer can have."""
         if self.config.loras and self.context.may_make("lora"):
             for request in self.lora_requests.values():
-                check_rank(self.context.model.pipeline.unet, lora_shape(request.settings))
+                with naming_setting("lora.rank"):
+                    check_rank(self.context.model.pipeline.unet, lora_shape(request.settings))
 
     def step(self, name: str) -> Result[Any]:
         return {
