@@ -46,7 +46,7 @@ def import_published(
     for (product, own), (name, weight) in zip(layers, weights.items(), strict=True):
         _check_shapes(path, name, (product, own), weight)
         _check_close(path, f"the sum at {name}, against the first layer's", own, total, tolerance)
-        wanted = weight.detach().double().cpu() @ own
+        wanted = weight.detach().cpu().double() @ own
         _check_close(path, f"mat1 at {name}, against W mat2", product, wanted, tolerance)
     _check_close(path, "the sum, against its transpose", total.mT, total, tolerance)
     content = hash_prompts([sha256(path.read_bytes()).hexdigest()])

@@ -143,7 +143,7 @@ def fuse(
     drift = sums.mapped - transform.double() @ sums.gram
 
     def fused(name: str, weight: Tensor) -> Tensor:
-        original = weight.detach().double().cpu()
+        original = weight.detach().cpu().double()
         learned = sums.learned(name.removesuffix(".weight"))
         pull = original @ drift + (0 if learned is None else learned)
         return fused_weight(
@@ -154,7 +154,7 @@ def fuse(
 
 
 def _cast(name: str, result: Tensor, like: Tensor) -> Tensor:
-    cast = result.to(like.device, like.dtype)
+    cast = result.to(like.dtype)
     if not torch.isfinite(cast).all():
         raise ValueError(f"the fused {name} is not finite in {like.dtype}")
-    return cast
+    return cast.to(like.device)
