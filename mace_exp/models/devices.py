@@ -1,4 +1,4 @@
-"""Choose the device of a run, and measure GPU memory."""
+"""Devices: the one that a run computes on, what it can compute, and how much of it was used."""
 
 from __future__ import annotations
 
@@ -6,6 +6,33 @@ import os
 from typing import Any
 
 import torch
+from accelerate.utils import is_mps_available, is_xpu_available
+from torch import Tensor
+
+WITH_FLOAT64 = ("cpu", "cuda")
+"""Types of device that have float64. Apple's GPUs have none, nor have some of Intel's."""
+
+
+def choose_device(device: str) -> torch.device:
+    """Return the device; "auto" is CUDA, Intel's XPU, Apple's MPS or else the CPU.
+
+    Raises ValueError for a GPU that is not there.
+    """
+    # Not through PartialState().device: under torchrun that joins the processes, by NCCL.
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "xpu": is_xpu_available(),
+        "mps": is_mps_available(),
+    }
+    if device == "auto":
+        return torch.device(next((name for name, found in there.items() if found), "cpu"))
+    chosen = torch.device(device)
+    if not there.get(chosen.type, True):
+        raise ValueError(
+            f"device {device!r} asked for, but torch finds no GPU of that type: take 'auto' or "
+            "'cpu'"
+        )
+    return chosen
 
 
 def take_device(device: str) -> None:
@@ -14,16 +41,22 @@ def take_device(device: str) -> None:
     Raises:
         ValueError: there is no GPU, or there are fewer GPUs than processes.
     """
-    choose_device(device)
+    chosen = choose_device(device)
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if device == "cpu" or processes == 1 or not torch.cuda.is_available():
+    if chosen.type == "cpu" or processes == 1:
         return
-    if processes > torch.cuda.device_count():
+    gpus = torch.get_device_module(chosen)
+    if processes > gpus.device_count():
         raise ValueError(
-            f"torchrun started {processes} processes on {torch.cuda.device_count()} GPUs: give "
-            f"--nproc-per-node={torch.cuda.device_count()}, or device=cpu"
+            f"torchrun started {processes} processes on {gpus.device_count()} GPUs: give "
+            f"--nproc-per-node={gpus.device_count()}, or device=cpu"
         )
-    torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    gpus.set_device(int(os.environ["LOCAL_RANK"]))
+
+
+def as_float64(tensor: Tensor) -> Tensor:
+    """Return the numbers in float64, on the tensor's device or, where that has none, the CPU."""
+    return (tensor if tensor.device.type in WITH_FLOAT64 else tensor.cpu()).double()
 
 
 def gpu_facts() -> dict[str, Any]:
@@ -52,12 +85,3 @@ def gpu_peak() -> dict[str, int]:
         "peak_gpu_memory_mb": round(torch.cuda.max_memory_allocated() / 2**20),
         "peak_gpu_reserved_mb": round(torch.cuda.max_memory_reserved() / 2**20),
     }
-
-
-def choose_device(device: str) -> torch.device:
-    """Return the device; "auto" is CUDA if available. Raises ValueError for a missing GPU."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device = {device!r}, but torch finds no GPU: use 'auto' or 'cpu'")
-    return torch.device(device)

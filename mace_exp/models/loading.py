@@ -28,7 +28,7 @@ def load_pipeline(
     allow_download: bool = False,
     safety_checker: bool = True,
 ) -> DiffusionPipeline:
-    """Load a pipeline, frozen and in evaluation mode, on `device` ("auto", "cpu", "cuda").
+    """Load a pipeline, frozen and in evaluation mode, on `device` (`choose_device`).
 
     `source`, `file_config` and `allow_download` as in `find_model`. The safety checker is loaded
     if the model has one, unless `safety_checker` is false.

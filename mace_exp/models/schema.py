@@ -11,6 +11,7 @@ class Device(Enum):
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
+    mps = "mps"  # Apple's GPUs
 
 
 class Precision(Enum):

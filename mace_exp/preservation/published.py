@@ -48,7 +48,7 @@ def import_published(
     for (mat1, mat2), (name, weight) in zip(layers, weights.items(), strict=True):
         _check_shapes(path, name, (mat1, mat2), weight)
         _check_close(path, f"mat2 at {name}, against the first layer's", mat2, total, tolerance)
-        expected = weight.detach().double().cpu() @ mat2
+        expected = weight.detach().cpu().double() @ mat2
         _check_close(path, f"mat1 at {name}, against W mat2", mat1, expected, tolerance)
     _check_close(path, "mat2, against its transpose", total.mT, total, tolerance)
     content = hash_prompts([sha256(path.read_bytes()).hexdigest()])

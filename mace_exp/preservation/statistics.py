@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from mace_exp.models.devices import as_float64
 from mace_exp.models.text import PromptEncoder
 from mace_exp.utils.tensors import load_tensors, save_tensors
 
@@ -160,8 +161,9 @@ def preservation_statistics(
 
 
 def gram(states: Tensor) -> Tensor:
-    """Return sum e e^T over all leading dimensions of states [..., d], [d, d] in float64."""
-    rows = states.reshape(-1, states.shape[-1]).double()
+    """Return sum e e^T over all leading dimensions of states [..., d], [d, d] in float64: on the
+    device of the states or, where that has no float64, on the CPU."""
+    rows = as_float64(states.reshape(-1, states.shape[-1]))
     return rows.mT @ rows
 
 

@@ -47,7 +47,7 @@ class CompactEdit:
 
         Raises ValueError where the result is not finite in that type.
         """
-        result = original.detach().double().cpu() @ self.right
+        result = original.detach().cpu().double() @ self.right
         factors = self.low_rank.get(name.removesuffix(".weight"))
         if factors is not None:
             result += factors.product()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mace_exp.methods.closed_form import refinement_transform
+from mace_exp.models.devices import as_float64
 from mace_exp.models.text import PromptEncoder, paired_positions
 
 
@@ -92,10 +93,11 @@ def _transformed(name: str, weight: Tensor, transform: Tensor) -> Tensor:
         raise ValueError(
             f"{name} reads states of width {weight.shape[-1]}, the transform has {len(transform)}"
         )
-    result = (weight.double() @ transform.to(weight.device, torch.float64)).to(weight.dtype)
+    exact = as_float64(weight)
+    result = (exact @ transform.to(exact)).to(weight.dtype)
     if not torch.isfinite(result).all():
         raise ValueError(f"the refined {name} is not finite in {weight.dtype}")
-    return result
+    return result.to(weight.device)
 
 
 def _batch_sums(encoder: PromptEncoder, pairs: Sequence[PromptPair], all_words: bool) -> PairSums:
@@ -113,4 +115,4 @@ def _gather(states: Tensor, positions: Sequence[Sequence[int]]) -> Tensor:
     [number of positions, d], float64."""
     rows = [index for index, row in enumerate(positions) for _ in row]
     columns = [position for row in positions for position in row]
-    return states[rows, columns].double()
+    return as_float64(states[rows, columns])

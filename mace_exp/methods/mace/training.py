@@ -265,7 +265,7 @@ class _Group:
                 layers={name: float(value[index]) for name, value in result.layers.items()},
                 grad_norm=float(result.grad_norm[index]),
                 learning_rate=self.training.learning_rate,
-                timestep=float(batch.timesteps.double().mean()),
+                timestep=float(batch.timesteps.cpu().double().mean()),
                 prior_loss=None if result.prior is None else float(result.prior[index]),
                 attention=attention[data.slug],
             )
