@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mace_exp.data.schema import FolderPriorImages, GroundedSamMasks, NoMasks, NoPriorImages
 
 from mace_exp.config import composed_run
 from mace_exp.config.run_config import RunConfig
 from mace_exp.convert import RENAMED, UNCONVERTED, convert, main, read
+from mace_exp.data.masks.grounded_sam import GroundedSamMasks
+from mace_exp.data.masks.none import NoMasks
+from mace_exp.data.prior_images.base import NoPriorImages
+from mace_exp.data.prior_images.folder import FolderPriorImages
 from mace_exp.models.schema import Precision
 from mace_exp.runs.schema import NoTracking, WandbTracking
 
