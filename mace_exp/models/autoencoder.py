@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from mace_exp.models.devices import on_device
 from mace_exp.models.text import has_two_encoders
 
 if TYPE_CHECKING:
@@ -17,20 +18,22 @@ if TYPE_CHECKING:
 
 @contextmanager
 def stable_autoencoder(pipeline: DiffusionPipeline) -> Iterator[Any]:
-    """Yield the autoencoder: in float32 inside the block where it overflows in float16.
+    """Yield the autoencoder, on the device where it computes: in float32 inside the block where it
+    overflows in float16.
 
     SDXL's does, and says so. By default every configuration says so, but the pipelines of other
     families do not heed it.
     """
     vae = pipeline.vae
     told = has_two_encoders(pipeline) and vae.config.get("force_upcast")
-    if not (told and vae.dtype == torch.float16):
-        yield vae
-        return
-    try:
-        yield vae.float()
-    finally:
-        vae.half()
+    with on_device(vae):
+        if not (told and vae.dtype == torch.float16):
+            yield vae
+            return
+        try:
+            yield vae.float()
+        finally:
+            vae.half()
 
 
 def scale_latents(pipeline: DiffusionPipeline, latents: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mace_exp.models.devices import execution_device
 from mace_exp.models.text import has_two_encoders, stable_diffusion_encoder
 
 
@@ -79,10 +80,10 @@ def predict(
 
     `states` are [n, L, d]. All is brought to the type and the device of the UNet.
     """
-    parameter = next(unet.parameters())
+    device, dtype = execution_device(unet), next(unet.parameters()).dtype
 
     def there(tensor: Tensor) -> Tensor:
-        return tensor.to(parameter.device, parameter.dtype)
+        return tensor.to(device, dtype)
 
     conditions = None
     if added is not None:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 def edited_weights(unet: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
     """Put `weights` (by parameter name) in for the length of the context; always restore.
 
-    The original tensors are set aside, not copied: what comes back is exactly what was there.
+    The original tensors are set aside, not copied: what comes back is exactly what was there, on
+    the device where the model is by then.
 
     Raises:
         ValueError: an unknown name, a wrong shape, or a number that is not finite.
@@ -25,7 +26,7 @@ def edited_weights(unet: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[N
         yield
     finally:
         for parameter, value in originals:
-            parameter.data = value
+            parameter.data = value.to(parameter.device)
 
 
 def apply_weights(unet: nn.Module, weights: Mapping[str, Tensor]) -> None:

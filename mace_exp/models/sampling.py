@@ -21,6 +21,12 @@ from diffusers.schedulers.scheduling_pndm import PNDMScheduler
 from torch import Tensor
 
 from mace_exp.models.autoencoder import stable_autoencoder, unscale_latents
+from mace_exp.models.devices import (
+    execution_device,
+    halving_on_out_of_memory,
+    is_offloaded,
+    on_device,
+)
 from mace_exp.utils.progress import Progress
 
 # Options are given where a default of the class would not fit Stable Diffusion: its latents leave
@@ -119,7 +125,8 @@ def sample_batches(
     checked: bool = True,
 ) -> None:
     """Draw in batches, in order, and hand each to `take` when it is done: it may keep it before the
-    next is begun. `checked` as above.
+    next is begun. `checked` as above. Where a batch does not fit into the device's memory, it and
+    those after it are halved: the pictures are the same.
 
     Raises:
         ValueError: no prompt, another number of seeds, an unknown scheduler, or a size that the
@@ -128,10 +135,17 @@ def sample_batches(
     _check(pipeline, prompts, seeds, settings)
     with swapped_scheduler(pipeline, settings.scheduler), _without_progress_bar(pipeline):
         states = _TextStates(pipeline, prompts, guided=settings.guidance > 1)
-        for start in range(0, len(prompts), settings.batch_size):
-            part = slice(start, start + settings.batch_size)
+        start, size = 0, settings.batch_size
+
+        def batch(size: int) -> Samples:
+            part = slice(start, start + size)
             drawn = _draw(pipeline, states.of(prompts[part]), seeds[part], settings)
-            take(Samples(decode(pipeline, drawn, checked=checked), drawn.float().cpu()))
+            return Samples(decode(pipeline, drawn, checked=checked), drawn.float().cpu())
+
+        while start < len(prompts):
+            done, size = halving_on_out_of_memory(batch, min(size, len(prompts) - start))
+            take(done)
+            start += len(done.images)
 
 
 @torch.no_grad()
@@ -143,7 +157,7 @@ def decode(pipeline: DiffusionPipeline, latents: Tensor, *, checked: bool = True
         images = vae.decode(own, return_dict=False)[0]
     flagged: list[bool] = []
     if checked and has_safety_checker(pipeline):
-        images, flagged = pipeline.run_safety_checker(images, vae.device, vae.dtype)
+        images, flagged = pipeline.run_safety_checker(images, images.device, vae.dtype)
     pixels = (images.float() / 2 + 0.5).clamp(0, 1).mul(255).round()
     pictures = pixels.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     pictures[np.flatnonzero(flagged)] = 0  # the checker leaves zeros, the grey of [-1, 1]
@@ -194,9 +208,10 @@ class _TextStates:
         distinct = list(dict.fromkeys(prompts))
         self._row = {prompt: row for row, prompt in enumerate(distinct)}
         starts = range(0, len(distinct), TEXT_BATCH)
-        encoded = [_encode(pipeline, distinct[s : s + TEXT_BATCH]) for s in starts]
+        with on_device(pipeline.text_encoder, getattr(pipeline, "text_encoder_2", None)):
+            encoded = [_encode(pipeline, distinct[s : s + TEXT_BATCH]) for s in starts]
+            self._empty = _encode_nothing(pipeline) if guided else {}
         self._states = {name: torch.cat([each[name] for each in encoded]) for name in encoded[0]}
-        self._empty = _encode_nothing(pipeline) if guided else {}
 
     def of(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         rows = torch.tensor([self._row[prompt] for prompt in prompts])
@@ -210,7 +225,7 @@ def _encode(pipeline: DiffusionPipeline, prompts: list[str]) -> dict[str, Tensor
     """Return prompt_embeds and, for a family that has them (SDXL), pooled_prompt_embeds."""
     encoded = pipeline.encode_prompt(
         prompts,
-        device=pipeline.text_encoder.device,
+        device=execution_device(pipeline.text_encoder),
         num_images_per_prompt=1,
         do_classifier_free_guidance=False,
     )
@@ -234,7 +249,8 @@ def _draw(
     settings: SamplingSettings,
 ) -> Tensor:
     """Return latents [b, c, h, w]: both halves of guidance in one batch, noise on the CPU."""
-    with torch.inference_mode():
+    # Weights that are brought to the device in the inference mode could not be trained on later.
+    with torch.inference_mode(not is_offloaded(pipeline.unet)):
         latents = pipeline(  # pyright: ignore[reportCallIssue]  # every family has a __call__
             **states,
             num_inference_steps=settings.steps,

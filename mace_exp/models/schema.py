@@ -20,6 +20,11 @@ class Precision(Enum):
     bfloat16 = "bfloat16"
 
 
+class Offload(Enum):
+    none = "none"  # all parts stay on the device
+    model = "model"  # text encoders, UNet and autoencoder take turns there, and wait on the CPU
+
+
 class JudgeName(Enum):
     mini = "mini"
     none = "none"
@@ -42,6 +47,7 @@ class ModelConfig:
     # Kept where the model has one, and off only while training images of explicit content are
     # drawn; false: not loaded, and not saved.
     safety_checker: bool
+    offload: Offload  # for a GPU that can't hold the whole model
     judge: JudgeName
 
 
