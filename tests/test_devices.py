@@ -11,7 +11,12 @@ from torch import Tensor
 
 from mace_exp.methods.mace.refinement import transformed_weights
 from mace_exp.models import devices
-from mace_exp.models.devices import as_float64, choose_device, take_device
+from mace_exp.models.devices import (
+    as_float64,
+    choose_device,
+    halving_on_out_of_memory,
+    take_device,
+)
 from mace_exp.preservation.statistics import gram
 
 MPS = torch.device("mps")
@@ -108,3 +113,38 @@ def test_refined_weights_go_back_to_the_device_of_the_weight(
     found = transformed_weights({"w": on_apple(weight)}, transform)["w"]
     assert moved == [torch.device("cpu")]
     assert torch.equal(found, expected) and found.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
+        RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GB)"),
+    ],
+)
+def test_a_batch_is_halved_until_it_fits(error: RuntimeError) -> None:
+    tried: list[int] = []
+
+    def run(batch: int, fits: int) -> str:
+        tried.append(batch)
+        if batch > fits:
+            raise error
+        return "done"
+
+    assert halving_on_out_of_memory(lambda batch: run(batch, 3), 10) == ("done", 2)
+    assert tried == [10, 5, 2]
+    with pytest.raises(type(error), match="out of memory"):
+        halving_on_out_of_memory(lambda batch: run(batch, 0), 2)
+    assert tried[3:] == [2, 1]
+
+
+def test_other_errors_are_not_tried_again() -> None:
+    tried: list[int] = []
+
+    def run(batch: int) -> None:
+        tried.append(batch)
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        halving_on_out_of_memory(run, 8)
+    assert tried == [8]

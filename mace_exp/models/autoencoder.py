@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from mace_exp.models.devices import on_device
 from mace_exp.models.text import has_two_encoders
 
 if TYPE_CHECKING:
@@ -17,20 +18,22 @@ if TYPE_CHECKING:
 
 @contextmanager
 def stable_autoencoder(pipeline: DiffusionPipeline) -> Iterator[Any]:
-    """Yield the autoencoder, in float32 inside the block if it would overflow in float16.
+    """Yield the autoencoder on its execution device, in float32 inside the block if it would
+    overflow in float16.
 
     That is SDXL's `force_upcast`. Other families ignore this key, which is true by default in every
     configuration.
     """
     vae = pipeline.vae
     upcast = has_two_encoders(pipeline) and vae.config.get("force_upcast")
-    if not (upcast and vae.dtype == torch.float16):
-        yield vae
-        return
-    try:
-        yield vae.float()
-    finally:
-        vae.half()
+    with on_device(vae):
+        if not (upcast and vae.dtype == torch.float16):
+            yield vae
+            return
+        try:
+            yield vae.float()
+        finally:
+            vae.half()
 
 
 def scale_latents(pipeline: DiffusionPipeline, latents: Tensor) -> Tensor:

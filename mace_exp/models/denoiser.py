@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from mace_exp.models.devices import execution_device
 from mace_exp.models.text import has_two_encoders, stable_diffusion_encoder
 
 if TYPE_CHECKING:
@@ -82,10 +83,10 @@ def predict(
 
     `states` are text states [n, L, d]. Inputs are converted to the UNet's dtype and device.
     """
-    parameter = next(unet.parameters())
+    device, dtype = execution_device(unet), next(unet.parameters()).dtype
 
     def to_unet(tensor: Tensor) -> Tensor:
-        return tensor.to(parameter.device, parameter.dtype)
+        return tensor.to(device, dtype)
 
     conditions = None
     if added is not None:

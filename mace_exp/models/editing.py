@@ -68,7 +68,8 @@ def _module(pipeline: Any, component: str) -> nn.Module:
 def edited_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
     """Put `weights` (by parameter name) in for the length of the context; always restore.
 
-    The original tensors are kept, not copied, so they are restored bit for bit.
+    The original tensors are kept, not copied, so they are restored bit for bit, on the device where
+    the model is by then.
 
     Raises:
         ValueError: an unknown name, a wrong shape, or a number that is not finite.
@@ -81,7 +82,7 @@ def edited_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> Iterator
         yield
     finally:
         for parameter, value in originals:
-            parameter.data = value
+            parameter.data = value.to(parameter.device)
 
 
 def _checked_edits(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mace_exp.models.attention import Grid, record_attention
 from mace_exp.models.denoiser import AddedConditions, concatenate, predict
+from mace_exp.models.devices import execution_device, on_device
 
 GridMaps = Mapping[Grid, Tensor]
 """Attention [h, w], float32, by layer size (h, w)."""
@@ -40,9 +41,9 @@ def attended(unet: nn.Module, probes: Sequence[Probe]) -> list[GridMaps]:
         torch.stack([getattr(probe, name) for probe in probes]) for name in ("latents", "states")
     )
     added = concatenate([probe.added for probe in probes])
-    device = next(unet.parameters()).device
-    timesteps = torch.tensor([probe.timestep for probe in probes], device=device)
-    with record_attention(unet, len(probes), (latents.shape[-2], latents.shape[-1])) as recorded:
+    timesteps = torch.tensor([probe.timestep for probe in probes], device=execution_device(unet))
+    size = latents.shape[-2], latents.shape[-1]
+    with on_device(unet), record_attention(unet, len(probes), size) as recorded:
         predict(unet, latents, timesteps, states, added)
     maps = recorded.maps()
     return [

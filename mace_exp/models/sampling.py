@@ -22,6 +22,12 @@ from diffusers.schedulers.scheduling_pndm import PNDMScheduler
 from torch import Tensor
 
 from mace_exp.models.autoencoder import stable_autoencoder, unscale_latents
+from mace_exp.models.devices import (
+    execution_device,
+    halving_on_out_of_memory,
+    is_offloaded,
+    on_device,
+)
 from mace_exp.utils.progress import Progress
 
 # Options replace class defaults that do not suit Stable Diffusion: its latents exceed [-1, 1], and
@@ -121,7 +127,8 @@ def sample_batches(
 ) -> None:
     """Sample in batches, in order; `on_batch` receives each batch before the next one starts.
 
-    `checked` as in `sample_with_latents`.
+    `checked` as in `sample_with_latents`. A batch that does not fit into the device's memory, and
+    those after it, are halved: the pictures are the same.
 
     Raises:
         ValueError: no prompts, not one seed per prompt, an unknown scheduler, or a size that the
@@ -130,10 +137,17 @@ def sample_batches(
     _check(pipeline, prompts, seeds, settings)
     with swapped_scheduler(pipeline, settings.scheduler), _without_progress_bar(pipeline):
         states = _TextStates(pipeline, prompts, guided=settings.guidance > 1)
-        for start in range(0, len(prompts), settings.batch_size):
-            part = slice(start, start + settings.batch_size)
+        start, size = 0, settings.batch_size
+
+        def batch(size: int) -> Samples:
+            part = slice(start, start + size)
             latents = _denoise(pipeline, states.of(prompts[part]), seeds[part], settings)
-            on_batch(Samples(decode(pipeline, latents, checked=checked), latents.float().cpu()))
+            return Samples(decode(pipeline, latents, checked=checked), latents.float().cpu())
+
+        while start < len(prompts):
+            done, size = halving_on_out_of_memory(batch, min(size, len(prompts) - start))
+            on_batch(done)
+            start += len(done.images)
 
 
 @torch.no_grad()
@@ -147,7 +161,7 @@ def decode(pipeline: DiffusionPipeline, latents: Tensor, *, checked: bool = True
         images = vae.decode(unscaled, return_dict=False)[0]
     flagged: list[bool] = []
     if checked and has_safety_checker(pipeline):
-        images, flagged = pipeline.run_safety_checker(images, vae.device, vae.dtype)
+        images, flagged = pipeline.run_safety_checker(images, images.device, vae.dtype)
     pixels = (images.float() / 2 + 0.5).clamp(0, 1).mul(255).round()
     decoded = pixels.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     decoded[np.flatnonzero(flagged)] = 0  # the checker writes zeros, which are grey in [-1, 1]
@@ -198,9 +212,10 @@ class _TextStates:
         distinct = list(dict.fromkeys(prompts))
         self._row = {prompt: row for row, prompt in enumerate(distinct)}
         starts = range(0, len(distinct), TEXT_BATCH)
-        encoded = [_encode(pipeline, distinct[s : s + TEXT_BATCH]) for s in starts]
+        with on_device(pipeline.text_encoder, getattr(pipeline, "text_encoder_2", None)):
+            encoded = [_encode(pipeline, distinct[s : s + TEXT_BATCH]) for s in starts]
+            self._negative = _unconditional(pipeline) if guided else {}
         self._states = {name: torch.cat([each[name] for each in encoded]) for name in encoded[0]}
-        self._negative = _unconditional(pipeline) if guided else {}
 
     def of(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         rows = torch.tensor([self._row[prompt] for prompt in prompts])
@@ -217,7 +232,7 @@ def _encode(pipeline: DiffusionPipeline, prompts: list[str]) -> dict[str, Tensor
     """Return prompt_embeds and, for SDXL, pooled_prompt_embeds."""
     encoded = pipeline.encode_prompt(
         prompts,
-        device=pipeline.text_encoder.device,
+        device=execution_device(pipeline.text_encoder),
         num_images_per_prompt=1,
         do_classifier_free_guidance=False,
     )
@@ -240,7 +255,8 @@ def _denoise(
     settings: SamplingSettings,
 ) -> Tensor:
     """Return latents [b, c, h, w]: both halves of guidance in one batch, noise drawn on the CPU."""
-    with torch.inference_mode():
+    # Weights that are brought to the device in the inference mode could not be trained on later.
+    with torch.inference_mode(not is_offloaded(pipeline.unet)):
         latents = pipeline(  # pyright: ignore[reportCallIssue]  # every family has a __call__
             **states,
             num_inference_steps=settings.steps,

@@ -20,6 +20,11 @@ class Precision(Enum):
     bfloat16 = "bfloat16"
 
 
+class Offload(Enum):
+    none = "none"  # all parts stay on the device
+    model = "model"  # text encoders, UNet and autoencoder take turns there, and wait on the CPU
+
+
 @dataclass(kw_only=True)
 class ModelConfig:
     """The model to edit."""
@@ -33,6 +38,7 @@ class ModelConfig:
     # true: used if the model has one, except while training images of explicit content are sampled;
     # false: neither loaded nor saved.
     safety_checker: bool
+    offload: Offload  # for a GPU that can't hold the whole model
 
 
 class SchedulerName(Enum):

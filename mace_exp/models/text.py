@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from mace_exp.models.devices import execution_device, on_device
+
 if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
@@ -93,11 +95,13 @@ class PromptEncoder:
 
     @torch.no_grad()
     def stream(self, prompts: Sequence[str], *, batch_size: int = 64) -> Iterator[Tensor]:
-        """Yield float32 hidden states [<= batch_size, L, d] batch by batch, to bound memory."""
-        for start in range(0, len(prompts), batch_size):
-            part = prompts[start : start + batch_size]
-            states = [_hidden_states(branch, part, self.context_length) for branch in self.branches]
-            yield torch.cat(states, dim=-1)
+        """Yield float32 hidden states [<= batch_size, L, d], batch by batch, to bound memory."""
+        with on_device(*(branch.model for branch in self.branches)):
+            for start in range(0, len(prompts), batch_size):
+                part = prompts[start : start + batch_size]
+                length = self.context_length
+                states = [_hidden_states(branch, part, length) for branch in self.branches]
+                yield torch.cat(states, dim=-1)
 
     @torch.no_grad()
     def pooled(self, prompts: Sequence[str], *, batch_size: int = 64) -> Tensor:
@@ -107,12 +111,10 @@ class PromptEncoder:
         """
         branch = self.branches[-1]
         parts = [prompts[i : i + batch_size] for i in range(0, len(prompts), batch_size)]
-        return torch.cat(
-            [
-                branch.model(_device_ids(branch, part, self.context_length)).text_embeds.float()
-                for part in parts
-            ]
-        )
+        length = self.context_length
+        with on_device(branch.model):
+            read = [branch.model(_device_ids(branch, part, length)).text_embeds for part in parts]
+        return torch.cat(read).float()
 
     def positions(self, prompt: str, phrase: str, *, include_end: bool = False) -> Tensor:
         """Return a mask [L], bool: tokens of every occurrence of `phrase`; with `include_end`, also
@@ -300,8 +302,8 @@ def _branch_length(branch: Branch) -> int:
 
 
 def _device_ids(branch: Branch, prompts: Sequence[str], context_length: int) -> Tensor:
-    parameter = next(branch.model.parameters())
-    return token_ids(branch.tokenizer, prompts, context_length).to(parameter.device)
+    ids = token_ids(branch.tokenizer, prompts, context_length)
+    return ids.to(execution_device(branch.model))
 
 
 def _hidden_states(branch: Branch, prompts: Sequence[str], context_length: int) -> Tensor:

@@ -44,6 +44,7 @@ from mace_exp.models.denoiser import (
     predict,
     select_rows,
 )
+from mace_exp.models.devices import execution_device, on_device
 from mace_exp.models.text import stable_diffusion_encoder
 from mace_exp.models.unet import attention_layers, halvings_before_attention, replaced_processors
 from mace_exp.utils.progress import Progress
@@ -196,7 +197,7 @@ def _gather(
     Sums are kept on its device: copies to the CPU would synchronise at every layer.
     """
     unet = pipeline.unet
-    device = next(unet.parameters()).device
+    device = execution_device(unet)
     count, latent_size = len(latents), (latents.shape[-2], latents.shape[-1])
     grid = working_grid(latent_size, halvings=halvings_before_attention(unet))
     affinity = torch.zeros(count, grid[0] * grid[1], grid[0] * grid[1], device=device)
@@ -206,6 +207,7 @@ def _gather(
         affinity.add_(probabilities[count:].float().mean(dim=1))
 
     with ExitStack() as stack:
+        stack.enter_context(on_device(unet))
         cross = stack.enter_context(
             record_attention(unet, count, latent_size, grids=_read_grids(grid))
         )

@@ -16,6 +16,7 @@ from mace_exp.methods.mace.lora import Lora
 from mace_exp.methods.mace.stacked import StackedLora, stacked_loras
 from mace_exp.models.attention import plain_self_attention, visible_attention
 from mace_exp.models.denoiser import AddedConditions, concatenate, predict
+from mace_exp.models.devices import execution_device
 from mace_exp.models.unet import checkpointing, frozen
 
 FLOAT16_SCALES = tuple(2.0**power for power in (10, 6, 2, -2, -6, -10, -14))
@@ -80,7 +81,7 @@ def lora_training(
     with ExitStack() as stack:
         stack.enter_context(frozen(unet))
         stack.enter_context(checkpointing(unet, gradient_checkpointing))
-        if next(unet.parameters()).device.type == "cpu":
+        if execution_device(unet).type == "cpu":
             stack.enter_context(plain_self_attention(unet))
         yield stack.enter_context(stacked_loras(unet, loras, dropout))
 
@@ -163,9 +164,9 @@ def attention_loss(batches: Sequence[Batch]) -> AttentionLoss:
 def _denoise(unet: nn.Module, batches: Sequence[Batch], noise: Any) -> Tensor | None:
     """Run one forward pass; return the denoising error [C] on images for prior preservation, or
     None without any."""
-    parameter = next(unet.parameters())
+    device = execution_device(unet)
     latents, drawn, timesteps, states = (
-        torch.cat([getattr(batch, name) for batch in batches]).to(parameter.device)
+        torch.cat([getattr(batch, name) for batch in batches]).to(device)
         for name in ("latents", "noise", "timesteps", "states")
     )
     noisy = noise.add_noise(latents, drawn, timesteps)

@@ -23,6 +23,7 @@ from mace_exp.methods.mace.step import (
 )
 from mace_exp.methods.mace.timesteps import draw_timesteps
 from mace_exp.models.denoiser import AddedConditions, concatenate, select_rows
+from mace_exp.models.devices import on_device
 from mace_exp.models.editing import edited_weights
 from mace_exp.models.probe import GridMaps, Probe, attended
 from mace_exp.utils.seeding import generator
@@ -155,7 +156,7 @@ def train_loras(
         raise ValueError(
             f"gradient checkpointing with dropout {shape.dropout:g}: only one of them is allowed"
         )
-    with edited_weights(unet, weights or {}):
+    with on_device(unet), edited_weights(unet, weights or {}):
         group = _Group(unet, concepts, noise_scheduler(scheduler), shape, training)
         return group.train(on_step or (lambda row: None))
 
