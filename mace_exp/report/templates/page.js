@@ -28,12 +28,12 @@ function caption(view) {
   const head = cell.closest("table").tHead.rows[1].cells[cell.cellIndex];
   const job = one("th", cell.parentNode).cloneNode(true);
   all("span span", job).forEach((each) => each.prepend(" · "));
-  const told = document.createElement("span");
-  told.textContent = ` · job ${job.textContent}`;
+  const place = document.createElement("span");
+  place.textContent = ` · job ${job.textContent}`;
   const reading = document.createElement("span");
   reading.className = "reading";
   reading.textContent = view.dataset.reading ?? "";
-  return [...head.cloneNode(true).childNodes, told, reading];
+  return [...head.cloneNode(true).childNodes, place, reading];
 }
 
 function show(view) {

@@ -27,7 +27,7 @@ function chip(job) {
   const button = document.createElement("button");
   button.type = "button";
   button.className = `pick ${colourClass(job)}`;
-  button.setAttribute("aria-label", `let go of job ${job}`);
+  button.setAttribute("aria-label", `deselect job ${job}`);
   button.append(document.createElement("i"), job);
   button.addEventListener("click", () => choose(job));
   return button;
