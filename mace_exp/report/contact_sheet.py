@@ -57,15 +57,15 @@ class Sheet:
 
 def sheet(jobs: Sequence[Job]) -> Sheet | None:
     """Choose prompts and encode their images within the budget; None if there are none."""
-    drawn = [(job, _by_prompt(job.run.samples)) for job in jobs if job.run.samples]
-    prompts = choose(drawn)
-    groups = _groups([job for job, _ in drawn])
+    sampled = [(job, _by_prompt(job.run.samples)) for job in jobs if job.run.samples]
+    prompts = choose(sampled)
+    groups = _groups([job for job, _ in sampled])
     thumbnails = Thumbnails(SHEET_BYTES, edge=EDGE, quality=QUALITY)
     columns: dict[Prompt, list[Pair | None]] = {}
     for prompt in prompts:
         if thumbnails.spent:
             break
-        found = [samples.get(prompt) for _, samples in drawn]
+        found = [samples.get(prompt) for _, samples in sampled]
         befores = _befores(found, groups)
         columns[prompt] = [
             _pair(sample, befores.get(group), thumbnails)
@@ -74,9 +74,9 @@ def sheet(jobs: Sequence[Job]) -> Sheet | None:
     columns = {p: pairs for p, pairs in columns.items() if any(q and q.after for q in pairs)}
     if not columns:
         return None
-    total = len({prompt for _, samples in drawn for prompt in samples})
+    total = len({prompt for _, samples in sampled for prompt in samples})
     order = sorted(columns, key=lambda p: _part_place(p[0]))
-    rows = _rows([job for job, _ in drawn], groups, [columns[p] for p in order])
+    rows = _rows([job for job, _ in sampled], groups, [columns[p] for p in order])
     return Sheet(_headings(order), rows, total)
 
 
@@ -84,10 +84,12 @@ def _by_prompt(samples: Sequence[Sample]) -> dict[Prompt, Sample]:
     return {(s.part, s.prompt, s.seed): s for s in samples}
 
 
-def choose(drawn: Sequence[tuple[Job, dict[Prompt, Sample]]]) -> list[Prompt]:
+def choose(sampled: Sequence[tuple[Job, dict[Prompt, Sample]]]) -> list[Prompt]:
     """Return prompts shared by most jobs, alternating over parts and concepts."""
-    count = Counter(prompt for _, samples in drawn for prompt in samples)
-    first = {prompt: sample for _, samples in reversed(drawn) for prompt, sample in samples.items()}
+    count = Counter(prompt for _, samples in sampled for prompt in samples)
+    first = {
+        prompt: sample for _, samples in reversed(sampled) for prompt, sample in samples.items()
+    }
     shared = sorted(first, key=lambda p: -count[p])
     chosen: list[Sample] = []
     for part in sorted({p[0] for p in shared}, key=_part_place):

@@ -7,7 +7,7 @@ const one = (selector, root = document) => root.querySelector(selector);
 const dialog = one("#viewer");
 let shown = null;
 
-// The two pictures of a view: its own first and last, or the original's of the column and its own.
+// The two pictures of a view: its first and last, or the column's original and the view's picture.
 function pictures(view) {
   const own = all("img", view);
   if (own.length > 1) return [own[0], own.at(-1)];
@@ -58,7 +58,7 @@ function turn(by, among = views()) {
   show(among[(among.indexOf(shown) + by + among.length) % among.length]);
 }
 
-// In a table, the same column of the next row.
+// In a table: the same column of the next row.
 function turnRow(by) {
   const column = shown.closest("td").cellIndex;
   turn(by, views().filter((view) => view.closest("td")?.cellIndex === column));
@@ -107,7 +107,7 @@ all("[data-copy]").forEach((button) =>
   }),
 );
 
-// Contents: where the reader is.
+// Contents: mark the current section.
 const links = all("nav a");
 if (links.length) {
   const sections = links.map((link) => one(link.getAttribute("href")));
