@@ -60,7 +60,7 @@ def test_ranks_steps_and_masks_of_single_concepts(run: Run, tmp_path: Path) -> N
         "lora.targets": ["to_k"],
     }
     page = (folder / "report.html").read_text(encoding="utf-8")
-    assert "own settings for Adam Driver, ship and doodle" in page and "ship.lora.rank" in page
+    assert "overrides for Adam Driver, ship and doodle" in page and "ship.lora.rank" in page
 
     edit = load_file(folder / "edit.safetensors")
     assert all(weight.isfinite().all() for weight in edit.values())

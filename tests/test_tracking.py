@@ -138,7 +138,7 @@ WAITING = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let background jobs ignore it
 from pathlib import Path
-from mace_exp.tracking import TrackerOptions, open_tracker
+from mace_exp.runs.tracking import TrackerOptions, open_tracker
 with open_tracker(Path(sys.argv[1]), TrackerOptions(mode="offline", project="p")) as tracker:
     tracker.log("probe", {"probe/value": 1.0})
     print("ready", flush=True)

@@ -48,7 +48,7 @@ def check_pixels(key: str, size: int | None) -> None:
     if size is not None and size % 8:
         raise ValueError(
             f"{key} = {size} is no multiple of 8, the pixels of one latent: "
-            f"take {max(8, size - size % 8)}, or null for the model's own size"
+            f"take {max(8, size - size % 8)}, or null for the model's native size"
         )
 
 
