@@ -159,7 +159,7 @@ class RunConfig:
     def _has_captions(self, term: TermConfig) -> bool:
         if term.cache or term.captions or term.file:
             return True
-        count, erased = min(term.count, 1), list(self._erased())
+        count, erased = int(term.count != 0), list(self._erased())
         return bool(captions_of(term.source, self.kept, count, erased=erased))
 
     def _check_targets(self) -> None:
