@@ -3,6 +3,7 @@
 import importlib
 import json
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -163,58 +164,25 @@ def test_a_concept_that_the_judge_does_not_know_is_warned_of(
     assert "Adam Driver" not in record.getMessage()
 
 
-BRIGHTNESS = """
-from mace_exp.evaluation.metrics import METRICS
-from mace_exp.evaluation.metrics.base import Metric
-
-def brightness(measured):
-    return {
-        part: {"brightness": float(measured.after[measured.rows(part)].mean() / 255)}
-        for part in measured.parts
-    }
-
-METRICS["brightness"] = Metric(label="brightness", measure=brightness)
-"""
-CONTRARY = """
-from dataclasses import dataclass
-import numpy as np
-from mace_exp.evaluation.judges import JUDGES
-from mace_exp.evaluation.judges.base import SUBJECT, JudgeConfig
-
-class Contrarian:
-    def __init__(self, subject):
-        self.classes = {SUBJECT: ("Adam Driver", subject)}
-    def probabilities(self, images):
-        return {SUBJECT: np.tile([0.0, 1.0], (len(images), 1))}
-
-@dataclass(kw_only=True)
-class ContraryJudge(JudgeConfig):
-    name = "contrary"
-    supports = frozenset({SUBJECT})
-    subject: str
-    def load(self):
-        return Contrarian(self.subject)
-
-JUDGES[ContraryJudge.name] = ContraryJudge
-"""
-CONTRARY_YAML = """# A judge that sees the same subject in every picture.
-defaults: [/schema/judge/contrary@_here_, _self_]
-
-subject: Amy Adams
-"""
+def blocks(language: str) -> list[str]:
+    """Return the fenced blocks of the page on metrics and judges in one language."""
+    page = (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture
 def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Import a metric and a judge from outside the package; yield the folder of its YAML."""
+    """Import the page's metric and judge from modules outside the package; yield their folder."""
     registries = (METRICS, JUDGES)
     before = [dict(each) for each in registries]
-    for name, text in (("my_metric", BRIGHTNESS), ("my_judge", CONTRARY)):
+    modules = ("my_metric", "my_judge")
+    for name, text in zip(modules, blocks("python"), strict=True):
         (tmp_path / f"{name}.py").write_text(text)
     (tmp_path / "judge").mkdir()
-    (tmp_path / "judge" / "contrary.yaml").write_text(CONTRARY_YAML)
+    [option] = blocks("yaml")
+    (tmp_path / "judge" / "constant.yaml").write_text(option)
     monkeypatch.syspath_prepend(tmp_path)
-    for name in ("my_metric", "my_judge"):
+    for name in modules:
         monkeypatch.delitem(sys.modules, name, raising=False)
         importlib.import_module(name)
     yield tmp_path
@@ -224,12 +192,15 @@ def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_a_metric_and_a_judge_from_outside_the_package_measure_a_run(run: Run, added: Path) -> None:
-    options = ("judge=contrary", "judge.subject=Amy Adams", "evaluation.parts=[erased]")
+    options = ("judge=constant", "judge.subject=Amy Adams", "evaluation.parts=[erased]")
     metrics = "evaluation.metrics=[accuracy,brightness,text_image]"
-    folder = run("added", "--config-dir", str(added), PEOPLE, *options, metrics)
+    folder = run("added", f"hydra.searchpath=[{added}]", PEOPLE, *options, metrics)
     found = read(folder / "metrics.json")
-    assert found["erased"]["accuracy"]["value"] == 0.5  # sees Amy Adams in every picture
-    assert found["missing"] == ["the judge gives no text_image: text scores are not measured"]
+    assert found["erased"]["accuracy"]["value"] == 1.0  # sees Amy Adams in every picture
+    assert found["missing"] == [
+        "the judge gives no text_image: text scores are not measured",
+        "the judge does not know 'Adam Driver' (erased)",
+    ]
     pictures = [np.asarray(Image.open(each)) for each in (folder / "samples/after").glob("*.png")]
     mean = float(np.mean([each.mean() for each in pictures]) / 255)
     assert found["erased"]["brightness"] == pytest.approx(mean)
@@ -238,9 +209,9 @@ def test_a_metric_and_a_judge_from_outside_the_package_measure_a_run(run: Run, a
 
 def test_a_judge_from_outside_has_keys_that_are_checked_like_any_other(added: Path) -> None:
     place = f"hydra.searchpath=[{added}]"
-    assert composed_run(place, "judge=contrary", "judge.subject=Noah").judge.name == "contrary"
+    assert composed_run(place, "judge=constant", "judge.subject=Noah").judge.name == "constant"
     with pytest.raises(ValueError, match="judge.subjct: there is no such key. Did you mean"):
-        composed_run(place, "judge=contrary", "+judge.subjct=Noah")
+        composed_run(place, "judge=constant", "+judge.subjct=Noah")
 
 
 def test_two_metrics_that_give_the_same_figure_are_refused(added: Path) -> None:

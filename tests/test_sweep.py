@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import yaml
-from mace_exp.runs.status import recorded_status
 from rich.console import Console
 
 from mace_exp.__main__ import main
@@ -20,6 +19,7 @@ from mace_exp.cli.sweep import close_sweep, job_status
 from mace_exp.config.run_config import RunConfig
 from mace_exp.rerun import main as rerun
 from mace_exp.runs.folder import RunFolder
+from mace_exp.runs.status import recorded_status
 
 
 class Model:

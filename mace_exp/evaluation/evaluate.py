@@ -21,7 +21,7 @@ import numpy as np
 
 from mace_exp.evaluation.judges.base import ANSWERS, SCENE, SUBJECT, Judge
 from mace_exp.evaluation.measured import Measured
-from mace_exp.evaluation.metrics import METRICS, check_metrics
+from mace_exp.evaluation.metrics import METRICS, check_metrics, load_metric
 from mace_exp.evaluation.metrics.base import Metric, Metrics
 from mace_exp.evaluation.suite import GENERAL, PRESERVED, EvaluationPrompt
 from mace_exp.evaluation.verdicts import Verdict
@@ -83,7 +83,7 @@ def evaluate(
     """
     names = list(METRICS) if metrics is None else metrics
     check_metrics(names)
-    chosen = [METRICS[name] for name in names]
+    chosen = [load_metric(name) for name in names]
     measured = Measured(
         prompts, before, after, judge=judge, supports=supports, specificity=specificity
     )

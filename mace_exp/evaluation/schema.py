@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated
 
+from mace_exp.evaluation.metrics import check_metrics
 from mace_exp.utils.ranges import NONNEGATIVE, WHOLE
 
 
@@ -39,6 +40,4 @@ class SampledEvaluation(EvaluationConfig):
     metrics: list[str]  # names of `evaluation.metrics.METRICS`, in any order
 
     def __post_init__(self) -> None:
-        from mace_exp.evaluation.metrics import check_metrics  # numpy: not for --help
-
         check_metrics(self.metrics)

@@ -33,4 +33,4 @@ def accuracies(measured: Measured) -> Metrics:
     return found
 
 
-ACCURACY = Metric(label="accuracy", measure=accuracies, needs=frozenset({SUBJECT}))
+METRIC = Metric(label="accuracy", measure=accuracies, needs=frozenset({SUBJECT}))

@@ -1,16 +1,17 @@
 """What a metric is.
 
-A metric of your own is one module like those beside this file, one line in `metrics/__init__.py`
-(or `METRICS["mine"] = ...` before conf/ is composed), and its name in `evaluation.metrics`.
+A metric of your own is one module like those beside this file, its name in `metrics/__init__.py`
+(or `METRICS["mine"] = Metric(...)` before conf/ is composed), and in `evaluation.metrics`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mace_exp.evaluation.measured import Measured
+if TYPE_CHECKING:
+    from mace_exp.evaluation.measured import Measured
 
 Metrics = dict[str, Any]
 """The content of metrics.json, or what one metric adds to it."""

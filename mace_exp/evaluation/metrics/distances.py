@@ -108,4 +108,4 @@ def _checked(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndar
     return a, b
 
 
-DISTANCES = Metric(label="distances", measure=distances)
+METRIC = Metric(label="distances", measure=distances)

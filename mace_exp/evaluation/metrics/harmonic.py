@@ -70,4 +70,4 @@ def _accuracy_by_part(measured: Measured) -> dict[str, float]:
     return {part: found[part]["accuracy"]["value"] for part in (ERASED, *KEPT) if part in found}
 
 
-HARMONIC = Metric(label="accuracy", measure=harmonic_means, needs=frozenset({SUBJECT}))
+METRIC = Metric(label="accuracy", measure=harmonic_means, needs=frozenset({SUBJECT}))

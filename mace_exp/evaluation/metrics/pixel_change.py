@@ -36,4 +36,4 @@ def _of_part(measured: Measured, part: str) -> float:
     )
 
 
-PIXEL_CHANGE = Metric(label="pixel change", measure=pixel_changes)
+METRIC = Metric(label="pixel change", measure=pixel_changes)

@@ -33,4 +33,4 @@ def scene_in(prompt: str, scenes: Iterable[str]) -> str:
     return max(found, key=len, default="")
 
 
-SCENE_ACCURACY = Metric(label="accuracy", measure=scene_accuracies, needs=frozenset({SCENE}))
+METRIC = Metric(label="accuracy", measure=scene_accuracies, needs=frozenset({SCENE}))

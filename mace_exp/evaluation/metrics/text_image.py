@@ -25,4 +25,4 @@ def text_scores(measured: Measured) -> Metrics:
     return found
 
 
-TEXT_SCORE = Metric(label="text scores", measure=text_scores, needs=frozenset({TEXT_IMAGE}))
+METRIC = Metric(label="text scores", measure=text_scores, needs=frozenset({TEXT_IMAGE}))
