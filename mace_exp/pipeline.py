@@ -50,6 +50,7 @@ def run(config: RunConfig, run_dir: Path, composed: dict[str, Any]) -> dict[str,
     """
     take_device(config.device.name)
     folder = RunFolder(run_dir)
+    composed = composed | {"reads": sorted(config.method.reads())}
     folder.config.write_text(yaml.safe_dump(composed, sort_keys=False), encoding="utf-8")
     with exiting_on_sigterm():
         try:

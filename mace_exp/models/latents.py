@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mace_exp.data.files import Size
 from mace_exp.models.autoencoder import scale_latents, stable_autoencoder
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ def encode_images(pipeline: DiffusionPipeline, pixels: np.ndarray) -> Tensor:
     return scale_latents(pipeline, torch.cat(parts))
 
 
-def native_size(pipeline: DiffusionPipeline) -> Size:
+def native_size(pipeline: DiffusionPipeline) -> tuple[int, int]:
     """Return the model's native (height, width) in pixels."""
     side, factor = pipeline.unet.config.sample_size, pipeline.vae_scale_factor
     height, width = (side, side) if isinstance(side, int) else side

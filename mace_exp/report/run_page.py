@@ -137,8 +137,8 @@ def model_name(config: Mapping[str, Any]) -> str:
 
 
 def method(config: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    """Return the most important settings as text."""
-    flat = formatting.settings(config)
+    """Return the method, if it is not the default one, and its most important settings as text."""
+    flat, reads = formatting.settings(config), config.get("reads")
     texts = {
         "lora.rank": "LoRA of rank {}",
         "lora.steps": "{} steps",
@@ -149,13 +149,21 @@ def method(config: Mapping[str, Any], names: Sequence[str]) -> list[str]:
         "seed": "seed {}",
     }
     anchor = flat.get(f"anchors.{concept_kind(config)}")
-    lead = [f"anchor “{anchor}”"] if anchor and names else []
+    options = config.get("options")
+    name = options.get("method", "mace") if isinstance(options, Mapping) else "mace"
+    lead = [f"method {name}"] if name != "mace" else []
+    lead += [f"anchor “{anchor}”"] if anchor and names else []
     general = [
         text.format(formatting.quantity(flat[key]))
         for key, text in texts.items()
-        if flat.get(key) is not None
+        if flat.get(key) is not None and _is_read(key, reads)
     ]
     return [*lead, *general, *_overridden_concepts(config)]
+
+
+def _is_read(key: str, reads: object) -> bool:
+    """Return whether the run's method reads the group of a key (None: an earlier version's run)."""
+    return key == "seed" or not isinstance(reads, list) or key.split(".")[0] in reads
 
 
 def _overridden_concepts(config: Mapping[str, Any]) -> list[str]:

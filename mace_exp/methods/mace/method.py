@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mace_exp.concepts.concept import Concept
 from mace_exp.methods.base import Edit, Given, Phase, Settings
-from mace_exp.methods.mace.config import MaceConfig
+from mace_exp.methods.mace.ablations import ChosenStages
 from mace_exp.methods.mace.lora import Lora, check_rank
 from mace_exp.methods.mace.refinement import transformed_weights
 from mace_exp.methods.mace.schema import LoraConfig
@@ -36,14 +36,14 @@ class Mace:
     """The three stages of the paper, or those of them that the settings ask for."""
 
     def __init__(
-        self, context: Context, config: MaceConfig, settings: Settings, given: Given
+        self, context: Context, stages: ChosenStages, settings: Settings, given: Given
     ) -> None:
-        self.context, self.config, self.settings, self.given = context, config, settings, given
+        self.context, self.stages, self.settings, self.given = context, stages, settings, given
         self._snapshots: Mapping[str, Snapshots] = {}
 
     def check(self) -> None:
         """Refuse a rank that no layer can have."""
-        if self.config.loras and self.context.may_make("lora"):
+        if self.stages.loras and self.context.may_make("lora"):
             for request in self.lora_requests.values():
                 with naming_setting("lora.rank"):
                     check_rank(self.context.model.pipeline.unet, lora_shape(request.settings))
@@ -58,7 +58,7 @@ class Mace:
     @cached_property
     def refinement(self) -> Result[Tensor]:
         """T of the refinement, [d, d], float64."""
-        if not self.config.refinement:
+        if not self.stages.refinement:
             return no_refinement(self.context)
         given = self.given
         return solve_refinement(
@@ -105,7 +105,7 @@ class Mace:
 
         def make() -> Edit:
             self._keep_refined()
-            if self.config.loras:
+            if self.stages.loras:
                 self._keep_loras()
             return solved.value
 
@@ -113,9 +113,9 @@ class Mace:
 
     @property
     def _solved(self) -> Result[Edit]:
-        if not self.config.loras:
+        if not self.stages.loras:
             return refined_edit(self.context, self.refinement)
-        if not self.config.fuses:
+        if not self.stages.fuses:
             return sum_loras(self.context, self.refinement, self.loras)
         return fuse_loras(
             self.context,
@@ -132,12 +132,12 @@ class Mace:
         the edit."""
         folder = self.context.folder
         found = {"refined": folder.name_of(folder.refined)}
-        slugs = list(self.lora_requests) if self.config.loras else []
+        slugs = list(self.lora_requests) if self.stages.loras else []
         loras = {slug: folder.name_of(folder.lora(slug)) for slug in slugs}
         return found | {"loras": {slug: name for slug, name in loras.items() if name}}
 
     def prepare_attention(self, concepts: Sequence[Concept]) -> None:
-        if self.config.loras:
+        if self.stages.loras:
             steps = {c.slug: self.settings.concept_lora(c.name).steps for c in concepts}
             recorded = self.loras.value.snapshots
             self._snapshots = shown_snapshots(recorded, steps, self.settings.lora.snapshots)
@@ -146,9 +146,9 @@ class Mace:
         """Yield `refined` (section 4.1), `step 10`, ... (while the LoRA is trained, section 4.2)
         and `trained` (when it is)."""
         refined = transformed_weights(self.context.model.projections, self.refinement.value)
-        if self.config.refinement:
+        if self.stages.refinement:
             yield "refined", Phase(weights=refined)
-        if not self.config.loras:
+        if not self.stages.loras:
             return
         for step, maps in self._snapshots.get(concept.slug, {}).items():
             yield f"step {step}", Phase(maps=maps)
@@ -177,7 +177,7 @@ class Mace:
         )
 
     def _weights(self, group: str) -> Mapping[str, float]:
-        return self.config.term_weights(self.settings)[group]
+        return self.stages.term_weights(self.settings)[group]
 
     def _kept_refinement(self) -> Result[Tensor]:
         return Result(self.refinement.key, self._keep_refined)
