@@ -9,6 +9,7 @@ from mace_exp.config.run_config import RunConfig
 from mace_exp.data.files import Size
 from mace_exp.evaluation.schema import SampledEvaluation
 from mace_exp.models.sources import find_model, native_size
+from mace_exp.preservation.schema import term_key
 from mace_exp.runs.schema import WandbMode, WandbTracking
 
 _NEED_WANDB = (WandbMode.online, WandbMode.offline)
@@ -39,12 +40,11 @@ def _missing_captions(config: RunConfig) -> Iterator[str]:
     for name, term in config.preservation.by_name().items():
         if term.file is not None and not Path(term.file).is_file():
             yield (
-                f"preservation.{name}.file = {term.file} is no file: name text, one caption per "
-                "line"
+                f"{term_key(name)}.file = {term.file} is no file: name text, one caption per line"
             )
         if term.cache is not None and not Path(term.cache).is_file():
             yield (
-                f"preservation.{name}.cache = {term.cache} is no file: name one that `python -m "
+                f"{term_key(name)}.cache = {term.cache} is no file: name one that `python -m "
                 "mace_exp.preservation` wrote"
             )
 

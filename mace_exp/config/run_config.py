@@ -20,7 +20,7 @@ from mace_exp.methods.base import MethodConfig
 from mace_exp.methods.mace.schema import IMAGE_TARGETS, CfrConfig, FusionConfig, LoraConfig
 from mace_exp.models.schema import Device, ModelConfig, SamplingConfig
 from mace_exp.preservation.captions import captions_of
-from mace_exp.preservation.schema import PreservationConfig, TermConfig, weight_key
+from mace_exp.preservation.schema import PreservationConfig, TermConfig, term_key, weight_key
 from mace_exp.runs.schema import SaveConfig, TrackingConfig
 from mace_exp.utils.ranges import NONNEGATIVE
 
@@ -135,9 +135,8 @@ class RunConfig:
         for name, term in terms.items():
             if term.cache and (term.captions or term.file):
                 raise ValueError(
-                    f"preservation.{name}.cache = {term.cache} takes the place of all captions: "
-                    f"give no preservation.{name}.captions and no preservation.{name}.file beside "
-                    "it"
+                    f"{term_key(name)}.cache = {term.cache} takes the place of all captions: give "
+                    f"no {term_key(name)}.captions and no {term_key(name)}.file beside it"
                 )
         for group, weights in self.method.term_weights(self).items():
             for name, weight in weights.items():
@@ -152,7 +151,7 @@ class RunConfig:
             raise ValueError(f"{key} = {weight:g}: at least 0 is allowed")
         if weight and not self._has_captions(term):
             raise ValueError(
-                f"{key} = {weight:g} weighs no captions: give preservation.{name}.count (with "
+                f"{key} = {weight:g} weighs no captions: give {term_key(name)}.count (with "
                 f"names in kept that are not erased), .captions, .file or .cache, or {key}=0"
             )
 

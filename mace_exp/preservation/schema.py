@@ -74,3 +74,9 @@ def term_weights(
 def weight_key(group: str, term: str) -> str:
     """Return the configuration key of a term's weight in a group, for messages."""
     return f"{group}.{term}_weight" if term in ("prior", "domain") else f"{group}.weights.{term}"
+
+
+def term_key(term: str) -> str:
+    """Return the configuration key of a term, for messages."""
+    place = "" if term in ("prior", "domain") else "terms."
+    return f"preservation.{place}{term}"

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import Enum
-from typing import Any
+from typing import Any, get_type_hints
 
 from mace_exp.concepts.concept import Concept
 from mace_exp.models.model import Model
 from mace_exp.models.sampling import SamplingSettings
-from mace_exp.models.schema import ModelConfig, Precision
+from mace_exp.models.schema import ModelConfig
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.status import versions
 
@@ -69,14 +69,19 @@ class Provenance:
 
 def model_of(facts: Mapping[str, Any]) -> ModelConfig:
     """Return the settings of the model in erased.json. Raises ValueError where they don't fit."""
-    known = {field.name for field in fields(ModelConfig)}
-    named = {key: value for key, value in facts["model"].items() if key in known}
+    types = get_type_hints(ModelConfig)
     try:
-        return ModelConfig(**{**named, "dtype": Precision[named["dtype"]]})
+        named = {name: facts["model"][name] for name in types}
+        return ModelConfig(**{name: _member(types[name], value) for name, value in named.items()})
     except (KeyError, TypeError) as error:
         raise ValueError(
             f"erased.json does not describe a model of this version: {error}"
         ) from error
+
+
+def _member(kind: Any, value: Any) -> Any:
+    """Return a value as its schema has it: the member of an enum by its name."""
+    return kind[value] if isinstance(kind, type) and issubclass(kind, Enum) else value
 
 
 def plain(value: Any) -> Any:

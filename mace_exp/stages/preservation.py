@@ -11,7 +11,7 @@ from mace_exp.concepts.captions import read_captions
 from mace_exp.concepts.schema import KeptConfig
 from mace_exp.models.text import readable
 from mace_exp.preservation.captions import captions_of, names_of
-from mace_exp.preservation.schema import TermConfig
+from mace_exp.preservation.schema import TermConfig, term_key
 from mace_exp.preservation.statistics import (
     PreservationStatistics,
     hash_prompts,
@@ -69,13 +69,13 @@ def check_terms(context: Context, terms: Mapping[str, TermConfig]) -> None:
     """
     for name, term in terms.items():
         if term.cache is not None:
-            with naming_setting(f"preservation.{name}.cache"):
+            with naming_setting(f"{term_key(name)}.cache"):
                 PreservationStatistics.load(Path(term.cache), context.model.text_fingerprint)
             continue
-        with naming_setting(f"preservation.{name}.captions"):
+        with naming_setting(f"{term_key(name)}.captions"):
             context.model.encoder.token_ids(term.captions)
         if term.file is not None:
-            with naming_setting(f"preservation.{name}.file"):
+            with naming_setting(f"{term_key(name)}.file"):
                 read_captions(Path(term.file))
 
 
@@ -129,9 +129,9 @@ def _captions(context: Context, name: str, term: TermConfig, survivors: Survivor
     held = names_of(term.source, survivors.kept, erased=survivors.erased)
     if captions and len(held) > len(captions):
         log.warning(
-            "preservation.%s.count = %d: the last %d of the %d names of kept are in no caption and "
+            "%s.count = %d: the last %d of the %d names of kept are in no caption and "
             "are not held; give at least %d",
-            *(name, term.count, len(held) - term.count, len(held), len(held)),
+            *(term_key(name), term.count, len(held) - term.count, len(held), len(held)),
         )
     captions += term.captions
     if term.file is not None:
@@ -142,7 +142,7 @@ def _captions(context: Context, name: str, term: TermConfig, survivors: Survivor
 def _explain_unit(name: str, term: TermConfig, count: int, least: float) -> None:
     """Log what a weight stands for where that is not one prompt; warn where the unit does not fit
     the sum. `least` is the smallest positive weight of the term."""
-    key = f"preservation.{name}"
+    key = term_key(name)
     if term.cache is not None and count == 1 < term.unit:
         log.warning(
             "%s.cache is a raw sum, which counts as one prompt, and %s.unit = %d multiplies it "
