@@ -101,7 +101,7 @@ def test_uce_makes_no_image_and_no_lora(run: Run, tmp_path: Path) -> None:
     assert not (folder / "loras").exists() and not (folder / "masks").exists()
     assert not (folder / "refined.safetensors").exists()
     facts = read(folder / "erased.json")
-    assert facts["method"] == "uce" and facts["settings"]["method"]["tokens"] == "all"
+    assert facts["method"] == "uce" and facts["settings"]["method"]["tokens"] == "last"
     assert "lora" not in facts["settings"]
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "method uce" in page and "LoRA of rank" not in page
