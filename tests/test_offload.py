@@ -96,6 +96,10 @@ def test_an_offloaded_model_is_erased_and_draws_as_any(
         assert torch.equal(weight, found.weights[name]), name
     pictures = [sample(each, ["a cat", "a dog"], [1, 2], SETTINGS) for each in (plain, offloaded)]
     assert np.array_equal(pictures[0], pictures[1])
+    for each in (plain, offloaded):
+        with edited_weights(each.unet, expected.original):
+            pictures.append(sample(each, ["a cat"], [1], SETTINGS))
+    assert np.array_equal(pictures[2], pictures[3])
     latents = [encode_images(each, pictures[0]) for each in (plain, offloaded)]
     assert torch.equal(latents[0], latents[1])
     assert turns.each_ran_alone()
