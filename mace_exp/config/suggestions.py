@@ -7,7 +7,7 @@ _OFF = ("", "null", "false", "off", "no")
 """What people write to switch something off."""
 
 
-MOVED = {"model.judge": "judge is a group: give judge=none or judge=mini."}
+MOVED = {"model.judge": "judge is a group: give judge=none, or the name of a judge."}
 """Keys of earlier versions, with what takes their place."""
 
 

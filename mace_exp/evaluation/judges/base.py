@@ -59,7 +59,6 @@ class JudgeConfig:
     """Height and width of the only pictures that the judge reads, in pixels; None: any size."""
     supports: ClassVar[frozenset[str]] = frozenset()
     """Which of `ANSWERS` the judge gives."""
-
     scope: ClassVar[str] = "a fixed list of names"
     """What the judge recognises, in words."""
 

@@ -26,7 +26,7 @@ class Rate:
 
 
 def rate(hits: np.ndarray) -> Rate:
-    """Return the proportion of true in [n], bool, with its Wilson interval.
+    """Return the proportion of true values in `hits` [n], bool, with its Wilson interval.
 
     Raises:
         ValueError: n is zero.
@@ -40,7 +40,6 @@ def rate(hits: np.ndarray) -> Rate:
 
 def wilson_interval(hits: int, count: int, *, z: float = Z_95) -> tuple[float, float]:
     """Return the score interval of Wilson (1927), which keeps its coverage near 0 and 1.
-
 
     (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
     """
