@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from mace_exp.__main__ import expand
+from mace_exp.cli.arguments import expand
 from mace_exp.config import CONF, quoted
 from mace_exp.config.run_config import RunConfig
 from mace_exp.runs.folder import RunFolder
@@ -33,6 +33,7 @@ class FakePipeline:
 
     def run(self, config: RunConfig, run_dir: Path, composed: dict[str, Any]) -> dict[str, Any]:
         self.runs.append((config, run_dir, composed))
+        RunFolder(run_dir).config.write_text(yaml.safe_dump(composed))
         with recorded_status(RunFolder(run_dir)):
             if config.lora.rank == 7:
                 raise ValueError("seven is refused by the run itself")
@@ -63,7 +64,6 @@ def test_a_full_disk_is_refused_before_the_run_and_leaves_nothing_of_it(
     key: str,
 ) -> None:
     full = {"cache_dir": tmp_path / "cache", "hydra.run.dir": tmp_path / "run"}[key]
-    full.mkdir()
 
     def usage(folder: Path) -> SimpleNamespace:
         return SimpleNamespace(free=10**6 if folder == full else 10**9)
@@ -131,9 +131,22 @@ def test_a_folder_with_an_apostrophe_is_gone_on_with(
 
 
 def test_resume_names_a_file_that_it_cannot_read(refusal: Refusal, tmp_path: Path) -> None:
-    overrides = tmp_path / "run" / ".hydra" / "overrides.yaml"
-    write(overrides, "- lora.rank=4\n- [lora.steps=2\n")
-    assert f"{overrides}, line 3: expected ',' or ']'" in refusal(f"resume={tmp_path / 'run'}")
+    file = tmp_path / "run" / "config.yaml"
+    write(file, "arguments:\n- lora.rank=4\n- [lora.steps=2\n")
+    assert f"{file}, line 4: expected ',' or ']'" in refusal(f"resume={tmp_path / 'run'}")
+    write(file, "lora: {rank: 4}\n")
+    assert f"{file} holds no list of arguments" in refusal(f"resume={tmp_path / 'run'}")
+    write(tmp_path / "swept" / "multirun.yaml", "hydra: {}\n")
+    assert "multirun.yaml holds no overrides" in refusal(f"resume={tmp_path / 'swept'}")
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    ["hydra.job.name=x", "+hydra.callbacks.x._target_=os.abort", "hydra/launcher=x", "-m"],
+)
+def test_a_folder_sets_nothing_of_hydras(refusal: Refusal, tmp_path: Path, *, foreign: str) -> None:
+    write(tmp_path / "run" / "config.yaml", yaml.safe_dump({"arguments": ["seed=1", foreign]}))
+    assert f"among its arguments is {foreign}, which is" in refusal(f"resume={tmp_path / 'run'}")
 
 
 def test_settings_of_single_concepts_come_along(
@@ -163,6 +176,20 @@ def test_a_refused_resume_leaves_the_folder_as_it_was(
     assert pipeline.runs[1][0].lora.rank == 4
 
 
+def test_a_refused_run_leaves_folders_that_were_there(
+    pipeline: FakePipeline, refusal: Refusal, tmp_path: Path
+) -> None:
+    """And none that were not, wherever they lie."""
+    elsewhere = tmp_path / "elsewhere" / "mine"
+    elsewhere.mkdir(parents=True)
+    for folder in (elsewhere, elsewhere / "new" / "run"):
+        refusal("lora.rank=0", f"hydra.run.dir={folder}")
+        assert elsewhere.is_dir() and not any(elsewhere.iterdir())
+    write(elsewhere / "run.log", "mine")
+    refusal("lora.rank=0", f"hydra.run.dir={elsewhere}")
+    assert (elsewhere / "run.log").read_text() == "mine"
+
+
 def test_a_run_that_failed_after_it_began_can_be_resumed(
     pipeline: FakePipeline, command: Callable[..., None]
 ) -> None:
@@ -181,6 +208,9 @@ def test_a_job_of_a_sweep_can_be_resumed(
     config, run_dir, _ = pipeline.runs[-1]
     assert len(pipeline.runs) == 6
     assert (run_dir, config.seed, config.lora.rank) == (folder, 3, 2)
+    (folder / "config.yaml").unlink()  # as of a job that was refused after the sweep had begun
+    command(f"resume={folder}")
+    assert pipeline.runs[-1][0] == config
 
 
 def test_a_fault_keeps_its_traceback(pipeline: FakePipeline, command: Callable[..., None]) -> None:
@@ -208,18 +238,50 @@ def test_version_names_the_package_and_hydra(
     assert re.fullmatch(r"mace_exp \d+\.\d+\.\d+, Hydra 1\.3\.\d+\n", capsys.readouterr().out)
 
 
-def test_help_shows_every_group_and_option(
-    command: Callable[..., None], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("asked", [["--help"], ["lora.rank=4", "-h"]])
+def test_help_names_every_group_and_option_the_default_first(
+    command: Callable[..., None], capsys: pytest.CaptureFixture[str], *, asked: list[str]
 ) -> None:
-    with pytest.raises(SystemExit):
-        command("--help")
+    command(*asked)
     text = capsys.readouterr().out
     assert text.count("python -m mace_exp ") == 4  # the usage and three examples
-    for folder in sorted(path for path in CONF.iterdir() if path.is_dir() and path.name != "hydra"):
-        assert f"\n  {folder.name} " in text
-        for option in folder.glob("*.yaml"):
-            family = option.stem.split("_")[0]
-            assert option.stem in text or f"{family}_<name>" in text, option
+    assert all(len(line) <= 100 for line in text.splitlines())
+    rows = " ".join(re.sub(r"\n  (?=\S)", "\n| ", text).split())
+    for group in [path for path in CONF.iterdir() if path.is_dir() and path.name != "hydra"]:
+        files = {file.relative_to(group).with_suffix("") for file in group.rglob("*.yaml")}
+        (row,) = re.findall(rf"\| {group.name} ([^|]*?): ([\w/]+(?:, [\w/]+)*)", rows)
+        assert row[0], f"what is {group.name}? Say it in conf/config.yaml"
+        assert set(row[1].split(", ")) == {file.as_posix() for file in files}
+        default = yaml.safe_load((CONF / "config.yaml").read_text())["defaults"]
+        chosen = next(e[group.name] for e in default if isinstance(e, dict) and group.name in e)
+        assert row[1].startswith(chosen or "")
+    for launcher in (CONF / "hydra" / "launcher").glob("*.yaml"):
+        assert launcher.stem in rows.partition("hydra/launcher")[2]
+
+
+def test_help_of_a_group_says_what_its_options_are(
+    command: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command("--help", "masks", "sweep")
+    text = " ".join(capsys.readouterr().out.split())
+    assert "none No masks: the whole image is the concept's (for styles)." in text
+    assert "seeds The same run from five seeds." in text and "lora" not in text.split("sweep:")[0]
+
+
+def test_help_and_version_come_without_hydra(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom mace_exp.__main__ import main\nmain()\n"
+        "assert not {'hydra', 'omegaconf', 'yaml', 'torch', 'numpy'} & set(sys.modules)"
+    )
+    for flag in ("--help", "--version"):
+        done = subprocess.run(
+            [sys.executable, "-c", code, flag],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
+        assert done.returncode == 0 and done.stdout, done.stderr
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from mace_exp.__main__ import expand
+from mace_exp.cli.arguments import expand
+from mace_exp.cli.help import groups, help_text
 from mace_exp.config import CONF, VARIANTS, composed_run
 from mace_exp.config import validation as crossing
 from mace_exp.config.run_config import RunConfig
@@ -64,7 +65,7 @@ def commands() -> Iterator[tuple[str, str, str]]:
                 yield where, match[1], match[2]
             elif line.startswith("experiment="):
                 yield where, "mace_exp", line
-    for line in (CONF / "hydra" / "default.yaml").read_text(encoding="utf-8").splitlines():
+    for line in help_text().splitlines():
         match = COMMAND.match(line.strip())
         if match and "[group=option" not in line:
             yield "--help", match[1], match[2]
@@ -85,6 +86,9 @@ def check_run(arguments: list[str]) -> None:
     """Compose what a command asks for; of a sweep every job. Raises ValueError where it refuses."""
     sweep = "-m" in arguments
     given, search = [each for each in arguments if not each.startswith("-")], []
+    if "--help" in arguments:
+        assert {group.name for group in groups()} >= set(given)
+        return
     if "--cfg" in arguments:
         given.remove("job")
     if "--config-dir" in arguments:

@@ -143,7 +143,7 @@ def test_ray_runs_the_jobs(tmp_path: Path) -> None:
     code, said = sweep(tmp_path, "ray_gpu", *more, env=env)
     assert code == 1 and told(tmp_path) == ["failed", "finished"], said
     assert "1 of 2 jobs finished" in said
-    assert (tmp_path / "swept" / "1" / ".hydra" / "overrides.yaml").is_file()
+    assert (tmp_path / "swept" / "1" / "config.yaml").is_file()
     assert (tmp_path / "swept" / "report.html").is_file()
 
 
@@ -162,7 +162,7 @@ def test_a_launcher_that_is_not_installed_names_its_extra(
     def missing(name: str) -> str:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr("mace_exp.__main__.version", missing)
+    monkeypatch.setattr("mace_exp.cli.arguments.version", missing)
     said = refusal("-m", f"hydra/launcher={option}", "seed=1,2")
     assert f"pip install 'mace-exp[{extra}]'" in said
 

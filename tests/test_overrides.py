@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mace_exp.__main__ import expand
+from mace_exp.cli.arguments import expand
 from mace_exp.config import VARIANTS, composed_run
 from mace_exp.config.run_config import RunConfig
 from mace_exp.data.images.folder import Crop, FolderImages

@@ -161,11 +161,11 @@ def test_a_single_row_is_a_run(tmp_path: Path) -> None:
     assert "is not known" in text_of(write_report(tmp_path).read_text(encoding="utf-8"))
 
 
-def test_hydras_own_folder_makes_no_sweep_of_a_run(small_run: Path, tmp_path: Path) -> None:
+def test_a_hidden_folder_makes_no_sweep_of_a_run(small_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(small_run, run)
-    (run / ".hydra").mkdir(exist_ok=True)
-    (run / ".hydra" / "config.yaml").write_text("seed: 0\n")
+    (run / ".hidden").mkdir()
+    (run / ".hidden" / "config.yaml").write_text("seed: 0\n")
     assert job_folders(run) == []
 
 

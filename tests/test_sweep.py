@@ -18,6 +18,7 @@ from mace_exp.__main__ import main
 from mace_exp.cli.sweep import close_sweep, job_status
 from mace_exp.config.run_config import RunConfig
 from mace_exp.rerun import main as rerun
+from mace_exp.runs.arguments import run_arguments
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.status import recorded_status
 
@@ -42,6 +43,7 @@ class Jobs:
     def run(self, config: RunConfig, run_dir: Path, composed: dict[str, Any]) -> None:
         self.alive.append(sum(model() is not None for model in self.models))
         self.runs.append((config, run_dir))
+        RunFolder(run_dir).config.write_text(yaml.safe_dump(composed))
         with recorded_status(RunFolder(run_dir)) as status:
             status.update(stage="lora")
             self.before()
@@ -184,8 +186,7 @@ def test_a_plan_numbers_jobs_as_their_folders_are(jobs: Jobs, ends: Command) -> 
     assert ends("-m", HERE, "preservation.domain_weight=0", *more) == 0
     plan = json.loads(Path("swept/jobs.json").read_text(encoding="utf-8"))["jobs"]
     for number, overrides in enumerate(plan):
-        saved = Path("swept", str(number), ".hydra", "overrides.yaml").read_text(encoding="utf-8")
-        assert yaml.safe_load(saved) == overrides
+        assert run_arguments(Path("swept", str(number))) == overrides
     assert len(plan) == len(jobs.runs) == 4
 
 
@@ -307,9 +308,9 @@ def test_a_folder_that_cant_be_written_is_refused_in_one_message(jobs: Jobs, end
 def test_a_line_stays_one_line_and_names_are_not_markup(tmp_path: Path) -> None:
     for number, name in enumerate(("[bold]Adam", "x" * 300)):
         folder = tmp_path / str(number)
-        (folder / ".hydra").mkdir(parents=True)
-        overrides = [f"concepts.names=[{name}]", "resume=old", "seed=1"]
-        (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(overrides))
+        folder.mkdir()
+        arguments = [f"concepts.names=[{name}]", "resume=old", "seed=1"]
+        RunFolder(folder).config.write_text(yaml.safe_dump({"arguments": arguments}))
         with pytest.raises(ValueError), recorded_status(RunFolder(folder)):
             raise ValueError("first line\nsecond line")
     assert job_status(tmp_path / "0").error == "first line"

@@ -1,20 +1,29 @@
-"""What the commands share: choosing and loading a model, and refusing in one message."""
+"""What the commands share: choosing a model, and refusing in one message."""
 
 from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from mace_exp.config import model_named, quoted
+import yaml
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from mace_exp.config import explain, model_named, quoted
 from mace_exp.models.schema import Device, ModelConfig, Precision
 from mace_exp.runs.interrupts import exiting_on_sigterm
-
-if TYPE_CHECKING:
-    pass
+from mace_exp.runs.ranks import RankError
 
 log = logging.getLogger(__name__)
+
+REFUSALS = (
+    *(HydraException, OmegaConfBaseException, yaml.YAMLError),
+    *(ValueError, OSError, RankError),
+)
+"""What a wrong command raises, or another rank's end: shown as a message, without a traceback."""
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
@@ -57,3 +66,33 @@ def run_command(name: str, command: Callable[[], None]) -> int:
         log.error("%s: %s", name, error)
         return 1
     return 0
+
+
+class Refusal(SystemExit):
+    """Ends a command with a message in the place of a traceback."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(f"mace_exp: {explain(error)}")
+        self.error = error
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Raise Refusal for what a wrong command raises."""
+    try:
+        yield
+    except REFUSALS as error:
+        raise Refusal(error) from error
+
+
+@contextmanager
+def refusals_shown() -> Iterator[None]:
+    """End the command as a refusal asks; HYDRA_FULL_ERROR=1 shows the traceback instead."""
+    full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    try:
+        with refusing():
+            yield
+    except Refusal as refusal:
+        if full_error:
+            raise refusal.error from None
+        raise

@@ -22,6 +22,7 @@ from mace_exp.report.formatting import duration
 from mace_exp.report.jobs import job_folders, job_place, never_began
 from mace_exp.report.read_run import read_json
 from mace_exp.report.sweep_page import write_sweep_report
+from mace_exp.runs.arguments import run_arguments
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.status import Status, status_of
 
@@ -105,7 +106,7 @@ def job_status(run_dir: Path) -> JobStatus:
     return JobStatus(
         name=run_dir.name,
         status=str(status.get("status", "unknown")),
-        overrides=_overrides(run_dir / ".hydra" / "overrides.yaml"),
+        overrides=_overrides(run_dir),
         error=_first_line(str(status.get("error") or "")),
         seconds=_seconds(status.get("started"), status.get("finished")),
     )
@@ -131,12 +132,11 @@ def print_jobs(
         console.print(Text(f"again:  python -m mace_exp.rerun {sweep_dir}"), soft_wrap=True)
 
 
-def _overrides(file: Path) -> tuple[str, ...]:
+def _overrides(run_dir: Path) -> tuple[str, ...]:
     try:
-        saved = yaml.safe_load(file.read_text(encoding="utf-8")) or []
-    except (OSError, yaml.YAMLError):
+        return _telling(run_arguments(run_dir) or [])
+    except (OSError, ValueError, yaml.YAMLError):
         return ()
-    return _telling([str(each) for each in saved])
 
 
 def _telling(overrides: Sequence[str]) -> tuple[str, ...]:

@@ -1,7 +1,6 @@
-"""The options of conf/: where they lie, and the schema that each of them fills."""
+"""The options of conf/, and the schema that each of them fills."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
 
@@ -23,10 +22,7 @@ from mace_exp.evaluation.schema import NoEvaluation, SampledEvaluation
 from mace_exp.methods.mace.config import MaceConfig
 from mace_exp.methods.uce import UceConfig
 from mace_exp.runs.schema import NoTracking, WandbTracking
-
-PACKAGE = Path(__file__).parents[1]
-CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
-"""The configuration files: inside the package in a wheel, beside it in the repository."""
+from mace_exp.utils.conf import CONF as CONF
 
 VARIANTS: dict[str, Mapping[str, type]] = {
     "method": {"mace": MaceConfig, "uce": UceConfig},

@@ -15,10 +15,10 @@ from mace_exp.report.read_run import (
     is_run,
     median_curve,
     read_curves,
-    read_json,
     read_run,
 )
 from mace_exp.report.run_page import stages
+from mace_exp.runs.arguments import planned_arguments
 from mace_exp.runs.folder import PLAN
 from mace_exp.runs.record import number
 
@@ -57,18 +57,13 @@ def never_began(sweep_dir: Path) -> dict[str, list[str]]:
 
     Empty if no plan was written, or if no job has started: such a sweep was rejected.
     """
-    started = {folder.name for folder in job_folders(sweep_dir)}
-    plan = read_json(sweep_dir / PLAN).get("jobs")
-    jobs = enumerate(plan) if started and isinstance(plan, list) else ()
-    return {
-        str(number): [str(each) for each in overrides]
-        for number, overrides in jobs
-        if str(number) not in started and isinstance(overrides, list)
-    }
+    begun = {folder.name for folder in job_folders(sweep_dir)}
+    planned = planned_arguments(sweep_dir) if begun else {}
+    return {name: arguments for name, arguments in planned.items() if name not in begun}
 
 
 def _is_job(path: Path) -> bool:
-    hidden = path.name.startswith(".")  # .hydra has a config.yaml too
+    hidden = path.name.startswith(".")  # another program's, as .ipynb_checkpoints
     return not hidden and not path.is_symlink() and is_run(path)
 
 

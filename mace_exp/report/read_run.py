@@ -109,18 +109,16 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Read the composed configuration (Hydra's copy if the run failed before writing it)."""
-    for name in ("config.yaml", ".hydra/config.yaml"):
-        try:
-            value = yaml.safe_load((path / name).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            continue
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            log.warning("%s can't be read (%s) and is left out", path / name, error)
-            continue
-        if isinstance(value, dict):
-            return value
-    return {}
+    """Read the composed configuration; a run that was refused has none."""
+    file = path / "config.yaml"
+    try:
+        value = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        log.warning("%s can't be read (%s) and is left out", file, error)
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def read_samples(folder: Path) -> list[Sample]:

@@ -1,0 +1,127 @@
+"""`--help` and `--version`. The groups, their options and what is said of them come from conf/.
+
+Hydra is not asked: importing it takes longer than reading conf/ does.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mace_exp.utils.conf import CONF, summary
+
+WIDTH = 100
+_DEFAULT = re.compile(r"  - (\w+): (\w+)(?:  # (.+))?")
+"""A line of the defaults in conf/config.yaml: a group, its default, and what the group is."""
+_LAUNCHERS = "hydra/launcher"
+_BEFORE = """\
+Erase concepts from a text-to-image diffusion model, and measure what is gone and what is left.
+
+  python -m mace_exp [group=option ...] [key=value ...]
+
+Examples
+  python -m mace_exp concepts=celebrity_10 lora.rank=4
+  python -m mace_exp concepts='[Adam Driver,Amy Adams]' anchors=man evaluation=thorough
+  python -m mace_exp -m lora.rank=1,4 preservation.domain_weight=30,300
+
+Groups (the first option is the default)
+"""
+_AFTER = """\
+
+What is said here of a group's options: --help <group>, as in --help masks.
+One run on two GPUs: torchrun --nproc-per-node=2 -m mace_exp ...
+Values that belong to no group: stages, seed, device, cache_dir, resume=<run folder>, and
+overrides='{<concept>: {lora.rank: 4}}', the settings of single concepts.
+--cfg job --resolve shows every key with its value, as composed and not yet checked;
+-m runs every combination of values given with commas;
+mace-exp --shell-completion install=bash prints the completion for your shell.
+"""
+
+
+@dataclass(frozen=True)
+class Group:
+    """A group of conf/ with its options, the default first where there is one."""
+
+    name: str
+    meaning: str
+    options: tuple[str, ...]
+
+
+def answer(arguments: Sequence[str]) -> str | None:
+    """Return the text that a command asks for; None where it asks for none."""
+    if not {"--help", "-h"}.isdisjoint(arguments):
+        asked = [group for group in groups() if group.name in arguments]
+        return "\n".join(map(options_text, asked)) or help_text()
+    return version_line() if "--version" in arguments else None
+
+
+def help_text() -> str:
+    """Return the text of --help: every group with its options."""
+    return (
+        _BEFORE
+        + _table({g.name: f"{g.meaning}: {', '.join(g.options)}" for g in groups()})
+        + _AFTER
+    )
+
+
+def options_text(group: Group) -> str:
+    """Return the text of --help <group>: its options, with what their files say of themselves."""
+    folder = CONF / group.name
+    files = {option: folder / f"{option}.yaml" for option in group.options}
+    said = {name: summary(file) for name, file in files.items() if file.is_file()}
+    return f"{group.name}: {group.meaning}\n{_table(said)}"
+
+
+def groups() -> list[Group]:
+    """Return the groups in the order of conf/config.yaml, and the launchers of sweeps."""
+    text = (CONF / "config.yaml").read_text(encoding="utf-8")
+    found = [_DEFAULT.fullmatch(line) for line in text.splitlines()]
+    named = [each.groups("") for each in found if each and each[1] != "hydra"]
+    named.append((_LAUNCHERS, "basic", "where the jobs of a sweep run (basic: here, in turn)"))
+    return [Group(name, meaning, _options(name, default)) for name, default, meaning in named]
+
+
+def _options(group: str, default: str) -> tuple[str, ...]:
+    folder = CONF / group
+    names = [file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.yaml")]
+    others = sorted((name for name in names if name != default), key=_natural)
+    return tuple(others if default == "null" else [default, *others])
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Order names as people do: celebrity_5 before celebrity_10, folders last."""
+    parts = re.split(r"(\d+)", name)
+    return [(name.count("/"), ""), *((int(p), "") if p.isdigit() else (-1, p) for p in parts)]
+
+
+def _table(texts: Mapping[str, str]) -> str:
+    """Return names in a column, and beside each its text in as many lines as it needs."""
+    column = max(map(len, texts)) + 4
+    rows = (
+        textwrap.fill(
+            text,
+            WIDTH,
+            initial_indent=f"  {name}".ljust(column),
+            subsequent_indent=" " * column,
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
+        for name, text in texts.items()
+    )
+    return "\n".join(rows) + "\n"
+
+
+def version_line() -> str:
+    """Return the versions of this package and of Hydra."""
+    return f"mace_exp {_version_of('mace-exp')}, Hydra {_version_of('hydra-core')}\n"
+
+
+def _version_of(package: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "(not installed)"

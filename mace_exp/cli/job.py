@@ -1,0 +1,130 @@
+"""A command through Hydra: composed, checked, and handed to the pipeline."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from mace_exp.cli.arguments import check_ranks, expand
+from mace_exp.cli.callbacks import NewFolders, closed_sweep
+from mace_exp.cli.common import REFUSALS, refusals_shown, refusing
+from mace_exp.config import CONF, register, to_run_config
+from mace_exp.config.run_config import RunConfig
+from mace_exp.runs.folder import RunFolder, check_writable
+from mace_exp.runs.ranks import dismissed_workers
+
+log = logging.getLogger("mace_exp")
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run what the arguments ask for: one run, the jobs of a sweep, or what Hydra answers itself.
+
+    Raises:
+        SystemExit: the command is refused, which has been said on stderr, or a job has failed.
+    """
+    with refusals_shown():
+        sys.argv[1:] = expand(arguments)
+        check_ranks(sys.argv[1:])
+        register()
+        with dismissed_workers(), _errors_passed_on(), closed_sweep():
+            job()
+
+
+@contextmanager
+def _errors_passed_on() -> Iterator[None]:
+    """Let Hydra pass its errors on instead of printing them; the variable is put back, for what
+    this process starts or runs later."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["HYDRA_FULL_ERROR"]
+        if before is not None:
+            os.environ["HYDRA_FULL_ERROR"] = before
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+def job(composed: DictConfig) -> None:
+    """Run one job of a command: the only one, or one of a sweep, which keeps its errors to
+    itself. What a resumed sweep has finished stays."""
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
+    if not _in_sweep():
+        with refusing(), _nothing_left_of_a_refusal(run_dir):  # and without Hydra's lines
+            _run(composed, run_dir)
+        return
+    from mace_exp.cli.sweep import attempt, is_finished
+
+    if composed.get("resume") and is_finished(run_dir):
+        log.info("job %s has finished before", run_dir.name)
+    else:
+        attempt(run_dir, partial(_run, composed, run_dir))
+
+
+@contextmanager
+def _nothing_left_of_a_refusal(run_dir: Path) -> Iterator[None]:
+    """Leave the folder of a run that is refused before it begins as it was, or none at all."""
+    folder, log_file = RunFolder(run_dir), run_dir / "run.log"
+    started, logged = _content(folder.status), log_file.exists()
+    try:
+        yield
+    except REFUSALS:
+        if _content(folder.status) == started:  # a run begins by writing its status
+            if not logged:
+                log_file.unlink(missing_ok=True)
+            NewFolders.remove()
+        raise
+
+
+def _content(file: Path) -> bytes | None:
+    return file.read_bytes() if file.exists() else None
+
+
+def _run(composed: DictConfig, run_dir: Path) -> None:
+    config = _validated(composed, run_dir)
+    from mace_exp import pipeline  # imports torch
+
+    pipeline.run(config, run_dir, _plain(composed))
+
+
+def _validated(composed: DictConfig, run_dir: Path) -> RunConfig:
+    """Return the typed configuration, of a run whose folders can be written to."""
+    _group_by_sweep(composed)
+    config = to_run_config(composed, given=list(HydraConfig.get().overrides.task))
+    check_writable(run_dir, "hydra.run.dir")
+    check_writable(Path(config.cache_dir), "cache_dir")
+    return config
+
+
+def _in_sweep() -> bool:
+    return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def _group_by_sweep(composed: DictConfig) -> None:
+    """Give the jobs of a sweep one group in the tracker: the name of the sweep's folder."""
+    ungrouped = OmegaConf.select(composed, "tracking.group", default="") is None
+    if _in_sweep() and ungrouped:
+        composed.tracking.group = "-".join(Path(HydraConfig.get().sweep.dir).absolute().parts[-2:])
+
+
+def _plain(composed: DictConfig) -> dict[str, Any]:
+    """Return the resolved configuration with the options and arguments that it was composed of."""
+    plain = OmegaConf.to_container(composed, resolve=True, enum_to_str=True)
+    assert isinstance(plain, dict)
+    hydra_config = HydraConfig.get()
+    choices = OmegaConf.to_container(hydra_config.runtime.choices)
+    assert isinstance(choices, dict)
+    options = {str(k): v for k, v in choices.items() if "/" not in str(k) and k != "hydra" and v}
+    arguments = OmegaConf.to_container(hydra_config.overrides.task)
+    return {str(k): v for k, v in plain.items()} | {"options": options, "arguments": arguments}

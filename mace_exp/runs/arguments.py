@@ -1,0 +1,52 @@
+"""The arguments that a run was started with: in its config.yaml, or in the plan of its sweep."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mace_exp.runs.folder import PLAN, RunFolder
+
+log = logging.getLogger(__name__)
+
+
+def run_arguments(folder: Path) -> list[str] | None:
+    """Return the arguments of the run in a folder; None where no run is known there.
+
+    A job that was refused after its sweep had begun has no config.yaml: the plan has its arguments.
+
+    Raises:
+        OSError, yaml.YAMLError: config.yaml can't be read.
+        ValueError: it holds no arguments.
+    """
+    file = RunFolder(folder).config
+    if not file.is_file():
+        return planned_arguments(folder.absolute().parent).get(folder.absolute().name)
+    config = read_yaml(file)
+    arguments = config.get("arguments") if isinstance(config, dict) else None
+    if not isinstance(arguments, list):
+        raise ValueError(f"{file} holds no list of arguments: it is no run's")
+    return [str(each) for each in arguments]
+
+
+def planned_arguments(sweep_dir: Path) -> dict[str, list[str]]:
+    """Return the arguments of every job of a sweep by the name of its folder; {} without a plan."""
+    file = sweep_dir / PLAN
+    try:
+        plan = json.loads(file.read_text(encoding="utf-8"))["jobs"]
+        return {str(number): [str(each) for each in job] for number, job in enumerate(plan)}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("%s can't be read (%s) and is left out", file, error)
+        return {}
+
+
+def read_yaml(file: Path) -> Any:
+    """Read a file; interpolations in it stay text. Errors in it name the file."""
+    with file.open(encoding="utf-8") as opened:  # PyYAML takes the name from there
+        return yaml.safe_load(opened)
