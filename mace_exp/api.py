@@ -15,6 +15,8 @@ from mace_exp.concepts.concept import Concept
 from mace_exp.config import CONF, composed_run
 from mace_exp.config.run_config import RunConfig
 from mace_exp.methods.base import Method
+from mace_exp.methods.mace.lora import Lora
+from mace_exp.methods.mace.method import Mace
 from mace_exp.models.editing import apply_edit, current_weights
 from mace_exp.models.latents import native_size
 from mace_exp.models.model import Model
@@ -46,8 +48,7 @@ class Erasure:
     """What `erase` did to a pipeline.
 
     `weights` are the edited weights and `original` the former ones, by component and parameter
-    ("unet.down_blocks.0...to_k.weight"). `method` holds what else it made: of `method=mace` the
-    refinement `method.refinement.value` [d, d], and `method.loras.value.loras` by concept slug.
+    ("unet.down_blocks.0...to_k.weight"); `method` holds the results of its steps.
     """
 
     pipeline: DiffusionPipeline
@@ -55,6 +56,22 @@ class Erasure:
     weights: Mapping[str, Tensor]
     original: Mapping[str, Tensor]
     method: Method
+
+    @property
+    def transform(self) -> Tensor:
+        """T [d, d] of MACE's refinement: the refined weight of every layer is W T."""
+        return self._mace.refinement.value
+
+    @property
+    def loras(self) -> Mapping[str, Lora]:
+        """MACE's LoRAs by concept slug, each on top of the refined weights."""
+        return self._mace.loras.value.loras
+
+    @property
+    def _mace(self) -> Mace:
+        if not isinstance(self.method, Mace):
+            raise ValueError("only method=mace makes a refinement and LoRAs")
+        return self.method
 
     def restore(self) -> None:
         """Put the original weights back."""

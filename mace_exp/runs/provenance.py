@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from enum import Enum
 from typing import Any, get_type_hints
@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 from mace_exp.concepts.concept import Concept
 from mace_exp.models.model import Model
 from mace_exp.models.sampling import SamplingSettings
-from mace_exp.models.schema import ModelConfig
+from mace_exp.models.schema import ModelConfig, Offload
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.status import versions
 
@@ -77,6 +77,7 @@ def model_of(facts: Mapping[str, Any]) -> ModelConfig:
         raise ValueError(
             f"erased.json does not describe a model of this version: {error}"
         ) from error
+    return replace(given, offload=Offload.none)  # of the machine, not of the model
 
 
 def _member(kind: Any, value: Any) -> Any:
