@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import Enum
 from typing import Any, get_type_hints
@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 from mace_exp.concepts.concept import Concept
 from mace_exp.models.model import Model
 from mace_exp.models.sampling import SamplingSettings
-from mace_exp.models.schema import ModelConfig, Offload
+from mace_exp.models.schema import ModelConfig
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.status import versions
 
@@ -71,13 +71,13 @@ def model_of(facts: Mapping[str, Any]) -> ModelConfig:
     """Return the settings of the model in erased.json. Raises ValueError where they don't fit."""
     types = get_type_hints(ModelConfig)
     try:
-        named = {name: facts["model"][name] for name in types}
+        given = facts["model"] | {"offload": "none"}  # that is of the machine, not of the model
+        named = {name: given[name] for name in types}
         return ModelConfig(**{name: _member(types[name], value) for name, value in named.items()})
     except (KeyError, TypeError) as error:
         raise ValueError(
             f"erased.json does not describe a model of this version: {error}"
         ) from error
-    return replace(given, offload=Offload.none)  # of the machine, not of the model
 
 
 def _member(kind: Any, value: Any) -> Any:
