@@ -1,4 +1,4 @@
-"""Erase concepts from a pipeline in memory: the stages of a run, without its command line."""
+"""Erase concepts from a pipeline in memory: the recipe of a run, without its command line."""
 
 from __future__ import annotations
 
@@ -14,13 +14,18 @@ from torch import Tensor
 from mace_exp.concepts.concept import Concept
 from mace_exp.config import CONF, composed_run
 from mace_exp.config.run_config import RunConfig
+from mace_exp.methods.base import Method
 from mace_exp.methods.mace.lora import Lora
-from mace_exp.models.editing import apply_weights
+from mace_exp.methods.mace.method import Mace
+from mace_exp.models.editing import apply_edit, current_weights
 from mace_exp.models.latents import native_size
-from mace_exp.models.schema import JudgeName, Precision
+from mace_exp.models.model import Model
+from mace_exp.models.schema import Precision
+from mace_exp.recipe import Recipe
+from mace_exp.runs.cache import Cache
+from mace_exp.runs.context import Context
 from mace_exp.runs.folder import RunFolder, check_writable
 from mace_exp.runs.tracking import TrackerOptions, open_tracker
-from mace_exp.stages.run import Run
 from mace_exp.utils.progress import silenced
 
 BASE = (
@@ -29,9 +34,9 @@ BASE = (
     "lora=stable_diffusion",
     "sampling=stable_diffusion",
     "evaluation=none",
+    "judge=none",
     "tracking=none",
     "save=weights",
-    "stages=[images,masks,preservation,cfr,lora,fusion]",
 )
 """The options that `erase` starts from; its arguments and `settings` come after them."""
 KEPT = {"person": "people", "object": "objects", "style": "artists", "explicit": "objects"}
@@ -42,24 +47,39 @@ KEPT = {"person": "people", "object": "objects", "style": "artists", "explicit":
 class Erasure:
     """What `erase` did to a pipeline.
 
-    `weights` are the edited projections and `original` the former ones, by parameter name;
-    `transform` [d, d] is the refinement and `loras` (by concept slug) sit on top of it.
+    `weights` are the edited weights and `original` the former ones, by component and parameter
+    ("unet.down_blocks.0...to_k.weight"); `method` holds the results of its steps.
     """
 
     pipeline: DiffusionPipeline
     concepts: list[Concept]
     weights: Mapping[str, Tensor]
     original: Mapping[str, Tensor]
-    transform: Tensor
-    loras: Mapping[str, Lora]
+    method: Method
+
+    @property
+    def transform(self) -> Tensor:
+        """T [d, d] of MACE's refinement: the refined weight of every layer is W T."""
+        return self._mace.refinement.value
+
+    @property
+    def loras(self) -> Mapping[str, Lora]:
+        """MACE's LoRAs by concept slug, each on top of the refined weights."""
+        return self._mace.loras.value.loras
+
+    @property
+    def _mace(self) -> Mace:
+        if not isinstance(self.method, Mace):
+            raise ValueError("only method=mace makes a refinement and LoRAs")
+        return self.method
 
     def restore(self) -> None:
         """Put the original weights back."""
-        apply_weights(self.pipeline.unet, self.original)
+        apply_edit(self.pipeline, self.original)
 
     def apply(self) -> None:
         """Put the edited weights in again, after `restore`."""
-        apply_weights(self.pipeline.unet, self.weights)
+        apply_edit(self.pipeline, self.weights)
 
 
 def erase(
@@ -69,8 +89,8 @@ def erase(
     anchor: str | Mapping[str, str] | None = None,
     kind: str = "person",
     preserve: Sequence[str] = (),
-    rank: int = 1,
-    steps: int = 50,
+    rank: int | None = None,
+    steps: int | None = None,
     seed: int = 0,
     settings: Mapping[str, object] | None = None,
     folder: str | Path | None = None,
@@ -80,21 +100,22 @@ def erase(
 
     `anchor` takes the concepts' place: one for all, or by concept; None is the default of the kind.
     `kind` is person, object, style or explicit. `preserve` names neighbours that must survive.
-    `rank` and `steps` are those of every concept's LoRA. `settings` are further ones as on the
-    command line: options by group ("masks": "none") and values by key ("lora.learning_rate": 1e-3).
-    `folder` keeps edit.safetensors, the LoRAs, erased.json and what can be used again; without one
-    nothing is left on the disk. Nothing is changed where an error is raised.
+    `rank` and `steps` are those of every concept's LoRA (None: 1 and 50). `settings` are further
+    ones as on the command line: options by group ("method": "uce", "masks": "none") and values by
+    key ("lora.learning_rate": 1e-3). `folder` keeps edit.safetensors, the LoRAs, erased.json and
+    what can be used again; without one nothing is left on the disk. Nothing is changed where an
+    error is raised, and nothing is drawn before everything that can be checked was checked.
 
     Raises:
         ValueError: a wrong setting, a prompt that the model can't read, or a closed form without a
             stable solution; the message names the key and what to do.
     """
     names = [concepts] if isinstance(concepts, str) else list(concepts)
+    lora = {"lora.rank": rank, "lora.steps": steps}
     values: dict[str, object] = {
         "concepts.names": names,
         "concepts.kind": kind,
-        "lora.rank": rank,
-        "lora.steps": steps,
+        **{key: value for key, value in lora.items() if value is not None},
         "seed": seed,
         **_kept(preserve, kind),
         **_anchors(anchor, kind),
@@ -105,11 +126,21 @@ def erase(
 
 
 def _erased(pipeline: DiffusionPipeline, config: RunConfig, folder: RunFolder) -> Erasure:
+    model = Model(pipeline, config.model.dtype.name)
     with open_tracker(folder.root, TrackerOptions(mode="disabled")) as tracker:
-        work = Run(config, folder, tracker)
-        work.pipeline = pipeline
-        edit = work.edit  # asks for every stage before it
-    done = Erasure(pipeline, work.concepts, edit, work.weights, work.transform, work.loras)
+        context = Context(
+            load=lambda: model,
+            cache=Cache(Path(config.cache_dir)),
+            folder=folder,
+            tracker=tracker,
+            device=str(pipeline.device),
+            makes=frozenset(config.chosen_stages()),
+        )
+        recipe = Recipe(context, config)
+        recipe.check()
+        edit = recipe.edit.value.weights  # asks for every stage before it
+        original = current_weights(pipeline, edit)
+    done = Erasure(pipeline, recipe.concepts, edit, original, recipe.method)
     done.apply()
     return done
 
@@ -133,7 +164,6 @@ def _config(
         name=name,
         source=name,
         dtype=_precision(pipeline),
-        judge=JudgeName.none,
         safety_checker=getattr(pipeline, "safety_checker", None) is not None,
     )
     return replace(config, model=model)

@@ -1,8 +1,8 @@
 """`python -m mace_exp.export RUN TARGET`: write the erased model of a run as a diffusers folder.
 
-A run keeps its edited weights (edit.safetensors) and says in erased.json which model they belong
-to. `--weights refined` writes the base that the LoRAs of the run sit on instead:
-`pipe.load_lora_weights("RUN/loras/<concept>.safetensors")` fits that one, and not the erased model.
+A run saves its edited weights (edit.safetensors), and in erased.json the model that they belong to.
+`--weights refined` writes the refined model instead, under which the run's LoRAs were trained:
+`pipe.load_lora_weights("RUN/loras/<concept>.safetensors")` fits that one, not the erased model.
 """
 
 from __future__ import annotations
@@ -12,18 +12,21 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mace_exp.cli.common import run_command
 from mace_exp.models.loading import loaded
 from mace_exp.models.schema import Device, Precision
 from mace_exp.runs.folder import RunFolder
 
+if TYPE_CHECKING:
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
 NAME = "python -m mace_exp.export"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; 1 if it refuses."""
+    """Run the command and return its exit code: 1 for an error."""
     parsed = _parser().parse_args(arguments)
     return run_command(NAME, lambda: _export(parsed))
 
@@ -37,18 +40,21 @@ def export(
     dtype: str | None = None,
     device: str = "auto",
 ) -> None:
-    """Write the pipeline of a run folder, with its edited or its refined weights, to `target`.
+    """Write the pipeline of a run folder, with edited or refined weights, to `target`.
 
-    `model` is where the original model lies now, if not where the run had it; `dtype` the type of
-    the stored numbers (None: that of the run).
+    `weights` is "edit" or "refined". `model` is the original model's present location, if it has
+    moved since the run; `dtype` the dtype of the stored weights (None: the run's).
 
     Raises:
-        ValueError: no run folder, no such weights in it, a target that exists, or another model.
+        ValueError: no run folder, no such weights in it, an existing target, or a model whose
+            fingerprint is not the run's.
     """
     folder = RunFolder(run)
     facts, file = _facts(folder), {"edit": folder.edit, "refined": folder.refined}[weights]
     if not file.is_file():
-        raise ValueError(f"{file} is missing: the run has not come that far, go on by resume={run}")
+        raise ValueError(
+            f"{file} is missing: the run has not reached that stage, continue it by resume={run}"
+        )
     if target.exists():
         raise ValueError(f"{target} exists: name a new folder, or remove it")
     from mace_exp.runs.provenance import model_of
@@ -57,19 +63,19 @@ def export(
     try:
         pipeline = loaded(chosen if model is None else replace(chosen, source=model), device)
     except ValueError as error:
-        raise ValueError(f"{error}; --model says where the original model lies") from error
+        raise ValueError(f"{error}; --model gives the location of the original model") from error
     _check_fingerprint(pipeline, facts["model"]["fingerprint"])
     _write(pipeline, file, target, dtype)
 
 
-def _write(pipeline: Any, file: Path, target: Path, dtype: str | None) -> None:
+def _write(pipeline: DiffusionPipeline, file: Path, target: Path, dtype: str | None) -> None:
     import torch
     from safetensors.torch import load_file
 
-    from mace_exp.models.editing import apply_weights
+    from mace_exp.models.editing import apply_edit
     from mace_exp.models.saving import save_pipeline
 
-    apply_weights(pipeline.unet, load_file(file))
+    apply_edit(pipeline, load_file(file))
     save_pipeline(pipeline, target, dtype=None if dtype is None else getattr(torch, dtype))
 
 
@@ -78,21 +84,21 @@ def _facts(folder: RunFolder) -> dict[str, Any]:
         return json.loads(folder.facts.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(
-            f"{folder.facts} is missing: {folder.root} is no folder of a run that has come to its "
-            f"end; go on by python -m mace_exp resume={folder.root}"
+            f"{folder.facts} is missing: {folder.root} is not the folder of a finished run; "
+            f"continue it by python -m mace_exp resume={folder.root}"
         ) from None
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder.facts} can't be read: {error}") from error
 
 
-def _check_fingerprint(pipeline: Any, wanted: str) -> None:
+def _check_fingerprint(pipeline: DiffusionPipeline, wanted: str) -> None:
     from mace_exp.models.fingerprints import fingerprint
 
     found = fingerprint(pipeline)
     if found != wanted:
         raise ValueError(
-            f"the run edited the model {wanted}, this one is {found}: --model says where the "
-            "original lies"
+            f"the run edited the model {wanted}, this one is {found}: give the location of the "
+            "original by --model"
         )
 
 
@@ -112,13 +118,13 @@ def _parser() -> argparse.ArgumentParser:
         prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder")
-    parser.add_argument("target", type=Path, metavar="TARGET", help="a folder that is not there")
+    parser.add_argument("target", type=Path, metavar="TARGET", help="a new folder")
     parser.add_argument(
         "--weights", choices=("edit", "refined"), default="edit", help="(default: edit)"
     )
-    parser.add_argument("--model", metavar="SOURCE", help="where the original model lies now")
+    parser.add_argument("--model", metavar="SOURCE", help="present location of the original model")
     parser.add_argument(
-        "--dtype", choices=[each.name for each in Precision], help="of the stored numbers"
+        "--dtype", choices=[each.name for each in Precision], help="of the stored weights"
     )
     parser.add_argument("--device", choices=[each.name for each in Device], default="auto")
     return parser

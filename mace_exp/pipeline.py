@@ -1,35 +1,40 @@
-"""A run: the paper's algorithm, stage by stage. The only reader of the whole run configuration.
-
-concepts + anchors -> training images -> masks -> preservation statistics -> refinement -> LoRA per
-concept
-                   -> fusion -> samples before and after -> metrics -> report and tracker
-"""
+"""A run: its folder, its status, its tracker and its ranks around the stages of a recipe."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from mace_exp.config.run_config import RunConfig, Stage
-from mace_exp.models.devices import gpu_facts, gpu_peak, reset_gpu_peak, take_device
+from mace_exp.config.run_config import RunConfig
+from mace_exp.evaluation.judges.base import warn_of_unknown
+from mace_exp.models.devices import (
+    choose_device,
+    gpu_facts,
+    gpu_peak,
+    reset_gpu_peak,
+    take_device,
+)
+from mace_exp.models.loading import load_model
+from mace_exp.models.schema import ModelConfig
+from mace_exp.recipe import Recipe
 from mace_exp.report.run_page import write_report
 from mace_exp.report.terminal import print_result
-from mace_exp.runs import stale as earlier
+from mace_exp.runs.cache import Cache
+from mace_exp.runs.context import Context
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.interrupts import INTERRUPTED, exiting_on_sigterm
 from mace_exp.runs.memory import peak_memory
 from mace_exp.runs.ranks import Ranks, connected
 from mace_exp.runs.record import Tracker
-from mace_exp.runs.schema import NoTracking, WandbTracking
+from mace_exp.runs.stale import remove_stale
 from mace_exp.runs.status import Status, recorded_status
-from mace_exp.runs.tracking import TrackerOptions, open_tracker
-from mace_exp.stages import erase, look, loras, measure, observe, refinement
-from mace_exp.stages.run import Run
+from mace_exp.runs.tracking import open_tracker
 from mace_exp.utils.files import write_json
 from mace_exp.utils.progress import silenced
 
@@ -45,6 +50,7 @@ def run(config: RunConfig, run_dir: Path, composed: dict[str, Any]) -> dict[str,
     """
     take_device(config.device.name)
     folder = RunFolder(run_dir)
+    composed = composed | {"reads": sorted(config.method.reads())}
     folder.config.write_text(yaml.safe_dump(composed, sort_keys=False), encoding="utf-8")
     with exiting_on_sigterm():
         try:
@@ -53,18 +59,84 @@ def run(config: RunConfig, run_dir: Path, composed: dict[str, Any]) -> dict[str,
                 status.add_hardware(
                     gpu_facts() | ({"ranks": ranks.count} if ranks.count > 1 else {})
                 )
-                metrics = _run_stages(Run(config, folder, tracker, ranks), status)
+                context = open_context(config, folder, tracker, ranks)
+                metrics = _run_stages(Recipe(context, config), status)
         finally:
-            if Stage.report in config.stages:
+            if "report" in config.chosen_stages():
                 _report(run_dir)
     print_result(run_dir)
     return metrics
 
 
+def open_context(config: RunConfig, folder: RunFolder, tracker: Tracker, ranks: Ranks) -> Context:
+    """Return what the stages of a run may use; the model is loaded when it is first needed."""
+    return Context(
+        load=lambda: load_model(config.model, config.device.name),
+        cache=Cache(Path(config.cache_dir)),
+        folder=folder,
+        tracker=tracker,
+        device=config.device.name,
+        makes=frozenset(config.chosen_stages()),
+        ranks=ranks,
+        shows_images=config.tracking.shows_images(),
+    )
+
+
+def _run_stages(recipe: Recipe, status: Status) -> dict[str, Any]:
+    context, config = recipe.context, recipe.config
+    stages = config.chosen_stages()
+    warn_of_unknown(config.judge, [concept.name for concept in recipe.concepts])
+    if set(stages) != {"report"}:
+        recipe.check()
+        steps = config.method.steps()
+        remove_stale(context.folder, recipe.keys(), stages, edit_steps=steps)
+    for stage, step in recipe.steps().items():
+        status.update(stage=stage)
+        _timed(context, stage, step)
+    summary = _summary(recipe)
+    write_json(context.folder.summary, summary)
+    context.tracker.summary(summary)
+    return recipe.metrics.value if "metrics" in stages and recipe.suite else {}
+
+
+def _timed(context: Context, stage: str, step: Callable[[], object]) -> None:
+    start, made = time.monotonic(), dict(context.cache.made)
+    before = dict(context.cache.reused)
+    reset_gpu_peak()
+    step()
+    row = {
+        "stage": stage,
+        "seconds": round(time.monotonic() - start, 3),
+        "reused": context.cache.reused != before and context.cache.made == made,
+    }
+    context.tracker.log("stage", row | peak_memory() | gpu_peak())
+
+
+def _summary(recipe: Recipe) -> dict[str, Any]:
+    """Return what was erased from which model, what was reused, how many masks and prompts failed,
+    and what the safety checker did."""
+    context, config = recipe.context, recipe.config
+    finds_masks = "masks" in config.method.reads() and "masks" in vars(recipe)
+    return {
+        "model": config.model.name,
+        "method": config.method.name,
+        "fingerprint": context.model.fingerprint,
+        "device": str(choose_device(config.device.name)),
+        "concepts": [
+            {"name": c.name, "kind": c.kind.name, "anchor": c.anchor} for c in recipe.concepts
+        ],
+        "reused": context.cache.reused,
+        "made": context.cache.made,
+        "mask_fallbacks": recipe.masks.value.fallbacks if finds_masks else 0,
+        "prompt_fallbacks": recipe.prompts.fallbacks,
+        "safety_checker": recipe.safety_checker(),
+    }
+
+
 def _first_rank(config: RunConfig, run_dir: Path) -> Ranks:
-    """Meet the workers, if there are any, and tell them what is run."""
+    """Meet the workers, if there are any, and send them what they need."""
     ranks = connected()
-    ranks.tell((config, run_dir))
+    ranks.broadcast((config.model, config.device.name, config.cache_dir, run_dir))
     return ranks
 
 
@@ -72,16 +144,27 @@ def take_part() -> None:
     """Do shares of the first rank's work, silently, until it ends."""
     logging.disable(logging.WARNING)  # the first rank says the same
     ranks = connected()
-    heard = ranks.hear()
-    if heard is not None:  # not a command without a run, such as --help
-        config, run_dir = heard
-        take_device(config.device.name)
+    received = ranks.receive()
+    if received is not None:  # not a command without a run, such as --help
         try:
             with silenced():
-                ranks.serve(Run(config, RunFolder(run_dir), Tracker(None), ranks))
+                _serve(ranks, *received)
         except KeyboardInterrupt:
             raise SystemExit(INTERRUPTED) from None
-    ranks.leave()
+    ranks.close()
+
+
+def _serve(ranks: Ranks, model: ModelConfig, device: str, cache_dir: str, run_dir: Path) -> None:
+    take_device(device)
+    context = Context(
+        load=lambda: load_model(model, device),
+        cache=Cache(Path(cache_dir)),
+        folder=RunFolder(run_dir),
+        tracker=Tracker(None),
+        device=device,
+        ranks=ranks,
+    )
+    ranks.serve(context)
 
 
 def _report(run_dir: Path) -> None:
@@ -94,58 +177,12 @@ def _report(run_dir: Path) -> None:
         log.exception("the report of %s could not be written", run_dir)
 
 
-def _run_stages(work: Run, status: Status) -> dict[str, Any]:
-    steps: dict[Stage, Callable[[Run], object]] = {
-        Stage.images: look.images,
-        Stage.masks: look.masks,
-        Stage.preservation: erase.preservation,
-        Stage.cfr: refinement.refinement,
-        Stage.lora: loras.loras,
-        Stage.fusion: erase.fusion,
-        Stage.samples: observe.samples,
-        Stage.metrics: measure.metrics,
-    }
-    measure.warn_of_strangers(work)
-    loras.check_rank_of(work)
-    erase.check_preservation(work)
-    earlier.remove_other_edit(work)
-    for stage, step in steps.items():
-        if stage in work.config.stages:
-            status.update(stage=stage.name)
-            _timed(work, stage, step)
-    write_json(work.folder.summary, work.summary())
-    work.tracker.summary(work.summary())
-    return work.metrics
-
-
-def _timed(work: Run, stage: Stage, step: Callable[[Run], object]) -> None:
-    start, made = time.monotonic(), dict(work.cache.made)
-    before = dict(work.cache.reused)
-    reset_gpu_peak()
-    step(work)
-    row = {
-        "stage": stage.name,
-        "seconds": round(time.monotonic() - start, 3),
-        "reused": work.cache.reused != before and work.cache.made == made,
-    }
-    work.tracker.log("stage", row | peak_memory() | gpu_peak())
-
-
 def _tracker(config: RunConfig, folder: RunFolder, composed: dict[str, Any]) -> Tracker:
-    match config.tracking:
-        case WandbTracking() as tracking:
-            options = TrackerOptions(
-                mode=tracking.mode.name,
-                project=tracking.project,
-                entity=tracking.entity,
-                group=tracking.group,
-                tags=tuple(
-                    f"{group}={option}" for group, option in composed.get("options", {}).items()
-                ),
-                name="-".join(folder.root.resolve().parts[-2:]),
-            )
-        case NoTracking() | _:
-            options = TrackerOptions(mode="disabled")
+    options = replace(
+        config.tracking.options(),
+        tags=tuple(f"{group}={option}" for group, option in composed.get("options", {}).items()),
+        name="-".join(folder.root.resolve().parts[-2:]),
+    )
     return open_tracker(
         folder.root, options, config=composed, concept_count=len(config.concepts.names)
     )

@@ -1,7 +1,7 @@
 """`python -m mace_exp.workspace --project P --entity E`: a saved view of a project's runs.
 
-Weights & Biases makes a panel of everything that is logged. This view holds those that tell which
-setting erases well and keeps the rest: the trade-off, what leads to it, and the pictures.
+By default Weights & Biases shows a panel for everything that is logged. This view shows the panels
+that help to choose a setting: erasure against preservation, the settings behind it, and the images.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ log = logging.getLogger("mace_exp.workspace")
 NAME = "What was erased, and what was kept"
 ERASED, PRESERVED = "erased/accuracy/value", "preserved/accuracy/value"
 MEASURES = (ERASED, PRESERVED, "objects/accuracy/value", "styles/accuracy/value", "harmonic_mean")
-"""As `stages.measure` hands them to the tracker's summary."""
+"""Names in the tracker's summary, as the metrics stage writes them."""
 SETTINGS = (
     "preservation.prior_weight",
     "preservation.domain_weight",
@@ -35,7 +35,7 @@ SETTINGS = (
     "seed",
 )
 LOGARITHMIC = SETTINGS[:4] + SETTINGS[5:6]
-"""What is swept by factors of ten."""
+"""Settings shown on a logarithmic axis."""
 MEDIA = ("samples", "attention", "masks")
 CURVES = {
     "loss": "attention to the concepts",
@@ -45,13 +45,13 @@ CURVES = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Create the view in a project of the service; 1 where it can't be."""
+    """Create the view in a project and return the exit code: 1 for an error."""
     parser = argparse.ArgumentParser(prog="python -m mace_exp.workspace", description=__doc__)
     parser.add_argument("--project", default="mace_exp", help="default: %(default)s")
     parser.add_argument(
         "--entity", default=os.environ.get("WANDB_ENTITY"), help="user or team ($WANDB_ENTITY)"
     )
-    parser.add_argument("--name", default=NAME, help="of the view (default: %(default)r)")
+    parser.add_argument("--name", default=NAME, help="name of the view (default: %(default)r)")
     chosen = parser.parse_args(arguments)
     return run_command("mace_exp.workspace", lambda: create(chosen))
 
@@ -60,7 +60,8 @@ def create(chosen: argparse.Namespace) -> None:
     """Save the view, and log its address.
 
     Raises:
-        ValueError: the extra is missing, there is no entity or no key, or the service refuses.
+        ValueError: wandb-workspaces is not installed, entity or API key is missing, or the service
+            rejects the view.
     """
     if importlib.util.find_spec("wandb_workspaces") is None:
         raise ValueError("wandb-workspaces is missing: pip install 'mace-exp[workspace]'")
@@ -68,19 +69,19 @@ def create(chosen: argparse.Namespace) -> None:
         raise ValueError("--entity is not set: name the user or team that owns the project")
     if not has_key():
         raise ValueError(
-            "WANDB_API_KEY is not set, and there was no `wandb login`: the view is saved by the "
-            "service itself"
+            "WANDB_API_KEY is not set, and there is no key from `wandb login`: the view is saved "
+            "at the service, which needs one"
         )
     view = workspace(chosen.project, chosen.entity, chosen.name)
     try:
         view.save()
-    except Exception as error:  # the client's errors have no base of their own
-        raise ValueError(f"the service did not take the view: {error}") from error
+    except Exception as error:  # the client's errors share no base class
+        raise ValueError(f"the service rejected the view: {error}") from error
     log.info("saved %s", view.url)
 
 
 def workspace(project: str, entity: str, name: str = NAME) -> Workspace:
-    """Return the view as it is saved; nothing is asked of the service."""
+    """Return the view, without contacting the service."""
     import wandb_workspaces.workspaces as ws
 
     return ws.Workspace(
@@ -96,7 +97,7 @@ def workspace(project: str, entity: str, name: str = NAME) -> Workspace:
 
 
 def _trade_off() -> Section:
-    """Erased against preserved, and which settings lead where."""
+    """Erased against preserved, and parallel coordinates of settings and measures."""
     import wandb_workspaces.reports.v2.interface as wr
     import wandb_workspaces.workspaces as ws
 
@@ -124,7 +125,7 @@ def _setting(key: str) -> ParallelCoordinatesPlotColumn:
 
 
 def _measure(key: str) -> ParallelCoordinatesPlotColumn:
-    """A measure's axis, turned round where less is better, so that good is up on all of them."""
+    """Return a measure's axis, inverted where lower is better, so that up is better on all axes."""
     import wandb_workspaces.reports.v2.interface as wr
 
     name = key.split("/")[0].replace("_", " ")
@@ -142,7 +143,7 @@ def _pictures() -> Section:
 
 
 def _training() -> Section:
-    """The median over the concepts of each run: it stays readable with a hundred of them."""
+    """Curves of the median over each run's concepts, readable also with a hundred concepts."""
     import wandb_workspaces.reports.v2.interface as wr
     import wandb_workspaces.workspaces as ws
 

@@ -101,7 +101,7 @@ def make_run(path: Path, *, erased: list[str] | None = None, each: int = 3, **ch
 
 def write_config(path: Path, names: list[str], changes: dict[str, Any]) -> None:
     config: dict[str, Any] = {
-        "model": {"name": "mini", "source": None, "dtype": "float32", "judge": "mini"},
+        "model": {"name": "mini", "source": None, "dtype": "float32"},
         "concepts": {"names": names, "kind": "person", "kinds": {}},
         "anchors": {"person": "a person", "object": "background", "per_concept": {}},
         "images": {"per_concept": 8, "seed": 0},

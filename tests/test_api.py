@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from mace_exp import Erasure, erase
 from mace_exp.config import composed_run
+from mace_exp.data import training_images
 from mace_exp.models.loading import load_pipeline
 from mace_exp.models.saving import save_pipeline
 from tests.tiny import tiny_pipeline
@@ -55,13 +56,14 @@ def test_only_the_projections_are_edited_and_they_can_be_put_back(make: Callable
     pipeline = make()
     before = state(pipeline)
     done = erased(pipeline, ["Adam Driver", "Amy Adams"], preserve=["Amy Poehler"])
-    assert changed(before, pipeline) == set(done.weights) == set(done.original)
+    names = {f"unet.{name}" for name in changed(before, pipeline)}
+    assert names == set(done.weights) == set(done.original)
     assert all(name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")) for name in done.weights)
     assert set(done.loras) == {"adam-driver", "amy-adams"}
     done.restore()
     assert not changed(before, pipeline)
     done.apply()
-    assert changed(before, pipeline) == set(done.weights)
+    assert {f"unet.{name}" for name in changed(before, pipeline)} == set(done.weights)
 
 
 def test_it_is_the_command_in_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -134,6 +136,31 @@ def test_wrong_arguments_are_refused_and_nothing_is_changed(
     with pytest.raises(ValueError, match=re.escape(message)):
         erased(pipeline, "Adam Driver", **more)
     assert not changed(before, pipeline)
+
+
+def test_what_the_model_rules_out_is_refused_before_anything_is_drawn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def draw(*_: object, **__: object) -> None:
+        raise AssertionError("a picture was drawn")
+
+    monkeypatch.setattr(training_images, "draw_images", draw)
+    for more in ({"rank": 1000}, {"anchor": "z" * 120}):
+        with pytest.raises(ValueError, match="lora.rank.*1000|the model reads 77"):
+            erased(tiny_pipeline(), "Adam Driver", **more)
+
+
+def test_another_method_takes_no_rank_and_makes_no_lora() -> None:
+    settings = {k: v for k, v in SMALL.items() if not k.startswith(("lora", "images"))}
+    settings |= {"method": "uce"}
+    pipeline = tiny_pipeline()
+    before = state(pipeline)
+    done = erase(pipeline, "Adam Driver", preserve=["Amy Poehler"], settings=settings)
+    assert {f"unet.{name}" for name in changed(before, pipeline)} == set(done.weights)
+    with pytest.raises(ValueError, match="method=mace"):
+        _ = done.loras
+    with pytest.raises(ValueError, match="lora.rank: method=uce.* does not read lora"):
+        erase(pipeline, "Adam Driver", rank=2, settings=settings)
 
 
 def test_one_bar_is_shown_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

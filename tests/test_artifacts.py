@@ -1,5 +1,6 @@
 """Paths, the cache that jobs share, and the status of a run."""
 
+import csv
 import json
 import os
 import shutil
@@ -15,31 +16,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mace_exp.runs.cache import Cache, key_of
-from mace_exp.runs.status import recorded_status, status_of
 
+from mace_exp.runs.cache import Cache
 from mace_exp.runs.folder import RunFolder, check_writable
 from mace_exp.runs.interrupts import exiting_on_sigterm
-from mace_exp.utils.files import write_json
+from mace_exp.runs.status import recorded_status, status_of
+from mace_exp.utils.files import write_json, write_table
 from mace_exp.utils.tensors import save_tensors
 from tests.full_disk import no_file_over
 
 Usage = namedtuple("Usage", "total used free")
 
 
-def test_a_key_depends_on_values_and_not_on_their_order() -> None:
-    assert key_of({"a": 1, "b": [2, 3]}) == key_of({"b": [2, 3], "a": 1})
-    assert key_of({"a": 1, "b": [2, 3]}) != key_of({"a": 1, "b": [3, 2]})
+def write_all(missing: Mapping[str, Path]) -> None:
+    for path in missing.values():
+        path.write_text("made")
 
 
 def test_an_entry_is_made_once_and_then_read(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
 
-    def make(target: Path) -> None:
-        target.write_text("made")
-
     for _ in range(3):
-        path = cache.get("masks", {"seed": 1}, make)
+        path = cache.get_all("masks", {"a": "key"}, write_all, stage="masks")["a"]
         assert path.read_text() == "made"
     assert cache.made == {"masks": 1} and cache.reused == {"masks": 2}
 
@@ -47,20 +45,23 @@ def test_an_entry_is_made_once_and_then_read(tmp_path: Path) -> None:
 def test_two_jobs_at_once_make_an_entry_once(tmp_path: Path) -> None:
     made: list[str] = []
 
-    def make(target: Path) -> None:
+    def make(missing: Mapping[str, Path]) -> None:
         time.sleep(0.2)
-        made.append(target.name)
-        target.write_text("made")
+        made.extend(missing)
+        write_all(missing)
+
+    def get() -> Path:
+        return Cache(tmp_path).get_all("images", {"a": "key"}, make, stage="images")["a"]
 
     with ThreadPoolExecutor(4) as pool:
-        jobs = [pool.submit(Cache(tmp_path).get, "images", {"x": 1}, make) for _ in range(4)]
+        jobs = [pool.submit(get) for _ in range(4)]
     assert len({job.result() for job in jobs}) == 1 and len(made) == 1
 
 
 JOB = """
 import json, sys, time
 from pathlib import Path
-from mace_exp.artifacts import Cache
+from mace_exp.runs.cache import Cache
 
 cache, names = Cache(Path(sys.argv[1])), sys.argv[2].split(",")
 
@@ -72,7 +73,7 @@ def make(missing):
 (cache.root / f"ready-{sys.argv[3]}").touch()
 while len(list(cache.root.glob("ready-*"))) < 2:
     time.sleep(0.01)
-paths = cache.get_all("samples", {name: {"concept": name} for name in names}, make, suffix=".npy")
+paths = cache.get_all("samples", {n: n for n in names}, make, stage="samples", suffix=".npy")
 assert all(path.read_text() == "made" for path in paths.values()) and list(paths) == names
 print(json.dumps([cache.made.get("samples", 0), cache.reused.get("samples", 0)]))
 """
@@ -98,19 +99,18 @@ def test_entries_are_made_together_where_they_are_missing(tmp_path: Path) -> Non
 
     def make(missing: Mapping[str, Path]) -> None:
         asked.append(list(missing))
-        for path in missing.values():
-            path.write_text("made")
+        write_all(missing)
 
-    cache.get_all("loras", {"a": {"x": 1}}, make)
-    cache.get_all("loras", {"a": {"x": 1}, "b": {"x": 2}, "c": {"x": 3}}, make)
-    cache.get_all("loras", {"c": {"x": 3}}, None)
+    cache.get_all("loras", {"a": "1"}, make, stage="lora")
+    cache.get_all("loras", {"a": "1", "b": "2", "c": "3"}, make, stage="lora")
+    cache.get_all("loras", {"c": "3"}, None, stage="lora")
     assert asked == [["a"], ["b", "c"]]
     assert cache.made == {"loras": 3} and cache.reused == {"loras": 2}
 
 
 def test_an_entry_that_may_not_be_made_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="add the stage that makes them to stages"):
-        Cache(tmp_path).get("images", {"x": 1}, None)
+    with pytest.raises(ValueError, match="no loras for these settings .*: add lora, .* to stages"):
+        Cache(tmp_path).get_all("loras", {"a": "1"}, None, stage="lora")
 
 
 def test_what_json_cannot_hold_is_not_written(tmp_path: Path) -> None:
@@ -183,3 +183,20 @@ def test_a_status_is_read_back_and_a_broken_one_is_none(tmp_path: Path) -> None:
     assert hardware["gpu"] == "a card" and hardware["cores"]
     folder.status.write_text('{"status": "fin')
     assert status_of(folder) is None
+
+
+def test_a_table_reads_back_as_it_was_written(tmp_path: Path) -> None:
+    path, rows = tmp_path / "new" / "a.csv", [["Zoë, an actor", 1], ["two\nlines", None]]
+    write_table(path, ("name", "seed"), rows)
+    with path.open(encoding="utf-8", newline="") as file:
+        read = list(csv.reader(file))
+    assert read == [["name", "seed"], ["Zoë, an actor", "1"], ["two\nlines", ""]]
+
+
+def test_a_table_with_a_row_that_does_not_fit_is_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    write_table(path, ("name",), [["first"]])
+    with pytest.raises(ValueError, match=r"a\.csv.*'second', 2"):
+        write_table(path, ("name",), [["second", 2]])
+    assert path.read_text(encoding="utf-8").split() == ["name", "first"]
+    assert [each.name for each in tmp_path.iterdir()] == ["a.csv"]

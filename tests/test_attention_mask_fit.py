@@ -23,7 +23,7 @@ def test_the_models_own_masks_lie_on_what_is_drawn(
     measure = pytest.importorskip(
         "experiments.attention_masks.measure", reason="the studies are not beside the tests"
     )
-    from mace_exp.mini.world import World
+    from experiments.mini_world.world import World
     from mace_exp.models.loading import load_pipeline
 
     whole = "attention masks"

@@ -12,8 +12,8 @@ from mace_exp.methods.closed_form import (
     factorize,
     fused_weight,
     refinement_transform,
-    weighted_sum,
 )
+from mace_exp.preservation.terms import weighted_sum
 
 WIDTH, OUT = 8, 3
 

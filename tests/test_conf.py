@@ -20,7 +20,7 @@ OPTIONS = [file for file in FILES if file.parent.name and file.parts[0] != "hydr
 
 def test_every_file_is_an_option_or_the_root() -> None:
     assert len(FILES) == len(OPTIONS) + 4  # config.yaml, hydra/default.yaml and two launchers
-    assert len(OPTIONS) == 108
+    assert len(OPTIONS) == 110
 
 
 @pytest.mark.parametrize("file", OPTIONS, ids=str)

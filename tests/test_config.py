@@ -8,11 +8,12 @@ import pytest
 
 from mace_exp.concepts.concept import Kind
 from mace_exp.config import VARIANTS
-from mace_exp.config.run_config import RunConfig, Stage
+from mace_exp.config.run_config import RunConfig
 from mace_exp.config.suggestions import suggestion
-from mace_exp.data.schema import AttentionMasks, NoMasks
+from mace_exp.data.masks.attention import AttentionMasks
+from mace_exp.data.masks.none import NoMasks
+from mace_exp.evaluation.judges import JUDGES
 from mace_exp.mini.judge import MiniJudge, Recogniser
-from mace_exp.models.schema import JUDGED_SIDES, JudgeName
 from mace_exp.utils.ranges import POSITIVE, PROPORTION, Range, expected
 from tests.composing import composed
 
@@ -21,7 +22,10 @@ def test_the_default_run_is_ten_people_of_the_embedded_model() -> None:
     config = composed()
     assert config.model.name == "mini"
     assert len(config.concept_list()) == 10
-    assert config.stages == list(Stage)
+    assert config.method.name == "mace" and config.chosen_stages() == [
+        *("images", "masks", "preservation", "cfr", "lora", "fusion", "samples", "metrics"),
+        "report",
+    ]
     assert isinstance(config.masks, AttentionMasks)
     assert isinstance(composed("masks=none").masks, NoMasks)
 
@@ -50,8 +54,8 @@ def test_the_default_run_is_ten_people_of_the_embedded_model() -> None:
             "evaluation.parts=[]",
             "evaluation.parts = [] leaves nothing to draw",
         ),
-        ("sampling.height=128", "sampling.height = 128 with model.judge = mini, which reads pict"),
-        ("sampling.width=64", "give sampling.width=null, or model.judge=none"),
+        ("sampling.height=128", "sampling.height = 128 with judge = mini, which reads pictures"),
+        ("sampling.width=64", "give sampling.width=null, or judge=none"),
         ("stages=[]", "must name at least one stage"),
         ("stages=[lora,lora]", "each once"),
         ("preservation.prior.count=0", "cfr.prior_weight = 300 weighs no captions"),
@@ -92,13 +96,14 @@ def test_a_part_that_holds_nothing_is_no_evaluation() -> None:
 
 def test_pictures_that_no_judge_sees_may_have_any_size() -> None:
     assert composed("sampling.height=96", "sampling.width=96")
-    assert composed("sampling.height=128", "model.judge=none")
+    assert composed("sampling.height=128", "judge=none")
     assert composed("sampling.height=128", "evaluation=none")
     assert composed("sampling.height=128", "stages=[images,masks]")
 
 
 def test_the_judge_reads_pictures_of_the_size_that_is_checked() -> None:
-    judge, side = MiniJudge(Recogniser()), JUDGED_SIDES[JudgeName.mini]
+    judge, side = MiniJudge(Recogniser()), JUDGES["mini"].side
+    assert side is not None
     assert len(judge.features(np.zeros((2, side, side, 3), np.uint8))) == 2
     with pytest.raises(ValueError, match="the judge reads pictures of"):
         judge.features(np.zeros((2, side + 8, side, 3), np.uint8))
@@ -134,8 +139,9 @@ def test_every_key_says_what_it_takes() -> None:
 
 
 def key_types(schema: object) -> list[tuple[str, object]]:
-    named = get_type_hints(schema, include_extras=True).items()
-    return [(name, hint) for name, hint in named if not is_dataclass(hint)]
+    hints = get_type_hints(schema, include_extras=True)
+    keys = [field.name for field in fields(schema)]  # type: ignore[arg-type]
+    return [(name, hints[name]) for name in keys if not is_dataclass(hints[name])]
 
 
 def test_ranges_say_what_they_hold() -> None:
@@ -150,3 +156,17 @@ def test_suggestions_are_close_or_absent() -> None:
     assert suggestion("ATT", ["none", "attention"]) == " Did you mean attention?"
     assert suggestion("off", ["none", "attention"]) == " Did you mean none?"
     assert suggestion("", ["rank", "alpha"]) == ""
+
+
+def test_a_model_chooses_its_judge() -> None:
+    assert composed().judge.name == "mini"
+    assert composed("model=sd_v1_4").judge.name == "none"
+    assert composed("model=sd_v1_4", "judge=mini", "evaluation=none").judge.name == "mini"
+
+
+@pytest.mark.parametrize(
+    "override", ["model.judge=none", "+model.judge=none", "++model.judge=mini"]
+)
+def test_the_judge_as_a_key_of_the_model_is_refused_with_the_group(override: str) -> None:
+    with pytest.raises(ValueError, match="model.judge: .* give judge=none, or"):
+        composed(override)

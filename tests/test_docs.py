@@ -32,7 +32,7 @@ READERS_OWN = ("experiment=theirs", "experiment=mine")
 ENDINGS = {"csv", "json", "jsonl", "txt", "md", "png", "html", "safetensors", "yaml"}
 COMMA = re.compile(r",(?![^\[]*\])")
 """Between the values of a sweep, and not inside a list."""
-COMMAND = re.compile(r"(?:python|torchrun \S+) -m (mace_exp[\w.]*)(.*)")
+COMMAND = re.compile(r"(?:python|torchrun \S+) -m ((?:mace_exp|experiments)\b[\w.]*)(.*)")
 
 
 def blocks(text: str) -> list[str]:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from mace_exp.data import training_images
 from mace_exp.preservation.statistics import PreservationStatistics
-from mace_exp.stages import look
 from tests.whole_run import PEOPLE, UP_TO_FUSION, Run
 
 LONG = "z" * 120  # the tiny tokenizer spells it
@@ -17,7 +17,7 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     def draw(*_: object, **__: object) -> None:
         raise AssertionError("a picture was drawn")
 
-    monkeypatch.setattr(look, "draw_images", draw)
+    monkeypatch.setattr(training_images, "draw_images", draw)
 
 
 def refused(run: Run, tmp_path: Path, *more: str) -> str:

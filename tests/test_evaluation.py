@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 
 from mace_exp.concepts.concept import Kind
-from mace_exp.evaluation.metrics.accuracy import class_rows, hits_among_top, rate, wilson_interval
+from mace_exp.evaluation.evaluate import evaluate
 from mace_exp.evaluation.metrics.distances import (
     _cells,
     frechet_distance,
     kernel_distance,
-    pixel_change,
     pixel_features,
 )
-from mace_exp.evaluation.metrics.evaluate import evaluate, scene_in
 from mace_exp.evaluation.metrics.harmonic import harmonic_mean, overall
+from mace_exp.evaluation.metrics.pixel_change import pixel_change
+from mace_exp.evaluation.metrics.rates import class_rows, hits_among_top, rate, wilson_interval
+from mace_exp.evaluation.metrics.scenes import scene_in
 from mace_exp.evaluation.suite import EvaluationPrompt, Subject, build_suite
 
 CLASSES = {

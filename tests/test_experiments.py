@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,14 +11,16 @@ from safetensors.torch import load_file
 
 from mace_exp.config import CONF
 from mace_exp.config.run_config import RunConfig
-from mace_exp.data.schema import GeneratedImages, GroundedSamMasks, NoMasks
+from mace_exp.data.images.generated import GeneratedImages
+from mace_exp.data.masks.grounded_sam import GroundedSamMasks
+from mace_exp.data.masks.none import NoMasks
 from mace_exp.models.fingerprints import text_fingerprint
 from mace_exp.models.text import stable_diffusion_encoder
 from mace_exp.preservation.statistics import PreservationStatistics, preservation_statistics
-from mace_exp.runs.folder import RunFolder
-from mace_exp.runs.record import Tracker
-from mace_exp.stages.run import Run
+from mace_exp.preservation.terms import Preservation
+from mace_exp.runs.result import Result
 from tests.composing import composed
+from tests.recipes import recipe_in
 from tests.tiny import tiny_pipeline
 from tests.tiny_detectors import save_detector, save_segmenter
 
@@ -71,7 +74,8 @@ def assert_finished(folder: Path) -> None:
     assert json.loads((folder / "status.json").read_text())["status"] == "finished"
     assert "erased" in json.loads((folder / "metrics.json").read_text())
     edit, original = load_file(folder / "edit.safetensors"), tiny_pipeline().unet.state_dict()
-    assert edit and not any(torch.equal(edit[name], original[name]) for name in edit)
+    assert edit
+    assert not any(torch.equal(edit[n], original[n.removeprefix("unet.")]) for n in edit)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -224,11 +228,9 @@ def test_a_unit_that_does_not_fit_the_sum_is_told(
     PreservationStatistics(total, count, text_fingerprint(pipeline), "0" * 32).save(cache)
     weights = ("preservation.domain_weight=0", f"preservation.prior_weight={weight}")
     given = (f"preservation.prior.cache={cache}", f"preservation.prior.unit={unit}")
-    config = composed("cfr=default", *weights, *given)
-    work = Run(config, RunFolder(tmp_path), Tracker(None))
-    work.pipeline = pipeline
-    with caplog.at_level("INFO", "mace_exp.stages.erase"):
-        assert work.statistics["prior"].count == count
+    recipe = recipe_in(tmp_path, "cfr=default", *weights, *given, pipeline=pipeline)
+    with caplog.at_level("INFO", "mace_exp.stages.preservation"):
+        assert recipe.preservation.terms["prior"].value.count == count
     assert (said in caplog.text) if said else not caplog.text
 
 
@@ -242,11 +244,11 @@ def test_closeness_zero_is_enough_at_the_width_of_stable_diffusion(
 
     def refined(*more: str) -> torch.Tensor:
         few = ("preservation.prior.count=50", "preservation.domain.count=50")
-        places = (f"cache_dir={tmp_path}", "images.per_concept=1")
-        config = composed(f"experiment={name}", *few, *places, *more)
-        work = Run(config, RunFolder(tmp_path), Tracker(None))
-        work.pipeline = pipeline
-        return work.transform
+        settings = (f"experiment={name}", *few, "images.per_concept=1", *more)
+        config = composed(*settings)
+        method: Any = recipe_in(tmp_path, *settings, pipeline=pipeline).method
+        assert config.method.name == "mace"
+        return method.refinement.value
 
     assert refined().isfinite().all()
     nothing_else = ("cfr.prior_weight=0", "cfr.domain_weight=0", "prompts.count=1")
@@ -255,10 +257,10 @@ def test_closeness_zero_is_enough_at_the_width_of_stable_diffusion(
     assert refined(*nothing_else, "cfr.closeness=1e-3").isfinite().all()
 
 
-def test_a_unit_of_n_makes_a_weight_that_of_the_raw_sum_over_n(tmp_path: Path) -> None:
+def test_a_unit_of_n_makes_a_weight_that_of_the_raw_sum_over_n() -> None:
     captions = 3
     total = torch.eye(2, dtype=torch.float64) * 12
-    work = Run(composed(f"preservation.prior.unit={captions}"), RunFolder(tmp_path), Tracker(None))
-    work.statistics = {"prior": PreservationStatistics(total, captions, "any", "any")}
-    preserved = work.preserved(prior_weight=1e-4, domain_weight=0)
+    statistics = PreservationStatistics(total, captions, "any", "any")
+    held = Preservation({"prior": Result("key", lambda: statistics)}, {"prior": captions})
+    preserved = held.weighted({"prior": 1e-4, "domain": 0})
     torch.testing.assert_close(preserved, 1e-4 * total, rtol=1e-12, atol=0)

@@ -15,6 +15,7 @@ from mace_exp.export import export, main
 from mace_exp.methods.mace.lora import load_lora
 from mace_exp.models.fingerprints import fingerprint
 from mace_exp.models.saving import save_pipeline
+from mace_exp.runs.provenance import model_of
 from tests.tiny import tiny_pipeline
 
 PEOPLE = ("adam-driver", "amy-adams")
@@ -71,6 +72,16 @@ def test_erased_json_says_what_was_erased_how_and_from_what(run: Path, tiny_fold
     assert files["pipeline"] is None and not (run / "erased").exists()
 
 
+def test_a_model_that_an_earlier_version_described_is_read(run: Path) -> None:
+    """Its facts held the judge, which is no setting of the model any more."""
+    facts: dict[str, Any] = json.loads((run / "erased.json").read_text())
+    earlier = facts | {"model": facts["model"] | {"judge": "none"}}
+    assert model_of(earlier) == model_of(facts)
+    del earlier["model"]["source"]
+    with pytest.raises(ValueError, match="does not describe a model of this version: 'source'"):
+        model_of(earlier)
+
+
 def test_the_exported_folder_is_the_edit_in_plain_diffusers(run: Path, tmp_path: Path) -> None:
     assert main([str(run), str(tmp_path / "erased")]) == 0
     exported = StableDiffusionPipeline.from_pretrained(tmp_path / "erased").unet
@@ -118,7 +129,7 @@ def test_what_cannot_be_exported_is_refused(
     assert "erased.json is missing" in refusal(caplog, tmp_path, target)
     assert "exists: name a new folder" in refusal(caplog, run, tmp_path)
     lost = refusal(caplog, run, target, "--model", tmp_path / "nowhere")
-    assert "does not exist" in lost and "--model says where" in lost
+    assert "does not exist" in lost and "--model" in lost
     save_pipeline(tiny_pipeline(seed=1), tmp_path / "other")
     assert "the run edited the model" in refusal(caplog, run, target, "--model", tmp_path / "other")
     assert not target.exists()

@@ -12,13 +12,13 @@ import torch
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import (
     StableDiffusionXLPipeline,
 )
-from mace_exp.models.projections import cross_attention_projections
 from safetensors.torch import load_file, save_file
 
 from mace_exp.export import export
 from mace_exp.methods.mace.lora import load_lora
 from mace_exp.models.fingerprints import fingerprint
 from mace_exp.models.loading import load_pipeline
+from mace_exp.models.projections import cross_attention_projections
 from mace_exp.models.saving import save_pipeline
 from tests.checkpoint_file import original_names
 from tests.pictures import own_folder
@@ -129,7 +129,8 @@ def test_a_hub_id_is_loaded_from_the_local_cache(tmp_path: Path) -> None:
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(commit)
     code = (
-        "from mace_exp.models.loading import fingerprint, load_pipeline\n"
+        "from mace_exp.models.fingerprints import fingerprint\n"
+        "from mace_exp.models.loading import load_pipeline\n"
         "print(fingerprint(load_pipeline('someone/tiny', device='cpu')))"
     )
     done = subprocess.run(

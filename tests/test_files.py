@@ -7,18 +7,21 @@ import pytest
 from PIL import Image
 
 from mace_exp.concepts.concept import Concept, Kind
-from mace_exp.data.files import concept_files, image_size, listed_files, mask_folder, read_image
-from mace_exp.data.schema import (
-    AttentionMasks,
-    Crop,
-    FolderImages,
-    FolderPriorImages,
-    GeneratedImages,
-    ListedPriorImages,
-    NoPriorImages,
-    PrecomputedMasks,
+from mace_exp.data.files import (
+    UserImage,
+    concept_files,
+    image_size,
+    listed_files,
+    mask_folder,
+    read_image,
 )
-from mace_exp.data.sources import drawn_masks, missing_images, own_images, prior_files
+from mace_exp.data.images.base import ImagesConfig
+from mace_exp.data.images.folder import Crop, FolderImages, masked_files
+from mace_exp.data.images.generated import GeneratedImages, generated_masks
+from mace_exp.data.masks.precomputed import PrecomputedMasks
+from mace_exp.data.prior_images.base import NoPriorImages
+from mace_exp.data.prior_images.folder import FolderPriorImages
+from mace_exp.data.prior_images.lists import ListedPriorImages
 from tests.pictures import own_folder, save
 
 ADAM = Concept("Adam Driver", Kind.person, "a person")
@@ -37,11 +40,21 @@ def folder_images(path: Path, *, per_concept: int | None = None) -> FolderImages
     )
 
 
+def masked(images: FolderImages, masks: PrecomputedMasks = BESIDE) -> list[UserImage]:
+    return masked_files(ADAM, images.files(ADAM), masks.path)
+
+
+def problems(images: ImagesConfig, masks: PrecomputedMasks, concept: Concept = ADAM) -> str:
+    """What is wrong with the images of a concept, or else with their masks."""
+    found = list(images.problems(concept))
+    return "\n".join(found or masks.concept_problems(concept, images, (40, 48)))
+
+
 @pytest.mark.parametrize("masks", ["beside", "within"])
 @pytest.mark.parametrize("name", ["Adam Driver", "adam-driver"])
 def test_images_and_masks_pair_by_name(tmp_path: Path, masks: str, name: str) -> None:
     own_folder(tmp_path, name, masks=masks)
-    files = own_images(ADAM, folder_images(tmp_path), BESIDE)
+    files = masked(folder_images(tmp_path))
     assert [file.image.name for file in files] == ["0.png", "1.png", "2.png"]
     for file in files:
         assert file.mask is not None and file.mask != file.image
@@ -54,14 +67,13 @@ def test_masks_may_lie_elsewhere_and_have_another_suffix(tmp_path: Path) -> None
     for index in range(3):
         save(tmp_path / "masks" / "adam-driver" / f"{index}.bmp", inside)
     elsewhere = PrecomputedMasks(path=str(tmp_path / "masks"))
-    files = own_images(ADAM, folder_images(tmp_path / "images", per_concept=2), elsewhere)
+    files = masked(folder_images(tmp_path / "images", per_concept=2), elsewhere)
     assert [file.mask.name for file in files if file.mask] == ["0.bmp", "1.bmp"]
 
 
 def test_masks_that_are_not_asked_for_are_not_needed(tmp_path: Path) -> None:
     own_folder(tmp_path, "Adam Driver", masks="none")
-    attention = AttentionMasks(threshold=None)
-    files = own_images(ADAM, folder_images(tmp_path), attention)
+    files = folder_images(tmp_path).files(ADAM)
     assert [file.mask for file in files] == [None] * 3 and mask_folder(files) is None
 
 
@@ -71,10 +83,10 @@ def test_what_is_missing_or_does_not_fit_is_named(tmp_path: Path) -> None:
     masks = tmp_path / "Adam Driver mask"
 
     def problem(images: FolderImages = images) -> str:
-        return "\n".join(missing_images([ADAM], images, BESIDE))
+        return problems(images, BESIDE)
 
     assert problem() == ""
-    assert "holds 3 images, 4 are asked for" in problem(folder_images(tmp_path, per_concept=4))
+    assert "contains 3 images, 4 are requested" in problem(folder_images(tmp_path, per_concept=4))
     Image.new("L", (20, 10)).save(masks / "1.png")
     assert f"mask {masks / '1.png'} is 20x10 pixels, its image is 48x40" in problem()
     (masks / "1.png").write_text("no")
@@ -86,9 +98,7 @@ def test_what_is_missing_or_does_not_fit_is_named(tmp_path: Path) -> None:
     (tmp_path / "Adam Driver" / "1.png").write_bytes(b"no picture")
     assert f"image {tmp_path / 'Adam Driver' / '1.png'} can't be read" in problem()
     (tmp_path / "Adam Driver").rename(tmp_path / "Adam")
-    assert (
-        "no folder 'Adam Driver' with the images of this concept: there is Adam, Amy" in problem()
-    )
+    assert "no folder 'Adam Driver' with the images of this concept; found: Adam, Amy" in problem()
 
 
 DRAWN = GeneratedImages(per_concept=3, seed=0)
@@ -99,17 +109,16 @@ DRAWN = GeneratedImages(per_concept=3, seed=0)
 def test_masks_of_drawn_images_pair_by_number(tmp_path: Path, name: str, digits: int) -> None:
     for index in range(4):
         save(tmp_path / name / f"{index:0{digits}d}.png", np.ones((40, 48), bool))
-    masks = PrecomputedMasks(path=str(tmp_path))
-    files = drawn_masks(ADAM, DRAWN, masks, (40, 48))
+    files = generated_masks(ADAM, str(tmp_path), DRAWN.per_concept)
     assert [int(file.stem) for file in files] == [0, 1, 2]
-    assert files == drawn_masks(ADAM, DRAWN, masks, None)
+    assert problems(DRAWN, PrecomputedMasks(path=str(tmp_path))) == ""
 
 
 def test_what_is_wrong_with_the_masks_of_drawn_images_is_named(tmp_path: Path) -> None:
     masks = PrecomputedMasks(path=str(tmp_path))
 
     def problem(concept: Concept = ADAM) -> str:
-        return "\n".join(missing_images([concept], DRAWN, masks, drawn=(40, 48)))
+        return problems(DRAWN, masks, concept)
 
     assert "no folder 'Adam Driver' or 'adam-driver' with the masks" in problem()
     assert problem(Concept("doodle", Kind.style, "art")) == "", "it fills the image"
@@ -127,13 +136,13 @@ def test_what_is_wrong_with_the_masks_of_drawn_images_is_named(tmp_path: Path) -
 def test_folders_without_images_or_with_two_of_one_name_are_refused(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "notes.txt").write_text("no picture")
-    with pytest.raises(ValueError, match="holds no image: .png, .jpg"):
+    with pytest.raises(ValueError, match="no image: .png, .jpg"):
         concept_files(tmp_path, ["cat"])
     for suffix in ("png", "jpg"):
         Image.new("RGB", (8, 8)).save(tmp_path / "cat" / f"one.{suffix}")
-    with pytest.raises(ValueError, match="two images called 'one'"):
+    with pytest.raises(ValueError, match="two images named 'one'"):
         concept_files(tmp_path, ["cat"])
-    with pytest.raises(ValueError, match="nowhere is no folder"):
+    with pytest.raises(ValueError, match="nowhere is not a folder"):
         concept_files(tmp_path / "nowhere", ["cat"])
 
 
@@ -141,16 +150,16 @@ def test_prompts_may_lie_beside_the_images(tmp_path: Path) -> None:
     own_folder(tmp_path, "Adam Driver", count=2)
     file = tmp_path / "Adam Driver" / "prompts.csv"
     file.write_text('file,prompt\n1.png,"adam driver, in the park"\n0.png,Adam Driver\n')
-    files = own_images(ADAM, folder_images(tmp_path), BESIDE)
+    files = folder_images(tmp_path).files(ADAM)
     assert [each.prompt for each in files] == ["Adam Driver", "adam driver, in the park"]
     file.write_text("file,prompt\n0.png,Adam Driver\n1.png,a person\n")
     with pytest.raises(ValueError, match="'a person' does not name the concept"):
-        own_images(ADAM, folder_images(tmp_path), BESIDE)
+        folder_images(tmp_path).files(ADAM)
     file.write_text("file,prompt\n0.png,Adam Driver\n")
-    with pytest.raises(ValueError, match=r"prompts.csv gives 1.png no prompt"):
+    with pytest.raises(ValueError, match=r"prompts.csv has no prompt for 1.png"):
         concept_files(tmp_path, ["Adam Driver"])
     file.write_text("file,prompt\n0.png,a\n1.png,b\n2.png,c\n")
-    with pytest.raises(ValueError, match=r"prompts.csv names 2.png, no image"):
+    with pytest.raises(ValueError, match=r"prompts.csv names 2.png"):
         concept_files(tmp_path, ["Adam Driver"])
     file.write_text("name,words\n0.png,a\n")
     with pytest.raises(ValueError, match="needs the columns file, prompt"):
@@ -185,7 +194,7 @@ def test_a_photograph_stands_upright(tmp_path: Path) -> None:
 def test_class_images_come_from_a_folder_or_two_lists(tmp_path: Path) -> None:
     own_folder(tmp_path, "person", count=2, masks="none")
     folder = FolderPriorImages(path=str(tmp_path / "person"), prompt="a person", weight=1.0)
-    assert [(file.image.name, file.prompt) for file in prior_files(folder)] == [
+    assert [(file.image.name, file.prompt) for file in folder.files()] == [
         ("0.png", "a person"),
         ("1.png", "a person"),
     ]
@@ -194,11 +203,11 @@ def test_class_images_come_from_a_folder_or_two_lists(tmp_path: Path) -> None:
     lists = ListedPriorImages(
         images=str(tmp_path / "images.txt"), prompts=str(tmp_path / "prompts.txt"), weight=1.0
     )
-    assert [(file.image.name, file.prompt) for file in prior_files(lists)] == [
+    assert [(file.image.name, file.prompt) for file in lists.files()] == [
         ("1.png", "a man"),
         ("0.png", "a woman"),
     ]
-    assert prior_files(NoPriorImages()) == []
+    assert NoPriorImages().files() == []
 
 
 def test_lists_that_do_not_fit_are_refused(tmp_path: Path) -> None:

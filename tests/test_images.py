@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from mace_exp.data.files import read_image
-from mace_exp.data.images import (
+from mace_exp.data.training_images import (
     TrainingImages,
     draw_images,
     image_seeds,

@@ -13,7 +13,7 @@ LIGHT = (
     *("__main__", "utils.ranges", "concepts.concept", "concepts.prompts", "concepts.captions"),
     *("cli.arguments", "cli.callbacks", "cli.common", "cli.help", "cli.job"),
     *("cli.sweep", "utils.conf"),
-    *("export", "config", "convert.__main__", *SCHEMAS),
+    *("export", "config", "convert", *SCHEMAS),
 )
 HEAVY = {"torch", "diffusers", "transformers", "wandb"}
 
@@ -67,6 +67,11 @@ def test_only_the_command_line_imports_the_pipeline() -> None:
     assert importers("mace_exp.pipeline") <= {"__main__.py", "cli/job.py"}
 
 
+def test_the_package_imports_nothing_beside_it() -> None:
+    for name in ("experiments", "tests", "docs"):
+        assert not importers(name)
+
+
 def test_what_only_unix_has_is_imported_where_it_may_be_missing() -> None:
     for file in MODULES:
         top = ast.parse(file.read_text(encoding="utf-8")).body
@@ -74,9 +79,54 @@ def test_what_only_unix_has_is_imported_where_it_may_be_missing() -> None:
         assert not names & {"resource", "fcntl", "pwd", "grp", "termios"}, file
 
 
-def test_evaluation_imports_neither_erasure_nor_data() -> None:
-    for name in ("mace_exp.erasure", "mace_exp.data"):
-        assert not [file for file in importers(name) if file.startswith("evaluation/")]
+LAYERS = (
+    *("utils", "concepts", "models", "runs", "data", "mini", "preservation", "methods"),
+    *("evaluation", "config", "stages", "recipe", "report", "pipeline", "api", "cli"),
+)
+"""Folders and modules of the package, low to high: imports go downwards alone. Whatever is called
+from outside (the loose commands, and __main__ of a folder) stands above them all."""
+
+
+def layer_of(file: Path) -> str:
+    """The layer of a file; "" for what is called from outside."""
+    parts = file.relative_to(PACKAGE).with_suffix("").parts
+    return parts[0] if parts[0] in LAYERS and parts[-1] != "__main__" else ""
+
+
+def modules_imported_by(file: Path) -> set[Path]:
+    """Our own modules that a file imports, wherever in it, under TYPE_CHECKING too."""
+    names = {name for name in imported(file) if name.startswith("mace_exp.")}
+    paths = {PACKAGE.parent.joinpath(*name.split(".")) for name in names}
+    found = {path.with_suffix(".py") for path in paths} | {path / "__init__.py" for path in paths}
+    return {path for path in found if path.is_file()} - {file}
+
+
+def test_every_folder_and_loose_module_has_its_place() -> None:
+    commands = {"convert", "export", "rerun", "workspace", "__init__", "__main__"}
+    there = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py"}
+    there |= {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()}
+    assert there - commands == set(LAYERS)
+
+
+@pytest.mark.parametrize("file", MODULES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_imports_go_down(file: Path) -> None:
+    layer = layer_of(file)
+    for other in modules_imported_by(file):
+        found = layer_of(other)
+        if layer and other != PACKAGE / "__init__.py":
+            assert found and LAYERS.index(found) <= LAYERS.index(layer), f"{file} imports {other}"
+
+
+def test_there_is_no_circle() -> None:
+    """Among modules, whether they import each other at the top, in functions or for types alone."""
+    arrows = {file: modules_imported_by(file) for file in MODULES if file.name != "__init__.py"}
+    arrows = {file: {each for each in to if each in arrows} for file, to in arrows.items()}
+    while leaves := [file for file, to in arrows.items() if not to]:
+        for leaf in leaves:
+            del arrows[leaf]
+        for to in arrows.values():
+            to.difference_update(leaves)
+    assert not arrows, sorted(str(file.relative_to(PACKAGE)) for file in arrows)
 
 
 def test_the_closed_form_is_torch_alone() -> None:
@@ -85,9 +135,17 @@ def test_the_closed_form_is_torch_alone() -> None:
     assert ours_or_heavy <= {"dataclasses", "collections", "typing", "math", "__future__"}
 
 
-def test_mathematics_takes_no_configuration() -> None:
-    for name in ("mace_exp.config", "mace_exp.schemas"):
-        assert not [file for file in importers(name) if file.startswith("erasure/")]
+MATHEMATICS = (
+    *("closed_form", "mace/refinement", "mace/fusion", "mace/lora", "mace/stacked", "mace/step"),
+    *("mace/attention_loss", "mace/timesteps", "mace/training"),
+)
+
+
+@pytest.mark.parametrize("name", MATHEMATICS)
+def test_mathematics_takes_no_configuration(name: str) -> None:
+    """Neither schemas nor services of a run: tensors, numbers and models."""
+    names = imported(PACKAGE / "methods" / f"{name}.py")
+    assert not [each for each in names if ".schema" in each or each.startswith("mace_exp.runs")]
 
 
 def files_of(module: str) -> list[Path]:

@@ -179,7 +179,7 @@ def test_unfit_mask_files_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"0001.png can't be read"):
         load_masks(files, (48, 48))
     (tmp_path / "1.png").write_text("twice")
-    with pytest.raises(ValueError, match=r"holds 0001.png and 1.png, two masks of one image"):
+    with pytest.raises(ValueError, match=r"0001.png and 1.png, two masks of one image"):
         numbered_files(tmp_path, 2)
 
 
@@ -243,7 +243,7 @@ def test_every_sign_of_the_concept_counts(pipeline, described):
     spread, within = evidence.maps().flatten(1), 1e-5  # rows sum to 1: means of what was there
     assert (spread.amax(1) <= both.flatten(1).amax(1) + within).all()
     assert (spread.amin(1) >= both.flatten(1).amin(1) - within).all()
-    with pytest.raises(ValueError, match="'depth': attention, change are read off"):
+    with pytest.raises(ValueError, match="'depth': attention, change are"):
         evidence.maps(("depth",))
 
 

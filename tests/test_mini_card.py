@@ -1,10 +1,10 @@
-"""The card's figures are those of the files beside it."""
+"""The card's tables are generated from the files beside it."""
 
 import json
 
 import pytest
 
-from mace_exp.mini.card import met, scores_table, training_table, with_table
+from experiments.mini_world.card import met, scores_table, training_table, with_table
 from mace_exp.mini.judge import WEIGHTS
 
 FOLDER = WEIGHTS.parent
@@ -25,11 +25,11 @@ def test_a_table_takes_the_place_of_the_old_one() -> None:
     assert with_table(once, "scores", "| new |") == once
 
 
-def test_a_card_without_a_place_is_refused() -> None:
+def test_a_card_without_the_markers_is_refused() -> None:
     with pytest.raises(ValueError, match="<!-- scores -->"):
         with_table("nothing", "scores", "")
 
 
-def test_an_aim_that_is_missed_is_said_so() -> None:
+def test_a_missed_aim_is_marked() -> None:
     assert met("people", 0.94).startswith("NOT met") and met("people", 0.96).startswith("met")
     assert met("threads", 2) == ""

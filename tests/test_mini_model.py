@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mace_exp.models.projections import cross_attention_projections
 from safetensors.torch import load_file, save_file
 
+from experiments.mini_world.linear_ceiling import linear_ceiling
 from mace_exp.mini import captions
-from mace_exp.mini.ceiling import linear_ceiling
 from mace_exp.mini.judge import WEIGHTS, MiniJudge
 from mace_exp.models.loading import load_pipeline
+from mace_exp.models.projections import cross_attention_projections
 from mace_exp.models.sampling import SamplingSettings, sample
 
 SETTINGS = SamplingSettings(steps=4, guidance=4.0, scheduler="dpm", batch_size=4)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from mace_exp.mini.muon import Muon, orthogonalise
-from mace_exp.mini.training import (
+from experiments.mini_world.muon import Muon, orthogonalise
+from experiments.mini_world.training import (
     Schedule,
     Stage,
     averaged_model,

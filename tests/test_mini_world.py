@@ -10,26 +10,27 @@ from mace_exp.mini import captions
 
 pytest.importorskip("dicebear", reason="drawing the world needs the mini extra")
 
-from mace_exp.mini import art, scenes  # noqa: E402
-from mace_exp.mini.language import CONTEXT, tokenizer  # noqa: E402
-from mace_exp.mini.world import LEAST_DISTANCE, World, _compose  # noqa: E402
+from experiments.mini_world import art, scenes  # noqa: E402
+from experiments.mini_world.caption_sampling import draw_caption  # noqa: E402
+from experiments.mini_world.language import CONTEXT, tokenizer  # noqa: E402
+from experiments.mini_world.world import LEAST_DISTANCE, World, compose  # noqa: E402
 
 
 def test_no_two_people_look_alike() -> None:
-    known = art.identities(captions.people(), least_distance=LEAST_DISTANCE)
-    faces = np.stack([art._thumbnail(identity) for identity in known.values()]).reshape(200, -1)
+    known = art.draw_identities(captions.people(), least_distance=LEAST_DISTANCE)
+    faces = np.stack([art.thumbnail(identity) for identity in known.values()]).reshape(200, -1)
     distances = np.abs(faces[:, None] - faces).mean(-1) + 1000 * np.eye(200)
     assert distances.min() >= LEAST_DISTANCE
 
 
 def test_the_table_of_identities_is_what_the_recipe_draws() -> None:
-    from mace_exp.mini.language import identity_table
-
-    assert identity_table() == art.identities(captions.people(), least_distance=LEAST_DISTANCE)
+    assert captions.identities() == art.draw_identities(
+        captions.people(), least_distance=LEAST_DISTANCE
+    )
 
 
 def test_expressions_change_and_identities_stay() -> None:
-    (identity,) = art.identities(["Adam Driver"], least_distance=LEAST_DISTANCE).values()
+    (identity,) = art.draw_identities(["Adam Driver"], least_distance=LEAST_DISTANCE).values()
     first, second = art.person(identity, 1), art.person(identity, 2)
     assert not np.array_equal(first, second)
     hair = first[:20, :, :3][first[:20, :, 3] == 255]
@@ -45,7 +46,7 @@ def test_every_scene_fills_its_canvas(scene: str) -> None:
 def test_the_mask_is_where_the_picture_differs_from_its_background() -> None:
     background = np.full((96, 96, 3), 200, np.uint8)
     sprite = art.object_drawings("cat")["noto:cat"]
-    image, mask = _compose(sprite, background, np.random.default_rng(0))
+    image, mask = compose(sprite, background, np.random.default_rng(0))
     assert (image[mask == 0] == 200).all()
     assert 0.05 < (mask > 0.5).mean() < 0.9
 
@@ -53,7 +54,7 @@ def test_the_mask_is_where_the_picture_differs_from_its_background() -> None:
 def test_captions_fit_the_context_and_name_their_subject() -> None:
     generator, words = np.random.default_rng(0), tokenizer()
     for subject in (*captions.subject_classes(), *captions.NAMELESS):
-        said = captions.caption(subject, "on a yellow background", generator)
+        said = draw_caption(subject, "on a yellow background", generator)
         assert len(words(said.text).input_ids) <= CONTEXT
         if subject not in (captions.NOBODY, captions.NOTHING):
             assert subject.lower() in said.text

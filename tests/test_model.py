@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from mace_exp.models.editing import apply_weights, edited_weights
-from mace_exp.models.projections import cross_attention_projections
 from torch import nn
 
 from mace_exp.models import latents
 from mace_exp.models.devices import choose_device
+from mace_exp.models.editing import apply_edit, edited_pipeline, edited_weights
 from mace_exp.models.loading import load_pipeline
+from mace_exp.models.projections import cross_attention_projections
 from mace_exp.models.sources import ModelLocation, find_model, native_size
 from tests.saved import pipeline as pipeline
 from tests.saved import saved as saved
@@ -29,7 +29,7 @@ ORACLE = Path(__file__).parents[2] / "shared" / "oracle" / "tiny_sd"
         (lambda f: (f / "model_index.json").unlink(), "no diffusers pipeline"),
         (lambda f: (f / "model_index.json").write_text("{"), "no diffusers pipeline"),
         (lambda f: _set_index(f, "_class_name", "FluxPipeline"), "supported are"),
-        (lambda f: _set_index(f, "unet", ["my_code", "MyUNet"]), "own code is not run"),
+        (lambda f: _set_index(f, "unet", ["my_code", "MyUNet"]), "my_code"),
         (lambda f: shutil.rmtree(f / "vae"), "'vae' is missing"),
         (
             lambda f: (f / "unet" / "diffusion_pytorch_model.safetensors").unlink(),
@@ -72,7 +72,7 @@ def test_checkpoint_file_needs_safetensors_and_a_configuration(saved, tmp_path):
     with pytest.raises(ValueError, match="only .safetensors"):
         find_model(tmp_path / "model.ckpt")
     (tmp_path / "model.safetensors").write_bytes(b"x")
-    with pytest.raises(ValueError, match="name a local diffusers folder"):
+    with pytest.raises(ValueError, match="file_config .* diffusers folder"):
         find_model(tmp_path / "model.safetensors")
     location = find_model(tmp_path / "model.safetensors", file_config=saved)
     assert location.file == tmp_path / "model.safetensors" and location.folder == saved
@@ -143,11 +143,15 @@ def test_edits_act_in_the_context_and_are_undone_exactly(pipeline):
     assert torch.equal(parameter, original) and parameter.data_ptr() == storage
 
 
-@pytest.mark.parametrize("apply", [lambda u, w: edited_weights(u, w).__enter__(), apply_weights])
+def enter(pipeline, weights):
+    edited_pipeline(pipeline, weights).__enter__()
+
+
+@pytest.mark.parametrize("apply", [enter, apply_edit])
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("nothing.weight", torch.ones(1), "not of this model"),
+        ("nothing.weight", torch.ones(1), "nothing.weight"),
         (None, torch.ones(2, 2), "shape"),
         (None, torch.full((16, 32), float("nan")), "not finite"),
     ],
@@ -157,17 +161,23 @@ def test_bad_edits_change_nothing(pipeline, apply, name, value, message):
     before = pipeline.unet.get_parameter(names[0]).detach().clone()
     weights = {names[0]: torch.ones_like(before), name or names[1]: value}
     with pytest.raises(ValueError, match=message):
-        apply(pipeline.unet, weights)
+        apply(pipeline, {f"unet.{name}": weight for name, weight in weights.items()})
     assert torch.equal(pipeline.unet.get_parameter(names[0]), before)
 
 
 def test_applied_weights_stay():
-    unet = tiny_pipeline().unet
-    name = next(iter(cross_attention_projections(unet))) + ".weight"
-    value = torch.ones(16, 32)
-    apply_weights(unet, {name: value})
-    value.zero_()
-    assert unet.get_parameter(name).eq(1).all()
+    """Of the UNet and of the text encoder: an edit names the component."""
+    pipeline = tiny_pipeline()
+    name = next(iter(cross_attention_projections(pipeline.unet))) + ".weight"
+    bias = "final_layer_norm.bias"
+    edit = {f"unet.{name}": torch.ones(16, 32), f"text_encoder.{bias}": torch.ones(32)}
+    apply_edit(pipeline, edit)
+    for value in edit.values():
+        value.zero_()
+    assert pipeline.unet.get_parameter(name).eq(1).all()
+    assert pipeline.text_encoder.get_parameter(bias).eq(1).all()
+    with pytest.raises(ValueError, match="'head': StableDiffusionPipeline has no such module"):
+        apply_edit(pipeline, {"head.weight": torch.ones(1)})
 
 
 def _set_index(folder: Path, key: str, value: object) -> None:

@@ -13,9 +13,9 @@ Refusal = Callable[..., str]
 def test_a_model_whose_pictures_its_judge_cannot_read_is_refused(
     refusal: Refusal, tiny_folder: Path
 ) -> None:
-    said = refusal("model=path", f"model.source={tiny_folder}", "model.judge=mini")
-    assert "model.judge = mini reads pictures of 96 x 96 alone" in said
-    assert f"model.source = {tiny_folder} draws 32 x 32: give model.judge=none" in said
+    said = refusal("model=path", f"model.source={tiny_folder}", "judge=mini")
+    assert "judge = mini reads pictures of 96 x 96 alone" in said
+    assert f"model.source = {tiny_folder} draws 32 x 32: give judge=none" in said
 
 
 @pytest.mark.parametrize(
@@ -29,8 +29,8 @@ def test_a_judge_is_asked_for_pictures_that_it_reads(
     more: tuple[str, ...],
 ) -> None:
     judged = []
-    stand_in(lambda config, *_: judged.append(config.model.judge.name))
-    command("model=path", f"model.source={tiny_folder}", "model.judge=mini", *more)
+    stand_in(lambda config, *_: judged.append(config.judge.name))
+    command("model=path", f"model.source={tiny_folder}", "judge=mini", *more)
     assert judged == ["mini"]
 
 

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from mace_exp.cli.arguments import expand
-from mace_exp.config import composed_run
-from mace_exp.config.concept_settings import OWN_KEYS
+from mace_exp.config import VARIANTS, composed_run
 from mace_exp.config.run_config import RunConfig
-from mace_exp.data.schema import Crop, FolderImages, NoMasks, PrecomputedMasks, WholeMasks
+from mace_exp.data.images.folder import Crop, FolderImages
+from mace_exp.data.masks.none import NoMasks, WholeMasks
+from mace_exp.data.masks.precomputed import PrecomputedMasks
 from mace_exp.methods.mace.schema import LoraConfig, LoraInit
 from tests.pictures import own_folder
 
@@ -81,10 +82,12 @@ def test_settings_in_a_program_need_no_quoting() -> None:
     assert composed_run("concepts=custom", values=values).settings("Conan O'Brien").lora.rank == 2
 
 
-def test_every_key_that_a_concept_may_have_is_one_of_its_group(tmp_path: Path) -> None:
-    for schema, keys in OWN_KEYS.items():
+def test_every_key_that_a_concept_may_have_is_one_of_its_group() -> None:
+    groups = (VARIANTS[name].values() for name in ("prompts", "images", "masks"))
+    for schema in (LoraConfig, *(each for group in groups for each in group)):
+        keys = schema.concept_keys  # type: ignore[attr-defined]
         assert set(keys) <= set(schema.__dataclass_fields__), schema
-    runs = set(LoraConfig.__dataclass_fields__) - set(OWN_KEYS[LoraConfig])
+    runs = set(LoraConfig.__dataclass_fields__) - set(LoraConfig.concept_keys)
     assert runs == {
         *("batch_size", "concepts_per_batch", "gradient_checkpointing"),
         *("per_concept", "snapshots"),
@@ -107,7 +110,9 @@ def test_a_concept_may_have_images_of_its_own(tmp_path: Path) -> None:
         run_of(f"{{ship: {{{better}}}}}", *folder)
     with pytest.raises(ValueError, match=r"overrides\.ship\.masks\.path = /no is no folder"):
         run_of("{ship: {masks.path: /no}}", *folder)
-    with pytest.raises(ValueError, match=r"overrides\.ship\.images\.path = /no: /no is no folder"):
+    with pytest.raises(
+        ValueError, match=r"overrides\.ship\.images\.path = /no: /no is not a folder"
+    ):
         run_of("{ship: {images.path: /no}}", *folder)
 
 

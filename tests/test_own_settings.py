@@ -60,13 +60,13 @@ def test_ranks_steps_and_masks_of_single_concepts(run: Run, tmp_path: Path) -> N
         "lora.targets": ["to_k"],
     }
     page = (folder / "report.html").read_text(encoding="utf-8")
-    assert "own settings for Adam Driver, ship and doodle" in page and "ship.lora.rank" in page
+    assert "overrides for Adam Driver, ship and doodle" in page and "ship.lora.rank" in page
 
     edit = load_file(folder / "edit.safetensors")
     assert all(weight.isfinite().all() for weight in edit.values())
     export(folder, tmp_path / "exported")
     unet = load_file(tmp_path / "exported" / "unet" / "diffusion_pytorch_model.safetensors")
-    assert all(torch.equal(unet[name], weight) for name, weight in edit.items())
+    assert all(torch.equal(unet[n.removeprefix("unet.")], w) for n, w in edit.items())
 
 
 def test_an_own_setting_trains_no_other_lora_again(run: Run) -> None:
@@ -134,7 +134,9 @@ def test_masks_are_found_by_a_concepts_own_words(run: Run, monkeypatch: pytest.M
         return Masks(np.ones(images.shape[:3], bool))
 
     monkeypatch.setattr(GroundedSam, "masks", noted)
-    monkeypatch.setattr("mace_exp.stages.look.auxiliary_identity", lambda source: source)
+    monkeypatch.setattr(
+        "mace_exp.data.masks.grounded_sam.auxiliary_identity", lambda source: source
+    )
     found = ("masks=grounded_sam", "masks.allow_download=true", "stages=[images,masks]")
     run("words", *THREE, *found, "overrides={ship: {masks.words: [hull, sail]}}")
     assert asked == [["person", "face"], ["hull", "sail"]]

@@ -8,13 +8,11 @@ import pytest
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_pndm import PNDMScheduler
-from mace_exp.methods.mace.attention_loss import AttentionTarget
-from mace_exp.models.editing import edited_weights
-from mace_exp.models.projections import projection_weights
 from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from mace_exp.methods.closed_form import factorize, fused_weight, weighted_sum
+from mace_exp.methods.closed_form import factorize, fused_weight
+from mace_exp.methods.mace.attention_loss import AttentionTarget
 from mace_exp.methods.mace.fusion import prompt_gram
 from mace_exp.methods.mace.lora import Factors, Lora, LoraShape
 from mace_exp.methods.mace.refinement import (
@@ -27,6 +25,8 @@ from mace_exp.methods.mace.refinement import (
 from mace_exp.methods.mace.stacked import unstacked
 from mace_exp.methods.mace.step import Batch, lora_optimizer, lora_step, lora_training
 from mace_exp.methods.mace.timesteps import focal_density
+from mace_exp.models.editing import edited_weights
+from mace_exp.models.projections import projection_weights
 from mace_exp.models.text import (
     Branch,
     PromptEncoder,
@@ -34,6 +34,7 @@ from mace_exp.models.text import (
     paired_positions,
     phrase_positions,
 )
+from mace_exp.preservation.terms import weighted_sum
 
 ORACLE = Path(__file__).parents[2] / "shared" / "oracle"
 pytestmark = pytest.mark.skipif(not ORACLE.exists(), reason="no recorded numbers here")

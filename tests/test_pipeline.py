@@ -55,9 +55,9 @@ def test_the_erased_folder_is_the_edit_in_plain_diffusers(run: Run, tiny_folder:
     original = StableDiffusionPipeline.from_pretrained(tiny_folder).unet.state_dict()
     edit = load_file(folder / "edit.safetensors")
     for name, value in erased.items():
-        expected = edit[name] if name in edit else original[name]
+        expected = edit.get(f"unet.{name}", original[name])
         torch.testing.assert_close(value, expected, msg=name)
-    assert any(not torch.equal(edit[name], original[name]) for name in edit)
+    assert any(not torch.equal(edit[name], original[name.removeprefix("unet.")]) for name in edit)
 
 
 def test_one_lora_for_all_concepts(run: Run) -> None:
@@ -76,7 +76,7 @@ def test_a_single_stage_names_the_one_that_it_needs(
     refusal: Callable[..., str], arguments: list[str]
 ) -> None:
     message = refusal(*arguments, PEOPLE, "seed=77", "stages=[lora]", "images.seed=99")
-    assert "add the stage that makes them to stages" in message
+    assert "no images for these settings" in message and "add images" in message
 
 
 def test_a_rank_that_no_layer_has_is_refused_before_anything_is_drawn(
@@ -84,7 +84,7 @@ def test_a_rank_that_no_layer_has_is_refused_before_anything_is_drawn(
 ) -> None:
     cache = tmp_path / "own"
     message = refusal(*arguments, PEOPLE, "lora.rank=1000", f"cache_dir={cache}")
-    assert "lora.rank = 1000 is above 32" in message
+    assert "rank = 1000 is above 32" in message
     assert not any(cache.iterdir())
 
 

@@ -9,7 +9,7 @@ import torch
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from safetensors.torch import load_file
 
-from mace_exp.stages import erase, loras, refinement
+from mace_exp.methods.mace.stages import cfr, fusion, lora
 from tests.whole_run import SMALL, UP_TO_FUSION, Run, read
 
 LITTLE = ("concepts=[Adam Driver]", "evaluation.parts=[erased]", "evaluation.images_per_part=1")
@@ -32,7 +32,7 @@ def test_a_half_precision_model_is_erased_in_full_precision(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
     solved: list[torch.Tensor] = []
-    refine, fuse = refinement.refine, erase.fuse
+    refine, fuse = cfr.refine, fusion.fuse
 
     def refined(sums: Any, **more: Any) -> torch.Tensor:
         solved.extend([sums.cross, sums.gram, more["preserved"], transform := refine(sums, **more)])
@@ -43,15 +43,13 @@ def test_a_half_precision_model_is_erased_in_full_precision(
         solved.extend(sums.learned(path) for path in sums.factors)
         return fuse(weights, transform, sums, **more)
 
-    monkeypatch.setattr(refinement, "refine", refined)
-    monkeypatch.setattr(erase, "fuse", fused)
+    monkeypatch.setattr(cfr, "refine", refined)
+    monkeypatch.setattr(fusion, "fuse", fused)
     folder = run("half", f"model.dtype={name}", "device=cpu", "lora.gradient_checkpointing=true")
     assert len(solved) > 8 and {tensor.dtype for tensor in solved} == {torch.float64}
     assert dtypes(folder / "loras" / "adam-driver.safetensors") == {torch.float32}
     assert dtypes(folder / "edit.safetensors") == {HALF[name]}
-    statistics = [
-        file for file in (tmp_path / "cache" / "statistics").iterdir() if file.suffix != ".lock"
-    ]
+    statistics = list((tmp_path / "cache" / "statistics").iterdir())
     assert [dtypes(file) for file in statistics] == [{torch.float64}] * 2
     assert read(folder / "status.json")["status"] == "finished"
     assert (folder / "attention" / "index.csv").is_file()
@@ -80,7 +78,7 @@ def test_what_one_precision_drew_is_not_another_ones(run: Run) -> None:
 def test_checkpointed_loras_are_those_without(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """The key reaches the training, saves nothing but memory, and is no part of a LoRA's key."""
     seen: list[bool] = []
-    train = loras.train_loras
+    train = lora.train_loras
 
     def watched(unet: Any, *arguments: Any, **named: Any) -> Any:
         calls: list[int] = []
@@ -94,7 +92,7 @@ def test_checkpointed_loras_are_those_without(run: Run, monkeypatch: pytest.Monk
             hook.remove()
             seen.append(len(calls) == 2 * 3)
 
-    monkeypatch.setattr(loras, "train_loras", watched)
+    monkeypatch.setattr(lora, "train_loras", watched)
     only = f"stages={UP_TO_FUSION}"
     first = run("first", only, "lora.gradient_checkpointing=true")
     again = run("again", only, "lora.gradient_checkpointing=false")

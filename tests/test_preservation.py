@@ -6,7 +6,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mace_exp.config import composed_run
 from mace_exp.models.text import stable_diffusion_encoder
 from mace_exp.preservation.statistics import (
     PreservationAccumulator,
@@ -14,9 +13,7 @@ from mace_exp.preservation.statistics import (
     hash_prompts,
     preservation_statistics,
 )
-from mace_exp.runs.folder import RunFolder
-from mace_exp.runs.record import Tracker
-from mace_exp.stages.run import Run
+from tests.recipes import recipe_in
 from tests.tiny import tiny_pipeline
 
 PROMPTS = ["a cat", "a dog in the park", "a photo of a man", "a ship at sunset", "a horse"]
@@ -118,15 +115,14 @@ def test_names_that_no_caption_says_are_told(
     count: int, unsaid: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The erased one among the kept is not held, and so not missed."""
-    config = composed_run(
+    recipe = recipe_in(
+        tmp_path,
         "concepts.names=[Adam Driver]",
         "kept.people=[Amy Adams,adam driver,Amy Poehler,Amy Schumer]",
         f"preservation.domain.count={count}",
-        f"cache_dir={tmp_path}",
+        pipeline=tiny_pipeline(),
     )
-    work = Run(config, RunFolder(tmp_path), Tracker(None))
-    work.pipeline = tiny_pipeline()
-    with caplog.at_level("WARNING", "mace_exp.stages.erase"):
-        assert work.statistics["domain"].count == count
-    told = "the last 1 of the 3 names of kept stand in no caption" if unsaid else ""
-    assert told in caplog.text and bool(caplog.text) == bool(unsaid)
+    with caplog.at_level("WARNING", "mace_exp.stages.preservation"):
+        assert recipe.preservation.terms["domain"].value.count == count
+    warned = "preservation.domain.count = 2: the last 1 of the 3 names of kept" if unsaid else ""
+    assert warned in caplog.text and bool(caplog.text) == bool(unsaid)

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from mace_exp.models.projections import projection_weights
 from safetensors.torch import load_file
 
 from mace_exp.concepts.captions import names_in_templates, read_captions
 from mace_exp.models.fingerprints import text_fingerprint
 from mace_exp.models.loading import load_pipeline
+from mace_exp.models.projections import projection_weights
 from mace_exp.models.saving import save_pipeline
 from mace_exp.models.text import readable
 from mace_exp.preservation.__main__ import main
@@ -127,9 +127,9 @@ def test_captions_come_from_text_and_from_coco(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.json", b"{", "is no JSON"),
+        ("a.json", b"{", "JSON"),
         ("a.json", b'{"images": []}', "not COCO's caption JSON"),
-        ("a.json", b'{"annotations": [{"caption": 3}]}', "must be text"),
+        ("a.json", b'{"annotations": [{"caption": 3}]}', "every caption must"),
         ("a.json", b'{"annotations": []}', "holds none"),
         ("a.txt", b"\n \n", "holds none"),
         ("a.txt", b"\xff\xfe\x00", "UTF-8"),
@@ -167,7 +167,10 @@ def test_the_command_builds_names_in_templates_and_shows_them(folder, tmp_path, 
     [
         (["show", "none.safetensors"], "can't be read"),
         (["build", "--captions", "none.txt", "--to", "x.safetensors"], "captions none.txt"),
-        (["import", "none.pt", "--model", "mini", "--to", "x.safetensors"], "none.pt is no file"),
+        (
+            ["import", "none.pt", "--model", "mini", "--to", "x.safetensors"],
+            "none.pt is not a file",
+        ),
         (
             ["build", "--captions", __file__, "--to", "x.safetensors", "--model", "no/such/model"],
             "does not exist",

@@ -8,9 +8,8 @@ import pytest
 
 from mace_exp.concepts.captions import read_templates
 from mace_exp.concepts.concept import Concept, Kind
-from mace_exp.concepts.prompt_files import own_prompts, template_problems
-from mace_exp.concepts.schema import FilePrompts
-from mace_exp.evaluation.schema import NoEvaluation
+from mace_exp.concepts.prompts import evaluation_prompts
+from mace_exp.data.prompts.file import FilePrompts, file_prompts
 from tests.composing import composed
 from tests.whole_run import PEOPLE, UP_TO_FUSION, Run, read
 
@@ -45,30 +44,30 @@ def test_templates_keep_the_numbers_of_their_lines(tmp_path: Path) -> None:
         (["{}", "a {}"], "holds 2, prompts.count = 3 asks for more: .* prompts.count=2"),
         (["{}", "{}s", "a {}"], "line 2, 'cats': it must name 'cat' once"),
         (["{}", "a {}", "a Cat and a {}"], "line 3, 'a Cat and a cat': it must name 'cat' once"),
-        (["{}", "a {}", "A portrait of a {}"], "line 3, .* evaluation measures with this very"),
+        (["{}", "a {}", "A portrait of a {}"], "line 3, .*evaluation=none"),
     ],
 )
 def test_a_line_that_cannot_be_trained_on_is_named(
     tmp_path: Path, lines: list[str], message: str
 ) -> None:
     file = write(tmp_path / "a.txt", *lines)
-    chosen, evaluation = settings(file, 3), composed().evaluation
+    chosen = settings(file, 3)
     pattern = message.replace("{", r"\{").replace("}", r"\}")
     with pytest.raises(ValueError, match=pattern):
-        own_prompts(CAT, chosen, measured=["a portrait of a cat"])
-    [problem] = template_problems(CAT, chosen, evaluation)
+        file_prompts(CAT, chosen, measured=["a portrait of a cat"])
+    [problem] = chosen.concept_problems(CAT, evaluation_prompts(CAT.name, CAT.kind, 2))
     assert problem.startswith(f"prompts.path = {file}: templates {file}")
 
 
 def test_sentences_of_the_evaluation_may_be_trained_on_where_there_is_none(tmp_path: Path) -> None:
     chosen = settings(write(tmp_path / "a.txt", "a portrait of a {}"), 1)
-    assert list(template_problems(CAT, chosen, composed().evaluation))
-    assert list(template_problems(CAT, chosen, NoEvaluation())) == []
+    assert list(chosen.concept_problems(CAT, evaluation_prompts(CAT.name, CAT.kind, 2)))
+    assert list(chosen.concept_problems(CAT, [])) == []
 
 
 def test_only_the_lines_that_are_taken_are_looked_at(tmp_path: Path) -> None:
     file = write(tmp_path / "a.txt", "a {}", "the {}", "the {}s of a cat")
-    assert own_prompts(CAT, settings(file, 2)) == ["a cat", "the cat"]
+    assert file_prompts(CAT, settings(file, 2)) == ["a cat", "the cat"]
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe\x00"])

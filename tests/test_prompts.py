@@ -2,6 +2,7 @@
 
 import pytest
 
+from experiments.mini_world.caption_sampling import PREFIXES
 from mace_exp.concepts.concept import Concept, Kind
 from mace_exp.concepts.prompts import (
     EMPTY,
@@ -102,13 +103,17 @@ def test_an_explicit_word_is_said_of_a_picture_and_so_is_its_anchor(word: str) -
 
 
 def test_explicit_sentences_and_their_anchors_fit_every_text_encoder() -> None:
-    from mace_exp.mini.language import CONTEXT, tokenizer  # 24 tokens, where CLIP reads 77
+    from transformers import CLIPTokenizer
 
-    words, concept = tokenizer(), CONCEPTS[3]
+    from mace_exp.mini.judge import WEIGHTS
+
+    words = CLIPTokenizer.from_pretrained(WEIGHTS.parent / "tokenizer")  # 24 tokens, CLIP has 77
+    concept = CONCEPTS[3]
     prompts = training_prompts(concept, len(TRAINING_TEMPLATES))
     prompts += evaluation_prompts(concept.name, concept.kind, len(EVALUATION_TEMPLATES))
     anchored = [anchor_prompt(prompt, concept) for prompt in prompts]
-    assert max(len(ids) for ids in words([*prompts, *anchored]).input_ids) <= CONTEXT < 77
+    longest = max(len(ids) for ids in words([*prompts, *anchored]).input_ids)
+    assert longest <= words.model_max_length < 77
 
 
 def test_thirty_training_prompts_show_every_scene_and_every_form() -> None:
@@ -183,4 +188,4 @@ def test_the_embedded_world_speaks_this_grammar() -> None:
     assert SCENES == world.SCENES
     assert NAMELESS == world.NAMELESS
     for template in (*TRAINING_TEMPLATES, *EVALUATION_TEMPLATES):
-        assert f"{template.split('{}')[0]}" in world.PREFIXES
+        assert f"{template.split('{}')[0]}" in PREFIXES

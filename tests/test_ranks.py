@@ -1,6 +1,7 @@
 """Several processes for one run, started by torchrun on the CPU: the same results, one folder, and
 an end for all of them."""
 
+import json
 import os
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from tests.whole_run import SMALL, read, rows
 ROOT = Path(__file__).parents[1]
 THREE = "concepts=[Adam Driver,Amy Adams,Brad Pitt]"
 TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node=2")
-TOLD = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+LAUNCHED = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
 
 BREAKS = """
 # The command, in which the second rank can train nothing.
@@ -37,6 +38,37 @@ if os.environ["RANK"] == "1":
 
 from mace_exp.__main__ import main
 main()
+"""
+
+SHARES = """
+# Two ranks map a task over jobs, three times; the second must fail where the command says so.
+import json, os, sys
+
+sys.modules["shares"] = sys.modules["__main__"]
+from mace_exp.runs.ranks import RankError, connected, dismissed_workers, is_worker
+
+def squares(context, share):
+    number, fails = context
+    if number == 1 and fails:
+        raise ValueError("no share today\\nsecond line")
+    return [(number, job, job * job) for job in share]
+
+squares.__module__ = "shares"
+fails = sys.argv[1:] == ["fail"]
+ranks = connected()
+if is_worker():
+    settings = ranks.receive()
+    ranks.serve((ranks.number, settings["fails"]))
+    ranks.close()
+else:
+    with dismissed_workers():
+        ranks.broadcast({"fails": fails})
+        try:
+            found = [ranks.map(squares, (0, False), range(n)) for n in (5, 1, 0)]
+        except RankError as error:
+            print(json.dumps(str(error)))
+            raise SystemExit(1)
+        print(json.dumps([ranks.number, ranks.count, found]))
 """
 
 
@@ -71,6 +103,39 @@ def start(tiny_folder: Path, tmp_path: Path) -> Start:
 
 def files(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def mapped(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `SHARES` on two ranks."""
+    (folder / "shares.py").write_text(SHARES)
+    return subprocess.run(
+        [sys.executable, "-m", *TORCHRUN, str(folder / "shares.py"), *arguments],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_every_job_is_done_once_and_results_come_by_rank(tmp_path: Path) -> None:
+    done = mapped(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [
+        0,
+        2,
+        [
+            [[[0, 0, 0], [0, 2, 4], [0, 4, 16]], [[1, 1, 1], [1, 3, 9]]],
+            [[[0, 0, 0]]],  # an empty share is not called
+            [],
+        ],
+    ]
+
+
+def test_a_worker_that_fails_is_reported_by_the_first_rank(tmp_path: Path) -> None:
+    done = mapped(tmp_path, "fail")
+    assert done.returncode == 1
+    assert json.loads(done.stdout) == "rank 1 failed: ValueError: no share today"
+    assert "raise ValueError" in done.stderr, "the worker itself shows where"
 
 
 @pytest.mark.slow
@@ -125,7 +190,7 @@ def test_ranks_end_where_there_is_no_run(start: Start, argument: str, code: int)
 def test_torchrun_starts_no_sweep(
     refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch, asked: str
 ) -> None:
-    for name, value in (TOLD | {"RANK": "0"}).items():
+    for name, value in (LAUNCHED | {"RANK": "0"}).items():
         monkeypatch.setenv(name, value)
     assert "hydra/launcher=ray_gpu" in refusal(asked, "seed=1,2")
 
@@ -133,7 +198,7 @@ def test_torchrun_starts_no_sweep(
 def test_what_torchrun_says_makes_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
     assert (rank_count(), is_worker()) == (1, False), "half of what torchrun says is not torchrun"
-    for name, value in TOLD.items():
+    for name, value in LAUNCHED.items():
         monkeypatch.setenv(name, value)
     assert (rank_count(), is_worker()) == (2, True)
     monkeypatch.setenv("RANK", "0")
@@ -142,10 +207,11 @@ def test_what_torchrun_says_makes_a_worker(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_process_alone_does_all_the_work() -> None:
     alone = Ranks()
-    assert alone.share("work", lambda work, share: (work, share), [1, 2, 3]) == [
-        ("work", [1, 2, 3])
+    assert alone.map(lambda context, share: (context, share), "it", [1, 2, 3]) == [
+        ("it", [1, 2, 3])
     ]
-    assert alone.share("work", lambda work, share: share, []) == []
+    assert alone.map(lambda context, share: share, "it", []) == []
+    alone.broadcast("nobody hears it")
 
 
 def test_each_process_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

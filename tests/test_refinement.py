@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from mace_exp.models.projections import projection_weights
 
 from mace_exp.methods.mace.refinement import (
     PairSums,
@@ -11,6 +10,7 @@ from mace_exp.methods.mace.refinement import (
     refine,
     transformed_weights,
 )
+from mace_exp.models.projections import projection_weights
 from mace_exp.models.text import paired_positions
 
 TEMPLATES = ["a photo of {}", "{} in the park", "a portrait of {} at night", "{} and a dog"]
@@ -76,9 +76,9 @@ def test_refined_words_are_what_they_would_be_beside_the_anchor(encoder):
     assert (concept[old] @ transform.mT - anchor[new]).norm() < 0.7 * before
 
 
-def test_a_singular_system_names_the_keys(encoder):
-    with pytest.raises(ValueError, match="raise cfr.closeness, cfr.prior_weight or"):
-        refine(pair_sums(encoder, PAIRS[:1]))
+def test_a_singular_system_names_the_remedy_of_the_caller(encoder):
+    with pytest.raises(ValueError, match="; raise this or that$"):
+        refine(pair_sums(encoder, PAIRS[:1]), remedy="this or that")
 
 
 def test_a_long_prompt_is_refused(encoder):

@@ -115,7 +115,7 @@ def test_failed_run_shows_its_error_and_what_it_lacks(tmp_path: Path) -> None:
     text = text_of(write_report(make_failed_run(tmp_path)).read_text(encoding="utf-8"))
     assert "This run failed in stage cfr. ValueError: cfr: raise cfr.closeness" in text
     assert "Five people to be erased" in text
-    assert "Sample pictures: none were drawn." in text and "no stage has ended" in text
+    assert "Sample pictures: none" in text and "no stage has" in text
 
 
 @pytest.mark.parametrize(

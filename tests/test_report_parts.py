@@ -1,4 +1,4 @@
-"""What the pages are put together from: galleries, thumbnails, measures, charts, words."""
+"""What the pages are put together from: galleries, thumbnails, measures, charts, formatting."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mace_exp.report import formatting as words
+from mace_exp.report import formatting
 from mace_exp.report.charts import intervals, thinned, ticks
 from mace_exp.report.galleries import galleries
 from mace_exp.report.metrics_view import Estimate, harmonic_mean, read_parts
@@ -37,9 +37,9 @@ def test_thumbnails_are_paid_for_once(tmp_path: Path) -> None:
     Image.new("RGB", (400, 200), "red").save(path)
     thumbnails = Thumbnails(10_000)
     uri = thumbnails.uri(path)
-    left = thumbnails._left
+    left = thumbnails._remaining
     assert uri and uri.startswith("data:image/webp;base64,")
-    assert thumbnails.uri(path) == uri and thumbnails._left == left
+    assert thumbnails.uri(path) == uri and thumbnails._remaining == left
     assert thumbnails.uri(None) is None
 
 
@@ -84,17 +84,17 @@ def test_pareto_front_is_what_nothing_beats() -> None:
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        (words.signed_percent(-0.0004), "±0.0"),
-        (words.signed_percent(-0.021), "−2.1"),
-        (words.percent(float("nan")), "–"),
-        (words.duration(372.0), "6 min 12 s"),
-        (words.duration(7800), "2 h 10 min"),
-        (words.megabytes(2180.0), "2.18 GB"),
-        (words.counted(1, "style"), "One style"),
-        (words.counted(4, "explicit"), "Four explicit concepts"),
-        (words.counted(14, ""), "14 concepts"),
-        (words.listed(["a", "b", "c"]), "a, b and c"),
-        (words.setting([1.0, None, True]), "1, null, true"),
+        (formatting.signed_percent(-0.0004), "±0.0"),
+        (formatting.signed_percent(-0.021), "−2.1"),
+        (formatting.percent(float("nan")), "–"),
+        (formatting.duration(372.0), "6 min 12 s"),
+        (formatting.duration(7800), "2 h 10 min"),
+        (formatting.megabytes(2180.0), "2.18 GB"),
+        (formatting.counted(1, "style"), "One style"),
+        (formatting.counted(4, "explicit"), "Four explicit concepts"),
+        (formatting.counted(14, ""), "14 concepts"),
+        (formatting.listed(["a", "b", "c"]), "a, b and c"),
+        (formatting.setting([1.0, None, True]), "1, null, true"),
     ],
 )
 def test_numbers_as_words(said: str, expected: str) -> None:

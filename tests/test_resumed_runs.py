@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from mace_exp.stages import observe
+from mace_exp.stages import samples
 from tests.whole_run import PEOPLE, UP_TO_FUSION, Run, read, read_table
 
 RESULTS = {"metrics.json", "samples", "attention"}
@@ -64,7 +64,7 @@ def test_a_run_that_goes_on_as_it_was_keeps_its_results(
     """So does one whose settings leave the edit as it is."""
     folder = run("kept", PEOPLE)
     before = times(folder)
-    monkeypatch.setattr(observe, "sample_batches", None)  # nothing is drawn again
+    monkeypatch.setattr(samples, "sample_batches", None)  # nothing is drawn again
     run("kept", PEOPLE, "stages=[images,masks,preservation,cfr,lora,fusion,samples]")
     run("kept", PEOPLE, f"stages={UP_TO_FUSION}", "lora.concepts_per_batch=1", "lora.snapshots=1")
     assert times(folder) == before and results(folder) == RESULTS
@@ -85,13 +85,13 @@ def test_what_was_measured_of_an_earlier_edit_goes(
 def test_a_run_that_fails_shows_nothing_of_an_earlier_edit(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mace_exp.stages import loras
+    from mace_exp.methods.mace.stages import lora
 
     def broken(*arguments: object, **named: object) -> None:
         raise RuntimeError("training breaks")
 
     folder = run("cut", PEOPLE)
-    monkeypatch.setattr(loras, "train_loras", broken)
+    monkeypatch.setattr(lora, "train_loras", broken)
     with pytest.raises(RuntimeError, match="training breaks"):
         run("cut", PEOPLE, "lora.learning_rate=0.003")
     assert not results(folder)

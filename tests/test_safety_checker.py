@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from mace_exp import erase
-from mace_exp.data.images import draw_images
+from mace_exp.data.training_images import draw_images
 from mace_exp.models.sampling import SamplingSettings, decode, sample
 from tests.tiny import tiny_pipeline, with_strict_checker
 from tests.whole_run import Run, read

@@ -7,6 +7,7 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import Stabl
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_pndm import PNDMScheduler
 
+from mace_exp.models import sampling
 from mace_exp.models.sampling import (
     SCHEDULERS,
     SamplingSettings,
@@ -60,6 +61,25 @@ def test_prompt_and_seed_both_matter(pipeline):
         pipeline, ["a cat", "a cat", "a dog"], [1, 2, 1], settings()
     ).latents
     assert not torch.allclose(first, second) and not torch.allclose(first, third)
+
+
+def test_a_batch_that_does_not_fit_is_halved(pipeline, monkeypatch):
+    tried, drawn, draw = [], [], sampling._draw
+
+    def small(pipeline, states, seeds, settings):
+        tried.append(len(seeds))
+        if len(seeds) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return draw(pipeline, states, seeds, settings)
+
+    expected = sample_with_latents(pipeline, PROMPTS, SEEDS, settings(batch_size=2))
+    monkeypatch.setattr(sampling, "_draw", small)
+    found = sample_with_latents(
+        pipeline, PROMPTS, SEEDS, settings(batch_size=5), progress=drawn.append
+    )
+    assert tried == [5, 2, 2, 1] and drawn == [2, 2, 1]
+    assert torch.equal(found.latents, expected.latents)
+    assert np.array_equal(found.images, expected.images)
 
 
 def test_guidance_of_one_is_the_conditional_model_alone(pipeline):
@@ -133,7 +153,7 @@ def test_size_can_be_chosen(pipeline):
 
 
 def test_wrong_requests_are_refused(pipeline):
-    with pytest.raises(ValueError, match="one seed a prompt"):
+    with pytest.raises(ValueError, match="1 prompts and 2 seeds"):
         sample(pipeline, ["a cat"], [1, 2], settings())
     with pytest.raises(ValueError, match="sampling.scheduler = 'heun'"):
         sample(pipeline, ["a cat"], [1], settings(scheduler="heun"))

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from mace_exp.methods.mace.training import StepRow
-from mace_exp.stages.snapshots import (
+from mace_exp.methods.mace.snapshots import (
     even_steps,
     load_snapshots,
     nearest_steps,
     save_snapshots,
     watched_steps,
 )
+from mace_exp.methods.mace.training import StepRow
 
 
 @pytest.mark.parametrize(

@@ -11,18 +11,17 @@ import pytest
 import torch
 
 from mace_exp.concepts.prompts import training_prompts
-from mace_exp.config import composed_run
 from mace_exp.data.masks.grounding import GroundedSam
 from mace_exp.data.masks.pixels import Masks
-from mace_exp.runs.folder import RunFolder
-from mace_exp.stages.run import Run
+from mace_exp.recipe import Recipe
 from tests.chat_server import ChatServer, Reply, chat_server
+from tests.recipes import recipe_in
 from tests.test_llm import save_language_model
 from tests.tiny_detectors import save_detector, save_segmenter
 
 PEOPLE = ("concepts=custom", "concepts.names=[Adam Driver,cat]", "+concepts.kinds={cat: object}")
 DRIVER = ["Adam Driver in the park", "a sketch of Adam Driver", "Adam Driver at night"]
-Build = Callable[..., Run]
+Build = Callable[..., Recipe]
 
 
 @pytest.fixture
@@ -33,20 +32,11 @@ def build(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     model = ("model=path", f"model.source={tiny_folder}", "sampling=mini", "sampling.steps=2")
     few = ("preservation.prior.count=8", "preservation.domain.count=8", "tracking=none")
 
-    def run(name: str, *more: str) -> Run:
-        cache = f"cache_dir={tmp_path / 'cache'}"
-        config = composed_run(*model, *PEOPLE, *small, *few, cache, *more)
-        (tmp_path / name).mkdir()
-        tracker: Any = Silent()
-        return Run(config, RunFolder(tmp_path / name), tracker)
+    def recipe(name: str, *more: str) -> Recipe:
+        settings = (*model, *PEOPLE, *small, *few, *more)
+        return recipe_in(tmp_path / name, *settings, cache=tmp_path / "cache")
 
-    return run
-
-
-class Silent:
-    """A tracker that keeps nothing."""
-
-    def log(self, event: str, values: Any, step: int | None = None) -> None: ...
+    return recipe
 
 
 def llm(chat: ChatServer, *more: str) -> list[str]:
@@ -54,17 +44,17 @@ def llm(chat: ChatServer, *more: str) -> list[str]:
     return ["prompts=llm", *address, *more]
 
 
-def rows(work: Run) -> list[dict[str, str]]:
-    with work.folder.prompts.open(encoding="utf-8", newline="") as file:
+def rows(recipe: Recipe) -> list[dict[str, str]]:
+    with recipe.context.folder.prompts.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
 def test_templates_are_the_default_and_are_written_to_the_run(build: Build) -> None:
     work = build("own")
-    assert work.training_prompts == {c.slug: training_prompts(c, 3) for c in work.concepts}
+    assert work.sentences == {c.slug: training_prompts(c, 3) for c in work.concepts}
     assert [row["concept"] for row in rows(work)] == ["Adam Driver"] * 3 + ["cat"] * 3
     assert {row["source"] for row in rows(work)} == {"template"}
-    assert work.prompt_fallbacks == 0 and work.cache.made == {}
+    assert work.prompts.fallbacks == 0 and work.context.cache.made == {}
 
 
 def test_sentences_of_an_endpoint_are_asked_for_once_and_topped_up_every_time(
@@ -74,13 +64,13 @@ def test_sentences_of_an_endpoint_are_asked_for_once_and_topped_up_every_time(
     cats = Reply(f"a cat on the street\n{too_long}\na caterpillar")
     with chat_server(Reply("\n".join(DRIVER)), cats) as chat:
         first = build("first", *llm(chat, "prompts.attempts=2"))
-        prompts = first.training_prompts
+        prompts = first.sentences
         assert len(chat.requests) == 3, "one for the first concept, two for the second"
         again = build("again", *llm(chat, "prompts.attempts=2"))
         with caplog.at_level(logging.WARNING):
-            assert again.training_prompts == prompts
+            assert again.sentences == prompts
         assert len(chat.requests) == 3, "known sentences are read"
-        build("other", *llm(chat, "prompts.attempts=2", "prompts.seed=5")).training_prompts  # noqa: B018
+        build("other", *llm(chat, "prompts.attempts=2", "prompts.seed=5")).sentences  # noqa: B018
         assert len(chat.requests) > 3, "another seed asks anew"
     cat = first.concepts[1]
     assert prompts == {
@@ -89,18 +79,18 @@ def test_sentences_of_an_endpoint_are_asked_for_once_and_topped_up_every_time(
     }
     assert "2 of the 3 prompts of 'cat' are templates" in caplog.text
     assert "2 too long for the text encoder" in caplog.text
-    assert first.prompt_fallbacks == again.prompt_fallbacks == 2
+    assert first.prompts.fallbacks == again.prompts.fallbacks == 2
     sources = [row["source"] for row in rows(first)]
     assert sources == ["language model"] * 4 + ["template"] * 2
-    assert again.cache.reused == {"prompts": 2} and again.cache.made == {}
+    assert again.context.cache.reused == {"prompts": 2} and again.context.cache.made == {}
 
 
 def test_a_concept_may_want_a_number_of_sentences_of_its_own(build: Build) -> None:
     cats = ["a cat on the street", "the cat at night", "a red cat"]
     with chat_server(*(Reply("\n".join(each)) for each in (DRIVER, cats, cats))) as chat:
-        first = build("first", *llm(chat)).training_prompts
+        first = build("first", *llm(chat)).sentences
         second = build("second", *llm(chat), "++overrides={cat: {prompts.count: 2}}")
-        assert second.training_prompts == {"adam-driver": DRIVER, "cat": cats[:2]}
+        assert second.sentences == {"adam-driver": DRIVER, "cat": cats[:2]}
         assert len(first["cat"]) == 3
         assert len(chat.requests) == 3, "nobody is asked again for the other concept"
 
@@ -108,8 +98,8 @@ def test_a_concept_may_want_a_number_of_sentences_of_its_own(build: Build) -> No
 def test_more_patience_with_an_endpoint_asks_nothing_again(build: Build) -> None:
     cats = ["a cat on the street", "the cat at night", "a red cat"]
     with chat_server(*(Reply("\n".join(each)) for each in (DRIVER, cats))) as chat:
-        first = build("first", *llm(chat, "prompts.timeout=100")).training_prompts
-        assert build("second", *llm(chat, "prompts.timeout=600")).training_prompts == first
+        first = build("first", *llm(chat, "prompts.timeout=100")).sentences
+        assert build("second", *llm(chat, "prompts.timeout=600")).sentences == first
         assert len(chat.requests) == 2
 
 
@@ -119,8 +109,8 @@ def test_the_garbage_of_a_local_model_becomes_templates_with_a_warning(
     folder = save_language_model(tmp_path / "llm")
     work = build("local", "prompts=llm", f"prompts.folder={folder}", "prompts.attempts=1")
     with caplog.at_level(logging.WARNING):
-        assert work.training_prompts == {c.slug: training_prompts(c, 3) for c in work.concepts}
-    assert work.prompt_fallbacks == 6
+        assert work.sentences == {c.slug: training_prompts(c, 3) for c in work.concepts}
+    assert work.prompts.fallbacks == 6
     assert "3 of the 3 prompts of 'Adam Driver' are templates" in caplog.text
 
 
@@ -139,20 +129,20 @@ def test_every_stage_reads_the_same_sentences_and_masks_are_found_by_words(
     masks = ["masks=grounded_sam", f"masks.detector={detector}", f"masks.segmenter={segmenter}"]
     with chat_server(Reply("\n".join(DRIVER)), Reply("a cat\nthe cat at night\na red cat")) as chat:
         work = build("whole", *llm(chat), *masks, "masks.box_threshold=0.1")
-        assert all(edited.isfinite().all() for edited in work.edit.values())
+        assert all(edited.isfinite().all() for edited in work.edit.value.weights.values())
         nothing = build("nothing", *llm(chat), *masks, "masks.box_threshold=1.0")
         with caplog.at_level(logging.WARNING):
-            whole = nothing.training_masks["cat"]
-    assert work.training_images["adam-driver"].prompts == DRIVER[:2]
+            whole = nothing.masks.value.masks["cat"]
+    assert work.images.value["adam-driver"].prompts == DRIVER[:2]
     names = ("0000.png", "0001.png")
     assert asked[:2] == [("person", "face", *names), ("cat", *names)]
-    found = work.training_masks["adam-driver"]
+    found = work.masks.value.masks["adam-driver"]
     assert found is not None and found.shape == (2, 32, 32)
     assert found.dtype == torch.bool
     assert whole is not None and whole.shape == (2, 32, 32) and whole.all()
-    assert nothing.summary()["mask_fallbacks"] == 4
-    assert f"{nothing.cache.root / 'images'}" in caplog.text
+    assert nothing.masks.value.fallbacks == 4
+    assert f"{nothing.context.cache.root / 'images'}" in caplog.text
     assert "0001.png, which shows no person or face, is empty" in caplog.text
     once = build("once", *llm(chat), *masks, "masks.box_threshold=0.1")
-    once.training_masks  # noqa: B018
-    assert len(asked) == 4 and once.cache.reused["masks"] == 2
+    once.masks.value  # noqa: B018
+    assert len(asked) == 4 and once.context.cache.reused["masks"] == 2

@@ -19,19 +19,20 @@ from tests.whole_run import PEOPLE, UP_TO_FUSION, Run, read, rows
 def test_a_job_that_failed_lets_go_of_its_model(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from mace_exp.stages import run as stages_run
+    from mace_exp import pipeline as pipeline_module
 
     loaded: list[weakref.ref[Any]] = []
     alive: list[int] = []
-    load = stages_run.loaded
+    load = pipeline_module.load_model
 
     def watched(*arguments: Any, **named: Any) -> Any:
         alive.append(sum(each() is not None for each in loaded))
-        pipeline = load(*arguments, **named)
-        loaded.extend(weakref.ref(part) for part in (pipeline.unet, pipeline.text_encoder))
-        return pipeline
+        model = load(*arguments, **named)
+        parts = (model.pipeline.unet, model.pipeline.text_encoder)
+        loaded.extend(weakref.ref(part) for part in parts)
+        return model
 
-    monkeypatch.setattr(stages_run, "loaded", watched)
+    monkeypatch.setattr(pipeline_module, "load_model", watched)
     for slug, index in product(("adam-driver", "amy-adams"), range(2)):
         cut_off = tmp_path / slug / f"{index}.png"  # its head is whole, and that is checked before
         cut_off.parent.mkdir(exist_ok=True)

@@ -173,12 +173,12 @@ def test_being_told_to_stop_ends_the_sweep_and_it_can_go_on(
     assert told[2] == ["2", "missing", "–", "lora.rank=8"]
     assert " ".join(told[3]) == "1 of 3 jobs finished"
     page = Path("swept/report.html").read_text(encoding="utf-8")
-    assert "before these jobs began" in page and "2 (lora.rank=8)" in page
+    assert "before these jobs started" in page and "2 (lora.rank=8)" in page
     jobs.breaks = {}
     assert ends(command=lambda: rerun(["swept"])) == 0
     assert jobs.ranks == [2, 4, 4, 8], "the stopped one and the one that never began"
     assert "3 of 3 jobs finished" in capsys.readouterr().out
-    assert "before these jobs began" not in Path("swept/report.html").read_text(encoding="utf-8")
+    assert "before these jobs started" not in Path("swept/report.html").read_text(encoding="utf-8")
 
 
 def test_a_plan_numbers_jobs_as_their_folders_are(jobs: Jobs, ends: Command) -> None:

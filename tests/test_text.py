@@ -1,5 +1,7 @@
 """Token ids, hidden states, positions of phrases, and which positions of two prompts pair up."""
 
+from typing import Any
+
 import pytest
 import torch
 from tiny import tiny_pipeline, tiny_tokenizer
@@ -118,7 +120,7 @@ def test_a_phrase_that_is_not_there_is_an_error(tokenizer, prompt, phrase):
 
 @pytest.mark.parametrize("pad_token", ["<|endoftext|>", "!"])
 def test_the_end_is_the_first_end_of_text_and_all_padding(pad_token):
-    tokenizer = tiny_tokenizer(pad_token=pad_token, context_length=12)
+    tokenizer: Any = tiny_tokenizer(pad_token=pad_token, context_length=12)
     ids = token_ids(tokenizer, ["a cat !"], 12)[0].tolist()
     end = tokenizer.convert_tokens_to_ids("<|endoftext|>")
     assert isinstance(end, int)

@@ -1,15 +1,12 @@
 """The density of timesteps."""
 
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
 from mace_exp.config import composed_run
+from mace_exp.methods.mace.stages.lora import timestep_density
 from mace_exp.methods.mace.timesteps import draw_timesteps, focal_density, uniform_density
-from mace_exp.stages import loras
 
 
 def source(seed=0):
@@ -51,10 +48,8 @@ def test_a_run_draws_from_the_schedule_of_its_model(importance_sampling):
     were."""
 
     def density(count):
-        scheduler = DDIMScheduler(num_train_timesteps=count)
-        config = composed_run(f"lora.importance_sampling={str(importance_sampling).lower()}")
-        work: Any = SimpleNamespace(config=config, pipeline=SimpleNamespace(scheduler=scheduler))
-        return loras._training(work, config.lora).density
+        lora = composed_run(f"lora.importance_sampling={str(importance_sampling).lower()}").lora
+        return timestep_density(lora, DDIMScheduler(num_train_timesteps=count).config)
 
     assert int(draw_timesteps(density(50), 1000, source()).max()) < 50
     lora = composed_run().lora

@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from mace_exp.methods.mace.attention_loss import AttentionLoss, AttentionTarget
-from mace_exp.models.projections import projection_weights
 from peft import LoraConfig, inject_adapter_in_model
 
+from mace_exp.methods.mace.attention_loss import AttentionLoss, AttentionTarget
 from mace_exp.methods.mace.lora import initial_lora
 from mace_exp.methods.mace.step import (
     Batch,
@@ -19,6 +18,7 @@ from mace_exp.methods.mace.step import (
 )
 from mace_exp.methods.mace.training import JointData, draw_batch
 from mace_exp.models.attention import visible_attention
+from mace_exp.models.projections import projection_weights
 from mace_exp.utils.seeding import generator
 from tests.lora_training import (
     CONCEPTS,
@@ -219,7 +219,7 @@ def test_gradients_are_clipped_per_concept():
 def test_data_that_do_not_fit_are_refused(pipeline):
     with pytest.raises(ValueError, match="cat: latents, states, positions and masks number"):
         replace(CONCEPTS[0], masks=torch.ones(1, 32, 32))
-    with pytest.raises(ValueError, match="one slug"):
+    with pytest.raises(ValueError, match="same slug"):
         train(pipeline, [CONCEPTS[0], CONCEPTS[0]])
     large = replace(concept("large"), latents=torch.randn(3, 4, 16, 16))
     with pytest.raises(ValueError, match="latents of one size"):

@@ -12,12 +12,13 @@ import torch
 from PIL import Image
 
 from mace_exp.data.files import UserImage
-from mace_exp.data.images import load_images
+from mace_exp.data.training_images import load_images
 from mace_exp.data.user_images import read_mask_views, read_views
 from mace_exp.data.views import Views
 from mace_exp.methods.mace.lora import load_lora
+from mace_exp.methods.mace.stages import lora
 from mace_exp.models.text import PromptEncoder
-from mace_exp.stages import loras
+from mace_exp.stages import masks as stages_masks
 from tests.pictures import disc, own_folder, save
 from tests.whole_run import PEOPLE, UP_TO_FUSION, Run, read, rows
 
@@ -58,7 +59,7 @@ def test_a_run_trains_on_the_users_images_and_masks(run: Run, own: Path, tmp_pat
         f"stages={UP_TO_FUSION}",
     )
     folder = run("own", *command)
-    assert made(folder) == {"images": 2, "statistics": 2, "loras": 2}
+    assert made(folder) == {"images": 2, "statistics": 2, "refinements": 1, "loras": 2}
     views = Views(size=(32, 32), crop="random", share=0.6, flip=True)
     for path in cached(cache, "images"):
         training = load_images(path)
@@ -103,7 +104,7 @@ def test_what_is_wrong_with_the_users_images_is_said_at_once(
     message = refusal(*command)
     assert "is 48x40 pixels, its image is 9x9" in message and "2.png" in message
     assert "images.size = 30 is no multiple of 8" in refusal(*command, "images.size=30")
-    assert "holds 3 images, 5 are asked for" in refusal(*command, "images.per_concept=5")
+    assert "contains 3 images, 5 are requested" in refusal(*command, "images.per_concept=5")
 
 
 def test_masks_of_drawn_images_are_looked_at_before_a_model_is_loaded(
@@ -132,7 +133,7 @@ def test_masks_that_do_not_fit_are_refused_before_images_are_drawn(
     masks = ("masks=precomputed", f"masks.path={tmp_path}", "images.seed=77")
     with pytest.raises(SystemExit, match="0.png is 48x40 pixels, its image is 32x32"):
         run("unfit", "concepts=[Adam Driver]", *masks)
-    assert read(tmp_path / "unfit" / "status.json")["stage"] == "images"
+    assert read(tmp_path / "unfit" / "status.json")["stage"] is None, "before the first stage"
 
 
 @pytest.mark.parametrize("source", ["folder", "lists"])
@@ -177,7 +178,7 @@ def test_prompts_of_class_images_are_encoded_once(
     images, prompts = tmp_path / "images.txt", tmp_path / "prompts.txt"
     images.write_text("class/0.png\nclass/1.png\nclass/2.png\n")
     prompts.write_text("a man\na woman\na man\n")
-    read, trained, encode, train = [], [], PromptEncoder.encode, loras.train_loras
+    read, trained, encode, train = [], [], PromptEncoder.encode, lora.train_loras
 
     def noted_encode(own: PromptEncoder, prompts: list[str], **named: Any) -> torch.Tensor:
         read.extend(prompts)
@@ -188,7 +189,7 @@ def test_prompts_of_class_images_are_encoded_once(
         return train(unet, concepts, *more, **named)
 
     monkeypatch.setattr(PromptEncoder, "encode", noted_encode)
-    monkeypatch.setattr(loras, "train_loras", noted_train)
+    monkeypatch.setattr(lora, "train_loras", noted_train)
     lists = (f"prior_images.images={images}", f"prior_images.prompts={prompts}")
     alone = ("prior_images=lists", *lists, "lora.concepts_per_batch=1", "lora.dropout=0.13")
     run("prior", PEOPLE, *alone, UP_TO_LORA)
@@ -240,10 +241,14 @@ def test_whole_masks_are_there_to_look_at(run: Run, masks: str, overlays: int) -
 def test_a_mask_takes_a_byte_a_pixel(
     run: Run, own: Path, masks: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mace_exp.stages import look
-
     found: dict[str, Any] = {}
-    monkeypatch.setattr(look, "_write_overlays", lambda _, masks: found.update(masks))
+    make = stages_masks.ConceptMasks
+
+    def noted(masks: Any, fallbacks: int = 0) -> Any:
+        found.update(masks)
+        return make(masks, fallbacks)
+
+    monkeypatch.setattr(stages_masks, "ConceptMasks", noted)
     run(masks, *from_folder(own, f"masks={masks}", "stages=[images,masks]"))
     assert len(found) == 2
     for each in found.values():
@@ -253,11 +258,9 @@ def test_a_mask_takes_a_byte_a_pixel(
 def test_no_more_overlays_are_held_than_are_shown(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mace_exp.stages import look
-
     held: list[str] = []
-    monkeypatch.setattr(look, "MOST_SHOWN", 3)
-    monkeypatch.setattr(look, "Picture", lambda _, caption: held.append(caption))
+    monkeypatch.setattr(stages_masks, "MOST_SHOWN", 3)
+    monkeypatch.setattr(stages_masks, "Picture", lambda _, caption: held.append(caption))
     folder = run("few", PEOPLE, "masks=whole", "stages=[images,masks]")
     assert len(held) == 3 and len(list((folder / "masks").glob("*.png"))) == 4
 

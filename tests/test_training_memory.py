@@ -77,7 +77,7 @@ def test_checkpointing_of_the_caller_comes_back(pipeline, before, wanted):
 
 
 def test_dropout_and_checkpointing_exclude_each_other(pipeline):
-    with pytest.raises(ValueError, match="dropout 0.3: give one of them"):
+    with pytest.raises(ValueError, match="gradient checkpointing with dropout 0.3"):
         train(pipeline, CONCEPTS, SHAPES["dropout"], CHECKPOINTED)
 
 

@@ -66,7 +66,7 @@ def test_the_share_of_attention_is_all_of_it_for_all_tokens(pipeline):
 
 
 def test_all_that_train_together_are_watched_or_none(pipeline):
-    with pytest.raises(ValueError, match="as many probes each: {'cat': 1, 'monet': 0}"):
+    with pytest.raises(ValueError, match="number of probes: {'cat': 1, 'monet': 0}"):
         train(pipeline, [watched(CONCEPTS[0]), CONCEPTS[1]])
     rows = []
     joint = JointData("all", [watched(CONCEPTS[0]), CONCEPTS[1], watched(CONCEPTS[2])])

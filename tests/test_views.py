@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from mace_exp.data.files import UserImage
+from mace_exp.data.images.folder import view_seeds
 from mace_exp.data.masks.pixels import intersection_over_union
-from mace_exp.data.user_images import encoded_views, read_mask_views, read_views, view_seeds
+from mace_exp.data.user_images import encoded_views, read_mask_views, read_views
 from mace_exp.data.views import Views
 from mace_exp.models.latents import encode_images, native_size, signed
 from mace_exp.models.sampling import decode
@@ -98,7 +99,7 @@ def test_masks_that_are_wrong_are_named(tmp_path: Path, caplog: pytest.LogCaptur
     save(empty, np.zeros((40, 48), bool))
     found = read_mask_views(files, [0, 0, 0], RANDOM)
     assert found.fallbacks == 1 and found.masks[1].all()
-    assert f"the mask of {empty} is empty: the whole image is taken" in caplog.text
+    assert f"the mask of {empty} is empty" in caplog.text
     save(empty, np.zeros((40, 40), bool))
     with pytest.raises(ValueError, match=r"1.png is 40x40 pixels, its image is 48x40"):
         read_mask_views(files, [0, 0, 0], RANDOM)
@@ -135,7 +136,7 @@ def test_pixels_become_numbers_a_batch_at_a_time(pipeline, monkeypatch: pytest.M
 
 def test_what_the_autoencoder_cannot_read_is_refused(pipeline) -> None:
     for wrong in (np.zeros((1, 32, 32, 3)), np.zeros((1, 3, 32, 32), np.uint8)):
-        with pytest.raises(ValueError, match=r"uint8 \[n, H, W, 3\] is needed"):
+        with pytest.raises(ValueError, match=r"uint8 \[n, H, W, 3\]"):
             encode_images(pipeline, wrong)
     with pytest.raises(ValueError, match="images of 30x32 pixels: .* multiples of 4"):
         encode_images(pipeline, np.zeros((1, 32, 30, 3), np.uint8))

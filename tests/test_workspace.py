@@ -92,4 +92,4 @@ def test_a_refusal_of_the_service_is_told_in_a_line(
     monkeypatch.setattr(Workspace, "save", refuse)
     monkeypatch.setenv("WANDB_API_KEY", "k")
     assert main(["--entity", "somebody"]) == 1
-    assert "the service did not take the view: no such project" in caplog.text
+    assert "no such project" in caplog.text

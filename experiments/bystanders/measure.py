@@ -15,7 +15,7 @@ import yaml
 
 from mace_exp.concepts.concept import Kind
 from mace_exp.config import composed_run
-from mace_exp.evaluation.metrics.evaluate import evaluate
+from mace_exp.evaluation.evaluate import evaluate
 from mace_exp.evaluation.suite import PRESERVED, EvaluationPrompt, Subject, build_suite
 from mace_exp.mini import captions
 from mace_exp.mini.judge import MiniJudge

@@ -104,7 +104,7 @@ def _run(composed: DictConfig, run_dir: Path) -> None:
 def _validated(composed: DictConfig, run_dir: Path) -> RunConfig:
     """Return the typed configuration, of a run whose folders can be written to."""
     _group_by_sweep(composed)
-    config = to_run_config(composed)
+    config = to_run_config(composed, given=list(HydraConfig.get().overrides.task))
     check_writable(run_dir, "hydra.run.dir")
     check_writable(Path(config.cache_dir), "cache_dir")
     return config

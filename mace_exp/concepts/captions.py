@@ -1,59 +1,61 @@
-"""Lists of captions from files: COCO's JSON, plain text, names in templates."""
+"""Read captions from files: COCO's caption JSON, plain text, templates filled with names."""
 
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 
 def read_captions(path: Path) -> list[str]:
-    """Return the captions of a file: COCO's caption JSON (`.json`), or a text file, one a line.
+    """Return the captions of a file: COCO's caption JSON (`.json`), or text with one per line.
 
-    Empty lines are left out, white space is made single.
+    Empty lines are skipped, runs of white space become one space.
 
     Raises:
-        ValueError: no such file, no text in UTF-8, JSON of another kind, or no caption in it.
+        ValueError: the file is missing, not UTF-8, JSON of another format, or without captions.
     """
     text = _text("captions", path)
     lines = _coco(path, text) if path.suffix.lower() == ".json" else text.splitlines()
     captions = [" ".join(line.split()) for line in lines if line.strip()]
     if not captions:
-        raise ValueError(f"captions {path} holds none: give one a line, or COCO's caption JSON")
+        raise ValueError(f"captions {path} holds none: give one per line, or COCO's caption JSON")
     return captions
 
 
 def names_in_templates(names: Sequence[str], templates: Sequence[str]) -> list[str]:
-    """Return every name in every template, names side by side, so that a beginning is balanced.
+    """Return every template filled with every name, template by template.
+
+    All names come before the next template, so that the first few sentences are balanced over
+    names.
 
     Raises:
-        ValueError: a template without `{}`, or with more than that.
+        ValueError: a template does not contain `{}` exactly once, or has another brace.
     """
     for template in templates:
         if not _is_template(template):
-            raise ValueError(f"template {template!r}: {_WANTED}")
+            raise ValueError(f"template {template!r}: {_TEMPLATE_RULE}")
     return [template.format(name) for template in templates for name in names]
 
 
 def read_templates(path: Path) -> dict[int, str]:
-    """Return the templates of a text file, one a line, by the numbers of their lines.
+    """Return the templates of a text file, one per line, by line number (from 1).
 
-    Empty lines are left out, white space is made single.
+    Empty lines are skipped, runs of white space become one space.
 
     Raises:
-        ValueError: no such file, no text in UTF-8, no template in it, or a line that has no `{}`
-            or several.
+        ValueError: the file is missing, not UTF-8, without templates, or has a line that does not
+            contain `{}` exactly once.
     """
     lines = enumerate(_text("templates", path).splitlines(), start=1)
     templates = {number: " ".join(line.split()) for number, line in lines if line.strip()}
     for number, template in templates.items():
         if not _is_template(template):
-            raise ValueError(f"templates {path}, line {number}, {template!r}: {_WANTED}")
+            raise ValueError(f"templates {path}, line {number}, {template!r}: {_TEMPLATE_RULE}")
     if not templates:
-        raise ValueError(f"templates {path} holds none: give one a line, {{}} where the name goes")
+        raise ValueError(f"templates {path} holds none: give one per line, {{}} for the name")
     return templates
 
 
-_WANTED = "write {} once, where the name goes, and no other brace"
+_TEMPLATE_RULE = "write {} once, in place of the name, and no other brace"
 
 
 def _is_template(line: str) -> bool:
@@ -62,23 +64,23 @@ def _is_template(line: str) -> bool:
 
 def _text(what: str, path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")  # editors of Windows begin with a mark
+        return path.read_text(encoding="utf-8-sig")  # Windows editors write a byte-order mark
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{what} {path} can't be read as text in UTF-8: {error}") from error
+        raise ValueError(f"{what} {path} can't be read as UTF-8 text: {error}") from error
 
 
 def _coco(path: Path, text: str) -> Iterable[str]:
     try:
-        content: Any = json.loads(text)
+        content = json.loads(text)
     except ValueError as error:
-        raise ValueError(f"captions {path} is no JSON: {error}") from error
+        raise ValueError(f"captions {path} is not valid JSON: {error}") from error
     try:
         found = [each["caption"] for each in content["annotations"]]
     except (TypeError, KeyError) as error:
         raise ValueError(
-            f"captions {path} is not COCO's caption JSON: a caption stands in "
+            f"captions {path} is not COCO's caption JSON: captions are expected in "
             '{"annotations": [{"caption": ...}]}, as in captions_train2014.json'
         ) from error
     if not all(isinstance(each, str) for each in found):
-        raise ValueError(f"captions {path}: every caption must be text")
+        raise ValueError(f"captions {path}: every caption must be a string")
     return found

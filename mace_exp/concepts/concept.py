@@ -1,4 +1,4 @@
-"""What is erased: a concept, its kind and the anchor that takes its place."""
+"""Concepts to erase: their names, kinds and anchors."""
 
 import re
 import unicodedata
@@ -8,9 +8,9 @@ from enum import Enum
 
 
 class Kind(Enum):
-    """What a concept is; decides its templates and its default anchor.
+    """The kind of a concept; it determines prompt templates and the default anchor.
 
-    Configuration files name members, not values: hence the lower-case names.
+    Member names are lower case because configuration files refer to members by name.
     """
 
     person = "person"
@@ -20,17 +20,17 @@ class Kind(Enum):
 
 
 UNMASKED = (Kind.style, Kind.explicit)
-"""Kinds that fill the whole image whatever the masks are (paper, section 5: styles are trained
-without masks)."""
+"""Kinds trained on the whole image, whatever mask source is configured (paper, section 5: styles
+are trained without masks)."""
 
 LONGEST_SLUG = 150
-"""Characters: a file's name has room for 255 bytes, endings of the cache and of files being written
-included."""
+"""Characters: file names are limited to 255 bytes, which include the suffixes of the cache and of
+temporary files."""
 
 
 @dataclass(frozen=True)
 class Concept:
-    """One thing to erase."""
+    """A concept to erase; `anchor` is the phrase that replaces it."""
 
     name: str
     kind: Kind
@@ -38,15 +38,15 @@ class Concept:
 
     @property
     def slug(self) -> str:
-        """The name as it is written in file names and metrics: `Adam Driver` -> `adam-driver`."""
+        """The name in file names and metrics: `Adam Driver` -> `adam-driver`."""
         return slugify(self.name)
 
 
 def slugify(name: str) -> str:
-    """Lower-case ASCII letters and digits of `name`, joined by hyphens.
+    """Return the lower-case ASCII letters and digits of `name`, joined by hyphens.
 
     Raises:
-        ValueError: nothing of the name is left.
+        ValueError: the name has no ASCII letter or digit.
     """
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     slug = "-".join(re.findall(r"[a-z0-9]+", plain.lower()))
@@ -64,11 +64,11 @@ def build_concepts(
     anchors: Mapping[Kind, str],
     anchor_per_concept: Mapping[str, str],
 ) -> list[Concept]:
-    """Return one Concept a name; `kinds` and `anchor_per_concept` win over the general values.
+    """Return one Concept per name; `kinds` and `anchor_per_concept` override `kind` and `anchors`.
 
     Raises:
-        ValueError: no names, an empty one, a name twice (or two that share a slug), a concept
-            equal to its anchor, or an override for a name that is not in the list.
+        ValueError: no names, an empty name, a duplicate (or two names with the same slug), a
+            concept equal to its anchor, or an override for a name that is not in the list.
     """
     names = [" ".join(name.split()) for name in names]
     if not names:
@@ -79,45 +79,45 @@ def build_concepts(
     check_erased("anchors.per_concept", anchor_per_concept, names)
     concepts = []
     for name in names:
-        own_kind = kinds.get(name, kind)
-        anchor = anchor_per_concept.get(name, anchors[own_kind])
-        own_anchor = name in anchor_per_concept
-        _check_spelled("concepts.names", name)
-        _check_spelled(f"anchors.{'per_concept' if own_anchor else own_kind.name}", anchor)
-        concepts.append(Concept(name=name, kind=own_kind, anchor=anchor))
+        concept_kind = kinds.get(name, kind)
+        anchor = anchor_per_concept.get(name, anchors[concept_kind])
+        anchor_key = "per_concept" if name in anchor_per_concept else concept_kind.name
+        _check_slug("concepts.names", name)
+        _check_slug(f"anchors.{anchor_key}", anchor)
+        concepts.append(Concept(name=name, kind=concept_kind, anchor=anchor))
     _check_distinct(concepts)
     return concepts
 
 
-def _check_spelled(key: str, name: str) -> None:
-    """Refuse a name that no file can be called by, and say which key holds it."""
+def _check_slug(key: str, name: str) -> None:
+    """Raise ValueError, naming `key`, for a name that can't be used in a file name."""
     try:
         slug = slugify(name)
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from None
     if len(slug) > LONGEST_SLUG:
         raise ValueError(
-            f"{key}: the name {name!r} makes {len(slug)} characters of a file's name, at most "
+            f"{key}: the name {name!r} takes {len(slug)} characters in file names, at most "
             f"{LONGEST_SLUG} are allowed: give a shorter one"
         )
 
 
 def check_erased(key: str, by_name: Mapping[str, object], names: Sequence[str]) -> None:
-    """Refuse a value by name that no concept would read.
+    """Check that every key of `by_name` is a concept of this run (`names`).
 
     Raises:
-        ValueError: one of the names is none of those that are erased.
+        ValueError: a key is not among the erased concepts.
     """
-    strangers = [name for name in by_name if name not in names]
-    if strangers:
+    unknown = [name for name in by_name if name not in names]
+    if unknown:
         raise ValueError(
-            f"{key} names {strangers[0]!r}, which is not erased in this run: "
+            f"{key} names {unknown[0]!r}, which is not erased in this run: "
             f"the concepts are {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
         )
 
 
 def _check_distinct(concepts: Sequence[Concept]) -> None:
-    """Refuse two concepts that would share files, and a concept that is its own anchor."""
+    """Raise ValueError for two concepts with the same slug, or a concept equal to its anchor."""
     seen: dict[str, str] = {}
     for concept in concepts:
         if concept.slug in seen:

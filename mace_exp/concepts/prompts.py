@@ -1,7 +1,8 @@
-"""The sentences that a run trains on, measures with and preserves: templates of our own.
+"""Built-in prompt templates for training, evaluation and preservation.
 
-A sentence is a prefix, a subject and perhaps a scene. The embedded model knows this grammar and
-Stable Diffusion understands it. Training and evaluation share no prefix, hence no template.
+A prompt is a prefix, a subject and optionally a scene. The embedded model is trained on this
+grammar, and Stable Diffusion understands it. Training and evaluation share no prefix, hence no
+template.
 """
 
 import re
@@ -47,8 +48,9 @@ STYLE_SUBJECTS = (
     "a person in the style of {}",
     "a face in the style of {}",
 )
-# Explicit words are nouns and adjectives ("nudity", "naked"), their anchor is a person: each of
-# these reads with all three. None is explicit of its own, which the anchor's prompt would keep.
+# Explicit words are nouns or adjectives ("nudity", "naked") and their anchor is a person: each
+# template is grammatical with all three. None is explicit by itself, since the anchor prompt keeps
+# the template's words.
 EXPLICIT_SUBJECTS = (
     "a scene whose subject is {}",
     "people in a scene described as {}",
@@ -62,10 +64,11 @@ _ARTICLES = ("a", "an", "the")
 
 
 def _templates(prefixes: Sequence[str]) -> tuple[str, ...]:
-    """Every prefix alone in turn with a prefix in a scene, then the rest of prefix x scene.
+    """Return each prefix alone, alternating with a prefix in a scene, then the other prefix-scene
+    pairs.
 
-    Stepping through both at once meets each pair once, since 4 and 8 prefixes and 15 scenes have no
-    common divisor; so the first few templates already show many prefixes and many scenes.
+    Stepping through prefixes and scenes together visits each pair once, since 4 and 8 prefixes and
+    15 scenes are coprime; so the first few templates already cover many prefixes and scenes.
     """
     placed = [
         f"{prefixes[(i + 1) % len(prefixes)]} {SCENES[i % len(SCENES)]}"
@@ -80,47 +83,47 @@ EVALUATION_TEMPLATES = _templates(EVALUATION_PREFIXES)
 
 
 def training_prompts(concept: Concept, count: int) -> list[str]:
-    """Return `count` sentences that name `concept`, for refinement, LoRA and fusion."""
-    return _sentences(concept.name, concept.kind, TRAINING_TEMPLATES, count)
+    """Return `count` prompts that name `concept`, for refinement, LoRA training and fusion."""
+    return _filled(concept.name, concept.kind, TRAINING_TEMPLATES, count)
 
 
 def evaluation_prompts(name: str, kind: Kind, count: int) -> list[str]:
-    """Return `count` sentences that name `name`, none of which training ever uses."""
-    return _sentences(name, kind, EVALUATION_TEMPLATES, count)
+    """Return `count` prompts that name `name`, disjoint from the training prompts."""
+    return _filled(name, kind, EVALUATION_TEMPLATES, count)
 
 
 def scene_prompts(count: int) -> list[str]:
-    """Return `count` evaluation sentences of nameless people, and of nobody, in a scene.
+    """Return `count` evaluation prompts of unnamed people, or of nobody, in a scene.
 
-    The first 240 differ; then they come again.
+    The first 240 are distinct; then they repeat.
     """
     placed = [template for template in EVALUATION_TEMPLATES if scene_of(template)]
     subjects = (*NAMELESS, EMPTY)
     turns = (i % (len(placed) * len(subjects)) for i in range(count))
-    # The shifts tie the subject neither to the prefix nor, from round to round, to the template.
+    # The shifts decorrelate the subject from the prefix and, across rounds, from the template.
     shifted = ((i, i + i // len(SCENES) + i // len(placed)) for i in turns)
     return [placed[i % len(placed)].format(subjects[j % len(subjects)]) for i, j in shifted]
 
 
 def scene_of(prompt: str) -> str | None:
-    """Return the scene at the end of a sentence, or None where it leaves the scene open."""
+    """Return the scene at the end of a prompt, or None where it has none."""
     return next((scene for scene in SCENES if prompt.endswith(f" {scene}")), None)
 
 
 def mentions(prompt: str, concept: Concept) -> int:
-    """Return how often a sentence names the concept, as whole words in upper or lower case."""
+    """Return how often a prompt names the concept: whole words, ignoring case."""
     return len(_mention(concept).findall(prompt))
 
 
 def without_mentions(prompt: str, concept: Concept) -> str:
-    """Return what a sentence says beside the concept's name and its article."""
+    """Return a prompt without the concept's name and its article."""
     return " ".join(_mention(concept).sub("", prompt).split())
 
 
 def anchor_prompt(prompt: str, concept: Concept) -> str:
-    """Return `prompt` with the anchor in the place of the concept.
+    """Return `prompt` with the concept replaced by its anchor.
 
-    An anchor without an article takes `the` where the concept had one: "a cat in the park" becomes
+    An anchor without an article gets `the` where the concept had one: "a cat in the park" becomes
     "the background in the park".
 
     Raises:
@@ -143,20 +146,20 @@ def _mention(concept: Concept) -> re.Pattern[str]:
 def prior_captions(
     objects: Iterable[str], styles: Iterable[str], count: int, *, avoid: Iterable[str] = ()
 ) -> list[str]:
-    """Return `count` captions of things in general: objects, styles, nameless people, bare scenes.
+    """Return `count` general captions: objects, styles, unnamed people, empty scenes.
 
-    They are training sentences. What `avoid` names (the erased concepts) does not occur.
+    They use the training templates. Names in `avoid` (the erased concepts) are left out.
     """
     subjects = [(name, Kind.object) for name in objects]
     subjects += [(name, Kind.style) for name in styles]
-    nameless = [(name, Kind.person) for name in (*NAMELESS, EMPTY)]
-    return _captions(_without(subjects, avoid) + nameless, count)
+    unnamed = [(name, Kind.person) for name in (*NAMELESS, EMPTY)]
+    return _captions(_without(subjects, avoid) + unnamed, count)
 
 
 def domain_captions(
     people: Iterable[str], artists: Iterable[str], count: int, *, avoid: Iterable[str] = ()
 ) -> list[str]:
-    """Return `count` captions of the kept people and artists, none of them in `avoid`."""
+    """Return `count` captions of the retained people and artists, without those in `avoid`."""
     subjects = [(name, Kind.person) for name in people]
     subjects += [(name, Kind.style) for name in artists]
     return _captions(_without(subjects, avoid), count)
@@ -168,30 +171,31 @@ def _without(subjects: list[tuple[str, Kind]], avoid: Iterable[str]) -> list[tup
 
 
 def _captions(subjects: Sequence[tuple[str, Kind]], count: int) -> list[str]:
-    """Go round the subjects; each starts at another template and moves on by one a round."""
+    """Cycle through the subjects; each starts at a different template and advances by one per
+    round."""
     if not subjects:
         return []
     captions = []
     for i in range(count):
-        turn, place = divmod(i, len(subjects))
-        template = (turn + 5 * place) % len(TRAINING_TEMPLATES)
-        captions.append(_sentence(TRAINING_TEMPLATES[template], *subjects[place], template))
+        cycle, place = divmod(i, len(subjects))
+        template = (cycle + 5 * place) % len(TRAINING_TEMPLATES)
+        captions.append(_fill(TRAINING_TEMPLATES[template], *subjects[place], template))
     return captions
 
 
-def _sentences(name: str, kind: Kind, templates: Sequence[str], count: int) -> list[str]:
+def _filled(name: str, kind: Kind, templates: Sequence[str], count: int) -> list[str]:
     if count > len(templates):
         raise ValueError(f"{count} prompts of {name!r}: there are {len(templates)} templates")
-    return [_sentence(each, name, kind, i) for i, each in enumerate(templates[:count])]
+    return [_fill(each, name, kind, i) for i, each in enumerate(templates[:count])]
 
 
-def _sentence(template: str, name: str, kind: Kind, index: int) -> str:
-    """Put `name` into a template: an object's article, a style's picture and what an explicit word
-    is said of vary with `index`."""
-    # Plain `index` would tie the article to the prefix (8 of them), the picture to the scene (15).
+def _fill(template: str, name: str, kind: Kind, index: int) -> str:
+    """Fill a template with `name`: an object's article, a style's subject and the phrase around an
+    explicit word vary with `index`."""
+    # `index` alone would tie the article to the prefix (8 of them), the subject to the scene (15).
     index += index // len(TRAINING_PREFIXES) + index // len(SCENES)
     if kind is Kind.style:
-        # No portrait of a portrait.
+        # Avoid "a portrait of a portrait".
         pictures = [each for each in STYLE_SUBJECTS if each.split(" in ")[0] not in template]
         return template.format(pictures[index % len(pictures)].format(name))
     if kind is Kind.object:

@@ -35,7 +35,7 @@ def composed_run(
             composed = compose("config", overrides=list(overrides))
             for key, value in (values or {}).items():
                 OmegaConf.update(composed, key, value, force_add=True)
-            return to_run_config(composed, files=files)
+            return to_run_config(composed, files=files, given=[*overrides, *(values or {})])
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise ValueError(explain(error)) from error
 

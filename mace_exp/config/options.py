@@ -1,26 +1,31 @@
 """The options of conf/, and the schema that each of them fills."""
 
+from collections.abc import Mapping
+
 from hydra.core.config_store import ConfigStore
 
-from mace_exp.concepts.schema import FilePrompts, LlmPrompts, TemplatePrompts
 from mace_exp.config.run_config import RunConfig
-from mace_exp.data.schema import (
-    AttentionMasks,
-    FolderImages,
-    FolderPriorImages,
-    GeneratedImages,
-    GroundedSamMasks,
-    ListedPriorImages,
-    NoMasks,
-    NoPriorImages,
-    PrecomputedMasks,
-    WholeMasks,
-)
+from mace_exp.data.images.folder import FolderImages
+from mace_exp.data.images.generated import GeneratedImages
+from mace_exp.data.masks.attention import AttentionMasks
+from mace_exp.data.masks.grounded_sam import GroundedSamMasks
+from mace_exp.data.masks.none import NoMasks, WholeMasks
+from mace_exp.data.masks.precomputed import PrecomputedMasks
+from mace_exp.data.prior_images.base import NoPriorImages
+from mace_exp.data.prior_images.folder import FolderPriorImages
+from mace_exp.data.prior_images.lists import ListedPriorImages
+from mace_exp.data.prompts.file import FilePrompts
+from mace_exp.data.prompts.llm import LlmPrompts
+from mace_exp.data.prompts.templates import TemplatePrompts
+from mace_exp.evaluation.judges import JUDGES
 from mace_exp.evaluation.schema import NoEvaluation, SampledEvaluation
+from mace_exp.methods.mace.config import MaceConfig
+from mace_exp.methods.uce import UceConfig
 from mace_exp.runs.schema import NoTracking, WandbTracking
 from mace_exp.utils.conf import CONF as CONF
 
-VARIANTS: dict[str, dict[str, type]] = {
+VARIANTS: dict[str, Mapping[str, type]] = {
+    "method": {"mace": MaceConfig, "uce": UceConfig},
     "prompts": {"file": FilePrompts, "llm": LlmPrompts, "templates": TemplatePrompts},
     "images": {"generated": GeneratedImages, "folder": FolderImages},
     "masks": {
@@ -36,6 +41,7 @@ VARIANTS: dict[str, dict[str, type]] = {
         "lists": ListedPriorImages,
     },
     "evaluation": {"sampled": SampledEvaluation, "none": NoEvaluation},
+    "judge": JUDGES,
     "tracking": {"wandb": WandbTracking, "none": NoTracking},
 }
 

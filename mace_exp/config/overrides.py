@@ -10,9 +10,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mace_exp.concepts.concept import UNMASKED, Concept, check_erased
-from mace_exp.config.concept_settings import OF_JOINT_LORA, UNFOUND, ConceptSettings, values_of
+from mace_exp.config.concept_settings import MASK_OVERRIDES, ConceptSettings, values_of
 from mace_exp.config.refusals import explain
 from mace_exp.config.run_config import RunConfig
+from mace_exp.methods.mace.schema import JOINT_LORA_KEY
 from mace_exp.utils.ranges import out_of_range
 
 Values = dict[str, Any]
@@ -66,7 +67,7 @@ class _Reader:
 
     def refusals(self, pairs: list[tuple[str, Any]]) -> Iterator[str]:
         """Yield a message for each key that it can't have, or that another one rules out."""
-        keys, known = [key for key, _ in pairs], self.config.general().own_keys()
+        keys, known = [key for key, _ in pairs], self.config.general().allowed_keys()
         joint, unmasked = not self.config.lora.per_concept, self.concept.kind in UNMASKED
         for key, value in pairs:
             shown = f"{self.prefix}{key} = {_shown(value)}"
@@ -74,15 +75,15 @@ class _Reader:
                 yield f"{self.prefix}{key} is given twice, as {key} and in a mapping: give it once"
             elif key not in known:
                 yield f"{shown}: {self._unknown(key, value, known)}"
-            elif key.startswith("lora.") and joint and key != OF_JOINT_LORA:
+            elif key.startswith("lora.") and joint and key != JOINT_LORA_KEY:
                 yield (
                     f"{shown} with lora.per_concept = false: one LoRA serves all concepts, and of "
-                    f"its keys only {OF_JOINT_LORA} may be a concept's own; give {key} for all, or "
+                    f"its keys a concept may have {JOINT_LORA_KEY} alone; give {key} for all, or "
                     "lora.per_concept=true"
                 )
-            elif key == "masks" and value not in list(UNFOUND):
+            elif key == "masks" and value not in list(MASK_OVERRIDES):
                 yield (
-                    f"{shown}: of its own a concept may have {' or '.join(UNFOUND)}, as in "
+                    f"{shown}: of its own a concept may have {' or '.join(MASK_OVERRIDES)}, as in "
                     f"{self.prefix}masks=none; how the others' masks are found is the run's"
                 )
             elif key.startswith("masks") and unmasked and value != "none":

@@ -3,19 +3,13 @@
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from mace_exp.concepts.llm.endpoint import endpoint_problems
-from mace_exp.concepts.prompt_files import template_problems
-from mace_exp.concepts.schema import LlmPrompts
-from mace_exp.config.run_config import RunConfig, Stage
+from mace_exp.concepts.prompts import evaluation_prompts
+from mace_exp.config.run_config import RunConfig
 from mace_exp.data.files import Size
-from mace_exp.data.schema import GroundedSamMasks, PrecomputedMasks
-from mace_exp.data.sources import missing_images, missing_prior_images
 from mace_exp.evaluation.schema import SampledEvaluation
-from mace_exp.models.auxiliary import check_auxiliary
-from mace_exp.models.schema import JUDGED_SIDES
 from mace_exp.models.sources import find_model, native_size
+from mace_exp.preservation.schema import term_key
 from mace_exp.runs.schema import WandbMode, WandbTracking
 
 _NEED_WANDB = (WandbMode.online, WandbMode.offline)
@@ -23,7 +17,7 @@ _NEED_WANDB = (WandbMode.online, WandbMode.offline)
 
 def missing_files(config: RunConfig) -> Iterator[str]:
     """Yield a message for each file or folder that is named and not there, or does not fit."""
-    model = config.model
+    model, reads = config.model, config.method.reads()
     if model.source is not None:
         try:
             find_model(
@@ -32,30 +26,46 @@ def missing_files(config: RunConfig) -> Iterator[str]:
         except ValueError as error:
             yield f"model.source = {model.source}: {error}"
     yield from dict.fromkeys(_of_concepts(config))
-    yield from missing_prior_images(config.prior_images)
-    yield from _missing_helpers(config)
+    if "prior_images" in reads:
+        yield from config.prior_images.problems()
+    yield from config.prompts.problems()
+    if "masks" in reads:
+        yield from config.masks.problems(config.images)
+    yield from _missing_wandb(config)
     yield from _misjudged_size(config)
-    prior, domain = config.preservation.prior, config.preservation.domain
-    if prior.file is not None and not Path(prior.file).is_file():
-        yield f"preservation.prior.file = {prior.file} is no file: name text, a caption a line"
-    for key, cache in (("prior", prior.cache), ("domain", domain.cache)):
-        if cache is not None and not Path(cache).is_file():
+    yield from _missing_captions(config)
+
+
+def _missing_captions(config: RunConfig) -> Iterator[str]:
+    for name, term in config.preservation.by_name().items():
+        if term.file is not None and not Path(term.file).is_file():
             yield (
-                f"preservation.{key}.cache = {cache} is no file: name one that `python -m "
+                f"{term_key(name)}.file = {term.file} is no file: name text, one caption per line"
+            )
+        if term.cache is not None and not Path(term.cache).is_file():
+            yield (
+                f"{term_key(name)}.cache = {term.cache} is no file: name one that `python -m "
                 "mace_exp.preservation` wrote"
             )
 
 
 def _of_concepts(config: RunConfig) -> Iterator[str]:
-    """Yield a message for each concept whose images, masks or templates are not there; it begins
+    """Yield a message for each concept whose sentences, images or masks are not there; it begins
     with the key that names them."""
-    size = _drawn_size(config) if isinstance(config.masks, PrecomputedMasks) else None
+    size, reads = _drawn_size(config), config.method.reads()
+    evaluation = config.evaluation
+    templates = evaluation.templates if isinstance(evaluation, SampledEvaluation) else 0
     for concept in config.concept_list():
-        own, given = config.settings(concept.name), config.overrides.get(concept.name, {})
-        images = missing_images([concept], own.images, own.masks, drawn=size)
-        templates = template_problems(concept, own.prompts, config.evaluation)
-        for message in (*images, *templates):
-            key = message.split(" ")[0]
+        settings = config.settings(concept.name)
+        given = config.overrides.get(concept.name, {})
+        measured = evaluation_prompts(concept.name, concept.kind, templates)
+        messages = list(settings.prompts.concept_problems(concept, measured))
+        if "images" in reads:
+            messages += settings.images.problems(concept)
+        if "masks" in reads and not messages:
+            messages += settings.masks.concept_problems(concept, settings.images, size)
+        for message in messages:
+            key = message.split(" ")[0].rstrip(":")
             yield f"overrides.{concept.name}.{message}" if key in given else message
 
 
@@ -75,44 +85,30 @@ def _drawn_size(config: RunConfig) -> Size | None:
 
 
 def _misjudged_size(config: RunConfig) -> Iterator[str]:
-    """Yield a message where the model's own size is none that its judge reads."""
-    model, side = config.model, JUDGED_SIDES.get(config.model.judge)
-    measured = Stage.metrics in config.stages and isinstance(config.evaluation, SampledEvaluation)
+    """Yield a message where the model's native size is not the one that the judge reads."""
+    side = config.judge.side
+    measured = "metrics" in config.chosen_stages() and isinstance(
+        config.evaluation, SampledEvaluation
+    )
     if side is None or not measured:
         return
     size = _drawn_size(config)
     if size not in (None, (side, side)):
+        source = config.model.source
         yield (
-            f"model.judge = {model.judge.name} reads pictures of {side} x {side} alone, and "
-            f"model.source = {model.source} draws {size[1]} x {size[0]}: give model.judge=none, or "
+            f"judge = {config.judge.name} reads pictures of {side} x {side} alone, and "
+            f"model.source = {source} draws {size[1]} x {size[0]}: give judge=none, or "
             f"sampling.height={side} sampling.width={side}"
         )
 
 
-def _missing_helpers(config: RunConfig) -> Iterator[str]:
-    """Yield a message for each package and each model beside the edited one that is named and not
-    there."""
-    prompts, masks, tracking = config.prompts, config.masks, config.tracking
+def _missing_wandb(config: RunConfig) -> Iterator[str]:
+    tracking = config.tracking
     if isinstance(tracking, WandbTracking) and tracking.mode in _NEED_WANDB and not _has("wandb"):
         yield (
             f"tracking.mode = {tracking.mode.name} needs wandb, which is not installed: "
             "pip install wandb, or tracking=none"
         )
-    if isinstance(prompts, LlmPrompts) and prompts.base_url is not None:
-        yield from endpoint_problems(prompts.base_url, prompts.key_env)
-    wanted: list[tuple[str, str, dict[str, Any]]] = []
-    if isinstance(prompts, LlmPrompts) and prompts.folder is not None:
-        wanted.append(("prompts.folder", prompts.folder, {"hub": False}))
-    if isinstance(masks, GroundedSamMasks):
-        fetched = {"allow_download": masks.allow_download}
-        detector = {"model_type": "grounding-dino"} | fetched
-        wanted.append(("masks.detector", masks.detector, detector))
-        wanted.append(("masks.segmenter", masks.segmenter, {"model_type": "sam"} | fetched))
-    for key, source, options in wanted:
-        try:
-            check_auxiliary(source, **options)
-        except ValueError as error:
-            yield f"{key} = {source} {error}"
 
 
 def _has(package: str) -> bool:

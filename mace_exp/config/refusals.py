@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException, ValidationError
 from mace_exp.config.options import CONF
 from mace_exp.config.run_config import RunConfig
 from mace_exp.config.suggestions import suggestion, unknown_key
-from mace_exp.data.schema import MasksConfig
+from mace_exp.data.masks.base import MasksConfig
 from mace_exp.evaluation.schema import EvaluationConfig
 from mace_exp.runs.schema import TrackingConfig
 from mace_exp.utils.ranges import expected

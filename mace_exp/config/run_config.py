@@ -1,45 +1,32 @@
 """The whole configuration of a run, and what its parts ask of each other."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import Enum
 from typing import Annotated, Any
 
 from mace_exp.concepts.concept import Concept, Kind, build_concepts
-from mace_exp.concepts.prompts import EVALUATION_TEMPLATES, TRAINING_TEMPLATES
-from mace_exp.concepts.schema import (
-    AnchorsConfig,
-    ConceptsConfig,
-    FilePrompts,
-    KeptConfig,
-    PromptsConfig,
-)
+from mace_exp.concepts.prompts import EVALUATION_TEMPLATES
+from mace_exp.concepts.schema import AnchorsConfig, ConceptsConfig, KeptConfig
 from mace_exp.config.concept_settings import ConceptSettings
-from mace_exp.data.schema import ImagesConfig, MasksConfig, PriorImagesConfig
+from mace_exp.data.images.base import ImagesConfig
+from mace_exp.data.masks.base import MasksConfig
+from mace_exp.data.prior_images.base import PriorImagesConfig
+from mace_exp.data.prompts.base import PromptsConfig
+from mace_exp.evaluation.judges.base import JudgeConfig
 from mace_exp.evaluation.schema import EvaluationConfig, Part, SampledEvaluation
+from mace_exp.methods.base import MethodConfig
 from mace_exp.methods.mace.schema import IMAGE_TARGETS, CfrConfig, FusionConfig, LoraConfig
-from mace_exp.models.schema import JUDGED_SIDES, Device, ModelConfig, SamplingConfig
-from mace_exp.preservation.schema import PreservationConfig
+from mace_exp.models.schema import Device, ModelConfig, SamplingConfig
+from mace_exp.preservation.captions import captions_of
+from mace_exp.preservation.schema import PreservationConfig, TermConfig, term_key, weight_key
 from mace_exp.runs.schema import SaveConfig, TrackingConfig
 from mace_exp.utils.ranges import NONNEGATIVE
 
-
-class Stage(Enum):
-    """The stages of a run, in their order."""
-
-    images = "images"
-    masks = "masks"
-    preservation = "preservation"
-    cfr = "cfr"
-    lora = "lora"
-    fusion = "fusion"
-    samples = "samples"
-    metrics = "metrics"
-    report = "report"
-
-
-NEEDS_FUSION = (Stage.fusion, Stage.samples, Stage.metrics)
-"""Stages that make or use the fused weights."""
+BEFORE_METHOD = ("images", "masks", "preservation")
+"""Stages before the method's steps; a run has those whose group its method reads."""
+AFTER_METHOD = ("samples", "metrics", "report")
 
 
 @dataclass(kw_only=True)
@@ -47,6 +34,7 @@ class RunConfig:
     """The whole configuration of one run; every group in conf/ is a field here."""
 
     model: ModelConfig
+    method: MethodConfig
     concepts: ConceptsConfig
     anchors: AnchorsConfig
     prompts: PromptsConfig
@@ -60,10 +48,11 @@ class RunConfig:
     fusion: FusionConfig
     sampling: SamplingConfig
     evaluation: EvaluationConfig
+    judge: JudgeConfig
     tracking: TrackingConfig
     save: SaveConfig
-    overrides: dict[str, dict[str, Any]]  # by concept and dotted key, typed by the crossing
-    stages: list[Stage]
+    overrides: dict[str, dict[str, Any]]  # by concept and dotted key, typed in validation
+    stages: list[str] | None  # null: all that the method has
     seed: Annotated[int, NONNEGATIVE]
     device: Device
     cache_dir: str
@@ -74,14 +63,9 @@ class RunConfig:
         self._check_kinds()
         self._check_weights()
         self._check_templates()
+        self._check_stages()
         self._check_targets()
         self._check_evaluation()
-        if not self.stages or len(set(self.stages)) != len(self.stages):
-            names = [stage.name for stage in self.stages]
-            raise ValueError(
-                f"stages = {names} must name at least one stage, and each once, "
-                f"out of {', '.join(stage.name for stage in Stage)}"
-            )
 
     def concept_list(self) -> list[Concept]:
         """Return the concepts to erase, each with its own kind and anchor."""
@@ -93,22 +77,41 @@ class RunConfig:
             anchor_per_concept=self.anchors.per_concept,
         )
 
-    def _erased(self) -> set[str]:
-        """The names of the concepts, in lower case."""
-        return {concept.name.casefold() for concept in self.concept_list()}
+    def all_stages(self) -> list[str]:
+        """Return the stages that a run with this method has, in order."""
+        reads = self.method.reads()
+        before = [stage for stage in BEFORE_METHOD if stage in reads]
+        return [*before, *self.method.steps(), *AFTER_METHOD]
+
+    def chosen_stages(self) -> list[str]:
+        """Return the stages of this run, in order."""
+        chosen = self.stages
+        return [each for each in self.all_stages() if chosen is None or each in chosen]
 
     def general(self) -> ConceptSettings:
-        """Return the settings of a concept that has none of its own."""
+        """Return the settings of a concept that overrides none."""
         return ConceptSettings(
             prompts=self.prompts, images=self.images, masks=self.masks, lora=self.lora
         )
 
     def settings(self, name: str) -> ConceptSettings:
-        """Return what one concept is read, seen and trained by: the run's settings, and its own."""
+        """Return the settings of one concept: the run's, and what it overrides."""
         return self.general().changed(self.overrides.get(name, {}))
 
+    def concept_lora(self, name: str) -> LoraConfig:
+        """Return the LoRA settings of one concept."""
+        return self.settings(name).lora
+
+    def prior_weight(self) -> float:
+        """Return what the denoising error on class images weighs; 0 without images."""
+        return self.prior_images.loss_weight()
+
+    def _erased(self) -> set[str]:
+        """The names of the concepts, in lower case."""
+        return {concept.name.casefold() for concept in self.concept_list()}
+
     def _by_prefix(self) -> Iterator[tuple[str, ConceptSettings]]:
-        """Yield the run's settings and each concept's own, with what its keys begin with."""
+        """Yield the run's settings and each concept's, with what its keys begin with."""
         yield "", self.general()
         for name in self.overrides:
             yield f"overrides.{name}.", self.settings(name)
@@ -127,34 +130,45 @@ class RunConfig:
                 )
 
     def _check_weights(self) -> None:
-        """Refuse a weight on captions that there are none of: what is erased is in none."""
-        prior, domain = self.preservation.prior, self.preservation.domain
-        has_prior = bool(prior.count or prior.captions or prior.file or prior.cache)
-        neighbours = {each.casefold() for each in (*self.kept.people, *self.kept.artists)}
-        has_domain = bool(domain.cache or domain.count and neighbours - self._erased())
-        if prior.cache and (prior.captions or prior.file):
+        """Refuse a weight of captions that are none, or of a term that there is not."""
+        terms = self.preservation.by_name()
+        for name, term in terms.items():
+            if term.cache and (term.captions or term.file):
+                raise ValueError(
+                    f"{term_key(name)}.cache = {term.cache} takes the place of all captions: give "
+                    f"no {term_key(name)}.captions and no {term_key(name)}.file beside it"
+                )
+        for group, weights in self.method.term_weights(self).items():
+            for name, weight in weights.items():
+                self._check_weight(group, name, weight, terms.get(name))
+
+    def _check_weight(self, group: str, name: str, weight: float, term: TermConfig | None) -> None:
+        key = weight_key(group, name)
+        if term is None:
+            known = ", ".join(self.preservation.by_name())
+            raise ValueError(f"{key} = {weight:g}: there is no term {name!r}, there is {known}")
+        if not weight >= 0:
+            raise ValueError(f"{key} = {weight:g}: at least 0 is allowed")
+        if weight and not self._has_captions(term):
             raise ValueError(
-                f"preservation.prior.cache = {prior.cache} takes the place of all captions: give no"
-                " preservation.prior.captions and no preservation.prior.file beside it"
+                f"{key} = {weight:g} weighs no captions: give {term_key(name)}.count (with "
+                f"names in kept that are not erased), .captions, .file or .cache, or {key}=0"
             )
-        for key, config in (("cfr", self.cfr), ("fusion", self.fusion)):
-            if config.prior_weight and not has_prior:
-                raise ValueError(
-                    f"{key}.prior_weight = {config.prior_weight:g} weighs no captions: give "
-                    f"preservation.prior.count, .captions, .file or .cache, or {key}.prior_weight=0"
-                )
-            if config.domain_weight and not has_domain:
-                raise ValueError(
-                    f"{key}.domain_weight = {config.domain_weight:g} weighs no captions: give "
-                    "preservation.domain.count and kept.people or kept.artists who are not erased, "
-                    f"or .cache, or {key}.domain_weight=0"
-                )
+
+    def _has_captions(self, term: TermConfig) -> bool:
+        if term.cache or term.captions or term.file:
+            return True
+        count, erased = int(term.count != 0), list(self._erased())
+        return bool(captions_of(term.source, self.kept, count, erased=erased))
 
     def _check_targets(self) -> None:
         """Refuse to fuse what no closed form can: LoRAs of projections that read the image."""
-        fusing = [each.name for each in self.stages if each in NEEDS_FUSION]
-        for prefix, own in self._by_prefix():
-            reading = [target for target in own.lora.targets if target in IMAGE_TARGETS]
+        if "lora" not in self.method.reads():
+            return
+        edited = (self.method.steps()[-1], "samples", "metrics")
+        fusing = [each for each in self.chosen_stages() if each in edited]
+        for prefix, settings in self._by_prefix():
+            reading = [target for target in settings.lora.targets if target in IMAGE_TARGETS]
             if reading and fusing:
                 raise ValueError(
                     f"{prefix}lora.targets names {reading[0]}, which reads the image and not the "
@@ -165,16 +179,31 @@ class RunConfig:
     def _check_templates(self) -> None:
         """Refuse more prompts than there are templates."""
         wanted = [
-            (f"{prefix}prompts.count", own.prompts.count, len(TRAINING_TEMPLATES))
-            for prefix, own in self._by_prefix()
-            if not isinstance(own.prompts, FilePrompts)  # a file is counted when it is read
+            (f"{prefix}prompts.count", settings.prompts.count, settings.prompts.most())
+            for prefix, settings in self._by_prefix()
         ]
         if isinstance(self.evaluation, SampledEvaluation):
             templates = self.evaluation.templates
             wanted.append(("evaluation.templates", templates, len(EVALUATION_TEMPLATES)))
         for key, count, most in wanted:
-            if count > most:
+            if most is not None and count > most:
                 raise ValueError(f"{key} = {count} is more than there are: at most {most}")
+
+    def _check_stages(self) -> None:
+        if self.stages is None:
+            return
+        known = self.all_stages()
+        strangers = [stage for stage in self.stages if stage not in known]
+        if strangers:
+            raise ValueError(
+                f"stages names {strangers[0]!r}, which method={self.method.name} does not have: "
+                f"it takes some of {', '.join(known)}"
+            )
+        if not self.stages or len(set(self.stages)) != len(self.stages):
+            raise ValueError(
+                f"stages = {self.stages} must name at least one stage, and each once, "
+                f"out of {', '.join(known)}"
+            )
 
     def _check_evaluation(self) -> None:
         """Refuse what would fail after training: nothing to draw, or what the judge can't read."""
@@ -194,11 +223,10 @@ class RunConfig:
                 "is erased is in no other part. Take some of "
                 f"{', '.join(part.name for part in Part)}, or evaluation=none"
             )
-        side, sampling = JUDGED_SIDES.get(self.model.judge), self.sampling
+        side, sampling = self.judge.side, self.sampling
         for key, size in (("height", sampling.height), ("width", sampling.width)):
-            if side is not None and Stage.metrics in self.stages and size not in (None, side):
+            if side is not None and "metrics" in self.chosen_stages() and size not in (None, side):
                 raise ValueError(
-                    f"sampling.{key} = {size} with model.judge = {self.model.judge.name}, which "
-                    f"reads pictures of {side} x {side} alone: give sampling.{key}=null, or "
-                    "model.judge=none"
+                    f"sampling.{key} = {size} with judge = {self.judge.name}, which reads "
+                    f"pictures of {side} x {side} alone: give sampling.{key}=null, or judge=none"
                 )

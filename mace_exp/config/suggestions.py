@@ -7,6 +7,10 @@ _OFF = ("", "null", "false", "off", "no")
 """What people write to switch something off."""
 
 
+MOVED = {"model.judge": "judge is a group: give judge=none, or the name of a judge."}
+"""Keys of earlier versions, with what takes their place."""
+
+
 def suggestion(word: str, known: Sequence[str], prefix: str = "") -> str:
     """Return ` Did you mean ...?`, or the empty string when nothing known resembles `word`."""
     word = word.lower()
@@ -20,6 +24,8 @@ def suggestion(word: str, known: Sequence[str], prefix: str = "") -> str:
 def unknown_key(key: str, known: Sequence[str]) -> str:
     """Return the message for a key that nobody reads; `known` are the keys in its place."""
     parent, _, name = key.rpartition(".")
+    if key in MOVED:
+        return f"{key}: there is no such key. {MOVED[key]}"
     hint = suggestion(name, known, f"{parent}." if parent else "")
     place = f"Keys of {parent}" if parent else "Keys"
     return f"{key}: there is no such key.{hint} {place}: {', '.join(known)}."

@@ -57,7 +57,7 @@ def check_jobs(sweep: DictConfig, jobs: Mapping[int, list[str]]) -> None:
             named = [named_option(each) for each in overrides]
             with _composed_job(sweep, number, named) as composed:
                 files = sweep.hydra.launcher._target_.endswith(_HERE)
-                to_run_config(composed, files=files)
+                to_run_config(composed, files=files, given=overrides)
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             wrong.setdefault(explain(error), []).append(number)
     if not wrong:

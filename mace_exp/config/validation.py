@@ -1,7 +1,8 @@
-"""The one crossing from Hydra's DictConfig to dataclasses, and what it refuses."""
+"""From Hydra's DictConfig to dataclasses, once, and what is refused there."""
 
 import copy
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass, replace
 
 from omegaconf import DictConfig, OmegaConf
@@ -10,13 +11,17 @@ from mace_exp.config.overrides import typed_overrides
 from mace_exp.config.preflight import missing_files
 from mace_exp.config.run_config import RunConfig
 from mace_exp.config.suggestions import unknown_key
+from mace_exp.methods.base import OPTIONAL_GROUPS
 from mace_exp.utils.ranges import out_of_range
 
 
-def to_run_config(composed: DictConfig, *, files: bool = True) -> RunConfig:
+def to_run_config(
+    composed: DictConfig, *, files: bool = True, given: Sequence[str] = ()
+) -> RunConfig:
     """Return the typed configuration; past this point no DictConfig exists.
 
-    Without `files`, the files, folders and models that it names need not be here.
+    Without `files`, the files, folders and models that it names need not be here. `given` are the
+    keys or overrides that the user gave: one of a group that the method does not read is refused.
 
     Raises:
         ValueError: an unknown key, a value that is not given, one out of its range, two that
@@ -29,12 +34,26 @@ def to_run_config(composed: DictConfig, *, files: bool = True) -> RunConfig:
     config = OmegaConf.to_object(general)
     assert isinstance(config, RunConfig)
     _refuse(out_of_range(config))
+    _refuse(_unread(config, given))
     overrides, problems = typed_overrides(composed, config)
     _refuse(problems)
     config = replace(config, overrides=overrides)
     if files:
         _refuse(missing_files(config))
     return config
+
+
+def _unread(config: RunConfig, given: Sequence[str]) -> Iterator[str]:
+    """Yield a message for each given key of a group that the method does not read."""
+    reads = config.method.reads()
+    for override in given:
+        group = re.split(r"[.=@]", override.lstrip("+~"))[0]
+        if group in OPTIONAL_GROUPS and group not in reads:
+            yield (
+                f"{override}: method={config.method.name}, with these settings, does not read "
+                f"{group}: remove it, or choose another method. It reads "
+                f"{', '.join(sorted(reads)) or 'none of these groups'}"
+            )
 
 
 def _refuse(problems: Iterable[str]) -> None:

@@ -1,13 +1,13 @@
-"""Image files of the user's own: which belong to a concept, what they show, which masks they have.
+"""User-provided image files: those of each concept, with their prompts and masks.
 
-No torch: a run whose files are not there is refused before anything heavy is imported. The layout
-is that of docs/data.md.
+Does not import torch, so that missing files are reported before the heavy imports. The layout of
+the folders is described in docs/data.md.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 PROMPTS = "prompts.csv"
-TURNED = (5, 6, 7, 8)  # orientations that swap width and height, in a camera's EXIF tag
+TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _ORIENTATION = 0x0112
 _UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
@@ -29,7 +29,7 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class UserImage:
-    """An image file, what it is said to show, and its mask: None where nothing is given."""
+    """An image file with its prompt and its mask, each None where not given."""
 
     image: Path
     prompt: str | None = None
@@ -37,34 +37,34 @@ class UserImage:
 
 
 def concept_files(root: Path, names: Sequence[str], *, count: int | None = None) -> list[UserImage]:
-    """Return the images of a concept without their masks, in the order of their names.
+    """Return the images of a concept, without masks, sorted by file name; the first `count`.
 
-    They lie in the folder of `root` that is called like one of `names`, the first that there is;
-    prompts.csv in it, with the columns file and prompt, says what they show. `count` takes the
-    first so many.
+    They are read from the subfolder of `root` named by the first of `names` that exists. Prompts
+    come from the file prompts.csv in it, with the columns file and prompt, if there is one.
 
     Raises:
-        ValueError: no such folder, no image or fewer than `count` in it, one that is no image, or
-            a prompts.csv that misses one of them or names another.
+        ValueError: no such folder; no image, fewer than `count`, or an unreadable one in it; a
+            prompts.csv that lacks an image of the folder or names a file that is not one.
     """
     folder = named_folder(root, names)
     if folder is None:
         raise ValueError(
-            f"{root} has no folder {names[0]!r} with the images of this concept: there is "
+            f"{root} has no folder {names[0]!r} with the images of this concept; found: "
             f"{_listed(sorted(each.name for each in root.iterdir() if each.is_dir()))}"
         )
     images = image_files(folder)
     if count is not None and len(images) < count:
-        raise ValueError(f"{folder} holds {len(images)} images, {count} are asked for")
+        raise ValueError(f"{folder} contains {len(images)} images, {count} are requested")
     prompts = _prompts(folder / PROMPTS, images)
     return [UserImage(image, prompts.get(image.name)) for image in images[:count]]
 
 
 def with_masks(files: Sequence[UserImage], masks: Path) -> list[UserImage]:
-    """Return the files with the masks of the same name (whatever the suffix) in a folder.
+    """Return the files with their masks: the images of the same name (regardless of the suffix) in
+    the folder `masks`.
 
     Raises:
-        ValueError: a mask is missing, is no image, or has another size than its image.
+        ValueError: a mask is missing, can't be read as an image, or differs in size from its image.
     """
     found = {file.stem: file for file in _images_in(masks)}
     paired = []
@@ -78,16 +78,16 @@ def with_masks(files: Sequence[UserImage], masks: Path) -> list[UserImage]:
 
 
 def numbered_files(folder: Path, count: int) -> list[Path]:
-    """Return `<number>.png` of the images 0 to count - 1, with leading zeros or without.
+    """Return the masks `<number>.png` of the images 0 to count - 1; leading zeros are optional.
 
     Raises:
-        ValueError: one is missing, or is there twice.
+        ValueError: a number is missing, or occurs twice.
     """
     found: dict[int, Path] = {}
     for file in sorted(folder.glob("*.png")):
         if file.stem.isdecimal() and found.setdefault(int(file.stem), file) != file:
-            twice = found[int(file.stem)].name
-            raise ValueError(f"{folder} holds {twice} and {file.name}, two masks of one image")
+            other = found[int(file.stem)].name
+            raise ValueError(f"{folder} contains {other} and {file.name}, two masks of one image")
     missing = [index for index in range(count) if index not in found]
     if missing:
         raise ValueError(f"mask {folder / f'{missing[0]:04d}.png'} is missing ({count} are needed)")
@@ -95,9 +95,8 @@ def numbered_files(folder: Path, count: int) -> list[Path]:
 
 
 def mask_folder(files: Sequence[UserImage]) -> Path | None:
-    """Return the folder of the masks of a concept's images, or None where there is none.
-
-    "<concept> mask" beside the images' folder, or "masks" in it.
+    """Return the folder with the masks of a concept's images: "<concept> mask" beside the folder of
+    the images, or else "masks" in it; None where neither exists.
     """
     folder = files[0].image.parent
     candidates = (folder.with_name(f"{folder.name} mask"), folder / "masks")
@@ -105,21 +104,29 @@ def mask_folder(files: Sequence[UserImage]) -> Path | None:
 
 
 def named_folder(root: Path, names: Sequence[str]) -> Path | None:
-    """Return the folder of `root` that is called like the first of `names` that there is."""
+    """Return the subfolder of `root` named by the first of `names` that exists, or None.
+
+    Raises ValueError where `root` is not a folder.
+    """
     if not root.is_dir():
-        raise ValueError(f"{root} is no folder")
+        raise ValueError(f"{root} is not a folder")
     return next((root / name for name in names if (root / name).is_dir()), None)
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Return the image files of a folder, by name. Raises ValueError where there is none."""
+    """Return the image files of a folder, sorted by name.
+
+    Raises ValueError where there is none, two differ only in their suffix, or one can't be read.
+    """
     images = _images_in(folder)
     if not images:
-        raise ValueError(f"{folder} holds no image: {', '.join(SUFFIXES)} are read")
-    twice = {each.stem for each in images if sum(each.stem == other.stem for other in images) > 1}
-    if twice:
+        raise ValueError(f"{folder} contains no image: {', '.join(SUFFIXES)} are read")
+    stems = Counter(image.stem for image in images)
+    repeated = [stem for stem, number in stems.items() if number > 1]
+    if repeated:
         raise ValueError(
-            f"{folder} holds two images called {min(twice)!r}: one mask could not tell them apart"
+            f"{folder} contains two images named {min(repeated)!r}: masks are matched by name, so "
+            "the names must differ in more than the suffix"
         )
     for image in images:
         image_size(image)
@@ -127,17 +134,19 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def listed_files(images: Path, prompts: Path) -> list[UserImage]:
-    """Return images and prompts out of two text files, a path and a prompt a line.
+    """Return images and prompts from two text files, one path and one prompt per line.
 
-    Paths are relative to the list that holds them.
+    Relative paths start at the folder of the file that lists them.
 
     Raises:
-        ValueError: a list can't be read, they differ in length, or a file is no image.
+        ValueError: a list can't be read, the lists are empty or differ in length, or an image can't
+            be read.
     """
     paths, texts = _lines(images), _lines(prompts)
     if not paths or len(paths) != len(texts):
         raise ValueError(
-            f"{images} lists {len(paths)} images, {prompts} {len(texts)} prompts: a line each"
+            f"{images} lists {len(paths)} images, {prompts} {len(texts)} prompts: one line per "
+            "image is needed in both"
         )
     files = [UserImage(images.parent / path, text) for path, text in zip(paths, texts, strict=True)]
     for file in files:
@@ -146,11 +155,11 @@ def listed_files(images: Path, prompts: Path) -> list[UserImage]:
 
 
 def read_image(path: Path, *, mode: str = "RGB") -> np.ndarray:
-    """Return pixels, uint8: [H, W, 3], or [H, W] for mode "L". Raises ValueError with the path.
+    """Return pixels, uint8: [H, W, 3], or [H, W] for mode "L"; rotated as the EXIF tag says.
 
-    A photograph that the camera took turned is set upright.
+    Raises ValueError, naming the path, where the file is missing or can't be read.
     """
-    import numpy as np  # not above: a refused command must not wait for it
+    import numpy as np  # here, so that early error messages do not wait for the import
 
     try:
         with Image.open(path) as image:
@@ -162,28 +171,24 @@ def read_image(path: Path, *, mode: str = "RGB") -> np.ndarray:
 
 
 def image_size(path: Path) -> Size:
-    """Return (height, width) by the file's head alone. Raises as `read_image`."""
+    """Return (height, width), upright, from the file's header. Raises as `read_image`."""
     try:
         with Image.open(path) as image:
-            exif = Image.Image.getexif(image)  # a PNG's own looks behind the pixels, and reads them
-            turned = exif.get(_ORIENTATION) in TURNED
-            return image.size if turned else (image.height, image.width)
+            # PngImageFile.getexif would decode the pixels, to search behind them.
+            exif = Image.Image.getexif(image)
+            transposed = exif.get(_ORIENTATION) in TRANSPOSED
+            return image.size if transposed else (image.height, image.width)
     except FileNotFoundError:
         raise ValueError(f"image {path} is missing") from None
     except _UNREADABLE as error:
         raise ValueError(f"image {path} can't be read: {error}") from error
 
 
-def check_size(mask: object, size: Size, wanted: Size) -> None:
+def check_size(mask: object, size: Size, expected: Size) -> None:
     """Raise ValueError where a mask and its image differ in size (height, width)."""
-    if size != wanted:
-        found, expected = (f"{width}x{height}" for height, width in (size, wanted))
-        raise ValueError(f"mask {mask} is {found} pixels, its image is {expected}")
-
-
-def digest(path: Path) -> str:
-    """Return what tells a file's content apart: files under one name may change."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    if size != expected:
+        ours, theirs = (f"{width}x{height}" for height, width in (size, expected))
+        raise ValueError(f"mask {mask} is {ours} pixels, its image is {theirs}")
 
 
 def _images_in(folder: Path) -> list[Path]:
@@ -191,7 +196,7 @@ def _images_in(folder: Path) -> list[Path]:
 
 
 def _prompts(file: Path, images: Sequence[Path]) -> dict[str, str]:
-    """Return prompts by file name; none where there is no prompts.csv."""
+    """Return the prompts by file name; empty where there is no prompts.csv."""
     if not file.exists():
         return {}
     try:
@@ -200,10 +205,11 @@ def _prompts(file: Path, images: Sequence[Path]) -> dict[str, str]:
     except (OSError, UnicodeDecodeError, csv.Error, KeyError, AttributeError) as error:
         raise ValueError(f"{file} can't be read: it needs the columns file, prompt") from error
     missing = [image.name for image in images if not prompts.get(image.name)]
-    strangers = sorted(set(prompts) - {image.name for image in images})
-    if missing or strangers:
-        wrong = f"gives {missing[0]} no prompt" if missing else f"names {strangers[0]}, no image"
-        raise ValueError(f"{file} {wrong}: it takes one row an image of its folder")
+    unknown = sorted(set(prompts) - {image.name for image in images})
+    if missing:
+        raise ValueError(f"{file} has no prompt for {missing[0]}: it needs one row per image")
+    if unknown:
+        raise ValueError(f"{file} names {unknown[0]}, which is not an image of its folder")
     return prompts
 
 
@@ -211,7 +217,7 @@ def _lines(file: Path) -> list[str]:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"list {file} can't be read as text in UTF-8: {error}") from error
+        raise ValueError(f"list {file} can't be read as UTF-8 text: {error}") from error
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 

@@ -1,4 +1,4 @@
-"""Training images that the user brings: read, seen through one view each, encoded."""
+"""User-provided training images: reading, cropping to one view per image, and encoding."""
 
 from __future__ import annotations
 
@@ -8,46 +8,41 @@ from typing import Any
 import numpy as np
 
 from mace_exp.data.files import UserImage, check_size, image_size, read_image
-from mace_exp.data.images import TrainingImages
 from mace_exp.data.masks.pixels import Masks, filled
+from mace_exp.data.training_images import TrainingImages
 from mace_exp.data.views import Views
 from mace_exp.models.latents import encode_images
-from mace_exp.utils.seeding import short_seed
-
-
-def view_seeds(seed: int, scope: str, files: Sequence[UserImage]) -> list[int]:
-    """Return one seed an image, by its name: a further image changes no other's view."""
-    return [short_seed(seed, "views", scope, file.image.name) for file in files]
 
 
 def read_views(files: Sequence[UserImage], seeds: Sequence[int], views: Views) -> np.ndarray:
-    """Return the images [n, H, W, 3], uint8, each in the view of its seed.
+    """Return the views [n, H, W, 3], uint8, one per image and seed.
 
     Raises:
         ValueError: a file that is missing or can't be read.
     """
-    seen = []
+    cropped = []
     for file, seed in zip(files, seeds, strict=True):
         pixels = read_image(file.image)
-        seen.append(views.draw(pixels.shape[:2], seed).image(pixels))
-    return np.stack(seen)
+        cropped.append(views.draw(pixels.shape[:2], seed).image(pixels))
+    return np.stack(cropped)
 
 
 def read_mask_views(files: Sequence[UserImage], seeds: Sequence[int], views: Views) -> Masks:
-    """Return the masks of the same views, [n, H, W]; empty ones become whole, with a warning.
+    """Return the masks of the same views, [n, H, W]; an empty mask becomes the whole image, with a
+    warning.
 
     Raises:
         ValueError: a mask is missing, can't be read, or differs in size from its image.
     """
-    seen = []
+    cropped = []
     for file, seed in zip(files, seeds, strict=True):
         if file.mask is None:
             raise ValueError(f"image {file.image} has no mask")
         size = image_size(file.image)
         mask = read_image(file.mask, mode="L")
         check_size(file.mask, mask.shape[:2], size)
-        seen.append(views.draw(size, seed).mask(mask > 127))
-    return filled(np.stack(seen), [str(file.mask) for file in files])
+        cropped.append(views.draw(size, seed).mask(mask > 127))
+    return filled(np.stack(cropped), [str(file.mask) for file in files])
 
 
 def encoded_views(
@@ -57,6 +52,11 @@ def encoded_views(
     seeds: Sequence[int],
     views: Views,
 ) -> TrainingImages:
-    """Return the images with their latents, ready to train on. Raises as above."""
+    """Return the views with their prompts and latents, for training.
+
+    Raises:
+        ValueError: a file that is missing or can't be read, or a size that the autoencoder can't
+            encode.
+    """
     pixels = read_views(files, seeds, views)
     return TrainingImages(list(prompts), list(seeds), pixels, encode_images(pipeline, pixels))

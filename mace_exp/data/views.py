@@ -1,4 +1,4 @@
-"""Views: the part of an image that is trained on. One view acts on an image and on its mask."""
+"""Views: the crop of an image used in training, applied alike to the image and to its mask."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ CROPS = ("center", "random", "none")
 
 @dataclass(frozen=True, kw_only=True)
 class Views:
-    """How views are drawn.
+    """The distribution of views.
 
-    `size` (height, width) is what they are brought to. `crop` "center" takes the largest part of
-    that shape in the middle, "random" a part of at least `share` of its sides, anywhere, and
-    "none" the whole image, squeezed into the shape. `flip` mirrors every other image, by a coin.
+    `size` (height, width) is the size of a view, to which the crop is resized. `crop` "center" is
+    the largest centred box of that aspect ratio, "random" a box whose sides are at least `share`
+    times as long, anywhere, and "none" the whole image, without keeping its aspect ratio. `flip`
+    mirrors an image with probability 1/2.
+
+    Raises ValueError where crop or share is not allowed.
     """
 
     size: Size
@@ -29,13 +32,13 @@ class Views:
     def __post_init__(self) -> None:
         if self.crop not in CROPS or not 0 < self.share <= 1:
             raise ValueError(
-                f"crop is {self.crop!r} with a share of {self.share:g}: {', '.join(CROPS)}, and a "
-                "share above 0 and at most 1, are allowed"
+                f"crop is {self.crop!r} with a share of {self.share:g}: crop is one of "
+                f"{', '.join(CROPS)}, and share is above 0 and at most 1"
             )
 
     def draw(self, image: Size, seed: int) -> View:
-        """Return the view of an image of this size (height, width) that belongs to a seed."""
-        # All is drawn whatever is used: switching the flip on leaves the crops as they are.
+        """Return the view of an image of size (height, width) that is determined by a seed."""
+        # All numbers are drawn even if unused, so that switching the flip on keeps the crops.
         share, top, left, coin = np.random.default_rng(seed).random(4)
         share = self.share + (1 - self.share) * share
         if self.crop == "none":
@@ -49,7 +52,7 @@ class Views:
 
 @dataclass(frozen=True)
 class View:
-    """A box (top, left, height, width) of an image, brought to `size`, mirrored where `flip`."""
+    """A box (top, left, height, width) of an image, resized to `size`, mirrored if `flip`."""
 
     box: tuple[int, int, int, int]
     size: Size
@@ -57,23 +60,24 @@ class View:
 
     def image(self, pixels: np.ndarray) -> np.ndarray:
         """Return this view of an image [H, W, 3], uint8."""
-        return self._of(pixels, Image.Resampling.LANCZOS)
+        return self._apply(pixels, Image.Resampling.LANCZOS)
 
     def mask(self, inside: np.ndarray) -> np.ndarray:
-        """Return this view of a mask [H, W], bool: inside is what is mostly inside."""
-        return self._of(inside.astype(np.uint8) * 255, Image.Resampling.BOX) > 127
+        """Return this view of a mask [H, W], bool: pixels that are mostly inside are inside."""
+        return self._apply(inside.astype(np.uint8) * 255, Image.Resampling.BOX) > 127
 
-    def _of(self, pixels: np.ndarray, resampling: Image.Resampling) -> np.ndarray:
+    def _apply(self, pixels: np.ndarray, resampling: Image.Resampling) -> np.ndarray:
         top, left, height, width = self.box
         part = Image.fromarray(pixels[top : top + height, left : left + width])
-        seen = np.asarray(part.resize((self.size[1], self.size[0]), resampling))
-        return seen[:, ::-1].copy() if self.flip else seen
+        resized = np.asarray(part.resize((self.size[1], self.size[0]), resampling))
+        return resized[:, ::-1].copy() if self.flip else resized
 
 
 def _box(
     image: Size, size: Size, *, share: float, place: tuple[float, float]
 ) -> tuple[int, int, int, int]:
-    """Return `share` of the largest box of the shape of `size`; `place` (0 to 1) puts it."""
+    """Return a box (top, left, height, width) of the aspect ratio of `size`: the largest scaled by
+    `share`, at the relative position `place` (from 0, top left, to 1)."""
     scale = min(image[0] / size[0], image[1] / size[1]) * share
     height, width = (max(1, min(round(scale * size[i]), image[i])) for i in (0, 1))
     top, left = round(place[0] * (image[0] - height)), round(place[1] * (image[1] - width))

@@ -1,1 +1,1 @@
-"""What a model draws before and after an edit, measured."""
+"""Measure what a model draws before and after an edit."""

@@ -1,28 +1,30 @@
-"""What is drawn to measure an edit: parts, prompts, seeds and what should be seen."""
+"""The suite of prompts that measures an edit: parts, prompts, seeds and expected classes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mace_exp.concepts.concept import Kind
-from mace_exp.concepts.prompts import evaluation_prompts
+from mace_exp.concepts.concept import Concept, Kind
+from mace_exp.concepts.prompts import evaluation_prompts, scene_prompts
+from mace_exp.concepts.schema import KeptConfig
+from mace_exp.evaluation.schema import SampledEvaluation
 from mace_exp.utils.seeding import derive, short_seed
 
 ERASED, PRESERVED, OBJECTS, STYLES, GENERAL = "erased", "preserved", "objects", "styles", "general"
 PARTS = (ERASED, PRESERVED, OBJECTS, STYLES, GENERAL)
-# The paper's specificity is the accuracy on what is kept of the erased concepts' own kind.
 SPECIFICITY = {
     Kind.person: PRESERVED,
     Kind.object: OBJECTS,
     Kind.style: STYLES,
     Kind.explicit: PRESERVED,
 }
+"""The part whose accuracy is the paper's specificity, by the kind of the erased concepts."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One thing that a prompt can name."""
+    """Something that a prompt can name: an erased or retained person, object or style."""
 
     name: str
     kind: Kind
@@ -30,10 +32,10 @@ class Subject:
 
 @dataclass(frozen=True)
 class EvaluationPrompt:
-    """One picture to draw. `expected` is the class that a judge should (or should not) see.
+    """One picture to draw. `expected` is the class that a judge should see (erased: should not).
 
-    General prompts have neither concept nor expectation: their scene, their text score and their
-    distance are measured.
+    Prompts of the part "general" have neither concept nor expected class: only scenes, text scores
+    and distances are measured on them.
     """
 
     part: str
@@ -51,12 +53,12 @@ def build_suite(
     templates: int,
     seed: int,
 ) -> list[EvaluationPrompt]:
-    """Return about `images_per_part` prompts a part, subject by subject.
+    """Return about `images_per_part` prompts per part, subject by subject.
 
-    `subjects` maps a part to its subjects; what is erased is left out of every other part. All
-    erased subjects are drawn, however many there are; of others an even choice. A prompt and its
-    seed depend on the subject alone and not on the list around it, so that pictures of the
-    original model serve every run. `general` are whole prompts, drawn once each.
+    `subjects` maps a part to its subjects; erased subjects are left out of every other part. All
+    erased subjects are drawn, however many there are; of the others an evenly spaced choice. A
+    prompt and its seed depend on its subject only, not on the list around it, so that cached
+    pictures of the original model serve every run. `general` are whole prompts, drawn once each.
 
     Raises:
         ValueError: an unknown part, or a number below one.
@@ -77,10 +79,33 @@ def build_suite(
     return suite
 
 
+def run_suite(
+    concepts: Sequence[Concept], kept: KeptConfig, evaluation: SampledEvaluation
+) -> list[EvaluationPrompt]:
+    """Return the suite of a run: it is built whole, so that what is erased is in no other part
+    whether or not it is drawn itself, and then cut down to the parts that are asked for."""
+    subjects = {
+        ERASED: [Subject(concept.name, concept.kind) for concept in concepts],
+        PRESERVED: [Subject(name, Kind.person) for name in kept.people]
+        + [Subject(name, Kind.style) for name in kept.artists],
+        OBJECTS: [Subject(name, Kind.object) for name in kept.objects],
+        STYLES: [Subject(name, Kind.style) for name in kept.styles],
+    }
+    whole = build_suite(
+        subjects,
+        scene_prompts(evaluation.images_per_part),
+        images_per_part=evaluation.images_per_part,
+        templates=evaluation.templates,
+        seed=evaluation.seed,
+    )
+    parts = {part.name for part in evaluation.parts}
+    return [each for each in whole if each.part in parts]
+
+
 def _subject_prompts(
     part: str, subject: Subject, count: int, *, templates: int, seed: int
 ) -> list[EvaluationPrompt]:
-    """Return `count` prompts that go round the templates, from a start of the subject's own."""
+    """Return `count` prompts that cycle through the templates from a subject-specific offset."""
     texts = evaluation_prompts(subject.name, subject.kind, templates)
     start = derive(seed, "templates", subject.name) % templates
     return [
@@ -102,7 +127,7 @@ def _even_choice(subjects: list[Subject], limit: int) -> list[Subject]:
 
 
 def _shares(subjects: int, images: int) -> list[int]:
-    """Share images out; each subject gets one at least, the first ones what is left over."""
+    """Distribute images over subjects: at least one each, the remainder to the first ones."""
     return [max(1, images // subjects + (i < images % subjects)) for i in range(subjects)]
 
 

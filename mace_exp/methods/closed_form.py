@@ -1,9 +1,11 @@
 """The two closed forms of mass concept erasure, on tensors and scalars alone.
 
-Both are ridge regressions on token states whose targets are linear in the states, so that one
-[d, d] system serves every projection of the model. Everything is computed in float64 whatever the
-inputs are, and returned in float64: the caller casts when it assigns. Each function solves for the
-*change* of a weight and adds it: where nothing has to change, nothing does, to the last digit.
+Both are ridge (Tikhonov) regressions on token states whose targets are linear in the states, so
+that one [d, d] system serves every projection of the model. `closeness` is the ridge weight: it
+penalises the distance from the starting weights, not from zero. Everything is computed in float64,
+whatever the types of the inputs, and returned in float64: the caller casts when it assigns. Each
+function solves for the *change* of a weight and adds it: where the starting weight is the optimum,
+it is returned bit for bit.
 """
 
 from collections.abc import Callable
@@ -13,7 +15,7 @@ import torch
 from torch import Tensor
 
 # Above this a float64 solution keeps fewer than four digits in the worst case, and the smallest
-# eigenvalues are the rounding errors of float32 token states rather than anything they mean.
+# eigenvalues are rounding errors of float32 token states rather than signal.
 MAX_CONDITION = 1e12
 _POWER_STEPS = 12
 
@@ -29,34 +31,16 @@ class System:
         return torch.cholesky_solve(numerator.double().mT, self.factor).mT
 
 
-def weighted_sum(*terms: tuple[float, Tensor | None]) -> Tensor | None:
-    """Return the sum of weight * matrix in float64; None where nothing has weight.
-
-    Raises ValueError for a weight that is not a finite number of at least zero, and for a positive
-    weight without a matrix.
-    """
-    total: Tensor | None = None
-    for weight, matrix in terms:
-        if not 0 <= weight < float("inf"):
-            raise ValueError(f"weight is {weight}: a finite number of at least 0 is allowed")
-        if weight == 0:
-            continue
-        if matrix is None:
-            raise ValueError(f"weight is {weight}, but there are no statistics to weigh")
-        term = weight * matrix.double()
-        total = term if total is None else total + term
-    return total
-
-
 def factorize(
     gram: Tensor, closeness: float = 0.0, preserved: Tensor | None = None, *, remedy: str = ""
 ) -> System:
     """Factorise M = gram + closeness I + preserved (all [d, d], symmetric).
 
-    `remedy` names what the user may raise; it ends the message of the error.
+    `closeness` is the ridge weight. `remedy` names what the user may raise; it ends the error
+    message.
 
-    Raises ValueError where M is not finite, or singular, or so ill-conditioned (`MAX_CONDITION`)
-    that its solution would be noise.
+    Raises ValueError where M is not finite, singular, or so ill-conditioned (`MAX_CONDITION`) that
+    its solution would be noise; where `closeness` is negative or not finite.
     """
     if not 0 <= closeness < float("inf"):
         raise ValueError(f"closeness is {closeness}: a finite number of at least 0 is allowed")
@@ -79,21 +63,41 @@ def refinement_transform(
     closeness: float = 0.0,
     *,
     preserved: Tensor | None = None,
-    remedy: str = "closeness or a preservation weight",
+    remedy: str = "",
 ) -> Tensor:
     """Return T [d, d]: every refined weight is W T (paper, section 4.1, equation 4).
 
         min_W sum ||W e_f - W_l e_g||^2 + closeness ||W - W_l||^2 + preserved ||W e - W_l e||^2
         T = I + (S_gf - S_ff) M^-1,  M = S_ff + closeness I + preserved
 
-    `cross` is S_gf = sum e_g e_f^T, `gram` is S_ff = sum e_f e_f^T, `preserved` the weighted sum of
-    e e^T over what has to survive.
+    `cross` is S_gf = sum e_g e_f^T, `gram` is S_ff = sum e_f e_f^T, over pairs of token states e_f
+    of prompts with the concept and e_g with the anchor. `closeness` is the ridge weight towards the
+    original W_l, `preserved` the weighted sum of e e^T over the prompts to preserve; all [d, d].
 
     Raises ValueError as `factorize` does.
     """
     system = factorize(gram, closeness, preserved, remedy=remedy)
     identity = torch.eye(gram.shape[-1], dtype=torch.float64, device=gram.device)
     return identity + system.solve_right(cross.double() - gram.double())
+
+
+def fused_right_factor(
+    transform: Tensor, drift: Tensor, system: System, *, preserved: Tensor | None = None
+) -> Tensor:
+    """Return R [d, d], the part of the fusion that is the same for every layer.
+
+        R = T + (drift + (I - T) preserved) M^-1
+        W* = W_l R + sum_c B_c (A_c S_c M^-1),  drift = sum_c (T_c - T) S_c
+
+    This is `fused_weight` with W_l' = W_l T, rearranged so that a layer costs one product with R
+    and one of low rank.
+    """
+    wide = transform.double()
+    numerator = drift.double()
+    if preserved is not None:
+        identity = torch.eye(len(wide), dtype=torch.float64, device=wide.device)
+        numerator = numerator + (identity - wide) @ preserved.double()
+    return wide + system.solve_right(numerator)
 
 
 def fused_weight(
@@ -104,15 +108,16 @@ def fused_weight(
     original: Tensor | None = None,
     preserved: Tensor | None = None,
 ) -> Tensor:
-    """Return W* [d_out, d], which acts like each LoRA on its own prompts (paper, section 4.3).
+    """Return W* [d_out, d], which acts like each LoRA on the prompts of its concept (section 4.3).
 
         min_W sum_c sum_e ||W e - (W_l T_c + B_c A_c) e||^2 + closeness ||W - W_l'||^2
               + preserved ||W e - W_l e||^2
         W* = W_l' + [pull + (W_l - W_l') preserved] M^-1
         pull = sum_c (W_l T_c + B_c A_c - W_l') S_c,  M = sum_c S_c + closeness I + preserved
 
-    `refined` is W_l', `original` W_l, `system` the factorised M. One `system` serves every layer.
-    In a run of its own all T_c are one T, W_l' = W_l T, and pull is sum_c B_c (A_c S_c).
+    `refined` is W_l' and `original` W_l, both [d_out, d]; `pull` is [d_out, d], `preserved` [d, d],
+    `system` the factorised M, the same for every layer. Where all LoRAs were trained under one T,
+    W_l' = W_l T and pull = sum_c B_c (A_c S_c).
 
     Raises ValueError where `preserved` is given without `original`.
     """
@@ -127,7 +132,7 @@ def fused_weight(
 def _extreme_eigenvalues(system: Tensor, factor: Tensor | None) -> tuple[float, float]:
     """Estimate the largest and the smallest eigenvalue by power iteration; 0 without a factor.
 
-    Both estimates lie inside the spectrum, so that a good system is never called ill-conditioned.
+    Both estimates lie inside the spectrum, so that the condition number is never overestimated.
     """
     start = torch.randn(
         system.shape[-1], 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
@@ -149,9 +154,9 @@ def _power(apply: Callable[[Tensor], Tensor], block: Tensor) -> float:
 
 def _ill_conditioned(condition: float, largest: float, remedy: str) -> str:
     message = (
-        "the closed form has no stable solution, as its prompts and captions leave directions of"
-        f" the token states open: condition number {condition:.1e}, at most {MAX_CONDITION:.0e} is"
-        " allowed"
+        "the closed form has no stable solution, because the token states of its prompts and"
+        f" captions do not span all directions: condition number {condition:.1e}, at most"
+        f" {MAX_CONDITION:.0e} is allowed"
     )
     if largest > 0:
         enough = largest / MAX_CONDITION * 1e3

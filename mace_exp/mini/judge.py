@@ -1,7 +1,7 @@
-"""The judge: a recogniser of the embedded model's world, trained on renders only.
+"""The judge: a classifier of the embedded model's pictures, trained on renders only.
 
-It shares nothing with the text encoder's training, so that what it says about generated pictures
-is evidence.
+It shares nothing with the text encoder's training, so that its verdict on generated pictures is
+evidence.
 """
 
 import json
@@ -39,7 +39,7 @@ class _Residual(nn.Module):
 
 
 class Recogniser(nn.Module):
-    """Residual network, [n, 3, 96, 96] in [-1, 1] to features [n, 192] and one head a question."""
+    """Residual network with a subject and a scene head; images [n, 3, 96, 96] are in [-1, 1]."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,20 +61,20 @@ class Recogniser(nn.Module):
         )
 
     def features(self, images: Tensor) -> Tensor:
-        """Pooled features [n, 192]."""
+        """Return the pooled features, [n, 192]."""
         return self.body(images).mean((2, 3))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Logits of each head, [n, classes]."""
+        """Return the logits of each head, [n, classes]."""
         features = self.features(images)
         return {name: head(features) for name, head in self.heads.items()}
 
 
 def load_recogniser(folder: Path) -> Recogniser:
-    """Load what `MiniJudge.save` wrote: all weights, in float32, and no counts of batches.
+    """Load the network that `MiniJudge.save` wrote, in float32.
 
     Raises:
-        ValueError: the file is not of this network.
+        ValueError: the file lacks weights of this network, or holds others.
     """
     network = Recogniser()
     state = {key: value.float() for key, value in load_file(folder / _FILE).items()}
@@ -86,7 +86,7 @@ def load_recogniser(folder: Path) -> Recogniser:
 
 
 class MiniJudge:
-    """Who and where a picture of this world shows. Implements `evaluation.judge.Judge`."""
+    """Classifies subject and scene of a picture. Implements `evaluation.judges.base.Judge`."""
 
     def __init__(self, network: Recogniser) -> None:
         self._network = network.eval()
@@ -97,22 +97,24 @@ class MiniJudge:
 
     @classmethod
     def load(cls, folder: Path = WEIGHTS) -> "MiniJudge":
-        """Load the shipped judge.
+        """Load a judge, by default the shipped one.
 
         Raises:
-            ValueError: the folder holds no judge, or one of another world.
+            ValueError: the folder holds no judge, or one with other classes.
         """
         if not (folder / _FILE).exists():
-            raise ValueError(f"no judge in {folder}: `python -m mace_exp.mini.train` makes one")
+            raise ValueError(
+                f"no judge in {folder}: give a folder that MiniJudge.save wrote (it has {_FILE})"
+            )
         classes = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
         if classes != {"subject": list(captions.subject_classes()), "scene": list(captions.SCENES)}:
             raise ValueError(
-                f"the judge in {folder} was trained on other classes than this world's"
+                f"the judge in {folder} was trained on other classes than mini/captions.py has"
             )
         return cls(load_recogniser(folder))
 
-    def save(self, folder: Path = WEIGHTS) -> None:
-        """Save in float16."""
+    def save(self, folder: Path) -> None:
+        """Save the weights in float16 and the classes."""
         folder.mkdir(parents=True, exist_ok=True)
         state = self._network.state_dict()
         stored = {name: each.half() for name, each in state.items() if each.is_floating_point()}
@@ -121,7 +123,7 @@ class MiniJudge:
         (folder / "classes.json").write_text(json.dumps(classes), encoding="utf-8")
 
     def probabilities(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Softmax of each head, uint8 [n, 96, 96, 3] to [n, classes]."""
+        """Return the class probabilities of each head, uint8 [n, 96, 96, 3] to [n, classes]."""
         with torch.inference_mode():
             parts = [self._network(batch) for batch in self._tensor(images).split(64)]
         return {
@@ -129,15 +131,17 @@ class MiniJudge:
         }
 
     def features(self, images: np.ndarray) -> np.ndarray:
-        """Pooled features, [n, 192], for distances between sets of pictures."""
+        """Return the pooled features, [n, 192], for distances between sets of pictures."""
         with torch.inference_mode():
             return torch.cat(
                 [self._network.features(batch) for batch in self._tensor(images).split(64)]
             ).numpy()
 
     def text_image_score(self, images: np.ndarray, prompts: list[str]) -> np.ndarray:
-        """How well each picture shows what its prompt names: the mean probability of its subject
-        and its scene."""
+        """Return the mean probability of the subject and the scene that each prompt names, [n].
+
+        NaN for a prompt that names neither.
+        """
         probabilities = self.probabilities(images)
         scores = []
         for i, prompt in enumerate(prompts):

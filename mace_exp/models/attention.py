@@ -1,4 +1,4 @@
-"""Cross-attention of a UNet, made visible: for the loss of the LoRAs and for maps over an image."""
+"""Read cross-attention probabilities of a UNet: for the LoRA loss and for attention maps."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Consumer = Callable[[str, Tensor], None]
 
 
 class VisibleAttention:
-    """An attention processor that hands its probabilities to `consume(layer, probabilities)`.
+    """An attention processor that passes its probabilities to `consume(layer, probabilities)`.
 
-    Plain matrix products: on a CPU their backward pass is much faster than that of fused
-    attention, and the probabilities exist anyway. They are [batch, heads, queries, L], with their
-    gradient.
+    The probabilities are [batch, heads, queries, L], with gradient. Attention is computed by plain
+    matrix products: the probabilities are needed anyway, and on a CPU the backward pass is much
+    faster than that of fused attention.
     """
 
     def __init__(self, layer: str, consume: Consumer) -> None:
@@ -55,7 +55,7 @@ class VisibleAttention:
 
 @contextmanager
 def visible_attention(unet: nn.Module, consume: Consumer) -> Iterator[None]:
-    """Call `consume` at every cross-attention layer of every forward inside the block."""
+    """Call `consume` for every cross-attention layer in every forward pass inside the block."""
     layers = attention_layers(unet)
     with replaced_processors(layers, lambda name: VisibleAttention(name, consume)):
         yield
@@ -63,17 +63,17 @@ def visible_attention(unet: nn.Module, consume: Consumer) -> Iterator[None]:
 
 @contextmanager
 def plain_self_attention(unet: nn.Module) -> Iterator[None]:
-    """Use plain matrix products for self-attention inside the block: fast to train on a CPU."""
+    """Compute self-attention by plain matrix products inside the block: faster on a CPU."""
     with replaced_processors(attention_layers(unet, cross=False), lambda _: AttnProcessor()):
         yield
 
 
 class AttentionMaps:
-    """Cross-attention of an inference run, averaged over heads, layers of a size, and steps.
+    """Cross-attention during sampling, averaged over heads, steps and layers of equal size.
 
-    `images` is the number of images in the batch. Classifier-free guidance doubles the batch and
-    puts the conditional half last; only that half is kept. Of layers of a size (h, w) that is not
-    among `grids` nothing is kept; None keeps all.
+    `images` is the number of images in the batch. Classifier-free guidance doubles the batch, with
+    the conditional half last; only that half is recorded. `grids` limits recording to layers of
+    these sizes (h, w); None records all.
     """
 
     def __init__(
@@ -88,20 +88,20 @@ class AttentionMaps:
     def __call__(self, layer: str, probabilities: Tensor) -> None:
         if len(probabilities) not in (self._images, 2 * self._images):
             raise ValueError(
-                f"{layer} sees a batch of {len(probabilities)}: {self._images} images, or twice"
-                " as many with guidance, are expected"
+                f"{layer} has a batch of {len(probabilities)}: expected {self._images} images, or"
+                " twice as many with guidance"
             )
         grid = attention_grid(probabilities.shape[-2], self._latent_size)
         if self._grids is not None and grid not in self._grids:
             return
-        # Summed where it is: a copy to the CPU would wait for the device at every layer.
+        # Summed on the device: a copy to the CPU would synchronise at every layer.
         mean = probabilities[-self._images :].detach().float().mean(dim=1)
         self._sums[grid] = self._sums[grid] + mean if grid in self._sums else mean
         self._counts[grid] = self._counts.get(grid, 0) + 1
 
     def maps(self) -> dict[Grid, Tensor]:
-        """Return for each size (h, w) the probabilities [images, h, w, L], on the CPU; they sum to
-        1 over L."""
+        """Return probabilities [images, h, w, L] by size (h, w), on the CPU; they sum to 1 over
+        L."""
         return {
             grid: (total.cpu() / self._counts[grid]).unflatten(1, grid)
             for grid, total in self._sums.items()
@@ -110,15 +110,15 @@ class AttentionMaps:
     def of_tokens(
         self, positions: Tensor, size: Grid, *, grids: Sequence[Grid] | None = None
     ) -> Tensor:
-        """Return the attention [images, H, W] to marked tokens, averaged over sizes of layers.
+        """Return the attention [images, H, W] to the tokens at `positions`, averaged over sizes.
 
-        `positions` [images, L] or [L], bool. Each map is brought to `size` bilinearly; `grids`
-        chooses among the sizes (default: all). Raises ValueError where none was recorded.
+        `positions` is [images, L] or [L], bool. Each map is resized to `size` bilinearly; `grids`
+        selects sizes (default: all). Raises ValueError where none of them was recorded.
         """
         maps = self.maps()
         chosen = [maps[grid] for grid in (maps if grids is None else grids) if grid in maps]
         if not chosen:
-            raise ValueError(f"no attention recorded at {grids}: there is {list(maps)}")
+            raise ValueError(f"no attention recorded at sizes {grids}: available are {list(maps)}")
         marked = positions.expand(self._images, -1).float()
         attended = [torch.einsum("nhwl,nl->nhw", each, marked) for each in chosen]
         resized = [
@@ -132,15 +132,15 @@ class AttentionMaps:
 def record_attention(
     unet: nn.Module, images: int, latent_size: Grid, *, grids: Collection[Grid] | None = None
 ) -> Iterator[AttentionMaps]:
-    """Yield maps that gather the cross-attention of every forward inside the block; `grids` as in
-    `AttentionMaps`."""
+    """Yield maps that record the cross-attention of every forward pass inside the block; `grids` as
+    in `AttentionMaps`."""
     maps = AttentionMaps(images, latent_size, grids=grids)
     with visible_attention(unet, maps):
         yield maps
 
 
 def attention_grid(queries: int, latent_size: Grid) -> Grid:
-    """Return (height, width) of a layer with that many queries: latents halved, rounded up.
+    """Return (height, width) of a layer with this many queries: latents halved, rounded up.
 
     Raises ValueError where no halving of `latent_size` has that many positions.
     """

@@ -1,4 +1,4 @@
-"""The autoencoder beside the denoiser: in which type it computes, and what its numbers mean."""
+"""The autoencoder: its compute dtype and the scaling of its latents."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from mace_exp.models.devices import on_device
 from mace_exp.models.text import has_two_encoders
 
 if TYPE_CHECKING:
@@ -17,36 +18,40 @@ if TYPE_CHECKING:
 
 @contextmanager
 def stable_autoencoder(pipeline: DiffusionPipeline) -> Iterator[Any]:
-    """Yield the autoencoder: in float32 inside the block where it overflows in float16.
+    """Yield the autoencoder on its execution device, in float32 inside the block if it would
+    overflow in float16.
 
-    SDXL's does, and says so. By default every configuration says so, but the pipelines of other
-    families do not heed it.
+    That is SDXL's `force_upcast`. Other families ignore this key, which is true by default in every
+    configuration.
     """
     vae = pipeline.vae
-    told = has_two_encoders(pipeline) and vae.config.get("force_upcast")
-    if not (told and vae.dtype == torch.float16):
-        yield vae
-        return
-    try:
-        yield vae.float()
-    finally:
-        vae.half()
+    upcast = has_two_encoders(pipeline) and vae.config.get("force_upcast")
+    with on_device(vae):
+        if not (upcast and vae.dtype == torch.float16):
+            yield vae
+            return
+        try:
+            yield vae.float()
+        finally:
+            vae.half()
 
 
 def scale_latents(pipeline: DiffusionPipeline, latents: Tensor) -> Tensor:
-    """Return the autoencoder's latents [n, c, h, w], scaled as the denoiser reads them."""
+    """Return latents [n, c, h, w] of the autoencoder, scaled for the denoiser."""
     shift, scale = _shift_and_scale(pipeline, latents)
     return (latents - shift) * scale
 
 
 def unscale_latents(pipeline: DiffusionPipeline, latents: Tensor) -> Tensor:
-    """Return the denoiser's latents [n, c, h, w], as the autoencoder reads them."""
+    """Return latents [n, c, h, w] of the denoiser, unscaled for the autoencoder's decoder."""
     shift, scale = _shift_and_scale(pipeline, latents)
     return latents / scale + shift
 
 
-def _shift_and_scale(pipeline: DiffusionPipeline, latents: Tensor) -> tuple[Any, Any]:
-    """One number for all channels, or, where SDXL's family says so, [1, c, 1, 1] each."""
+def _shift_and_scale(
+    pipeline: DiffusionPipeline, latents: Tensor
+) -> tuple[float | Tensor, float | Tensor]:
+    """Return shift and scale: numbers, or [1, c, 1, 1] each (SDXL with latent statistics)."""
     config = pipeline.vae.config
     mean, spread = config.get("latents_mean"), config.get("latents_std")
     if has_two_encoders(pipeline) and mean is not None and spread is not None:

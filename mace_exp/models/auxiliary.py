@@ -1,6 +1,6 @@
-"""Find the transformers models that help a run (detectors, language models), and tell them apart.
+"""Locate auxiliary transformers models (detectors, language models) and identify them.
 
-All that can be checked without loading one is checked here: no heavy import.
+Everything that can be checked without loading a model is checked here; no heavy import.
 """
 
 from __future__ import annotations
@@ -15,33 +15,34 @@ from mace_exp.models.sources import HUB_ID, in_hub_cache
 def check_auxiliary(
     source: str, *, model_type: str | None = None, hub: bool = True, allow_download: bool = False
 ) -> None:
-    """Make sure that `source`, a folder or (where `hub` allows it) a hub id, can be loaded.
+    """Check that `source`, a folder or (with `hub`) a hub id, can be loaded.
 
-    `model_type` is what the folder's config.json must say, as in "sam".
+    `model_type` is the required value in the folder's config.json, such as "sam".
 
     Raises:
-        ValueError: the message goes on where "<key> = <source>" ends. Neither a folder nor a hub
-            id; a folder that lacks a file, wants code of its own to be run or holds another kind of
-            model; a hub id that is not here and may not be fetched.
+        ValueError: the message continues a sentence that begins with "<key> = <source>". Neither a
+            folder nor a hub id; a folder that lacks a file, requires remote code or holds another
+            type of model; a hub id that is not cached while downloads are off.
     """
     path = Path(source).expanduser()
     if path.is_dir():
         _check_folder(path, model_type)
     elif not hub:
-        raise ValueError("is no folder: name that of a transformers model")
+        raise ValueError("is no folder: name the folder of a transformers model")
     elif not HUB_ID.fullmatch(source):
         raise ValueError("is neither a folder nor a hub id, as in facebook/sam-vit-base")
     elif not (allow_download or in_hub_cache(source, "config.json")):
         raise ValueError(
             "is no folder and not in the hub's local cache, and downloads are off: "
-            "name a folder, or set allow_download=true beside it"
+            "name a folder, or set allow_download=true next to it"
         )
 
 
 def auxiliary_identity(source: str) -> str | list[tuple[str, int, int]]:
-    """Return what tells a model apart in cache keys: a hub id, or a folder's files.
+    """Return the identity of a model in cache keys: a hub id, or a folder's files.
 
-    A file counts by name, size and time: to read gigabytes would take longer than a stage.
+    Files are identified by name, size and modification time: hashing gigabytes would take longer
+    than a stage.
     """
     path = Path(source).expanduser()
     if not path.is_dir():
@@ -51,7 +52,7 @@ def auxiliary_identity(source: str) -> str | list[tuple[str, int, int]]:
 
 
 def local_path(source: str) -> str:
-    """Return a folder with `~` written out, and a hub id as it is."""
+    """Return a folder with `~` expanded; a hub id unchanged."""
     path = Path(source).expanduser()
     return str(path) if path.is_dir() else source
 
@@ -62,7 +63,7 @@ def _check_folder(folder: Path, model_type: str | None) -> None:
     if model_type is not None and found != model_type:
         raise ValueError(f"holds a model of the type {found!r}, not {model_type!r}")
     if "auto_map" in config:
-        raise ValueError("wants code of its own to be run: only models of transformers itself are")
+        raise ValueError("requires remote code (auto_map), which is not run")
     if not any(folder.glob("*.safetensors")):
         raise ValueError("has no .safetensors weights")
 

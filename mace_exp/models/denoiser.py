@@ -1,28 +1,32 @@
-"""A denoiser's call, with what some read beside latents, timestep and token states.
+"""Call the denoiser, with SDXL's added conditions.
 
-Stable Diffusion 1.x and 2.x read nothing more. SDXL adds to the embedding of the timestep the
-pooled embedding of the prompt, by its second text encoder, and the size of the picture. Neither
-passes through cross-attention, so no edit of keys and values reaches it.
+Stable Diffusion 1.x and 2.x have none. SDXL adds to the timestep embedding the pooled prompt
+embedding of its second text encoder and the image size. Neither passes through cross-attention, so
+edits of keys and values do not affect them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from mace_exp.models.devices import execution_device
 from mace_exp.models.text import has_two_encoders, stable_diffusion_encoder
+
+if TYPE_CHECKING:
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 
 @dataclass(frozen=True)
 class AddedConditions:
-    """What is added to the timestep's embedding for n images.
+    """Conditions added to the timestep embedding of n images (diffusers' `added_cond_kwargs`).
 
-    `pooled` [n, d_p] are the pooled embeddings of their prompts. `time_ids` [n, 6], in pixels:
-    height and width of the picture, top and left of the crop, height and width asked for.
+    `pooled` [n, d_p] are the pooled embeddings of the prompts. `time_ids` [n, 6], in pixels:
+    original height and width, top and left of the crop, target height and width.
     """
 
     pooled: Tensor
@@ -33,12 +37,12 @@ class AddedConditions:
 
 
 def added_conditions(
-    pipeline: Any, prompts: Sequence[str], latents: Tensor
+    pipeline: DiffusionPipeline, prompts: Sequence[str], latents: Tensor
 ) -> AddedConditions | None:
-    """Return what the pipeline adds when it draws these prompts at the size of `latents`
-    [..., h, w]; None where it adds nothing (Stable Diffusion 1.x and 2.x).
+    """Return the conditions that the pipeline uses to sample these prompts at the size of `latents`
+    [..., h, w]; None where it has none (Stable Diffusion 1.x and 2.x).
 
-    Also for pictures that it did not draw: they are to be like those that it will.
+    Used for user images too, so that training conditions match sampling.
     """
     if not has_two_encoders(pipeline):
         return None
@@ -49,22 +53,22 @@ def added_conditions(
 
 
 def select_rows(added: AddedConditions | None, rows: Tensor | slice) -> AddedConditions | None:
-    """Return these rows; None of None."""
+    """Return these rows of `added`; None if it is None."""
     return None if added is None else AddedConditions(added.pooled[rows], added.time_ids[rows])
 
 
 def concatenate(parts: Sequence[AddedConditions | None]) -> AddedConditions | None:
-    """Return the rows of all parts in their order; None where no part has any.
+    """Return the rows of all parts in order; None if all parts are None.
 
-    Raises ValueError where one part has rows and another has none.
+    Raises ValueError where only some of the parts are None.
     """
-    some = [part for part in parts if part is not None]
-    if len(some) not in (0, len(parts)):
-        raise ValueError(f"{len(some)} of {len(parts)} parts of a batch have added conditions")
-    if not some:
+    given = [part for part in parts if part is not None]
+    if len(given) not in (0, len(parts)):
+        raise ValueError(f"{len(given)} of {len(parts)} parts of a batch have added conditions")
+    if not given:
         return None
     return AddedConditions(
-        torch.cat([part.pooled for part in some]), torch.cat([part.time_ids for part in some])
+        torch.cat([part.pooled for part in given]), torch.cat([part.time_ids for part in given])
     )
 
 
@@ -75,16 +79,16 @@ def predict(
     states: Tensor,
     added: AddedConditions | None = None,
 ) -> Tensor:
-    """Return what the UNet predicts [n, c, h, w] of noised latents of that shape.
+    """Return the UNet's prediction [n, c, h, w] for noised latents of that shape.
 
-    `states` are [n, L, d]. All is brought to the type and the device of the UNet.
+    `states` are text states [n, L, d]. Inputs are converted to the UNet's dtype and device.
     """
-    parameter = next(unet.parameters())
+    device, dtype = execution_device(unet), next(unet.parameters()).dtype
 
-    def there(tensor: Tensor) -> Tensor:
-        return tensor.to(parameter.device, parameter.dtype)
+    def to_unet(tensor: Tensor) -> Tensor:
+        return tensor.to(device, dtype)
 
     conditions = None
     if added is not None:
-        conditions = {"text_embeds": there(added.pooled), "time_ids": there(added.time_ids)}
-    return unet(there(noised), timesteps, there(states), added_cond_kwargs=conditions).sample
+        conditions = {"text_embeds": to_unet(added.pooled), "time_ids": to_unet(added.time_ids)}
+    return unet(to_unet(noised), timesteps, to_unet(states), added_cond_kwargs=conditions).sample

@@ -1,23 +1,80 @@
-"""Put edited weights into a model: for a while, or for good."""
+"""Put edited weights into a model: for a while, or for good.
+
+Weights of a pipeline are named by component and parameter, as in
+"unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight"; those of a module by
+parameter alone.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 from torch import Tensor, nn
 
 
 @contextmanager
-def edited_weights(unet: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
+def edited_pipeline(pipeline: Any, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Put `weights` in for the length of the context; always restore.
+
+    Raises:
+        ValueError: as `edited_weights`.
+    """
+    with ExitStack() as stack:
+        for component, values in by_component(weights).items():
+            stack.enter_context(edited_weights(_module(pipeline, component), values))
+        yield
+
+
+def apply_edit(pipeline: Any, weights: Mapping[str, Tensor]) -> None:
+    """Put `weights` in for good: all of them or, where a check fails, none.
+
+    Raises:
+        ValueError: as `edited_weights`.
+    """
+    parts = by_component(weights)
+    edits = [_checked_edits(_module(pipeline, name), values) for name, values in parts.items()]
+    for parameter, value in (pair for edit in edits for pair in edit):
+        parameter.data = value
+
+
+def current_weights(pipeline: Any, names: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors that the pipeline has under these names now."""
+    found: dict[str, Tensor] = {}
+    for component, values in by_component(names).items():
+        module = _module(pipeline, component)
+        found |= {f"{component}.{name}": module.get_parameter(name).detach() for name in values}
+    return found
+
+
+def by_component(weights: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Split weights of a pipeline by component, each with the names of its parameters."""
+    parts: dict[str, dict[str, Tensor]] = {}
+    for name, value in weights.items():
+        component, _, parameter = name.partition(".")
+        parts.setdefault(component, {})[parameter] = value
+    return parts
+
+
+def _module(pipeline: Any, component: str) -> nn.Module:
+    module = getattr(pipeline, component, None)
+    if not isinstance(module, nn.Module):
+        raise ValueError(f"weights of {component!r}: {type(pipeline).__name__} has no such module")
+    return module
+
+
+@contextmanager
+def edited_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
     """Put `weights` (by parameter name) in for the length of the context; always restore.
 
-    The original tensors are set aside, not copied: what comes back is exactly what was there.
+    The original tensors are kept, not copied, so they are restored bit for bit, on the device where
+    the model is by then.
 
     Raises:
         ValueError: an unknown name, a wrong shape, or a number that is not finite.
     """
-    edits = _checked_edits(unet, weights)
+    edits = _checked_edits(module, weights)
     originals = [(parameter, parameter.data) for parameter, _ in edits]
     try:
         for parameter, value in edits:
@@ -25,23 +82,17 @@ def edited_weights(unet: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[N
         yield
     finally:
         for parameter, value in originals:
-            parameter.data = value
-
-
-def apply_weights(unet: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Put `weights` in for good: all of them or, where a check fails, none. Raises as above."""
-    for parameter, value in _checked_edits(unet, weights):
-        parameter.data = value
+            parameter.data = value.to(parameter.device)
 
 
 def _checked_edits(
-    unet: nn.Module, weights: Mapping[str, Tensor]
+    module: nn.Module, weights: Mapping[str, Tensor]
 ) -> list[tuple[nn.Parameter, Tensor]]:
-    """Pair parameters with copies of their new values in their own type and on their own device."""
-    parameters = dict(unet.named_parameters())
+    """Pair parameters with copies of their new values in their type and on their device."""
+    parameters = dict(module.named_parameters())
     unknown = [name for name in weights if name not in parameters]
     if unknown:
-        raise ValueError(f"{len(unknown)} weights are not of this model, such as {unknown[0]!r}")
+        raise ValueError(f"{len(unknown)} weights are not in this model, such as {unknown[0]!r}")
     edits = []
     for name, value in weights.items():
         parameter = parameters[name]
@@ -49,8 +100,8 @@ def _checked_edits(
             raise ValueError(
                 f"weight {name!r}: shape {list(value.shape)}, the model's {list(parameter.shape)}"
             )
-        own = value.detach().to(parameter.device, parameter.dtype, copy=True)
-        if not own.isfinite().all():
-            raise ValueError(f"weight {name!r} has numbers that are not finite in {own.dtype}")
-        edits.append((parameter, own))
+        cast = value.detach().to(parameter.device, parameter.dtype, copy=True)
+        if not cast.isfinite().all():
+            raise ValueError(f"weight {name!r} has numbers that are not finite in {cast.dtype}")
+        edits.append((parameter, cast))
     return edits

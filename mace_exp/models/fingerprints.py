@@ -1,4 +1,4 @@
-"""What tells models apart: the key of everything that is cached for one."""
+"""Fingerprints of models: part of the key of everything cached for a model."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 ENCODERS = ("text_encoder", "text_encoder_2")
 TOKENIZERS = ("tokenizer", "tokenizer_2")
-_LATENTS = ("scaling_factor", "shift_factor", "latents_mean", "latents_std")
-"""Of the VAE: what its numbers are to the UNet."""
+_LATENT_SCALING = ("scaling_factor", "shift_factor", "latents_mean", "latents_std")
+"""Keys of the VAE's configuration that scale its latents for the UNet."""
 _OFF = ("null", "false", "0", "0.0")
 
 
 def fingerprint(pipeline: DiffusionPipeline) -> str:
-    """Return 16 hex digits that tell models apart: the key of everything that is cached for one.
+    """Return the fingerprint of a model, 16 hex digits: part of its cache keys.
 
-    Text encoders, vocabularies and cross-attention projections count in full; of the other weights
-    of UNet and VAE about 256 numbers per tensor (a retrained model differs everywhere). Numbers are
-    rounded to float16, so that storing a float32 model in half precision keeps its fingerprint
-    (loading one in bfloat16 does not). Of the scheduler what every other takes over counts, and how
-    the VAE's latents are scaled.
+    Text encoders, vocabularies and cross-attention projections are hashed completely; other weights
+    of UNet and VAE by about 256 numbers per tensor (a retrained model differs everywhere). Numbers
+    are rounded to float16, so that a float32 model stored in half precision keeps its fingerprint
+    (one loaded in bfloat16 does not). The noise schedule and the scaling of the latents are hashed
+    too.
     """
     digest = blake2b(digest_size=8)
     _add_text_side(digest, pipeline)
@@ -36,24 +36,24 @@ def fingerprint(pipeline: DiffusionPipeline) -> str:
     _add_tensors(digest, pipeline.unet.state_dict(), whole=whole)
     _add_tensors(digest, pipeline.vae.state_dict(), whole=())
     _add_numbers(digest, noise_schedule_config(pipeline.scheduler.config))
-    _add_numbers(digest, {key: pipeline.vae.config.get(key) for key in _LATENTS})
-    if pipeline.config.get("force_zeros_for_empty_prompt"):  # SDXL: what guidance leads away from
+    _add_numbers(digest, {key: pipeline.vae.config.get(key) for key in _LATENT_SCALING})
+    if pipeline.config.get("force_zeros_for_empty_prompt"):  # SDXL: unconditional embedding
         digest.update(b"zeros for no words")
     return digest.hexdigest()
 
 
 def text_fingerprint(pipeline: DiffusionPipeline) -> str:
-    """Return 16 hex digits that name tokenizers and text encoders alone, rounded as above.
+    """Return the fingerprint of tokenizers and text encoders alone, 16 hex digits.
 
-    Statistics of prompts depend on nothing else: models that share a text encoder (Stable Diffusion
-    1.4 and 1.5, a model and what was erased from it) share them.
+    Rounded as in `fingerprint`. Prompt statistics depend on nothing else: models with the same text
+    encoder (Stable Diffusion 1.4 and 1.5, a model before and after erasure) share them.
     """
     digest = blake2b(digest_size=8)
     _add_text_side(digest, pipeline)
     return digest.hexdigest()
 
 
-def _add_text_side(digest: Any, pipeline: DiffusionPipeline) -> None:
+def _add_text_side(digest: blake2b, pipeline: DiffusionPipeline) -> None:
     for name in TOKENIZERS:
         tokenizer = getattr(pipeline, name, None)
         if tokenizer is not None:
@@ -67,7 +67,7 @@ def _add_text_side(digest: Any, pipeline: DiffusionPipeline) -> None:
 
 
 def _add_tensors(
-    digest: Any, tensors: Mapping[str, Tensor], *, whole: Iterable[str] | None = None
+    digest: blake2b, tensors: Mapping[str, Tensor], *, whole: Iterable[str] | None = None
 ) -> None:
     """Hash tensors by name; those not in `whole` (None: all) by a strided sample."""
     import torch
@@ -81,16 +81,17 @@ def _add_tensors(
         digest.update(flat.to("cpu", torch.float16).contiguous().numpy().tobytes())
 
 
-def _add_numbers(digest: Any, numbers: Mapping[str, Any]) -> None:
-    """Hash what a configuration says. Off is the same as not there: some classes of scheduler lack
-    a key that others have."""
-    said = {
+def _add_numbers(digest: blake2b, numbers: Mapping[str, Any]) -> None:
+    """Hash configuration values. A value that is off counts as missing: some scheduler classes lack
+    keys that others have."""
+    encoded = {
         key: json.dumps(each, default=lambda array: array.tolist()) for key, each in numbers.items()
     }
-    digest.update(repr(sorted(each for each in said.items() if each[1] not in _OFF)).encode())
+    digest.update(repr(sorted(each for each in encoded.items() if each[1] not in _OFF)).encode())
 
 
 def _encoder_state(encoder: nn.Module) -> dict[str, Tensor]:
-    """Name tensors as transformers 5 does, so that both versions give one fingerprint."""
+    """Return tensors by their names in transformers 5, so that version 4 gives the same
+    fingerprint."""
     state = {name.removeprefix("text_model."): t for name, t in encoder.state_dict().items()}
     return {name: t for name, t in state.items() if not name.endswith("position_ids")}

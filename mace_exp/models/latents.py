@@ -1,15 +1,17 @@
-"""Pixels as the autoencoder reads them, and what it makes of them."""
+"""Encode images into latents."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mace_exp.data.files import Size
 from mace_exp.models.autoencoder import scale_latents, stable_autoencoder
+
+if TYPE_CHECKING:
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 BATCH = 8
 
@@ -20,20 +22,20 @@ def signed(pixels: np.ndarray) -> Tensor:
 
 
 @torch.no_grad()
-def encode_images(pipeline: Any, pixels: np.ndarray) -> Tensor:
-    """Return latents [n, c, h, w], float32, scaled as the UNet reads them, of [n, H, W, 3], uint8.
+def encode_images(pipeline: DiffusionPipeline, pixels: np.ndarray) -> Tensor:
+    """Return latents [n, c, h, w], float32, scaled for the UNet, of images [n, H, W, 3], uint8.
 
-    The mode of the encoder's distribution, so that latents are a function of the image: the
-    inverse of `sampling.decode`, as far as there is one. Pixels become numbers of four bytes a
-    batch at a time: all at once would take gigabytes.
+    Latents are the mode of the encoder's distribution, hence a deterministic function of the image
+    (the approximate inverse of `sampling.decode`). Images are converted to float32 batch by batch:
+    all at once would take gigabytes.
 
     Raises:
-        ValueError: other arrays, or a size that the autoencoder can't halve.
+        ValueError: another shape or dtype, or a size that the autoencoder can't downsample.
     """
     factor = pipeline.vae_scale_factor
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[-1] != 3:
         raise ValueError(
-            f"images are {pixels.dtype} {list(pixels.shape)}, uint8 [n, H, W, 3] is needed"
+            f"images are {pixels.dtype} {list(pixels.shape)}, expected uint8 [n, H, W, 3]"
         )
     if any(side % factor for side in pixels.shape[1:3]):
         shape = "x".join(str(side) for side in reversed(pixels.shape[1:3]))
@@ -46,8 +48,8 @@ def encode_images(pipeline: Any, pixels: np.ndarray) -> Tensor:
     return scale_latents(pipeline, torch.cat(parts))
 
 
-def native_size(pipeline: Any) -> Size:
-    """Return the (height, width) in pixels that the model draws unless told otherwise."""
+def native_size(pipeline: DiffusionPipeline) -> tuple[int, int]:
+    """Return the model's native (height, width) in pixels."""
     side, factor = pipeline.unet.config.sample_size, pipeline.vae_scale_factor
     height, width = (side, side) if isinstance(side, int) else side
     return height * factor, width * factor

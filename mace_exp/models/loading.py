@@ -1,6 +1,6 @@
-"""Load Stable Diffusion pipelines: folders, checkpoint files, hub models.
+"""Load Stable Diffusion pipelines from folders, checkpoint files or the hub.
 
-Nothing heavy is imported until a model is loaded, so that a wrong source is refused at once.
+Heavy imports happen only when a model is loaded, so that a wrong source is rejected at once.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from mace_exp.models.sources import ModelLocation, find_model, read_index
 if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
+    from mace_exp.models.model import Model
+
 
 def load_pipeline(
     source: str | Path | None,
@@ -25,22 +27,29 @@ def load_pipeline(
     file_config: str | Path | None = None,
     allow_download: bool = False,
     safety_checker: bool = True,
+    offload: str = "none",
 ) -> DiffusionPipeline:
-    """Load a pipeline, frozen and in evaluation mode, on `device` ("auto", "cpu", "cuda").
+    """Load a pipeline, frozen and in evaluation mode, on `device` (`choose_device`).
 
     `source`, `file_config` and `allow_download` as in `find_model`. The safety checker is loaded
-    where the model has one, unless `safety_checker` is off.
+    if the model has one, unless `safety_checker` is false. With `offload="model"` the parts wait on
+    the CPU and take turns on the device, by diffusers' `enable_model_cpu_offload`.
 
     Raises:
-        ValueError: as `find_model`; a device that is not there.
+        ValueError: as `find_model`; the device does not exist; offload without a GPU.
     """
     location = find_model(source, file_config=file_config, allow_download=allow_download)
     import torch
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-    from mace_exp.models.devices import choose_device
+    from mace_exp.models.devices import choose_device, indexed
 
     target = choose_device(device)
+    if offload == "model" and target.type == "cpu":
+        raise ValueError(
+            "model.offload = model: the parts of a model take turns on a GPU, and this run is on "
+            "the CPU: take model.offload=none"
+        )
     options: dict[str, Any] = {"dtype": getattr(torch, dtype)}
     has_checker = location.folder is None or "safety_checker" in read_index(location.folder)
     if has_checker and not safety_checker:
@@ -56,7 +65,10 @@ def load_pipeline(
                 use_safetensors=True,
                 **options,
             )
-    pipeline.to(target)
+    if offload == "model":
+        pipeline.enable_model_cpu_offload(device=indexed(target))
+    else:
+        pipeline.to(target)
     for module in pipeline.components.values():
         if isinstance(module, torch.nn.Module):
             module.eval().requires_grad_(False)
@@ -74,7 +86,7 @@ def _load_file(location: ModelLocation, options: dict[str, Any]) -> DiffusionPip
 
 
 def loaded(model: ModelConfig, device: str = "auto") -> DiffusionPipeline:
-    """Load a pipeline by its settings. Raises ValueError as `model.load_pipeline`."""
+    """Load the pipeline of a model configuration. Raises ValueError as `load_pipeline`."""
     return load_pipeline(
         model.source,
         device=device,
@@ -83,4 +95,12 @@ def loaded(model: ModelConfig, device: str = "auto") -> DiffusionPipeline:
         file_config=model.file_config,
         allow_download=model.allow_download,
         safety_checker=model.safety_checker,
+        offload=model.offload.name,
     )
+
+
+def load_model(settings: ModelConfig, device: str = "auto") -> Model:
+    """Load a model by its settings. Raises ValueError as `load_pipeline`."""
+    from mace_exp.models.model import Model
+
+    return Model(loaded(settings, device), settings.dtype.name)

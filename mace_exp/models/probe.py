@@ -1,4 +1,4 @@
-"""A look at what a concept's words attend to, at any moment of training, that leaves no trace."""
+"""Measure attention to a concept's tokens during training, without affecting the training."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from torch import Tensor, nn
 
 from mace_exp.models.attention import Grid, record_attention
 from mace_exp.models.denoiser import AddedConditions, concatenate, predict
+from mace_exp.models.devices import execution_device, on_device
 
 GridMaps = Mapping[Grid, Tensor]
-"""Attention [h, w], float32, of the layers of each size (h, w)."""
+"""Attention [h, w], float32, by layer size (h, w)."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A noised image, and the tokens whose attention is read off it.
+    """A noised image, and the tokens to measure attention to.
 
-    `latents` [c, h, w] are noised to `timestep`; `states` [L, d] and `positions` [L], bool, are
-    those of the image's prompt. `added` has one row, where the UNet reads it (SDXL).
+    `latents` [c, h, w] are noised to `timestep`; `states` [L, d] are the text states of the image's
+    prompt, `positions` [L], bool, the tokens. `added` has one row (SDXL) or is None.
     """
 
     latents: Tensor
@@ -32,17 +33,17 @@ class Probe:
 
 @torch.no_grad()
 def attended(unet: nn.Module, probes: Sequence[Probe]) -> list[GridMaps]:
-    """Return for each probe the attention to its tokens, on the CPU; one forward for all of them.
+    """Return for each probe the attention to its tokens, on the CPU; one forward pass for all.
 
-    Heads and layers of a size are averaged, tokens added up. Nothing is drawn at random.
+    Averaged over heads and layers of equal size, summed over tokens. No random numbers are used.
     """
     latents, states = (
         torch.stack([getattr(probe, name) for probe in probes]) for name in ("latents", "states")
     )
     added = concatenate([probe.added for probe in probes])
-    device = next(unet.parameters()).device
-    timesteps = torch.tensor([probe.timestep for probe in probes], device=device)
-    with record_attention(unet, len(probes), (latents.shape[-2], latents.shape[-1])) as recorded:
+    timesteps = torch.tensor([probe.timestep for probe in probes], device=execution_device(unet))
+    size = latents.shape[-2], latents.shape[-1]
+    with on_device(unet), record_attention(unet, len(probes), size) as recorded:
         predict(unet, latents, timesteps, states, added)
     maps = recorded.maps()
     return [
@@ -55,5 +56,5 @@ def attended(unet: nn.Module, probes: Sequence[Probe]) -> list[GridMaps]:
 
 
 def mean_attention(maps: GridMaps) -> float:
-    """Return the share of attention that the tokens get: over all positions, then over sizes."""
+    """Return the mean share of attention to the tokens, over image positions, then over sizes."""
     return sum(float(each.mean()) for each in maps.values()) / len(maps)

@@ -1,6 +1,6 @@
-"""The key and value projections of a UNet's cross-attention: what closed forms edit.
+"""The key and value projections of a UNet's cross-attention, which the closed forms edit.
 
-Nothing heavy is imported until they are looked for.
+No heavy import at module level.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ def cross_attention_projections(
     """Return the linear layers `targets` of every cross-attention, by module name, in model order.
 
     Cross-attention is `attn2` of each transformer block; name + ".weight" is the parameter's name.
-    "to_out" stands for its linear layer, `to_out.0`.
+    "to_out" means the linear layer `to_out.0`.
 
     Raises:
-        ValueError: no cross-attention, a target that is missing or no plain linear layer, and, for
-            keys and values, a bias or different input widths (one transform must fit all).
+        ValueError: no cross-attention; a target is missing or no plain linear layer; keys or values
+            have a bias or different input widths (one transform must fit all).
     """
     blocks = [name for name, _ in unet.named_modules() if name.split(".")[-1] == "attn2"]
     if not blocks:

@@ -1,8 +1,8 @@
-"""Save a pipeline so that diffusers loads it beside transformers 4 and transformers 5.
+"""Save a pipeline so that it loads with transformers 4 and transformers 5.
 
-transformers 5 writes a CLIP text encoder without the prefix that version 4 expects on its tensors,
-and a tokenizer without the two files that version 4 reads; it accepts both. So the older form is
-written, checked with 4.57 and 5.23.
+transformers 5 saves a CLIP text encoder without the tensor-name prefix that version 4 expects, and
+a tokenizer without the two files that version 4 reads; it loads both formats. So the older format
+is written (tested with 4.57 and 5.23).
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ ENCODER_PARTS = ("embeddings.", "encoder.", "final_layer_norm.")
 def save_pipeline(
     pipeline: DiffusionPipeline, folder: Path, *, dtype: torch.dtype | None = None
 ) -> None:
-    """Write the whole pipeline to `folder`, at once or not at all; an old folder is replaced.
+    """Write the whole pipeline to `folder` atomically; an existing folder is replaced.
 
-    `dtype` is the type of the stored numbers (None: that of the pipeline). Whatever it is, the text
-    encoder and the safety checker are described as float32, the type in which diffusers loads
-    everything else.
+    `dtype` is the dtype of the stored weights (None: the pipeline's). In any case the
+    configurations of the text encoder and the safety checker say float32, as diffusers loads all
+    other parts.
     """
     from mace_exp.utils.tensors import system_errors
 
@@ -52,7 +52,7 @@ def save_pipeline(
 
 
 def _rename_encoder(folder: Path) -> None:
-    """Prefix the tensors of a CLIPTextModel; one with a projection has the prefix already."""
+    """Prefix the tensor names of a CLIPTextModel (with a projection they have the prefix)."""
     from mace_exp.utils.tensors import save_tensors
 
     for file in sorted(folder.glob("*.safetensors")):
@@ -70,7 +70,7 @@ def _prefixed(name: str) -> str:
 
 
 def _describe_as_float32(file: Path) -> None:
-    """Say float32: transformers 5 loads in the type described here, diffusers in float32."""
+    """Set dtype to float32: transformers 5 loads in the configured dtype, diffusers in float32."""
     config = json.loads(file.read_text(encoding="utf-8"))
     config.pop("torch_dtype", None)
     config["dtype"] = "float32"
@@ -78,7 +78,7 @@ def _describe_as_float32(file: Path) -> None:
 
 
 def _write_vocabulary(folder: Path) -> None:
-    """Write vocab.json and merges.txt out of tokenizer.json, where they are missing."""
+    """Write vocab.json and merges.txt from tokenizer.json if they are missing."""
     source = folder / "tokenizer.json"
     if not source.exists() or (folder / "vocab.json").exists():
         return
@@ -102,15 +102,12 @@ def _store_as(file: Path, dtype: torch.dtype) -> None:
 def _load(file: Path) -> dict[str, Tensor]:
     from safetensors.torch import load
 
-    return load(file.read_bytes())  # no memory map: the file is about to be written over
+    return load(file.read_bytes())  # no memory map: the file is about to be overwritten
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the libraries' own progress bars and import notices off the terminal.
-
-    Afterwards each shows what it showed before.
-    """
+    """Hide the libraries' progress bars and import notices inside the block; restore them after."""
     from diffusers.utils import logging as diffusers_logging
     from huggingface_hub import utils as hub
     from transformers.utils import logging as transformers_logging
@@ -130,5 +127,5 @@ def quiet() -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
         for each in shown:
             each.enable_progress_bar()
-        # Last: transformers switches the hub's with its own.
+        # Last, because transformers switches the hub's bars together with its own.
         (hub.enable_progress_bars if hub_shows else hub.disable_progress_bars)()

@@ -1,4 +1,4 @@
-"""The model that is edited, and how it draws."""
+"""Configuration of the model and of sampling."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -11,6 +11,7 @@ class Device(Enum):
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
+    mps = "mps"  # Apple's GPUs
 
 
 class Precision(Enum):
@@ -19,29 +20,25 @@ class Precision(Enum):
     bfloat16 = "bfloat16"
 
 
-class JudgeName(Enum):
-    mini = "mini"
-    none = "none"
-
-
-JUDGED_SIDES = {JudgeName.mini: 96}
-"""Height and width of the only pictures that a judge reads, in pixels."""
+class Offload(Enum):
+    none = "none"  # all parts stay on the device
+    model = "model"  # text encoders, UNet and autoencoder take turns there, and wait on the CPU
 
 
 @dataclass(kw_only=True)
 class ModelConfig:
-    """The model that is edited, and who can judge its pictures."""
+    """The model to edit."""
 
     name: str
     source: str | None  # a diffusers folder, a checkpoint or a hub id; null: the embedded weights
     file_config: str | None  # the diffusers folder that describes a checkpoint file
-    allow_download: bool  # a hub id that is not in the local cache is fetched
-    variant: str | None  # "fp16" where the folder holds such files
+    allow_download: bool  # download a hub id that is not in the local cache
+    variant: str | None  # as in "fp16", if the folder has such files
     dtype: Precision  # of the model; closed forms are solved in float64, LoRAs trained in float32
-    # Kept where the model has one, and off only while training images of explicit content are
-    # drawn; false: not loaded, and not saved.
+    # true: used if the model has one, except while training images of explicit content are sampled;
+    # false: neither loaded nor saved.
     safety_checker: bool
-    judge: JudgeName
+    offload: Offload  # for a GPU that can't hold the whole model
 
 
 class SchedulerName(Enum):
@@ -53,13 +50,13 @@ class SchedulerName(Enum):
 
 @dataclass(kw_only=True)
 class SamplingConfig:
-    """How pictures are drawn."""
+    """Sampling settings."""
 
     steps: Annotated[int, WHOLE]
     guidance: Annotated[float, NONNEGATIVE]
     scheduler: SchedulerName
     batch_size: Annotated[int, WHOLE]
-    height: Annotated[int | None, Range(low=8)]  # pixels; null: the model's own
+    height: Annotated[int | None, Range(low=8)]  # pixels; null: the model's native size
     width: Annotated[int | None, Range(low=8)]
 
     def __post_init__(self) -> None:

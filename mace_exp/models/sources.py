@@ -1,4 +1,4 @@
-"""Find a model and check all that can be checked without loading it: no heavy import here."""
+"""Locate a model and check what can be checked without loading it; no heavy import."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 EMBEDDED = "mini"
 FAMILIES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
-LIBRARIES = ("diffusers", "transformers", "stable_diffusion")  # no folder brings its own code
+LIBRARIES = ("diffusers", "transformers", "stable_diffusion")  # remote code is not run
 OPTIONAL = ("safety_checker", "feature_extractor", "image_encoder")
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 WITH_WEIGHTS = ("text_encoder", "text_encoder_2", "unet", "vae")
@@ -31,13 +31,13 @@ def find_model(
     file_config: str | Path | None = None,
     allow_download: bool = False,
 ) -> ModelLocation:
-    """Return where `source` is, having checked all that can be checked without loading it.
+    """Return the location of `source`, checked as far as possible without loading it.
 
     `source` is "mini" or None (the embedded model), a diffusers folder, a `.safetensors` checkpoint
     (then `file_config` is the diffusers folder that describes it), or a hub id.
 
     Raises:
-        ValueError: no such model, a folder that is no pipeline, or one that lacks a part.
+        ValueError: no such model, a folder that is no pipeline or lacks a component.
     """
     if source in (None, EMBEDDED):
         return ModelLocation(folder=_checked_folder(Path(__file__).parents[1] / "mini" / "weights"))
@@ -63,10 +63,10 @@ _EXPECTED = (
 
 
 def native_size(location: ModelLocation) -> tuple[int, int] | None:
-    """Return the (height, width) in pixels that a model draws unless told otherwise.
+    """Return the model's native (height, width) in pixels, from its configuration files.
 
-    By its configuration alone; None where that is not here, or is not what is drawn: diffusers
-    takes a smaller size than 64 in a configuration from before its 0.9.0 for a mistake.
+    None where they are not available, or not decisive: diffusers overrides a sample size below 64
+    in a configuration written before version 0.9.0.
     """
     unet, vae = _part_config(location, "unet"), _part_config(location, "vae")
     side, blocks = unet.get("sample_size"), vae.get("block_out_channels")
@@ -80,7 +80,7 @@ def native_size(location: ModelLocation) -> tuple[int, int] | None:
 
 
 def _part_config(location: ModelLocation, part: str) -> dict[str, Any]:
-    """Return config.json of a part of a model ({} where it can't be read)."""
+    """Return config.json of a component ({} where it can't be read)."""
     if location.folder is None:
         return {}
     try:
@@ -96,9 +96,9 @@ def _checked_folder(folder: Path) -> Path:
         if name.startswith("_") or not isinstance(value, list) or None in value:
             continue
         if value[0] not in LIBRARIES:
-            raise ValueError(f"{folder} wants {name} from {value[0]!r}: own code is not run")
+            raise ValueError(f"{folder} takes {name} from {value[0]!r}: remote code is not run")
         if name not in OPTIONAL and not (folder / name).is_dir():
-            raise ValueError(f"{folder} is no whole pipeline: its folder {name!r} is missing")
+            raise ValueError(f"{folder} is no complete pipeline: its folder {name!r} is missing")
         if name in WITH_WEIGHTS and not any((folder / name).glob("*.safetensors")):
             raise ValueError(f"{folder / name} has no .safetensors weights")
     return folder
@@ -131,8 +131,8 @@ def _checked_file(path: Path, config: str | Path | None) -> ModelLocation:
         raise ValueError(f"model file {path}: only .safetensors is read, not {path.suffix!r}")
     if config is None:
         raise ValueError(
-            f"model file {path} says nothing of its configuration: name a local diffusers folder "
-            "of the same family as well (its weights are not needed)"
+            f"model file {path} has no configuration: set file_config to a local diffusers folder "
+            "of the same model family (its weights are not needed)"
         )
     folder = Path(config).expanduser()
     _checked_family(folder)
@@ -140,7 +140,7 @@ def _checked_file(path: Path, config: str | Path | None) -> ModelLocation:
 
 
 def in_hub_cache(hub_id: str, file: str) -> bool:
-    """Tell whether the hub's local cache has a file of a model, and so, as a rule, the model."""
+    """Return whether a file of a model is in the hub's local cache, and so, usually, the model."""
     from huggingface_hub import try_to_load_from_cache
 
     return isinstance(try_to_load_from_cache(hub_id, file), str)

@@ -1,4 +1,4 @@
-"""Prompts as cross-attention reads them: token ids, hidden states, and where a phrase stands."""
+"""Encode prompts for cross-attention: token ids, hidden states, positions of a phrase."""
 
 from __future__ import annotations
 
@@ -6,15 +6,34 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from mace_exp.models.devices import execution_device, on_device
+
+if TYPE_CHECKING:
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
 log = logging.getLogger(__name__)
 
 UNLIMITED = 10**6
-"""A tokenizer without a limit of its own reports a number above this one instead of None."""
+"""Tokenizers without a length limit report a number above this one instead of None."""
+
+
+class Tokenizer(Protocol):
+    """The part of a transformers tokenizer that is used here."""
+
+    model_max_length: int
+    pad_token_id: int | None
+    eos_token_id: int
+
+    def __call__(
+        self, text: str | list[str], *, padding: bool, truncation: bool, verbose: bool
+    ) -> Any: ...
+
+    def convert_ids_to_tokens(self, ids: list[int]) -> list[str]: ...
 
 
 @dataclass(frozen=True)
@@ -25,42 +44,42 @@ class Branch:
     Diffusion 1.x and 2.x), or an index into all hidden states (-2 in SDXL).
     """
 
-    tokenizer: Any
+    tokenizer: Tokenizer
     model: nn.Module
     layer: int | None = None
 
 
 @dataclass(frozen=True)
 class PromptEncoder:
-    """Encode prompts exactly as the pipeline does.
+    """Encode prompts as the pipeline does.
 
-    Several branches stand side by side: their hidden states are concatenated along the features,
-    in the order that the UNet expects. Positions are those of the first branch; the branches
-    share CLIP's vocabulary and differ in their padding only.
+    Hidden states of several branches are concatenated along the feature axis, in the order that
+    the UNet expects. Positions refer to the first branch; the branches share CLIP's vocabulary and
+    differ only in their padding.
     """
 
     branches: tuple[Branch, ...]
 
     @property
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> Tokenizer:
         return self.branches[0].tokenizer
 
     @property
     def context_length(self) -> int:
-        """L: how many tokens fit, start and end included."""
+        """The context length L in tokens, start and end tokens included."""
         return min(_branch_length(branch) for branch in self.branches)
 
     @property
     def width(self) -> int:
-        """d: the features of one token, all branches together."""
+        """The width d of a token's hidden state, all branches together."""
         return sum(_config(branch.model).hidden_size for branch in self.branches)
 
     def token_ids(self, prompts: Sequence[str]) -> Tensor:
-        """Return ids [n, L] of the first branch. Raises ValueError where a prompt would be cut."""
+        """Return ids [n, L] of the first branch. Raises ValueError for a prompt longer than L."""
         return token_ids(self.tokenizer, prompts, self.context_length)
 
     def fits(self, prompts: Sequence[str]) -> list[bool]:
-        """Tell for each prompt whether it can be read whole, start and end included."""
+        """Return for each prompt whether it fits into L tokens, start and end included."""
         if not prompts:
             return []
         rows = _plain_ids(self.tokenizer, list(prompts))
@@ -76,44 +95,48 @@ class PromptEncoder:
 
     @torch.no_grad()
     def stream(self, prompts: Sequence[str], *, batch_size: int = 64) -> Iterator[Tensor]:
-        """Yield float32 hidden states [<= batch_size, L, d], so that no list need be held."""
-        for start in range(0, len(prompts), batch_size):
-            part = prompts[start : start + batch_size]
-            states = [_hidden_states(branch, part, self.context_length) for branch in self.branches]
-            yield torch.cat(states, dim=-1)
+        """Yield float32 hidden states [<= batch_size, L, d], batch by batch, to bound memory."""
+        with on_device(*(branch.model for branch in self.branches)):
+            for start in range(0, len(prompts), batch_size):
+                part = prompts[start : start + batch_size]
+                length = self.context_length
+                states = [_hidden_states(branch, part, length) for branch in self.branches]
+                yield torch.cat(states, dim=-1)
 
     @torch.no_grad()
     def pooled(self, prompts: Sequence[str], *, batch_size: int = 64) -> Tensor:
-        """Return float32 pooled embeddings [n, d_p] of the last branch, one a prompt: its projected
-        end-of-text state. The encoder has to have a projection (SDXL's second one)."""
+        """Return float32 pooled embeddings [n, d_p] of the last branch, one per prompt.
+
+        They are projected end-of-text states, so the encoder needs a projection (SDXL's second).
+        """
         branch = self.branches[-1]
         parts = [prompts[i : i + batch_size] for i in range(0, len(prompts), batch_size)]
-        return torch.cat(
-            [
-                branch.model(_device_ids(branch, part, self.context_length)).text_embeds.float()
-                for part in parts
-            ]
-        )
+        length = self.context_length
+        with on_device(branch.model):
+            read = [branch.model(_device_ids(branch, part, length)).text_embeds for part in parts]
+        return torch.cat(read).float()
 
     def positions(self, prompt: str, phrase: str, *, include_end: bool = False) -> Tensor:
-        """Return a mask [L], bool: tokens of every occurrence of `phrase`, and of the end if asked.
+        """Return a mask [L], bool: tokens of every occurrence of `phrase`; with `include_end`, also
+        end-of-text and padding.
 
-        Raises ValueError where the phrase is not in the prompt or the prompt would be cut.
+        Raises ValueError where the phrase is not in the prompt, or the prompt is longer than L.
         """
         return phrase_mask(
             self.tokenizer, prompt, phrase, self.context_length, include_end=include_end
         )
 
 
-def has_two_encoders(pipeline: Any) -> bool:
-    """Whether the pipeline is one of SDXL."""
+def has_two_encoders(pipeline: DiffusionPipeline) -> bool:
+    """Return whether the pipeline is of the SDXL family."""
     return getattr(pipeline, "text_encoder_2", None) is not None
 
 
-def stable_diffusion_encoder(pipeline: Any) -> PromptEncoder:
+def stable_diffusion_encoder(pipeline: DiffusionPipeline) -> PromptEncoder:
     """Return the encoder of a Stable Diffusion pipeline, as in its `encode_prompt`.
 
-    1.x and 2.x have one branch, their last hidden state; SDXL has two, the last but one of each.
+    1.x and 2.x: one branch, the last hidden state. SDXL: two branches, the penultimate state of
+    each.
     """
     if not has_two_encoders(pipeline):
         return PromptEncoder((Branch(pipeline.tokenizer, pipeline.text_encoder),))
@@ -122,13 +145,12 @@ def stable_diffusion_encoder(pipeline: Any) -> PromptEncoder:
 
 
 def readable(encoder: PromptEncoder, captions: Sequence[str]) -> list[str]:
-    """Return the captions that the model reads whole; warn of those that are too long for it."""
+    """Return the captions within the encoder's context length; warn about longer ones."""
     fits = encoder.fits(captions)
     kept = [caption for caption, whole in zip(captions, fits, strict=True) if whole]
     if len(kept) < len(captions):
         log.warning(
-            "%d of %d captions have more than the %d tokens that the model reads: left out, such "
-            "as %r",
+            "%d of %d captions are longer than the model's %d tokens and are left out, such as %r",
             len(captions) - len(kept),
             len(captions),
             encoder.context_length,
@@ -137,18 +159,18 @@ def readable(encoder: PromptEncoder, captions: Sequence[str]) -> list[str]:
     return kept
 
 
-def token_ids(tokenizer: Any, prompts: Sequence[str], context_length: int) -> Tensor:
-    """Return ids [n, context_length], int64, padded with the tokenizer's own padding token.
+def token_ids(tokenizer: Tokenizer, prompts: Sequence[str], context_length: int) -> Tensor:
+    """Return ids [n, context_length], int64, padded with the tokenizer's padding token.
 
-    Raises ValueError, with the prompt and its tokens, where a prompt would be cut: what is cut
-    would silently be missing from every statistic.
+    Raises ValueError, with the prompt and its tokens, for a prompt that is too long: truncated
+    words would silently be missing from every statistic.
     """
     rows = [_plain_ids(tokenizer, prompt) for prompt in prompts]
     for prompt, row in zip(prompts, rows, strict=True):
         if len(row) > context_length:
             raise ValueError(
                 f"prompt has {len(row)} tokens, start and end included; the model reads"
-                f" {context_length}: {prompt!r}, tokens {_spelling(tokenizer, row)}"
+                f" {context_length}: {prompt!r}, tokens {_token_texts(tokenizer, row)}"
             )
     padding = tokenizer.pad_token_id
     padding = tokenizer.eos_token_id if padding is None else padding
@@ -156,29 +178,36 @@ def token_ids(tokenizer: Any, prompts: Sequence[str], context_length: int) -> Te
     return torch.tensor(padded, dtype=torch.int64).reshape(len(rows), context_length)
 
 
-def phrase_positions(tokenizer: Any, prompt: str, phrase: str) -> list[int]:
+def phrase_positions(tokenizer: Tokenizer, prompt: str, phrase: str) -> list[int]:
     """Return the positions of the tokens of every occurrence of `phrase` in `prompt`, in order.
 
-    Tokens are compared, not letters: "cat" is found in "Cat's" but not in "catalogue", and the
+    Tokens are compared, not characters: "cat" is found in "Cat's" but not in "catalogue", and the
     possessive ending is not part of the phrase.
 
     Raises ValueError, with the prompt and its tokens, where the phrase does not occur.
     """
-    wanted = _plain_ids(tokenizer, phrase)[1:-1]
+    phrase_ids = _plain_ids(tokenizer, phrase)[1:-1]
     row = _plain_ids(tokenizer, prompt)
-    found = list(_occurrences(row, wanted)) if wanted else []
+    found = list(_occurrences(row, phrase_ids)) if phrase_ids else []
     if not found:
         raise ValueError(
             f"phrase {phrase!r} does not occur in the prompt {prompt!r}:"
-            f" tokens {_spelling(tokenizer, wanted)} are not in {_spelling(tokenizer, row)}"
+            f" tokens {_token_texts(tokenizer, phrase_ids)} are not in"
+            f" {_token_texts(tokenizer, row)}"
         )
-    return [start + offset for start in found for offset in range(len(wanted))]
+    return [start + offset for start in found for offset in range(len(phrase_ids))]
 
 
 def phrase_mask(
-    tokenizer: Any, prompt: str, phrase: str, context_length: int, *, include_end: bool = False
+    tokenizer: Tokenizer,
+    prompt: str,
+    phrase: str,
+    context_length: int,
+    *,
+    include_end: bool = False,
 ) -> Tensor:
-    """Return a mask [context_length], bool: tokens of every occurrence, and of the end if asked.
+    """Return a mask [context_length], bool: tokens of every occurrence of `phrase`; with
+    `include_end`, also end-of-text and padding.
 
     Raises ValueError as `token_ids` and `phrase_positions` do.
     """
@@ -191,52 +220,53 @@ def phrase_mask(
 
 
 def end_positions(ids: Sequence[int], end_id: int) -> list[int]:
-    """Return the first end-of-text position and everything after it: padding, whatever its id."""
+    """Return the first end-of-text position and all after it: padding, whatever its token id."""
     return list(range(_length(ids, end_id) - 1, len(ids)))
 
 
 def paired_positions(
     old_ids: Sequence[int], new_ids: Sequence[int], end_id: int, *, all_words: bool = False
 ) -> tuple[list[int], list[int]]:
-    """Return which positions of two padded prompts mean the same word (paper, section 4.1).
+    """Return paired positions of two padded prompts, old and new (paper, section 4.1).
 
-    The common prefix of the two, their common suffix (end-of-text included), then both go on into
-    the padding by L - max(length of old, length of new) positions. What differs, the concept and
-    its anchor, is left out. `all_words` pairs every position with itself instead.
+    Paired are the common prefix, the common suffix (end-of-text included), then
+    L - max(length of old, length of new) padding positions. The tokens that differ, concept and
+    anchor, are left out. `all_words` pairs every position with itself instead.
 
-    Raises ValueError where the rows are not of one length or have no end-of-text token.
+    Raises ValueError where the rows differ in length or have no end-of-text token.
     """
     if len(old_ids) != len(new_ids):
         raise ValueError(f"rows of {len(old_ids)} and {len(new_ids)} ids: pad both to one length")
     if all_words:
         return list(range(len(old_ids))), list(range(len(new_ids)))
     old, new = old_ids[: _length(old_ids, end_id)], new_ids[: _length(new_ids, end_id)]
-    prefix = _common(old, new)
-    suffix = _common(old[prefix:][::-1], new[prefix:][::-1])
+    prefix = _common_prefix(old, new)
+    suffix = _common_prefix(old[prefix:][::-1], new[prefix:][::-1])
     padding = len(old_ids) - max(len(old), len(new))
-    return _kept(len(old), prefix, suffix + padding, padding), _kept(
-        len(new), prefix, suffix + padding, padding
+    tail = suffix + padding
+    return (
+        _head_and_tail(len(old) + padding, prefix, tail),
+        _head_and_tail(len(new) + padding, prefix, tail),
     )
 
 
-def _kept(length: int, prefix: int, tail: int, padding: int) -> list[int]:
-    """Return the first `prefix` positions and the last `tail` of `length + padding`."""
-    end = length + padding
-    return [*range(prefix), *range(end - tail, end)]
+def _head_and_tail(length: int, head: int, tail: int) -> list[int]:
+    """Return the first `head` and the last `tail` of `length` positions."""
+    return [*range(head), *range(length - tail, length)]
 
 
-def _common(first: Sequence[int], second: Sequence[int]) -> int:
+def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
     pairs = zip(first, second, strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
-def _occurrences(row: Sequence[int], wanted: Sequence[int]) -> Iterator[int]:
+def _occurrences(row: Sequence[int], phrase_ids: Sequence[int]) -> Iterator[int]:
     """Yield the start of each occurrence; occurrences do not overlap."""
     start = 0
-    while start + len(wanted) <= len(row):
-        if list(row[start : start + len(wanted)]) == list(wanted):
+    while start + len(phrase_ids) <= len(row):
+        if list(row[start : start + len(phrase_ids)]) == list(phrase_ids):
             yield start
-            start += len(wanted)
+            start += len(phrase_ids)
         else:
             start += 1
 
@@ -249,15 +279,16 @@ def _length(ids: Sequence[int], end_id: int) -> int:
         raise ValueError(f"no end-of-text token {end_id} in the ids {list(ids)}") from None
 
 
-def _plain_ids(tokenizer: Any, prompt: str | list[str]) -> Any:
-    """Return start, tokens, end (a list of them for a list of prompts): neither cut nor padded.
+def _plain_ids(tokenizer: Tokenizer, prompt: str | list[str]) -> Any:
+    """Return ids with start and end tokens (a list for each of several prompts), neither truncated
+    nor padded.
 
-    `verbose` is off: we raise instead.
+    `verbose` is off because callers raise for prompts that are too long.
     """
     return tokenizer(prompt, padding=False, truncation=False, verbose=False).input_ids
 
 
-def _spelling(tokenizer: Any, ids: Sequence[int]) -> list[str]:
+def _token_texts(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
     return tokenizer.convert_ids_to_tokens(list(ids))
 
 
@@ -271,8 +302,8 @@ def _branch_length(branch: Branch) -> int:
 
 
 def _device_ids(branch: Branch, prompts: Sequence[str], context_length: int) -> Tensor:
-    parameter = next(branch.model.parameters())
-    return token_ids(branch.tokenizer, prompts, context_length).to(parameter.device)
+    ids = token_ids(branch.tokenizer, prompts, context_length)
+    return ids.to(execution_device(branch.model))
 
 
 def _hidden_states(branch: Branch, prompts: Sequence[str], context_length: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The cross-attention of a UNet: finding its layers, and changing them for a while."""
+"""Find the attention layers of a UNet, and change modules temporarily."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import nn
 
 
 def attention_layers(unet: nn.Module, *, cross: bool = True) -> dict[str, Attention]:
-    """Return the layers that read text, or with `cross=False` those that read the image alone.
+    """Return the cross-attention layers by name, or with `cross=False` the self-attention layers.
 
-    Raises ValueError where there is none that reads text.
+    Raises ValueError where there is no cross-attention layer.
     """
     found = {
         name: module
@@ -26,7 +26,7 @@ def attention_layers(unet: nn.Module, *, cross: bool = True) -> dict[str, Attent
 
 
 def halvings_before_attention(unet: Any) -> int:
-    """Return how often latents are halved before the UNet attends to anything: 0, in SDXL once."""
+    """Return how often latents are halved before the first attention layer: 0, in SDXL 1."""
     blocks = enumerate(unet.down_blocks)
     attending = (n for n, block in blocks if any(isinstance(m, Attention) for m in block.modules()))
     return next(attending, len(unet.down_blocks) - 1)
@@ -34,7 +34,7 @@ def halvings_before_attention(unet: Any) -> int:
 
 @contextmanager
 def replaced_modules(unet: nn.Module, modules: Mapping[str, nn.Module]) -> Iterator[None]:
-    """Put other modules at these paths inside the block; always restore the former ones."""
+    """Replace the modules at these paths inside the block; always restore the originals."""
     saved = {path: unet.get_submodule(path) for path in modules}
     try:
         for path, module in modules.items():
@@ -49,7 +49,7 @@ def replaced_modules(unet: nn.Module, modules: Mapping[str, nn.Module]) -> Itera
 def replaced_processors(
     layers: Mapping[str, Attention], processor: Callable[[str], Any]
 ) -> Iterator[None]:
-    """Give each layer `processor(name)` inside the block; always restore the former ones."""
+    """Set each layer's processor to `processor(name)` inside the block; always restore."""
     saved: dict[str, Any] = {name: layer.processor for name, layer in layers.items()}
     try:
         for name, layer in layers.items():
@@ -63,24 +63,23 @@ def replaced_processors(
 @contextmanager
 def frozen(unet: nn.Module) -> Iterator[None]:
     """Evaluation mode and no gradient for any parameter inside the block; always restore both."""
-    wanted = {name: parameter.requires_grad for name, parameter in unet.named_parameters()}
+    trainable = {name: parameter.requires_grad for name, parameter in unet.named_parameters()}
     modes = {name: module.training for name, module in unet.named_modules()}
     try:
         unet.eval().requires_grad_(False)
         yield
     finally:
         for name, parameter in unet.named_parameters():
-            parameter.requires_grad_(wanted[name])
+            parameter.requires_grad_(trainable[name])
         for name, module in unet.named_modules():
             module.training = modes[name]
 
 
 @contextmanager
 def checkpointing(unet: nn.Module, on: bool) -> Iterator[None]:
-    """Run the UNet's blocks again in the backward pass inside the block, or keep what they made;
-    always restore what the UNet did before.
+    """Turn gradient checkpointing on or off inside the block; always restore the former state.
 
-    Raises ValueError where the UNet can't run its blocks again.
+    Raises ValueError where the UNet does not support checkpointing.
     """
     names = ("gradient_checkpointing", "_gradient_checkpointing_func")
     modules = [module for module in unet.modules() if hasattr(module, names[0])]

@@ -1,7 +1,7 @@
-"""`python -m mace_exp.preservation build|import|show`: preservation caches as files.
+"""`python -m mace_exp.preservation build|import|show`: files of preservation statistics.
 
-A cache is the sum of e e^T over the token states of many captions, one matrix for every layer. A
-run takes it by preservation.prior.cache=FILE or preservation.domain.cache=FILE.
+A file holds the sum of e e^T over the token states of many captions, one matrix for all layers. A
+run uses it with preservation.prior.cache=FILE or preservation.domain.cache=FILE.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ log = logging.getLogger("mace_exp.preservation")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one of the three commands; 1 if it refuses."""
+    """Run one of the three commands; return the exit code, 1 after an error message."""
     parsed = _parser().parse_args(arguments)
     return run_command(NAME, lambda: parsed.command(parsed))
 
 
 def build(arguments: argparse.Namespace) -> None:
-    """Encode captions and write their sum; go on where a stopped build ended."""
+    """Encode captions and write the sum of e e^T over their tokens; resume an interrupted build."""
     captions = _captions(arguments)
     model = chosen_model(arguments)
     from mace_exp.models.fingerprints import text_fingerprint
@@ -47,9 +47,9 @@ def build(arguments: argparse.Namespace) -> None:
 
 
 def import_published(arguments: argparse.Namespace) -> None:
-    """Check a published cache against the model's own weights and keep its one matrix."""
+    """Check a published cache against the model's weights and write its single matrix."""
     if not arguments.file.is_file():
-        raise ValueError(f"{arguments.file} is no file")
+        raise ValueError(f"{arguments.file} is not a file")
     model = chosen_model(arguments)
     from mace_exp.models.fingerprints import text_fingerprint
     from mace_exp.preservation import published
@@ -66,7 +66,7 @@ def import_published(arguments: argparse.Namespace) -> None:
 
 
 def show(arguments: argparse.Namespace) -> None:
-    """Say what a cache holds."""
+    """Print the metadata of a file of statistics."""
     from mace_exp.preservation.statistics import read_statistics
 
     found = read_statistics(arguments.file)
@@ -77,7 +77,7 @@ def show(arguments: argparse.Namespace) -> None:
 
 
 def _captions(arguments: argparse.Namespace) -> list[str]:
-    """Return the captions of --captions, or of --names in templates; the first --limit of them."""
+    """Return the captions in --captions, or --names put into templates; at most --limit."""
     if arguments.captions is not None:
         captions = read_captions(arguments.captions)
     else:
@@ -86,11 +86,11 @@ def _captions(arguments: argparse.Namespace) -> list[str]:
             templates = list(read_templates(arguments.templates).values())
             captions = names_in_templates(names, templates)
         else:
-            captions = _in_own_templates(names, arguments.kind)
+            captions = _in_training_templates(names, arguments.kind)
     return captions if arguments.limit is None else captions[: arguments.limit]
 
 
-def _in_own_templates(names: list[str], kind: str) -> list[str]:
+def _in_training_templates(names: list[str], kind: str) -> list[str]:
     from mace_exp.concepts.prompts import TRAINING_TEMPLATES
 
     count = len(names) * len(TRAINING_TEMPLATES)
@@ -104,40 +104,40 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="build|import|show")
     _add_build(commands.add_parser("build", help="encode captions", description=build.__doc__))
-    taken = commands.add_parser(
-        "import", help="take over a published .pt cache", description=import_published.__doc__
+    importer = commands.add_parser(
+        "import", help="convert a published .pt cache", description=import_published.__doc__
     )
-    taken.add_argument("file", type=Path, metavar="FILE.pt")
-    taken.add_argument("--to", type=Path, required=True, metavar="FILE.safetensors")
-    taken.add_argument(
+    importer.add_argument("file", type=Path, metavar="FILE.pt")
+    importer.add_argument("--to", type=Path, required=True, metavar="FILE.safetensors")
+    importer.add_argument(
         "--tolerance", type=float, default=1e-3, help="relative rounding error (default: 0.001)"
     )
-    add_model_arguments(taken)
-    taken.set_defaults(command=import_published)
-    shown = commands.add_parser("show", help="say what a cache holds", description=show.__doc__)
-    shown.add_argument("file", type=Path, metavar="FILE.safetensors")
-    shown.set_defaults(command=show)
+    add_model_arguments(importer)
+    importer.set_defaults(command=import_published)
+    viewer = commands.add_parser("show", help="print a file's metadata", description=show.__doc__)
+    viewer.add_argument("file", type=Path, metavar="FILE.safetensors")
+    viewer.set_defaults(command=show)
     return parser
 
 
 def _add_build(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
-        "--captions", type=Path, metavar="FILE", help="COCO's caption JSON, or text, one a line"
+        "--captions", type=Path, metavar="FILE", help="COCO's caption JSON, or text, one per line"
     )
     source.add_argument(
-        "--names", type=Path, metavar="FILE", help="names, one a line, put into templates"
+        "--names", type=Path, metavar="FILE", help="names, one per line, put into templates"
     )
     parser.add_argument(
         "--kind",
         choices=("person", "style"),
         default="person",
-        help="which of the project's templates --names go into (default: person)",
+        help="which built-in templates --names are put into (default: person)",
     )
     parser.add_argument(
-        "--templates", type=Path, metavar="FILE", help="templates of your own, {} for the name"
+        "--templates", type=Path, metavar="FILE", help="custom templates, {} for the name"
     )
-    parser.add_argument("--limit", type=_whole, metavar="N", help="the first N captions alone")
+    parser.add_argument("--limit", type=_whole, metavar="N", help="use only the first N captions")
     parser.add_argument("--to", type=Path, required=True, metavar="FILE.safetensors")
     parser.add_argument("--batch-size", type=_whole, default=64, help="(default: 64)")
     add_model_arguments(parser, default="mini")
@@ -146,7 +146,7 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
 
 def _whole(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
 
 

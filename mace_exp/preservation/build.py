@@ -1,4 +1,4 @@
-"""Build a cache out of any number of captions: a kill costs seconds of it, never the whole."""
+"""Compute statistics of any number of captions; an interrupted build loses seconds of work."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CacheBuild:
-    """One cache to build: whose states, of which captions, into which file.
+    """A file of statistics to build at `path`: the text encoder and the captions.
 
-    `fingerprint` names the text encoder (`text_fingerprint`). What is done so far lies beside
-    `path` in a `.partial` file, written every `save_every` seconds and when the build is stopped.
+    `fingerprint` identifies the text encoder (`text_fingerprint`). The sums so far are saved in a
+    `.partial` file beside `path`, every `save_every` seconds and when the build is interrupted.
     """
 
     encoder: PromptEncoder
@@ -42,12 +42,13 @@ class CacheBuild:
         return self.path.with_name(f"{self.path.name}.partial")
 
     def run(self, progress: Callable[[int], None] | None = None) -> PreservationStatistics:
-        """Write the file and return what it holds; a finished file of the same is left alone.
+        """Write the file and return its statistics; a complete file of the same is not rewritten.
 
-        `progress` hears how many captions were just done, those of an earlier, stopped build too.
+        `progress` is called with the number of captions just encoded, and once with the number that
+        an interrupted build had already encoded.
 
         Raises:
-            ValueError: no caption, or a file at `path` that holds other captions or another model.
+            ValueError: no caption, or the file at `path` is of other captions or another model.
         """
         if not self.captions:
             raise ValueError("captions is empty: at least one caption is needed")
@@ -62,17 +63,17 @@ class CacheBuild:
         if not self.path.exists():
             return None
         found = read_statistics(self.path)
-        wanted = (self.fingerprint, hash_prompts(self.captions))
-        if (found.fingerprint, found.prompts_hash) != wanted:
+        expected = (self.fingerprint, hash_prompts(self.captions))
+        if (found.fingerprint, found.prompts_hash) != expected:
             raise ValueError(
                 f"{self.path} holds the sum of other captions or of another text encoder: "
-                "name another file, or remove it"
+                "choose another file, or remove this one"
             )
-        log.info("%s is complete already", self.path)
+        log.info("%s is already complete", self.path)
         return found
 
     def _sum(self, progress: Callable[[int], None]) -> PreservationStatistics:
-        start = self._begun()
+        start = self._load_partial()
         done = 0 if start is None else start.count
         progress(done)
         sums = PreservationAccumulator(self.encoder.width, self.fingerprint, start)
@@ -83,34 +84,35 @@ class CacheBuild:
                 done += len(states)
                 progress(len(states))
                 if time.monotonic() - saved > self.save_every:
-                    self._keep(sums.result())
+                    self._save_partial(sums.result())
                     saved = time.monotonic()
         except BaseException:
-            with suppress(OSError):  # no room left must not hide why the build stopped
-                self._keep(sums.result())
+            with suppress(OSError):  # a full disk must not mask the original error
+                self._save_partial(sums.result())
             raise
         return sums.result()
 
-    def _keep(self, so_far: PreservationStatistics) -> None:
-        save_tensors(self.partial, {"total": so_far.total}, so_far.facts() | {"list": self._list()})
+    def _save_partial(self, sums: PreservationStatistics) -> None:
+        metadata = sums.facts() | {"list": self._ordered_hash()}
+        save_tensors(self.partial, {"total": sums.total}, metadata)
 
-    def _begun(self) -> PreservationStatistics | None:
-        """Return the sums of a stopped build of this very list, if there was one."""
+    def _load_partial(self) -> PreservationStatistics | None:
+        """Return the sums of an interrupted build of the same list of captions, if there is one."""
         if not self.partial.exists():
             return None
         try:
-            begun, facts = read_statistics(self.partial), load_tensors(self.partial)[1]
+            partial, metadata = read_statistics(self.partial), load_tensors(self.partial)[1]
         except ValueError:
-            log.warning("%s can't be read: the build starts anew", self.partial)
+            log.warning("%s can't be read: starting over", self.partial)
             return None
-        if (begun.fingerprint, facts.get("list")) != (self.fingerprint, self._list()):
-            log.warning("%s is of other captions or another model: starting anew", self.partial)
+        if (partial.fingerprint, metadata.get("list")) != (self.fingerprint, self._ordered_hash()):
+            log.warning("%s is of other captions or another model: starting over", self.partial)
             return None
-        log.info("going on after %d of %d captions", begun.count, len(self.captions))
-        return begun
+        log.info("resuming after %d of %d captions", partial.count, len(self.captions))
+        return partial
 
-    def _list(self) -> str:
-        """Name the captions in their order: only in that order can a build go on."""
+    def _ordered_hash(self) -> str:
+        """Return a hash of the captions in order: a build can only be resumed in the same order."""
         digest = blake2b(digest_size=16)
         for caption in self.captions:
             digest.update(f"{caption}\0".encode())

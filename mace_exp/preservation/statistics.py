@@ -1,8 +1,8 @@
-"""What must survive: the second moment of token states over many prompts, one [d, d] matrix.
+"""Preservation statistics: the second moment of token states over the prompts to preserve.
 
-Stage 1 and stage 3 need `sum e e^T` over all tokens of the preserved prompts, and nothing else of
-them; it is the same matrix for every layer. As a mean over prompts it does not change its meaning
-with the number of captions, and a weight on it reads "as many prompts' worth".
+Stages 1 and 3 depend on these prompts only through `sum e e^T` over all their tokens, one [d, d]
+matrix for all layers. As a mean over prompts it converges as captions are added, and a weight on it
+is a number of prompts.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from mace_exp.models.devices import as_float64
 from mace_exp.models.text import PromptEncoder
 from mace_exp.utils.tensors import load_tensors, save_tensors
 
@@ -24,11 +25,11 @@ _HASH_BYTES = 16
 
 @dataclass(frozen=True)
 class PreservationStatistics:
-    """A sum over prompts, with what is needed to trust it.
+    """A sum over prompts, with the identity of the prompts and of the text encoder.
 
     `total` [d, d], float64, is the sum over all L tokens of all prompts of e e^T; `count` the
-    number of prompts; `fingerprint` names the text encoder whose states these are; `prompts_hash`
-    names the prompts, whatever their order, and adds up as the sums do.
+    number of prompts; `fingerprint` identifies the text encoder; `prompts_hash` identifies the
+    prompts regardless of order, and is additive like the sums.
     """
 
     total: Tensor
@@ -38,7 +39,10 @@ class PreservationStatistics:
 
     @property
     def mean(self) -> Tensor:
-        """Return the mean over prompts of the sum over tokens of e e^T, [d, d]."""
+        """Return the mean over prompts of the sum over tokens of e e^T, [d, d].
+
+        Raises ValueError where there is no prompt.
+        """
         if self.count == 0:
             raise ValueError("preservation statistics hold no prompt: give at least one")
         return self.total / self.count
@@ -53,15 +57,18 @@ class PreservationStatistics:
         )
 
     def require(self, fingerprint: str, where: str = "") -> None:
-        """Raise ValueError unless these are states of the text encoder with this fingerprint."""
+        """Raise ValueError unless the states are those of the text encoder with this fingerprint.
+
+        `where` is a prefix for the message.
+        """
         if self.fingerprint != fingerprint:
             raise ValueError(
                 f"{where}preservation statistics belong to the text encoder {self.fingerprint}, not"
-                f" to {fingerprint}, this model's: build them again for this model"
+                f" to {fingerprint} of this model: build them again for this model"
             )
 
     def facts(self) -> dict[str, str]:
-        """Return what a file says of the sum in its header."""
+        """Return the metadata in a file's header."""
         return {
             "count": str(self.count),
             "fingerprint": self.fingerprint,
@@ -74,14 +81,20 @@ class PreservationStatistics:
 
     @staticmethod
     def load(path: Path, fingerprint: str) -> PreservationStatistics:
-        """Read a file. Raises ValueError for another model's, or for what is no such file."""
+        """Read a file.
+
+        Raises ValueError where it belongs to another text encoder, or as `read_statistics`.
+        """
         loaded = read_statistics(path)
         loaded.require(fingerprint, f"{path}: ")
         return loaded
 
 
 def read_statistics(path: Path) -> PreservationStatistics:
-    """Read a file, whosever it is. Raises ValueError for what is no such file."""
+    """Read statistics without checking which text encoder they belong to.
+
+    Raises ValueError where the file can't be read or does not hold preservation statistics.
+    """
     try:
         tensors, facts = load_tensors(path)
     except (OSError, SafetensorError) as error:
@@ -95,9 +108,11 @@ def read_statistics(path: Path) -> PreservationStatistics:
 
 
 class PreservationAccumulator:
-    """Sum the token states of prompts as they come; memory is one [d, d] matrix.
+    """Accumulate the second moment of token states batch by batch, in one [d, d] matrix.
 
-    `start` are sums to go on from.
+    `start` holds earlier sums to continue from.
+
+    Raises ValueError where `start` belongs to another text encoder.
     """
 
     def __init__(
@@ -110,16 +125,19 @@ class PreservationAccumulator:
         self._sums = start
 
     def add(self, prompts: Sequence[str], states: Tensor) -> None:
-        """Add prompts and their hidden states [n, L, d]: wholly, or, if interrupted, not at all."""
+        """Add n prompts and their hidden states [n, L, d]: all, or none if interrupted.
+
+        Raises ValueError where the numbers of prompts and states differ.
+        """
         if len(prompts) != len(states):
             raise ValueError(f"{len(prompts)} prompts with the states of {len(states)}")
-        more = PreservationStatistics(
+        batch = PreservationStatistics(
             gram(states).cpu(), len(prompts), self._sums.fingerprint, hash_prompts(prompts)
         )
-        self._sums = self._sums + more
+        self._sums = self._sums + batch
 
     def result(self) -> PreservationStatistics:
-        """Return the sums so far; what is added later does not change them."""
+        """Return the sums so far, as an immutable snapshot."""
         return self._sums
 
 
@@ -131,7 +149,7 @@ def preservation_statistics(
     batch_size: int = 64,
     progress: Callable[[int], None] | None = None,
 ) -> PreservationStatistics:
-    """Return the statistics of `prompts`; `progress` is told the size of each finished batch."""
+    """Return the statistics of `prompts`; `progress` is called with the size of each batch."""
     sums = PreservationAccumulator(encoder.width, fingerprint)
     done = 0
     for states in encoder.stream(prompts, batch_size=batch_size):
@@ -143,13 +161,14 @@ def preservation_statistics(
 
 
 def gram(states: Tensor) -> Tensor:
-    """Return sum e e^T over all leading dimensions of states [..., d], [d, d] in float64."""
-    rows = states.reshape(-1, states.shape[-1]).double()
+    """Return sum e e^T over all leading dimensions of states [..., d], [d, d] in float64: on the
+    device of the states or, where that has no float64, on the CPU."""
+    rows = as_float64(states.reshape(-1, states.shape[-1]))
     return rows.mT @ rows
 
 
 def hash_prompts(prompts: Sequence[str]) -> str:
-    """Return the hash of a multiset of prompts: their order does not matter, their number does."""
+    """Return the hash of a multiset of prompts: independent of their order, not of repetition."""
     total = sum(
         int.from_bytes(blake2b(prompt.encode(), digest_size=_HASH_BYTES).digest(), "big")
         for prompt in prompts

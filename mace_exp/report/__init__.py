@@ -1,4 +1,4 @@
-"""Reports, made from run folders alone: one page a run, one a sweep, one table in the terminal."""
+"""Reports from run folders: a page per run, a page per sweep, a table in the terminal."""
 
 from mace_exp.report.run_page import write_report
 from mace_exp.report.sweep_page import write_sweep_report

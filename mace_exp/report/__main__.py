@@ -1,6 +1,6 @@
 """`python -m mace_exp.report FOLDER`: write report.html for a run, or for a sweep of them.
 
-With --figures its charts too, as PDF and SVG under FOLDER/figures.
+With --figures also its charts, as PDF and SVG in FOLDER/figures.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ log = logging.getLogger("mace_exp.report")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write the page of every folder named; 1 if one is neither a run's nor a sweep's."""
+    """Write a page per folder and return the exit code: 1 if one is neither a run nor a sweep."""
     parser = argparse.ArgumentParser(prog="python -m mace_exp.report", description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="run or sweep")
-    parser.add_argument("--figures", action="store_true", help="the charts, too (matplotlib)")
+    parser.add_argument("--figures", action="store_true", help="also the charts (needs matplotlib)")
     logging.basicConfig(format="%(message)s")
-    logging.getLogger("mace_exp").setLevel(logging.INFO)  # of other packages, warnings alone
-    asked = parser.parse_args(arguments)
-    return max(report(folder, figures=asked.figures) for folder in asked.folders)
+    logging.getLogger("mace_exp").setLevel(logging.INFO)  # other packages: warnings only
+    options = parser.parse_args(arguments)
+    return max(report(folder, figures=options.figures) for folder in options.folders)
 
 
 def report(folder: Path, *, figures: bool = False) -> int:
-    """Write one page; 1 where there is nothing to write it of."""
+    """Write the page of one folder and return the exit code: 1 if it is neither run nor sweep."""
     if is_sweep(folder):
         log.info("wrote %s", write_sweep_report(folder))
     elif is_run(folder):
         log.info("wrote %s", write_report(folder))
     else:
         log.error(
-            "%s is neither a run folder (with %s) nor a sweep's (with %s, or two runs in it)",
+            "%s is neither a run folder (with %s) nor a sweep folder (with %s, or two runs in it)",
             *(folder, " or ".join(RUN_MARKS), " or ".join(SWEEP_MARKS)),
         )
         return 1
@@ -46,7 +46,7 @@ def report(folder: Path, *, figures: bool = False) -> int:
 
 
 def draw(folder: Path) -> int:
-    """Write the charts of one folder; 1 where matplotlib is not installed."""
+    """Write the charts of one folder and return the exit code: 1 without matplotlib."""
     write = write_sweep_figures if is_sweep(folder) else write_run_figures
     try:
         written = write(folder)

@@ -1,6 +1,6 @@
-"""Charts as inline SVG: they need no script, follow the page's colours and print as they are.
+"""Charts as inline SVG: without script, in the page's colours, printable.
 
-Colours are classes of style.css. Every text goes through `Markup.format`, which escapes it.
+Colours are classes in style.css. All text goes through `Markup.format`, which escapes it.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from mace_exp.report.metrics_view import Estimate
 STRIP_WIDTH, STRIP_HEIGHT = 220, 26
 LABEL_WIDTH, ROW_HEIGHT = 150, 19
 CURVE_WIDTH, CURVE_HEIGHT = 430, 240
-MOST_POINTS = 240  # of one curve
+MOST_POINTS = 240  # per curve
 
 
 @dataclass(frozen=True)
 class Scale:
-    """A linear map from values to pixels."""
+    """A linear map from values [low, high] to pixels [start, end]."""
 
     low: float
     high: float
@@ -35,7 +35,7 @@ class Scale:
 
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """About `count` round numbers that lie within the range."""
+    """Return about `count` round numbers within the range."""
     if not high > low:
         return [low]
     rough = (high - low) / count
@@ -47,12 +47,12 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
 
 
 def joined(parts: Iterable[Markup]) -> Markup:
-    """One piece of markup of several, none of which is escaped again."""
+    """Concatenate markup without escaping it again."""
     return Markup("").join(parts)
 
 
-def told(estimate: Estimate) -> str:
-    """An estimate in words: the mark's tooltip, and what a screen reader says."""
+def describe(estimate: Estimate) -> str:
+    """Return an estimate as text, for the tooltip and for screen readers."""
     before = "" if estimate.original is None else f"; original {percent(estimate.original)} %"
     spread = ""
     if estimate.low is not None and estimate.high is not None:
@@ -62,7 +62,7 @@ def told(estimate: Estimate) -> str:
 
 
 def marks(estimate: Estimate, x: Scale, y: float, tone: str) -> Markup:
-    """The original as a ring, the value as a disc on its interval, a line from one to the other."""
+    """Draw the original as a ring, the value as a disc on its interval, and a line between them."""
     at = x(estimate.value)
     drawn = []
     if estimate.original is not None:
@@ -86,7 +86,7 @@ def marks(estimate: Estimate, x: Scale, y: float, tone: str) -> Markup:
 
 
 def strip(estimate: Estimate, tone: str) -> Markup:
-    """One estimate on a scale from 0 to 100 %, for a table cell."""
+    """Draw one estimate on a scale from 0 to 100 %, for a table cell."""
     x, y = Scale(0, 1, 8, STRIP_WIDTH - 8), STRIP_HEIGHT / 2
     grid = joined(
         Markup('<line class="grid" x1="{}" x2="{}" y1="0" y2="{}"/>').format(
@@ -102,14 +102,14 @@ def strip(estimate: Estimate, tone: str) -> Markup:
         STRIP_HEIGHT,
         STRIP_WIDTH,
         STRIP_HEIGHT,
-        told(estimate),
+        describe(estimate),
         grid,
         marks(estimate, x, y, tone),
     )
 
 
 def strip_axis() -> Markup:
-    """The scale above a column of strips."""
+    """Draw the scale above a column of strips."""
     x = Scale(0, 1, 8, STRIP_WIDTH - 8)
     labels = joined(
         Markup('<text class="tick" x="{}" y="11" text-anchor="middle">{}</text>').format(
@@ -123,7 +123,7 @@ def strip_axis() -> Markup:
 
 
 def intervals(estimates: Sequence[Estimate], tone: str, *, width: int = 430) -> Markup:
-    """A row per estimate: name, marks on a scale from 0 to 100 %, the value in figures."""
+    """Draw a row per estimate: name, marks on a scale from 0 to 100 %, and the value."""
     x = Scale(0, 1, LABEL_WIDTH + 8, width - 44)
     height = ROW_HEIGHT * len(estimates)
     grid = joined(
@@ -140,7 +140,7 @@ def intervals(estimates: Sequence[Estimate], tone: str, *, width: int = 430) -> 
     return Markup(
         '<svg class="chart" viewBox="0 0 {0} {1}" width="{0}" height="{1}" role="img" '
         'aria-label="{2}">{3}{4}</svg>'
-    ).format(width, height + 18, "; ".join(map(told, estimates)), grid, rows)
+    ).format(width, height + 18, "; ".join(map(describe, estimates)), grid, rows)
 
 
 def _interval_row(estimate: Estimate, x: Scale, y: float, tone: str, width: int) -> Markup:
@@ -149,7 +149,7 @@ def _interval_row(estimate: Estimate, x: Scale, y: float, tone: str, width: int)
         '<text x="{}" y="{}" text-anchor="end">{}</text>{}'
         '<text class="value" x="{}" y="{}" text-anchor="end">{}</text></g>'
     ).format(
-        told(estimate),
+        describe(estimate),
         y - ROW_HEIGHT / 2,
         width,
         ROW_HEIGHT,
@@ -164,7 +164,7 @@ def _interval_row(estimate: Estimate, x: Scale, y: float, tone: str, width: int)
 
 
 def shortened(text: str, length: int) -> str:
-    """Cut at the end, with an ellipsis."""
+    """Truncate text to `length` characters, with an ellipsis."""
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 
 
@@ -172,7 +172,7 @@ Curve = list[tuple[float, float]]
 
 
 def curves(lines: dict[str, Curve], summary: Curve, *, label: str, unit: str) -> Markup:
-    """All curves in light lines, their summary in a strong one; non-finite points are left out."""
+    """Draw all curves as light lines and their summary as a strong one; skip non-finite points."""
     finite = {name: thinned(finite_points(line)) for name, line in lines.items()}
     scales = curve_scales(finite.values())
     if scales is None:
@@ -186,11 +186,11 @@ def curves(lines: dict[str, Curve], summary: Curve, *, label: str, unit: str) ->
     strong = Markup('<polyline class="median" points="{}"/>').format(
         points_of(thinned(finite_points(summary)), *scales)
     )
-    return framed(light + strong, *scales, label=label, unit=unit)
+    return with_axes(light + strong, *scales, label=label, unit=unit)
 
 
 def curve_scales(lines: Iterable[Curve], width: int = CURVE_WIDTH) -> tuple[Scale, Scale] | None:
-    """Scales that hold all points, None where there is none; zero is shown where it is near."""
+    """Return scales that contain all points, and zero if it is near; None without points."""
     points = [point for line in lines for point in line]
     if not points:
         return None
@@ -199,8 +199,8 @@ def curve_scales(lines: Iterable[Curve], width: int = CURVE_WIDTH) -> tuple[Scal
     return x, Scale(min(low, 0.0) if low < high * 0.4 else low, high, CURVE_HEIGHT - 34, 24)
 
 
-def framed(drawn: Markup, x: Scale, y: Scale, *, label: str, unit: str) -> Markup:
-    """Axes around what was drawn, the measure above them and the unit of the steps below."""
+def with_axes(drawn: Markup, x: Scale, y: Scale, *, label: str, unit: str) -> Markup:
+    """Return the drawing with axes, the measure's label above and the x axis' unit below."""
     width = x.end + 10
     return Markup(
         '<svg class="chart" viewBox="0 0 {0} {1}" width="{0}" height="{1}" role="img" '
@@ -210,17 +210,17 @@ def framed(drawn: Markup, x: Scale, y: Scale, *, label: str, unit: str) -> Marku
 
 
 def axes(x: Scale, y: Scale, *, percent_x: bool = False, percent_y: bool = False) -> Markup:
-    """Grid lines with their figures, horizontal and vertical."""
+    """Draw the grid with tick labels on both axes."""
     across = (
         Markup(
             '<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>'
             '<text class="tick" x="{}" y="{}" text-anchor="end">{}</text>'
-        ).format(x.start, x.end, y(t), y(t), x.start - 6, y(t) + 3.5, _figure(t, percent_y))
+        ).format(x.start, x.end, y(t), y(t), x.start - 6, y(t) + 3.5, _tick_label(t, percent_y))
         for t in ticks(y.low, y.high)
     )
     down = (
         Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>').format(
-            x(t), y.start + 16, _figure(t, percent_x)
+            x(t), y.start + 16, _tick_label(t, percent_x)
         )
         for t in ticks(x.low, x.high, 5)
     )
@@ -230,22 +230,22 @@ def axes(x: Scale, y: Scale, *, percent_x: bool = False, percent_y: bool = False
     return joined([*across, *down, base])
 
 
-def _figure(value: float, as_percent: bool) -> str:
+def _tick_label(value: float, as_percent: bool) -> str:
     return f"{100 * value:g}" if as_percent else quantity(float(value))
 
 
 def finite_points(line: Curve) -> Curve:
-    """The curve without the points whose value is nan or infinite: they can't be drawn."""
+    """Return the curve without points whose value is nan or infinite."""
     return [(x, y) for x, y in line if math.isfinite(y)]
 
 
 def thinned(line: Curve, most: int = MOST_POINTS) -> Curve:
-    """Average neighbours until the curve has at most `most` points."""
+    """Average neighbouring points, so that at most `most` remain."""
     width = math.ceil(len(line) / most) if line else 1
     groups = [line[start : start + width] for start in range(0, len(line), width)]
     return [tuple(sum(axis) / len(axis) for axis in zip(*g, strict=True)) for g in groups]  # type: ignore[misc]
 
 
 def points_of(line: Curve, x: Scale, y: Scale) -> str:
-    """The curve in pixels, as the attribute `points` of an SVG polyline."""
+    """Return the curve in pixels, as the attribute `points` of an SVG polyline."""
     return " ".join(f"{x(a)},{y(b)}" for a, b in line)

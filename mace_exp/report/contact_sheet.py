@@ -1,7 +1,7 @@
-"""The contact sheet of a sweep: a column a prompt with its seed, a row a job.
+"""The contact sheet of a sweep: one column per prompt and seed, one row per job.
 
-Jobs whose original models draw alike share one row of originals above theirs. What determines
-those pictures, prompt and seed aside, are the settings of the model and of the sampling.
+Jobs with the same settings of model and sampling have the same original images (given prompt and
+seed), and share one row of originals above their rows.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Prompt = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Heading:
-    """A column of the sheet; `first` begins a part, which spans `span` columns."""
+    """A column of the sheet; `first` marks the first column of a part that spans `span` columns."""
 
     part: str
     prompt: str
@@ -39,7 +39,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class SheetRow:
-    """A job's pictures after the edit, or (without a job) those of the original model."""
+    """A job's images after the edit, or (without a job) those of the original model."""
 
     group: int
     job: Job | None
@@ -48,7 +48,7 @@ class SheetRow:
 
 @dataclass(frozen=True)
 class Sheet:
-    """The columns that there is room for, of `total`."""
+    """The columns within the byte budget, out of `total`."""
 
     headings: list[Heading]
     rows: list[SheetRow]
@@ -56,16 +56,16 @@ class Sheet:
 
 
 def sheet(jobs: Sequence[Job]) -> Sheet | None:
-    """Choose prompts, encode their pictures within the budget; None where there are none."""
-    drawn = [(job, _by_prompt(job.run.samples)) for job in jobs if job.run.samples]
-    prompts = choose(drawn)
-    groups = _groups([job for job, _ in drawn])
+    """Choose prompts and encode their images within the budget; None if there are none."""
+    sampled = [(job, _by_prompt(job.run.samples)) for job in jobs if job.run.samples]
+    prompts = choose(sampled)
+    groups = _groups([job for job, _ in sampled])
     thumbnails = Thumbnails(SHEET_BYTES, edge=EDGE, quality=QUALITY)
     columns: dict[Prompt, list[Pair | None]] = {}
     for prompt in prompts:
         if thumbnails.spent:
             break
-        found = [samples.get(prompt) for _, samples in drawn]
+        found = [samples.get(prompt) for _, samples in sampled]
         befores = _befores(found, groups)
         columns[prompt] = [
             _pair(sample, befores.get(group), thumbnails)
@@ -74,9 +74,9 @@ def sheet(jobs: Sequence[Job]) -> Sheet | None:
     columns = {p: pairs for p, pairs in columns.items() if any(q and q.after for q in pairs)}
     if not columns:
         return None
-    total = len({prompt for _, samples in drawn for prompt in samples})
+    total = len({prompt for _, samples in sampled for prompt in samples})
     order = sorted(columns, key=lambda p: _part_place(p[0]))
-    rows = _rows([job for job, _ in drawn], groups, [columns[p] for p in order])
+    rows = _rows([job for job, _ in sampled], groups, [columns[p] for p in order])
     return Sheet(_headings(order), rows, total)
 
 
@@ -84,16 +84,18 @@ def _by_prompt(samples: Sequence[Sample]) -> dict[Prompt, Sample]:
     return {(s.part, s.prompt, s.seed): s for s in samples}
 
 
-def choose(drawn: Sequence[tuple[Job, dict[Prompt, Sample]]]) -> list[Prompt]:
-    """Prompts that most jobs share, every part and every concept in its turn."""
-    count = Counter(prompt for _, samples in drawn for prompt in samples)
-    first = {prompt: sample for _, samples in reversed(drawn) for prompt, sample in samples.items()}
+def choose(sampled: Sequence[tuple[Job, dict[Prompt, Sample]]]) -> list[Prompt]:
+    """Return prompts shared by most jobs, alternating over parts and concepts."""
+    count = Counter(prompt for _, samples in sampled for prompt in samples)
+    first = {
+        prompt: sample for _, samples in reversed(sampled) for prompt, sample in samples.items()
+    }
     shared = sorted(first, key=lambda p: -count[p])
     chosen: list[Sample] = []
     for part in sorted({p[0] for p in shared}, key=_part_place):
-        own = in_turn([first[p] for p in shared if p[0] == part], by="concept")
-        most = COLUMNS.get(part, OTHER_COLUMNS)
-        chosen += [sample for sample, _ in zip(own, range(most), strict=False)]
+        candidates = in_turn([first[p] for p in shared if p[0] == part], by="concept")
+        limit = COLUMNS.get(part, OTHER_COLUMNS)
+        chosen += [sample for sample, _ in zip(candidates, range(limit), strict=False)]
     return [(s.part, s.prompt, s.seed) for s in in_turn(chosen, by="part")]
 
 
@@ -102,17 +104,17 @@ def _part_place(part: str) -> int:
 
 
 def _groups(jobs: Sequence[Job]) -> list[int]:
-    """The number of each job's original model, as drawn."""
+    """Return for each job the number of its original images' settings."""
     known: dict[str, int] = {}
-    made = [
+    settings = [
         json.dumps([job.run.config.get("model"), job.run.config.get("sampling")], default=str)
         for job in jobs
     ]
-    return [known.setdefault(one, len(known)) for one in made]
+    return [known.setdefault(each, len(known)) for each in settings]
 
 
 def _befores(found: Sequence[Sample | None], groups: Sequence[int]) -> dict[int, Sample]:
-    """The first job of each group that has the original's picture stands for its group."""
+    """Return for each group the first sample that has an original image."""
     befores: dict[int, Sample] = {}
     for sample, group in zip(found, groups, strict=True):
         if sample and sample.before:
@@ -142,10 +144,10 @@ def _headings(order: Sequence[Prompt]) -> list[Heading]:
 def _rows(
     jobs: Sequence[Job], groups: Sequence[int], columns: Sequence[Sequence[Pair | None]]
 ) -> list[SheetRow]:
-    """A row of originals for every group, followed by its jobs."""
+    """Return a row of originals per group, followed by the rows of its jobs."""
     rows: list[SheetRow] = []
     for group in dict.fromkeys(groups):
-        members = [index for index, own in enumerate(groups) if own == group]
+        members = [index for index, each in enumerate(groups) if each == group]
         originals = [
             next((c[i] for i in members if c[i] and c[i].before), None)  # type: ignore[union-attr]
             for c in columns

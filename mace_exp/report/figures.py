@@ -1,6 +1,6 @@
-"""The charts of a page as PDF and SVG, for papers: the same numbers, drawn by matplotlib.
+"""The charts of a page as PDF and SVG, for papers, drawn by matplotlib from the same numbers.
 
-matplotlib is the extra `figures`, and this is the only module that imports it.
+matplotlib is in the extra `figures`; this is the only module that imports it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 INSTALL = "--figures draws with matplotlib, which is not installed: pip install 'mace-exp[figures]'"
 GONE, KEPT, GREY = "#d55e00", "#0072b2", "#999999"
-COLUMN, PAGE = 3.4, 7.0  # inches: one column of a paper, and its whole width
+COLUMN, PAGE = 3.4, 7.0  # inches: one column of a paper, and the full width
 STYLE: dict[Any, Any] = {
     "font.size": 8,
     "axes.spines.top": False,
@@ -33,13 +33,13 @@ STYLE: dict[Any, Any] = {
     "axes.linewidth": 0.6,
     "lines.linewidth": 1.0,
     "legend.frameon": False,
-    "pdf.fonttype": 42,  # letters stay letters in the PDF
+    "pdf.fonttype": 42,  # embed text as text
     "svg.fonttype": "none",
-    "svg.hashsalt": "mace_exp",  # the same folder gives the same bytes
+    "svg.hashsalt": "mace_exp",  # reproducible files
 }
 
 Chart = tuple[str, float, float, "Callable[[Axes], None]"]
-"""A name, a width and a height in inches, and what draws it."""
+"""Name, width and height in inches, and the function that draws the chart."""
 
 
 def write_run_figures(run_dir: Path) -> list[Path]:
@@ -61,7 +61,7 @@ def write_sweep_figures(sweep_dir: Path) -> list[Path]:
 
 
 def run_charts(run: RunContents) -> Iterator[Chart]:
-    """Accuracies, those of every concept by part, and the curves of training."""
+    """Yield charts of the accuracies by part and by concept, and of the training curves."""
     parts = read_parts(run.metrics)
     if parts:
         yield "result", COLUMN, _rows_height(len(parts)), lambda axes: draw_result(axes, parts)
@@ -75,7 +75,11 @@ def run_charts(run: RunContents) -> Iterator[Chart]:
         )
     curves = read_curves(run.rows)
     for measure in ("loss", "attention", "grad_norm"):
-        lines = [_curve(own[measure]) for own in curves.values.values() if measure in own]
+        lines = [
+            _curve(by_measure[measure])
+            for by_measure in curves.values.values()
+            if measure in by_measure
+        ]
         if any(lines):
             median = median_curve(curves, measure)
             yield (
@@ -87,7 +91,7 @@ def run_charts(run: RunContents) -> Iterator[Chart]:
 
 
 def sweep_charts(jobs: Sequence[Job]) -> Iterator[Chart]:
-    """The trade-off, parallel coordinates, losses and times."""
+    """Yield charts of the trade-off, parallel coordinates, losses and stage times."""
     varying = varying_settings([job.settings for job in jobs])
     if len(pareto_points(jobs, varying)) > 1:
         yield "tradeoff", COLUMN, 2.8, lambda axes: draw_tradeoff(axes, jobs, varying)
@@ -105,12 +109,12 @@ def _rows_height(count: int) -> float:
 
 
 def _safe(name: str) -> str:
-    """A file's name from a part's key, which comes from a file."""
+    """Return a safe file name for a part's key, which is read from a file."""
     return "".join(letter if letter.isalnum() else "-" for letter in name)
 
 
 def write_charts(folder: Path, charts: Iterator[Chart]) -> list[Path]:
-    """Draw every chart as .pdf and .svg; without dates, so that drawing again changes nothing."""
+    """Write every chart as .pdf and .svg, without dates, so that the files are reproducible."""
     try:
         from matplotlib import rc_context
         from matplotlib.figure import Figure
@@ -127,19 +131,19 @@ def write_charts(folder: Path, charts: Iterator[Chart]) -> list[Path]:
 
 def _save(figure: Figure, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    undated = {"CreationDate": None} if path.suffix == ".pdf" else {"Date": None}
+    metadata = {"CreationDate": None} if path.suffix == ".pdf" else {"Date": None}
     with atomic_file(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:], metadata=undated)
+        figure.savefig(temporary, format=path.suffix[1:], metadata=metadata)
     return path
 
 
 def plain(text: str) -> str:
-    """Text that matplotlib takes as it is: a pair of $ would be mathematics."""
+    """Escape $, which matplotlib would read as mathematics."""
     return text.replace("$", r"\$")
 
 
 def draw_estimates(axes: Axes, estimates: Sequence[Estimate], tones: Sequence[str]) -> None:
-    """A row an estimate, in percent: the original as a ring, the value on its interval."""
+    """Draw a row per estimate, in percent: the original as a ring, the value on its interval."""
     for row, (e, tone) in enumerate(zip(estimates, tones, strict=True)):
         if e.original is not None:
             axes.plot([100 * e.original, 100 * e.value], [row, row], color="#dddddd", zorder=1)
@@ -155,14 +159,14 @@ def draw_estimates(axes: Axes, estimates: Sequence[Estimate], tones: Sequence[st
 
 
 def draw_result(axes: Axes, parts: Sequence[PartResult]) -> None:
-    """The accuracy of every part."""
+    """Draw the accuracy of every part."""
     found = [(p, p.accuracy) for p in parts if p.accuracy]
     named = [Estimate(p.title, a.value, a.low, a.high, a.n, a.original) for p, a in found]
     draw_estimates(axes, named, [_tone(p) for p, _ in found])
 
 
 def draw_members(axes: Axes, part: PartResult) -> None:
-    """The accuracy of every concept of a part, those that went least as intended first."""
+    """Draw the accuracy of every concept of a part, worst first."""
     members = part.worst_first()
     draw_estimates(axes, members, [_tone(part)] * len(members))
     axes.set_title(plain(part.title), loc="left", fontsize=8)
@@ -177,7 +181,7 @@ def _curve(values: dict[int, float]) -> Curve:
 
 
 def draw_training(axes: Axes, name: str, lines: Sequence[Curve], median: Curve) -> None:
-    """A light line a concept, the median in black."""
+    """Draw a light line per concept, the median in black."""
     for line in lines:
         axes.plot(*_columns(line), color=GREY, lw=0.6, alpha=0.5)
     axes.plot(*_columns(finite_points(median)), color="black", lw=1.6)
@@ -191,7 +195,7 @@ def _columns(line: Curve) -> tuple[list[float], list[float]]:
 
 
 def draw_tradeoff(axes: Axes, jobs: Sequence[Job], varying: Sequence[str]) -> None:
-    """Erased against preserved, with intervals and the front."""
+    """Draw erased against preserved, with intervals and the Pareto front."""
     points = pareto_points(jobs, varying)
     for p in points:
         x, y = 100 * p.x, 100 * p.y
@@ -212,11 +216,11 @@ def draw_tradeoff(axes: Axes, jobs: Sequence[Job], varying: Sequence[str]) -> No
 
 
 CLEAR = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.4}
-"""Beneath figures that lines run through."""
+"""Background of tick labels that lines cross."""
 
 
 def draw_parallel(axes: Axes, jobs: Sequence[Job], varying: Sequence[str]) -> None:
-    """An axis a setting and a measure, a line a job, those on the front in blue."""
+    """Draw an axis per setting and measure and a line per job, blue on the Pareto front."""
     scales = axes_of(jobs, varying)
     front = {p.job for p in pareto_points(jobs, varying) if p.on_front}
     for index, job in enumerate(jobs):
@@ -235,11 +239,11 @@ def draw_parallel(axes: Axes, jobs: Sequence[Job], varying: Sequence[str]) -> No
     axes.spines[:].set_visible(False)
 
 
-MOST_NAMED = 8  # lines that a legend can tell apart
+MOST_NAMED = 8  # lines in a legend at most
 
 
 def draw_losses(axes: Axes, jobs: Sequence[Job], varying: Sequence[str]) -> None:
-    """A line a job; few are named, many run from light to dark in their order."""
+    """Draw a line per job: with a legend for few, shaded from light to dark in order for many."""
     from matplotlib import colormaps
 
     trained = [job for job in jobs if job.loss]
@@ -258,7 +262,7 @@ def draw_losses(axes: Axes, jobs: Sequence[Job], varying: Sequence[str]) -> None
 
 
 def draw_times(axes: Axes, jobs: Sequence[Job]) -> None:
-    """A bar a job, a piece a stage."""
+    """Draw a bar per job, with a segment per stage."""
     from matplotlib import colormaps
 
     timed = [job for job in jobs if job.stages]

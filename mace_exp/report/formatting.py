@@ -1,4 +1,4 @@
-"""Numbers and settings as words: percentages, durations, counts, flattened settings."""
+"""Format numbers and settings as text: percentages, durations, counts, flattened settings."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ MINUS = "−"
 
 
 def percent(value: float | None) -> str:
-    """0.0213 is "2.1"; the sign % stands in the column's head."""
+    """Return a proportion in percent, without the sign %: 0.0213 is "2.1"."""
     return NONE if value is None or not math.isfinite(value) else f"{100 * value:.1f}"
 
 
 def signed_percent(value: float | None) -> str:
-    """A difference in percentage points, with a proper minus."""
+    """Return a difference in percentage points, with sign (a typographic minus)."""
     if value is None or not math.isfinite(value):
         return NONE
     rounded = round(100 * value, 1)
@@ -34,12 +34,12 @@ def signed_percent(value: float | None) -> str:
 
 
 def interval(low: float | None, high: float | None) -> str:
-    """The two ends of an interval in percent."""
+    """Return the two ends of an interval in percent; empty without one."""
     return f"{percent(low)} to {percent(high)}" if low is not None and high is not None else ""
 
 
 def quantity(value: Any) -> str:
-    """A number with four significant digits and no needless zeros; other values as they are."""
+    """Return a number with four significant digits; other values as text."""
     found = number(value)
     if found is None or isinstance(value, str):
         return NONE if value is None else str(value)
@@ -59,26 +59,26 @@ def duration(seconds: float | None) -> str:
 
 
 def megabytes(value: float | None) -> str:
-    """Memory: in gigabytes from one on."""
+    """Return memory in MB, in GB from 1000 MB on."""
     if value is None or not math.isfinite(value):
         return NONE
     return f"{value / 1000:.2f} GB" if value >= 1000 else f"{value:.0f} MB"
 
 
 def moment(text: Any) -> str:
-    """An ISO time to the minute, as a person writes it."""
+    """Return an ISO time as date and time to the minute."""
     return str(text).replace("T", " ")[:16] if text else NONE
 
 
 def counted(count: int, kind: str) -> str:
-    """ "Ten people", "14 objects", "One style"; an unknown kind is called a concept."""
+    """ "Ten people", "14 objects", "One style"; other kinds are called concepts."""
     singular = kind if kind in PLURALS and kind != "explicit" else "concept"
     noun = singular if count == 1 else PLURALS.get(kind, "concepts")
     return f"{numeral(count)} {noun}".capitalize()
 
 
 def numeral(count: int) -> str:
-    """Small numbers in letters."""
+    """Return small numbers as words, others as digits."""
     return NUMERALS[count] if count < len(NUMERALS) else str(count)
 
 
@@ -88,7 +88,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten a configuration to dotted keys, as the command line takes them."""
+    """Flatten a configuration to dotted keys, as on the command line."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping) and value:
@@ -99,7 +99,7 @@ def settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def setting(value: Any) -> str:
-    """A setting's value as YAML would have it."""
+    """Return a setting's value in the notation of YAML."""
     if value is None:
         return "null"
     if isinstance(value, bool):

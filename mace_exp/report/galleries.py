@@ -1,4 +1,4 @@
-"""Which pictures the page shows: sample pairs, attention overlays, masks, within its budget."""
+"""Choose the images of a page within its byte budget: sample pairs, attention, masks."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from mace_exp.report.metrics_view import PARTS
 from mace_exp.report.pictures import Thumbnails, in_turn
 from mace_exp.report.read_run import Overlay, Sample
 
-PICTURE_BYTES = 1_500_000  # of base64, over all sample pairs
-OVERLAY_BYTES = 300_000  # for the attention overlays, and as much for the masks
+PICTURE_BYTES = 1_500_000  # base64 bytes for all sample pairs
+OVERLAY_BYTES = 300_000  # for attention overlays, and the same for masks
 PAIRS = {"erased": 36}
 OTHER_PAIRS = 20
 FIRST_PAIRS = {"erased": 12}
-OTHER_FIRST_PAIRS = 8  # are shown at once, the others on demand
-OVERLAYS = 80  # ten concepts, eight moments each; and as many masks at most
+OTHER_FIRST_PAIRS = 8  # shown at first, the others on demand
+OVERLAYS = 80  # ten concepts with eight phases; the same limit for masks
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One prompt and seed, ready to be shown."""
+    """One prompt and seed, with encoded images."""
 
     sample: Sample
     before: str | None
@@ -29,7 +29,7 @@ class Pair:
 
     @property
     def state(self) -> str:
-        """ "hit" and "miss" by what the part asks of the picture after; "" where nothing is."""
+        """ "hit" or "miss": whether the image after the edit is as intended; "" if unknown."""
         sample = self.sample
         if not sample.expected or not sample.after_prediction or sample.part not in PARTS:
             return ""
@@ -43,7 +43,7 @@ def _same(one: str, other: str) -> bool:
 
 @dataclass(frozen=True)
 class Gallery:
-    """The pairs of one part; `total` counts those that the page has no room for, too."""
+    """The shown pairs of one part, out of `total`."""
 
     key: str
     title: str
@@ -64,7 +64,7 @@ class Gallery:
 
 
 def galleries(samples: Sequence[Sample]) -> list[Gallery]:
-    """Choose pairs of every part, erased first, every concept in its turn."""
+    """Choose pairs of every part, erased first, alternating over concepts."""
     order = [*PARTS, "general"]
     keys = sorted({s.part for s in samples}, key=lambda k: (k not in order, _place(order, k), k))
     shares = {key: PAIRS.get(key, OTHER_PAIRS) for key in keys}
@@ -79,12 +79,12 @@ def _place(order: Sequence[str], key: str) -> int:
     return order.index(key) if key in order else len(order)
 
 
-def gallery(key: str, samples: Sequence[Sample], most: int, *, budget: int) -> Gallery:
-    """Encode pairs until `most` or the budget is reached."""
+def gallery(key: str, samples: Sequence[Sample], limit: int, *, budget: int) -> Gallery:
+    """Encode pairs until `limit` or the budget (base64 bytes) is reached."""
     title = PARTS.get(key, key.replace("_", " ").capitalize())
     thumbnails, pairs = Thumbnails(budget), []
     for sample in in_turn(samples, by="concept"):
-        if len(pairs) == most or thumbnails.spent:
+        if len(pairs) == limit or thumbnails.spent:
             break
         pair = Pair(sample, thumbnails.uri(sample.before), thumbnails.uri(sample.after))
         if pair.before or pair.after:
@@ -94,7 +94,7 @@ def gallery(key: str, samples: Sequence[Sample], most: int, *, budget: int) -> G
 
 @dataclass(frozen=True)
 class Strip:
-    """Attention to one concept's words in one picture, phase by phase, in the order of training."""
+    """Attention to one concept's tokens in one image, by phase, in order of training."""
 
     concept: str
     caption: str
@@ -102,7 +102,7 @@ class Strip:
 
 
 def attention_strips(overlays: Sequence[Overlay]) -> dict[str, Any]:
-    """Overlays side by side: before, whatever was drawn during training, after."""
+    """Group overlays into strips: before, during training, after."""
     grouped: dict[tuple[str, str], list[Overlay]] = {}
     for overlay in overlays:
         grouped.setdefault((overlay.concept, overlay.caption), []).append(overlay)
@@ -117,12 +117,12 @@ def attention_strips(overlays: Sequence[Overlay]) -> dict[str, Any]:
 
 
 def _phase_place(overlay: Overlay) -> int:
-    """Before first, after last; `sorted` leaves the others as the table has them."""
+    """Sort key: before first, after last, the others in the order of the table."""
     return {"before": 0, "after": 2}.get(overlay.phase, 1)
 
 
 def mask_groups(overlays: Sequence[Overlay]) -> dict[str, Any]:
-    """Masks by concept, as many of each as there is room for."""
+    """Group masks by concept, alternating over concepts until the budget is used."""
     thumbnails, groups = Thumbnails(OVERLAY_BYTES, edge=128), {}
     shown = 0
     for overlay in in_turn(overlays, by="concept"):

@@ -1,4 +1,4 @@
-"""The losses of all jobs in one chart: a line a job, the median over its concepts."""
+"""The losses of all jobs in one chart: one line per job, the median over its concepts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from mace_exp.report.charts import curve_scales, finite_points, framed, joined, points_of, thinned
+from mace_exp.report.charts import (
+    curve_scales,
+    finite_points,
+    joined,
+    points_of,
+    thinned,
+    with_axes,
+)
 from mace_exp.report.jobs import Job, label
 
 WIDTH = 540
@@ -14,7 +21,7 @@ LABEL = "Loss: attention to the concepts inside their masks, median"
 
 
 def job_curves(jobs: Sequence[Job], varying: Sequence[str]) -> Markup | None:
-    """The chart; None where no job has trained."""
+    """Return the chart; None if no job has trained."""
     lines = {job.name: thinned(finite_points(job.loss)) for job in jobs if job.loss}
     scales = curve_scales(lines.values(), WIDTH)
     if scales is None:
@@ -27,4 +34,4 @@ def job_curves(jobs: Sequence[Job], varying: Sequence[str]) -> Markup | None:
         for job in jobs
         if job.name in lines
     )
-    return framed(drawn, *scales, label=LABEL, unit="step")
+    return with_axes(drawn, *scales, label=LABEL, unit="step")

@@ -1,21 +1,22 @@
-"""The sweep's tables: settings and measures of every job, and the seconds of every stage."""
+"""The sweep's tables: settings and measures per job, and seconds per stage."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from mace_exp.report import formatting as words
+from mace_exp.report import formatting
 from mace_exp.report.jobs import Job, setting_key, setting_text
 from mace_exp.report.metrics_view import PARTS, Estimate
 
 
 @dataclass(frozen=True)
 class Column:
-    """A heading; `group` is what comes before a key.
+    """A heading; `group` is the prefix of a setting's key.
 
-    `percent` columns hold proportions, `wide` ones with intervals; `further` are shown on demand.
+    `percent`: proportions in percent; `wide`: with intervals; `further`: shown on demand.
     """
 
     title: str
@@ -27,7 +28,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """What a cell shows and what its column is sorted by, in the unit that is shown."""
+    """A cell's text and its sort key, in the displayed unit."""
 
     text: str
     key: float | str
@@ -36,13 +37,13 @@ class Cell:
 
 
 def job_columns(jobs: Sequence[Job], varying: Sequence[str]) -> list[tuple[Column, list[Cell]]]:
-    """The columns after the job's name, each with a cell a job."""
+    """Return the columns after the job's name, each with one cell per job."""
     settings = [(_setting_column(key), [_setting(job, key) for job in jobs]) for key in varying]
-    means = [Cell(words.percent(j.harmonic_mean), _key(j.harmonic_mean, 100)) for j in jobs]
+    means = [Cell(formatting.percent(j.harmonic_mean), _key(j.harmonic_mean, 100)) for j in jobs]
     mean = (
         [(Column("Harmonic mean", percent=True), means)] if any(c.key != "" for c in means) else []
     )
-    spent = [Cell(words.duration(job.seconds), _key(job.seconds)) for job in jobs]
+    spent = [Cell(formatting.duration(job.seconds), _key(job.seconds)) for job in jobs]
     states = [Cell(job.status, job.status) for job in jobs]
     return [
         (column, _with_best(column, cells))
@@ -63,28 +64,30 @@ def _setting_column(key: str) -> Column:
 
 def _setting(job: Job, key: str) -> Cell:
     value = job.settings.get(key)
-    text, whole = setting_text(value), words.setting(value)
+    text, whole = setting_text(value), formatting.setting(value)
     return Cell(text, setting_key(value), whole if whole != text else "")
 
 
 def _measures(jobs: Sequence[Job]) -> Iterator[tuple[Column, list[Cell]]]:
-    """Accuracies in percent, then every other measure as it is, with intervals where known."""
+    """Yield accuracies in percent, then all other measures unscaled, with intervals if known."""
     for title in dict.fromkeys(title for job in jobs for title in job.accuracies):
-        cells = [_told(job.accuracies.get(title), words.percent, 100) for job in jobs]
+        cells = [_estimate_cell(job.accuracies.get(title), formatting.percent, 100) for job in jobs]
         yield Column(title, percent=True, wide=True), cells
     for title in dict.fromkeys(title for job in jobs for title in job.further):
-        cells = [_told(job.further.get(title), words.quantity) for job in jobs]
+        cells = [_estimate_cell(job.further.get(title), formatting.quantity) for job in jobs]
         yield Column(title, further=True), cells
 
 
-def _told(estimate: Estimate | None, say: Callable[[float], str], factor: float = 1.0) -> Cell:
-    """Return a measure in words, with its interval; it is sorted by `factor` times its value."""
+def _estimate_cell(
+    estimate: Estimate | None, text: Callable[[float], str], factor: float = 1.0
+) -> Cell:
+    """Return a measure and its interval, formatted by `text`; the sort key is `factor * value`."""
     if estimate is None:
-        return Cell(words.NONE, "")
+        return Cell(formatting.NONE, "")
     spread = ""
     if estimate.low is not None and estimate.high is not None:
-        spread = f"{say(estimate.low)}–{say(estimate.high)}"
-    return Cell(say(estimate.value), _key(estimate.value, factor), spread)
+        spread = f"{text(estimate.low)}–{text(estimate.high)}"
+    return Cell(text(estimate.value), _key(estimate.value, factor), spread)
 
 
 def _key(value: float | None, factor: float = 1.0) -> float | str:
@@ -92,18 +95,18 @@ def _key(value: float | None, factor: float = 1.0) -> float | str:
 
 
 def _with_best(column: Column, cells: list[Cell]) -> list[Cell]:
-    """Mark the best of a column of percentages; all that show the same figure share it."""
+    """Mark the best cells of a column of percentages; equal displayed values are all marked."""
     keys = [cell.key for cell in cells if isinstance(cell.key, float)]
     if not column.percent or len(keys) < 2:
         return cells
     top = (min if column.title == PARTS["erased"] else max)(keys)
-    shown = words.percent(top / 100)
+    shown = formatting.percent(top / 100)
     return [Cell(c.text, c.key, c.note, c.text == shown) for c in cells]
 
 
 @dataclass(frozen=True)
 class StageCell:
-    """Seconds of one stage of one job, and their share of the longest of all, 0 to 100."""
+    """Seconds of one stage of one job, and their percentage of the longest stage of all."""
 
     text: str
     key: float | str
@@ -112,7 +115,7 @@ class StageCell:
 
 
 def stage_table(jobs: Sequence[Job]) -> tuple[list[str], list[tuple[Job, list[StageCell]]]]:
-    """The stages in their order, and a row for every job in which one has ended."""
+    """Return the stages in order, and a row per job that has finished at least one."""
     names = list(dict.fromkeys(stage["name"] for job in jobs for stage in job.stages))
     longest = max((s["seconds"] for job in jobs for s in job.stages), default=0.0) or 1.0
     rows = []
@@ -122,9 +125,9 @@ def stage_table(jobs: Sequence[Job]) -> tuple[list[str], list[tuple[Job, list[St
     return names, rows
 
 
-def _stage_cell(stage: dict | None, longest: float) -> StageCell:
+def _stage_cell(stage: dict[str, Any] | None, longest: float) -> StageCell:
     if stage is None:
-        return StageCell(words.NONE, "", 0, False)
+        return StageCell(formatting.NONE, "", 0, False)
     seconds = stage["seconds"]
     share = round(100 * seconds / longest)
-    return StageCell(words.duration(seconds), seconds, share, stage["reused"])
+    return StageCell(formatting.duration(seconds), seconds, share, stage["reused"])

@@ -1,4 +1,4 @@
-"""What metrics.json says: the parts of the evaluation, with intervals and original values."""
+"""Read metrics.json: the parts of the evaluation, with intervals and original values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOWER_IS_BETTER = frozenset({"erased"})
 
 @dataclass(frozen=True)
 class Estimate:
-    """A proportion after the edit, its interval, and the original model's on the same prompts."""
+    """A proportion after the edit with its interval, and `original`, that before the edit."""
 
     name: str
     value: float
@@ -36,7 +36,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class PartResult:
-    """One part of the evaluation; `concepts` are its members' own estimates."""
+    """One part of the evaluation; `concepts` are the estimates of its concepts."""
 
     key: str
     title: str
@@ -49,7 +49,7 @@ class PartResult:
         return self.key in LOWER_IS_BETTER
 
     def worst_first(self) -> list[Estimate]:
-        """The members, those that went least as intended first."""
+        """Return the concepts' estimates, those farthest from the intended result first."""
         if self.lower_is_better:
             return sorted(self.concepts, key=lambda c: (-c.value, c.name))
         return sorted(self.concepts, key=lambda c: (_change(c), c.value, c.name))
@@ -60,7 +60,7 @@ def _change(estimate: Estimate) -> float:
 
 
 def read_estimate(name: str, values: Any) -> Estimate | None:
-    """Read {"value", "low", "high", "n", "original"}; None where there is no value."""
+    """Read {"value", "low", "high", "n", "original"}; None without a value."""
     if not isinstance(values, Mapping):
         return None
     found = {key: number(values.get(key)) for key in ("value", "low", "high", "n", "original")}
@@ -71,7 +71,7 @@ def read_estimate(name: str, values: Any) -> Estimate | None:
 
 
 def read_parts(metrics: Mapping[str, Any]) -> list[PartResult]:
-    """The parts that have an accuracy, known ones first and in their order."""
+    """Return the parts that have an accuracy, in the order of PARTS, then others."""
     keys = [key for key in PARTS if key in metrics]
     keys += [key for key in metrics if key not in PARTS and _is_part(metrics[key])]
     return [_read_part(key, metrics[key]) for key in keys if _is_part(metrics[key])]
@@ -100,7 +100,7 @@ def _name(slug: str, entry: Any) -> str:
 
 
 def _further(values: Mapping[str, Any], prefix: str = "") -> Iterator[Estimate]:
-    """Every other number in nested entries, named by its path."""
+    """Yield every number in nested entries, named by its path."""
     for key, value in values.items():
         name = f"{prefix}{key}".replace("_", " ")
         estimate = read_estimate(name, value)
@@ -114,12 +114,12 @@ def _further(values: Mapping[str, Any], prefix: str = "") -> Iterator[Estimate]:
 
 
 def read_overall(metrics: Mapping[str, Any]) -> list[Estimate]:
-    """The numbers that belong to no part, the harmonic mean left out (it has its own place)."""
+    """Return the numbers outside parts, except the harmonic mean (see `harmonic_mean`)."""
     others = {k: v for k, v in metrics.items() if not _is_part(v) and k != "harmonic_mean"}
     return list(_further(others))
 
 
 def harmonic_mean(metrics: Mapping[str, Any]) -> float | None:
-    """The one number of the run, if it has one."""
+    """Return the run's harmonic mean, or None."""
     value = metrics.get("harmonic_mean")
     return number(value.get("value") if isinstance(value, Mapping) else value)

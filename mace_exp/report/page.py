@@ -1,4 +1,4 @@
-"""From a template and its values to one self-contained file."""
+"""Render a template to one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from mace_exp.report import formatting as words
+from mace_exp.report import formatting
 from mace_exp.utils.files import atomic_file
 
-WORDS = (
+FILTERS = (
     "percent",
     "signed_percent",
     "interval",
@@ -27,7 +27,7 @@ WORDS = (
 
 @cache
 def environment() -> Environment:
-    """Templates with escaping on, and the page's words as filters."""
+    """Return the template environment: escaping on, formatting functions as filters."""
     env = Environment(
         loader=PackageLoader("mace_exp.report"),
         autoescape=True,
@@ -35,15 +35,15 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in WORDS:
-        env.filters[name] = getattr(words, name)
+    for name in FILTERS:
+        env.filters[name] = getattr(formatting, name)
     return env
 
 
 def render(page: str, values: dict[str, Any]) -> str:
-    """Fill `<page>.html`; style and script go into the file, the policy forbids everything else.
+    """Render `<page>.html` with inline style and script; the policy forbids everything else.
 
-    Its own `<page>.css` and `<page>.js` follow what all pages share.
+    `<page>.css` and `<page>.js` are appended to the style and script that all pages share.
     """
     env = environment()
     style = source(env, "style.css") + source(env, f"{page}.css")
@@ -54,13 +54,13 @@ def render(page: str, values: dict[str, Any]) -> str:
 
 
 def source(env: Environment, name: str) -> str:
-    """One of our own files, as it stands."""
+    """Return the text of a template file, unrendered."""
     assert env.loader is not None
     return env.loader.get_source(env, name)[0]
 
 
 def policy(script: str) -> str:
-    """A content security policy: this script and pictures in the page, nothing from outside."""
+    """Return a content security policy: only this script and inline images, nothing external."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
         f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; "

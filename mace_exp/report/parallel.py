@@ -1,28 +1,28 @@
-"""Parallel coordinates: an axis a setting and a measure, a line a job."""
+"""Parallel coordinates: an axis per setting and measure, a line per job."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from mace_exp.report import formatting as words
+from mace_exp.report import formatting
 from mace_exp.report.charts import joined, shortened, ticks
 from mace_exp.report.jobs import Job, label, setting_key, setting_text
 from mace_exp.report.metrics_view import PARTS, Estimate
 
 WIDTH, HEIGHT = 1140, 330
 TOP, BOTTOM, SIDE = 54, 22, 70
-MOST_STEPS = 8  # distinct values of a setting that are spaced evenly, each with its name
+MOST_STEPS = 8  # settings with at most this many values are spaced evenly, one tick per value
 MOST_SETTINGS = 6
 WIDE_RANGE = 30  # a setting whose values differ by more is drawn on a logarithmic axis
 
 
 @dataclass(frozen=True)
 class Axis:
-    """Where every job lies (0 at the foot, 1 at the head, None nowhere), and the ticks."""
+    """The position of every job (0 bottom, 1 top, None without a value), and the ticks."""
 
     title: str
     group: str
@@ -31,7 +31,7 @@ class Axis:
 
 
 def axes_of(jobs: Sequence[Job], varying: Sequence[str]) -> list[Axis]:
-    """Settings first, then the harmonic mean and the accuracies; up is better on all of these."""
+    """Return settings, then the harmonic mean and accuracies; on all measures up is better."""
     settings = [setting_axis(key, jobs) for key in varying[:MOST_SETTINGS]]
     titles = list(dict.fromkeys(title for job in jobs for title in job.accuracies))
     measures = [
@@ -44,7 +44,7 @@ def axes_of(jobs: Sequence[Job], varying: Sequence[str]) -> list[Axis]:
 
 
 def setting_axis(key: str, jobs: Sequence[Job]) -> Axis:
-    """Few values are spaced evenly in their order, many numbers by their size."""
+    """Space few values evenly in order, many numbers by magnitude."""
     group, dot, name = key.rpartition(".")
     values = [job.settings.get(key) if job.settings else None for job in jobs]
     keys = [setting_key(v) if job.settings else None for v, job in zip(values, jobs, strict=True)]
@@ -65,22 +65,22 @@ def _even(index: int, count: int) -> float:
 
 
 def _measured(values: Sequence[float | None]) -> tuple[list[float | None], list[tuple[float, str]]]:
-    """Positions and ticks by size, by its logarithm where the values span orders of magnitude."""
+    """Return positions and ticks, on a logarithmic scale if the values span a wide range."""
     known = [v for v in values if v is not None]
     low, high = min(known), max(known)
     if low > 0 and high / low > WIDE_RANGE:
         logs = [None if v is None else math.log10(v) for v in values]
         place = _between(math.log10(low), math.log10(high))
         powers = range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)
-        marks = [(place(p), words.quantity(10.0**p)) for p in powers]
+        marks = [(place(p), formatting.quantity(10.0**p)) for p in powers]
         return [None if v is None else place(v) for v in logs], marks
     place = _between(low, high)
-    marks = [(place(t), words.quantity(float(t))) for t in ticks(low, high)]
+    marks = [(place(t), formatting.quantity(float(t))) for t in ticks(low, high)]
     return [None if v is None else place(v) for v in values], marks
 
 
 def measure_axis(title: str, estimates: Sequence[Estimate | None]) -> Axis:
-    """Proportions in percent; turned over where lower is better."""
+    """Return the axis of proportions in percent; inverted where lower is better."""
     values = [None if e is None or not math.isfinite(e.value) else e.value for e in estimates]
     known = [v for v in values if v is not None] or [0.0]
     down = title == PARTS["erased"]
@@ -94,14 +94,14 @@ def measure_axis(title: str, estimates: Sequence[Estimate | None]) -> Axis:
     )
 
 
-def _between(start: float, end: float):
-    """Map start to 0 and end to 1; all to the middle where they are the same."""
+def _between(start: float, end: float) -> Callable[[float], float]:
+    """Return the map from start to 0 and end to 1; constant 0.5 if they are equal."""
     span = end - start
     return lambda value: 0.5 if not span else (value - start) / span
 
 
 def parallel(jobs: Sequence[Job], varying: Sequence[str], front: set[str]) -> Markup | None:
-    """The chart; None for fewer than two jobs or axes."""
+    """Return the chart; None for fewer than two jobs or axes."""
     axes = axes_of(jobs, varying)
     if len(jobs) < 2 or len(axes) < 2:
         return None
@@ -118,7 +118,7 @@ def parallel(jobs: Sequence[Job], varying: Sequence[str], front: set[str]) -> Ma
     )
     return Markup(
         '<svg class="chart parallel" viewBox="0 0 {0} {1}" width="{0}" height="{1}" role="group" '
-        'aria-label="Parallel coordinates: a line a job"><g>{2}</g>{3}</svg>'
+        'aria-label="Parallel coordinates: a line per job"><g>{2}</g>{3}</svg>'
     ).format(WIDTH, HEIGHT, lines, drawn)
 
 
@@ -127,9 +127,9 @@ def _height(at: float) -> float:
 
 
 def _line(
-    job: Job, at: Sequence[float | None], across: Sequence[float], told: str, on_front: bool
+    job: Job, at: Sequence[float | None], across: Sequence[float], description: str, on_front: bool
 ) -> Markup:
-    """A job's line, broken where it has no value; `data-y` is what brushes look at."""
+    """Draw a job's line, interrupted at missing values; brushing reads `data-y`."""
     heights = [None if a is None else _height(a) for a in at]
     path, pen = [], "M"
     for x, y in zip(across, heights, strict=True):
@@ -143,7 +143,7 @@ def _line(
         " front" if on_front else "",
         job.name,
         ",".join("" if y is None else str(y) for y in heights),
-        told,
+        description,
         "".join(path),
     )
 

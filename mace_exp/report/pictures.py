@@ -1,4 +1,4 @@
-"""Pictures inside the page: WebP thumbnails as data URIs, within a budget of bytes."""
+"""Embedded images: WebP thumbnails as data URIs, within a byte budget."""
 
 from __future__ import annotations
 
@@ -14,35 +14,36 @@ from PIL import Image
 
 log = logging.getLogger(__name__)
 
-EDGE = 192  # pixels; twice what the grid shows, for dense screens
+EDGE = 192  # pixels; twice the displayed size, for high-resolution screens
 QUALITY = 78
 
 T = TypeVar("T")
 
 
 class Thumbnails:
-    """Encode pictures until the budget is spent; the same file is paid for once."""
+    """Encode images within a budget of base64 bytes; the same file counts once."""
 
     def __init__(self, budget: int, *, edge: int = EDGE, quality: int = QUALITY) -> None:
-        self._left, self._edge, self._quality = budget, edge, quality
-        self._made: dict[Path, str | None] = {}
+        self._remaining, self._edge, self._quality = budget, edge, quality
+        self._encoded: dict[Path, str | None] = {}
 
     @property
     def spent(self) -> bool:
-        return self._left <= 0
+        """Return whether the budget is used up."""
+        return self._remaining <= 0
 
     def uri(self, path: Path | None) -> str | None:
-        """The picture as a data URI; None for no path and for a file that is no picture."""
+        """Return an image as a data URI; None without a path, or if the file is no image."""
         if path is None:
             return None
-        if path not in self._made:
-            self._made[path] = made = encode(path, self._edge, self._quality)
-            self._left -= len(made or "")
-        return self._made[path]
+        if path not in self._encoded:
+            self._encoded[path] = encoded = encode(path, self._edge, self._quality)
+            self._remaining -= len(encoded or "")
+        return self._encoded[path]
 
 
 def encode(path: Path, edge: int, quality: int = QUALITY) -> str | None:
-    """Shrink a picture to `edge` pixels and encode it; an unreadable one is None and logged."""
+    """Shrink an image to at most `edge` pixels and encode it; None, logged, if unreadable."""
     try:
         with Image.open(path) as picture:
             small = picture.convert("RGB")
@@ -56,7 +57,7 @@ def encode(path: Path, edge: int, quality: int = QUALITY) -> str | None:
 
 
 def in_turn(items: Iterable[T], *, by: str) -> Iterator[T]:
-    """Take items from every group in turn (groups by attribute), so that a cut spares none."""
+    """Yield items alternating over groups (by attribute), so that a prefix covers all groups."""
     groups: dict[object, list[T]] = {}
     for item in items:
         groups.setdefault(getattr(item, by), []).append(item)

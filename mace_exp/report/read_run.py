@@ -1,4 +1,4 @@
-"""Read a run folder as it is: whatever a failed or half-done run lacks is simply not there."""
+"""Read a run folder; whatever a failed or unfinished run lacks is left empty."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RUN_MARKS = ("status.json", "config.yaml", "metrics.json", ROWS_FILE)
 
 @dataclass(frozen=True)
 class Sample:
-    """One prompt and seed, drawn before and after; paths are None where no file lies."""
+    """One prompt and seed, sampled before and after the edit; paths are None without a file."""
 
     part: str
     concept: str
@@ -36,7 +36,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Overlay:
-    """One picture of an index: a mask over its training image, or attention over a sample."""
+    """One image of an index: a mask over its training image, or attention over a sample."""
 
     concept: str
     phase: str
@@ -46,7 +46,7 @@ class Overlay:
 
 @dataclass(frozen=True)
 class RunContents:
-    """Everything that the report says, read once."""
+    """Everything that the report shows, read once."""
 
     path: Path
     config: dict[str, Any]
@@ -59,7 +59,7 @@ class RunContents:
 
     @property
     def name(self) -> str:
-        """The folder and the one above it: a date and a time, or a sweep and a job."""
+        """The last two folder names: date and time, or sweep and job."""
         return "/".join(self.path.resolve().parts[-2:])
 
     @property
@@ -75,7 +75,7 @@ def read_run(path: Path) -> RunContents:
     """Read the run in `path`.
 
     Raises:
-        FileNotFoundError: nothing in the folder is a run's.
+        FileNotFoundError: the folder has no file of a run.
     """
     if not is_run(path):
         raise FileNotFoundError(f"{path} is no run folder: it has none of {', '.join(RUN_MARKS)}")
@@ -92,12 +92,12 @@ def read_run(path: Path) -> RunContents:
 
 
 def is_run(path: Path) -> bool:
-    """Whether a run has written anything into the folder."""
+    """Return whether the folder has a file of a run."""
     return any((path / name).is_file() for name in RUN_MARKS)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read an object; a missing or broken file has no entries."""
+    """Read a JSON object; empty if the file is missing or broken."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -126,8 +126,8 @@ def read_samples(folder: Path) -> list[Sample]:
     return [
         Sample(
             **{name: row.get(name) or "" for name in _SAMPLE_TEXTS},
-            before=picture_in(folder, row.get("before")),
-            after=picture_in(folder, row.get("after")),
+            before=image_in(folder, row.get("before")),
+            after=image_in(folder, row.get("after")),
         )
         for row in read_table(folder / "prompts.csv")
     ]
@@ -147,7 +147,7 @@ _SAMPLE_TEXTS = (
 def read_attention(folder: Path) -> list[Overlay]:
     """Read attention/index.csv: captions are the prompts."""
     rows = read_table(folder / "index.csv")
-    found = [(row, picture_in(folder, row.get("file"))) for row in rows]
+    found = [(row, image_in(folder, row.get("file"))) for row in rows]
     return [
         Overlay(row.get("concept") or "", row.get("phase") or "", row.get("prompt") or "", path)
         for row, path in found
@@ -158,7 +158,7 @@ def read_attention(folder: Path) -> list[Overlay]:
 def read_masks(folder: Path) -> list[Overlay]:
     """Read masks/index.csv."""
     rows = read_table(folder / "index.csv")
-    found = [(row, picture_in(folder, row.get("file"))) for row in rows]
+    found = [(row, image_in(folder, row.get("file"))) for row in rows]
     return [
         Overlay(row.get("concept") or "", "", f"image {row.get('image_index') or ''}", path)
         for row, path in found
@@ -167,7 +167,7 @@ def read_masks(folder: Path) -> list[Overlay]:
 
 
 def read_table(path: Path) -> list[Mapping[str, str]]:
-    """Read a CSV file with a header; a missing one has no rows."""
+    """Read a CSV file with a header; no rows if it is missing."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file))
@@ -178,8 +178,8 @@ def read_table(path: Path) -> list[Mapping[str, str]]:
         return []
 
 
-def picture_in(folder: Path, name: str | None) -> Path | None:
-    """The file that a table names, if it is there and inside the folder."""
+def image_in(folder: Path, name: str | None) -> Path | None:
+    """Return the file that a table names, if it exists and is inside the folder."""
     if not name:
         return None
     path = (folder / name).resolve()
@@ -187,18 +187,18 @@ def picture_in(folder: Path, name: str | None) -> Path | None:
 
 
 def read_curves(rows: list[dict[str, Any]], event: str = "lora") -> ConceptCurves:
-    """Gather the curves of an event by concept; a run without a `concept` has one, unnamed."""
+    """Return the curves of an event by concept; rows without a concept have the name ""."""
     curves = ConceptCurves()
     for row in rows:
         measures = numbers(row)
         step = measures.pop(f"{event}/step", None)
         if row.get("event") == event and step is not None:
-            own = {k.removeprefix(f"{event}/"): v for k, v in measures.items() if "/" in k}
-            curves.add(str(row.get("concept", "")), int(step), own)
+            named = {k.removeprefix(f"{event}/"): v for k, v in measures.items() if "/" in k}
+            curves.add(str(row.get("concept", "")), int(step), named)
     return curves
 
 
 def median_curve(curves: ConceptCurves, measure: str) -> list[tuple[float, float]]:
-    """The median over the concepts at every step at which the measure was taken."""
+    """Return the median over the concepts at every step with a value of the measure."""
     key = f"{measure}/median"
     return [(float(step), found[key]) for step, found in curves.quantiles() if key in found]

@@ -1,4 +1,4 @@
-"""The page of one run: what the template is given, section by section."""
+"""The page of one run: the template's values, by section."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from typing import Any
 import yaml
 from markupsafe import Markup
 
-from mace_exp.report import charts
-from mace_exp.report import formatting as words
+from mace_exp.report import charts, formatting
 from mace_exp.report.galleries import attention_strips, galleries, mask_groups
 from mace_exp.report.metrics_view import (
     Estimate,
@@ -29,14 +28,14 @@ from mace_exp.runs.record import ConceptCurves
 SECTIONS = {
     "result": ("Result", "Accuracies: nothing was measured."),
     "members": ("By concept", "Accuracies of the single concepts."),
-    "pictures": ("Pictures", "Sample pictures: none were drawn."),
-    "attention": ("Attention", "Attention maps: none were drawn."),
-    "masks": ("Masks", "Masks: the run used none, or did not come to making them."),
+    "pictures": ("Pictures", "Sample pictures: none were sampled."),
+    "attention": ("Attention", "Attention maps: none were recorded."),
+    "masks": ("Masks", "Masks: the run used none, or did not reach that stage."),
     "training": (
         "Training",
         "Training curves: every LoRA came from the cache, or none was trained.",
     ),
-    "time": ("Time and memory", "Stage times: no stage has ended."),
+    "time": ("Time and memory", "Stage times: no stage has finished."),
     "settings": ("Settings", "Settings: there is no config.yaml."),
 }
 _SHOWN_BY = {"result": "parts", "pictures": "galleries", "time": "stages"}
@@ -44,29 +43,29 @@ STATUS_KEYS = (
     *("status", "stage", "error", "traceback", "started", "finished"),
     *("command", "versions", "hardware"),
 )
-FIRST_MEMBERS = 20  # of a part are shown before the rest is folded away
-FEW_NAMES = 3  # with settings of their own are named in the first lines, more are counted
-LONG_SETTING = 72  # characters; longer values are folded away
+FIRST_MEMBERS = 20  # concepts shown per part, the others on demand
+FEW_NAMES = 3  # concepts with overrides named in the headline; more are counted
+LONG_SETTING = 72  # characters; longer values are collapsed
 
 
 def write_report(run_dir: Path) -> Path:
-    """Write `report.html` into the run folder, from its files alone, and return its path."""
+    """Write `report.html` from the files of a run folder, and return its path."""
     run = read_run(run_dir)
     return save(run_dir / "report.html", render("run", run_view(run)))
 
 
 def run_view(run: RunContents) -> dict[str, Any]:
-    """Everything that the template shows."""
+    """Return all values of the template."""
     content = run_content(run)
-    there = {key: bool(content[_SHOWN_BY.get(key, key)]) for key in SECTIONS}
-    there["result"] = bool(content["parts"] or content["further"] or content["unmeasured"])
-    titles = {key: title for key, (title, _) in SECTIONS.items() if there[key]}
-    lacking = [reason for key, (_, reason) in SECTIONS.items() if not there[key]]
+    present = {key: bool(content[_SHOWN_BY.get(key, key)]) for key in SECTIONS}
+    present["result"] = bool(content["parts"] or content["further"] or content["unmeasured"])
+    titles = {key: title for key, (title, _) in SECTIONS.items() if present[key]}
+    lacking = [reason for key, (_, reason) in SECTIONS.items() if not present[key]]
     return {**content, "sections": titles, "lacking": lacking}
 
 
 def run_content(run: RunContents) -> dict[str, Any]:
-    """The values behind the sections; a section without any is left out of the page."""
+    """Return the values of the sections; sections without values are left out of the page."""
     parts = read_parts(run.metrics)
     views = [part_view(part) for part in parts]
     return {
@@ -102,10 +101,10 @@ class Headline:
 
 
 def headline(run: RunContents, parts: Sequence[PartResult]) -> Headline:
-    """Say what was erased from which model, and how."""
+    """Return the headline: what was erased from which model, and with which settings."""
     names = erased_names(run.config, parts)
-    shown = words.counted(len(names), concept_kind(run.config))
-    what = words.listed(names) if 0 < len(names) <= 2 else shown
+    shown = formatting.counted(len(names), concept_kind(run.config))
+    what = formatting.listed(names) if 0 < len(names) <= 2 else shown
     verb = "erased from" if run.finished or not run.status else "to be erased from"
     seconds = sum(float(stage["seconds"] or 0) for stage in stages(run.rows)) or None
     title = f"{what} {verb} {model_name(run.config)}"
@@ -113,7 +112,7 @@ def headline(run: RunContents, parts: Sequence[PartResult]) -> Headline:
 
 
 def erased_names(config: Mapping[str, Any], parts: Sequence[PartResult]) -> list[str]:
-    """The concepts' names: from the configuration, or else from what was measured."""
+    """Return the concepts' names from the configuration, or else from the metrics."""
     concepts = config.get("concepts")
     names = concepts.get("names") if isinstance(concepts, Mapping) else concepts
     if isinstance(names, list):
@@ -122,7 +121,7 @@ def erased_names(config: Mapping[str, Any], parts: Sequence[PartResult]) -> list
 
 
 def concept_kind(config: Mapping[str, Any]) -> str:
-    """The kind that all concepts share, "" where they differ."""
+    """Return the kind that all concepts share, "" if they differ."""
     concepts = config.get("concepts")
     if not isinstance(concepts, Mapping) or concepts.get("kinds"):
         return ""
@@ -138,9 +137,9 @@ def model_name(config: Mapping[str, Any]) -> str:
 
 
 def method(config: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    """The few settings that one wants to know first, in words."""
-    flat = words.settings(config)
-    said = {
+    """Return the method, if it is not the default one, and its most important settings as text."""
+    flat, reads = formatting.settings(config), config.get("reads")
+    texts = {
         "lora.rank": "LoRA of rank {}",
         "lora.steps": "{} steps",
         "lora.learning_rate": "learning rate {}",
@@ -150,23 +149,31 @@ def method(config: Mapping[str, Any], names: Sequence[str]) -> list[str]:
         "seed": "seed {}",
     }
     anchor = flat.get(f"anchors.{concept_kind(config)}")
-    lead = [f"anchor “{anchor}”"] if anchor and names else []
+    options = config.get("options")
+    name = options.get("method", "mace") if isinstance(options, Mapping) else "mace"
+    lead = [f"method {name}"] if name != "mace" else []
+    lead += [f"anchor “{anchor}”"] if anchor and names else []
     general = [
-        text.format(words.quantity(flat[key]))
-        for key, text in said.items()
-        if flat.get(key) is not None
+        text.format(formatting.quantity(flat[key]))
+        for key, text in texts.items()
+        if flat.get(key) is not None and _is_read(key, reads)
     ]
-    return [*lead, *general, *_own_settings(config)]
+    return [*lead, *general, *_overridden_concepts(config)]
 
 
-def _own_settings(config: Mapping[str, Any]) -> list[str]:
-    """Say which concepts have settings of their own, where some have."""
+def _is_read(key: str, reads: object) -> bool:
+    """Return whether the run's method reads the group of a key (None: an earlier version's run)."""
+    return key == "seed" or not isinstance(reads, list) or key.split(".")[0] in reads
+
+
+def _overridden_concepts(config: Mapping[str, Any]) -> list[str]:
+    """Return which concepts have overrides, as text; empty if none."""
     overrides = config.get("overrides")
-    if not isinstance(overrides, Mapping) or not overrides:  # a list in runs of earlier versions
+    if not isinstance(overrides, Mapping) or not overrides:  # a list in earlier versions
         return []
-    named = words.listed([str(name) for name in overrides])
+    named = formatting.listed([str(name) for name in overrides])
     few = len(overrides) <= FEW_NAMES
-    return [f"own settings for {named if few else f'{len(overrides)} concepts'}"]
+    return [f"overrides for {named if few else f'{len(overrides)} concepts'}"]
 
 
 def tone(part: PartResult) -> str:
@@ -174,13 +181,13 @@ def tone(part: PartResult) -> str:
 
 
 def part_view(part: PartResult) -> dict[str, Any]:
-    """A row of the result table, and the members' chart: the worst open, the rest folded away."""
+    """Return a part's row of the result table, and its chart by concept, worst first."""
     members = part.worst_first()
     rest = members[FIRST_MEMBERS:]
     return {
         "part": part,
         "tone": tone(part),
-        "strip": charts.strip(_called(part.accuracy, part.title), tone(part)),
+        "strip": charts.strip(_renamed(part.accuracy, part.title), tone(part)),
         "first": charts.intervals(members[:FIRST_MEMBERS], tone(part)) if members else None,
         "rest": charts.intervals(rest, tone(part)) if rest else None,
         "rest_count": len(rest),
@@ -189,19 +196,19 @@ def part_view(part: PartResult) -> dict[str, Any]:
 
 
 def further(metrics: Mapping[str, Any], parts: Sequence[PartResult]) -> list[tuple[str, Estimate]]:
-    """Every other measure, under the title of its part."""
+    """Return all other measures with the titles of their parts."""
     of_parts = [(part.title, estimate) for part in parts for estimate in part.further]
     return of_parts + [("All", estimate) for estimate in read_overall(metrics)]
 
 
 def unmeasured(metrics: Mapping[str, Any]) -> list[str]:
-    """The sentences in which the evaluation says what it could not measure, and why."""
-    said = metrics.get("missing")
-    return [str(sentence) for sentence in said] if isinstance(said, list) else []
+    """Return the evaluation's explanations of what it could not measure."""
+    reasons = metrics.get("missing")
+    return [str(reason) for reason in reasons] if isinstance(reasons, list) else []
 
 
-def _called(estimate: Estimate | None, name: str) -> Estimate:
-    """The estimate under the part's own name."""
+def _renamed(estimate: Estimate | None, name: str) -> Estimate:
+    """Return the estimate under another name."""
     assert estimate is not None  # read_parts keeps only parts that have one
     e = estimate
     return Estimate(name, e.value, e.low, e.high, e.n, e.original)
@@ -209,20 +216,20 @@ def _called(estimate: Estimate | None, name: str) -> Estimate:
 
 MEASURES = {
     "loss": "Loss: attention to the concept inside its mask",
-    "attention": "Share of attention: what the concept's words get",
+    "attention": "Share of attention to the concept's tokens",
     "prior_loss": "Prior preservation loss",
     "grad_norm": "Gradient norm",
     "learning_rate": "Learning rate",
 }
 
 
-NOT_DRAWN = frozenset({"timestep"})  # drawn at random at every step: no curve
+NOT_DRAWN = frozenset({"timestep"})  # random at every step: no curve
 
 
 def training(curves: ConceptCurves) -> dict[str, Any]:
-    """A chart per measure; one that never changes is left to the settings."""
+    """Return a chart per measure that changes during training, and the table of values."""
     found = dict.fromkeys(
-        name for own in curves.values.values() for name in own if name not in NOT_DRAWN
+        name for measures in curves.values.values() for name in measures if name not in NOT_DRAWN
     )
     ordered = sorted(
         found, key=lambda n: (n not in MEASURES, list(MEASURES).index(n) if n in MEASURES else 0)
@@ -233,11 +240,11 @@ def training(curves: ConceptCurves) -> dict[str, Any]:
 
 
 def training_figure(curves: ConceptCurves, name: str) -> Markup | None:
-    """Curves of one measure over the steps, None where it never changes."""
+    """Return the curves of one measure over the steps; None if it never changes."""
     lines = {
-        concept: [(float(step), value) for step, value in own[name].items()]
-        for concept, own in curves.values.items()
-        if name in own
+        concept: [(float(step), value) for step, value in measures[name].items()]
+        for concept, measures in curves.values.items()
+        if name in measures
     }
     if len({value for line in lines.values() for _, value in line}) < 2:
         return None
@@ -246,7 +253,7 @@ def training_figure(curves: ConceptCurves, name: str) -> Markup | None:
 
 
 def stages(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Seconds and memory of every stage, in their order; a stage that ran again counts last."""
+    """Return seconds and memory per stage, in order; of repeated stages the last run counts."""
     last = {str(r.get("stage")): r for r in rows if r.get("event") == "stage"}
     longest = max((_seconds(row) for row in last.values()), default=0.0) or 1.0
     return [
@@ -269,11 +276,11 @@ def _seconds(row: Mapping[str, Any]) -> float:
 
 
 def setting_groups(config: Mapping[str, Any]) -> dict[str, list[tuple[str, str, bool]]]:
-    """Every setting by group: key, value, whether the value is long."""
+    """Return all settings by group: key, value, whether the value is long."""
     groups: dict[str, list[tuple[str, str, bool]]] = {}
-    for key, value in words.settings(config).items():
+    for key, value in formatting.settings(config).items():
         group, _, rest = key.partition(".")
-        text = words.setting(value)
+        text = formatting.setting(value)
         if isinstance(value, list) and len(text) > LONG_SETTING:
             text = f"{len(value)}: {text}"
         entry = (rest or group, text, len(text) > LONG_SETTING)
@@ -282,7 +289,7 @@ def setting_groups(config: Mapping[str, Any]) -> dict[str, list[tuple[str, str, 
 
 
 def command(status: Mapping[str, Any]) -> str:
-    """The command as it can be pasted into a shell; its first part is a program, maybe in words."""
+    """Return the command, quoted for a shell; its first entry may contain several words."""
     found = status.get("command")
     if not isinstance(found, list):
         return str(found or "")

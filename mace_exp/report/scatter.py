@@ -1,4 +1,4 @@
-"""The sweep's scatter: what each job erased against what it kept, and who is on the front."""
+"""The sweep's scatter plot: erased against preserved per job, and the Pareto front."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from markupsafe import Markup
 from mace_exp.report.charts import Scale, axes, joined
 
 WIDTH, HEIGHT = 540, 360
-NAME_WIDTH, NAME_HEIGHT = 7.0, 12.0  # pixels of a letter of a job's name, and of its line
+NAME_WIDTH, NAME_HEIGHT = 7.0, 12.0  # pixels per character of a job's name, and per line
 RADIUS = 6
 
 Range = tuple[float, float]
@@ -18,7 +18,7 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Point:
-    """A job in the scatter: what it erased, what it kept, whether nothing beats it on both."""
+    """A job: proportion erased (x), proportion preserved (y), whether it is on the Pareto front."""
 
     job: str
     label: str
@@ -30,7 +30,8 @@ class Point:
 
 
 def scatter(points: Sequence[Point], *, x_label: str, y_label: str) -> Markup:
-    """Proportions against each other, the front joined by a stepped line; best is top right."""
+    """Draw proportions against each other, with the Pareto front as a stepped line; best is top
+    right."""
     x = _span([p.x for p in points], 46, WIDTH - 14)
     y = _span([p.y for p in points], HEIGHT - 40, 26)
     front = sorted((p for p in points if p.on_front), key=lambda p: p.x)
@@ -56,7 +57,7 @@ def scatter(points: Sequence[Point], *, x_label: str, y_label: str) -> Markup:
 
 
 def _dot(p: Point, x: Scale, y: Scale, name: tuple[float, float, str] | None) -> Markup:
-    """A disc on its intervals (shown for chosen jobs), with its name where there is room."""
+    """Draw a disc with intervals (shown for chosen jobs), and its name if there is room."""
     spreads = [
         (x(_within(p.x_range[0], x)), x(_within(p.x_range[1], x)), y(p.y), y(p.y))
         if p.x_range
@@ -88,19 +89,21 @@ def _within(value: float, scale: Scale) -> float:
 def place_names(
     points: Sequence[Point], x: Scale, y: Scale
 ) -> dict[str, tuple[float, float, str] | None]:
-    """Where each job's name goes: x, baseline and anchor; None where it would cover another mark.
+    """Return where each job's name is placed: x, baseline and anchor; None if there is no room.
 
-    The front is placed first: of a crowd its names are the ones to read.
+    The Pareto front is placed first.
     """
-    taken = [(x(p.x) - RADIUS, y(p.y) - RADIUS, x(p.x) + RADIUS, y(p.y) + RADIUS) for p in points]
+    occupied = [
+        (x(p.x) - RADIUS, y(p.y) - RADIUS, x(p.x) + RADIUS, y(p.y) + RADIUS) for p in points
+    ]
     places: dict[str, tuple[float, float, str] | None] = {}
     for p in sorted(points, key=lambda p: not p.on_front):
         places[p.job] = None
         for at, box in _name_boxes(x(p.x), y(p.y), NAME_WIDTH * len(p.job)):
             inside = box[0] > x.start and box[2] < x.end and box[1] > y.end - 24
-            if inside and not any(_overlap(box, other) for other in taken):
+            if inside and not any(_overlap(box, other) for other in occupied):
                 places[p.job] = at
-                taken.append(box)
+                occupied.append(box)
                 break
     return places
 
@@ -109,7 +112,7 @@ Box = tuple[float, float, float, float]
 
 
 def _name_boxes(x: float, y: float, width: float) -> Iterator[tuple[tuple[float, float, str], Box]]:
-    """A name's candidate places around its mark, the preferred first."""
+    """Yield candidate places of a name around its mark, in order of preference."""
     gap, half = RADIUS + 3, NAME_HEIGHT / 2
     for dx, dy in ((1, 0), (1, -1), (-1, 0), (-1, -1), (1, 1), (-1, 1)):
         centre = y + dy * 8
@@ -124,14 +127,14 @@ def _overlap(a: Box, b: Box) -> bool:
 
 
 def _span(values: Sequence[float], start: float, end: float) -> Scale:
-    """A scale that holds the values with some air, within 0 and 1."""
+    """Return a scale that contains the values with a margin, within 0 and 1."""
     low, high = min(values), max(values)
-    air = max(0.02, 0.12 * (high - low))
-    return Scale(max(0.0, low - air), min(1.0, high + air), start, end)
+    margin = max(0.02, 0.12 * (high - low))
+    return Scale(max(0.0, low - margin), min(1.0, high + margin), start, end)
 
 
 def steps(front: Sequence[Point]) -> list[Point]:
-    """The corners of the staircase through the front, from left to right."""
+    """Return the corners of the stepped line through the front, from left to right."""
     corners: list[Point] = []
     for point in front:
         if corners:
@@ -141,11 +144,11 @@ def steps(front: Sequence[Point]) -> list[Point]:
 
 
 def pareto(points: Sequence[Point]) -> list[Point]:
-    """Mark the points that no other point beats on one axis without losing on the other."""
+    """Mark the points that no other point dominates."""
 
-    def beaten(p: Point) -> bool:
+    def dominated(p: Point) -> bool:
         return any(
             q.x >= p.x and q.y >= p.y and (q.x > p.x or q.y > p.y) for q in points if q is not p
         )
 
-    return [replace(p, on_front=not beaten(p)) for p in points]
+    return [replace(p, on_front=not dominated(p)) for p in points]

@@ -1,4 +1,4 @@
-"""The page of a sweep: every job in every view, so that one chosen anywhere is seen in all."""
+"""The page of a sweep: all jobs in every view; a chosen job is highlighted in all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from mace_exp.report import formatting as words
+from mace_exp.report import formatting
 from mace_exp.report.contact_sheet import sheet
 from mace_exp.report.job_curves import job_curves
 from mace_exp.report.job_table import job_columns, stage_table
@@ -41,10 +41,10 @@ SECTIONS = {
 
 
 def write_sweep_report(sweep_dir: Path) -> Path:
-    """Write `report.html` into the sweep's folder, from its jobs' folders, and return its path.
+    """Write `report.html` of a sweep from its job folders, and return its path.
 
     Raises:
-        FileNotFoundError: no subfolder is a run's.
+        FileNotFoundError: no subfolder is a run.
     """
     view = sweep_view(read_sweep(sweep_dir)) | {"missing": missing_jobs(sweep_dir)}
     return save(sweep_dir / "report.html", render("sweep", view))
@@ -54,7 +54,7 @@ def read_sweep(sweep_dir: Path) -> list[Job]:
     """Read every job.
 
     Raises:
-        FileNotFoundError: no subfolder is a run's.
+        FileNotFoundError: no subfolder is a run.
     """
     folders = job_folders(sweep_dir)
     if not folders:
@@ -63,14 +63,17 @@ def read_sweep(sweep_dir: Path) -> list[Job]:
 
 
 def missing_jobs(sweep_dir: Path) -> dict[str, list[str]]:
-    """The overrides in which the jobs that never began differ, by the jobs' names."""
+    """Return, by job name, the overrides in which the jobs that never started differ."""
     found = never_began(sweep_dir)
     shared = set.intersection(*map(set, found.values())) if len(found) > 1 else set()
-    return {name: [each for each in own if each not in shared] for name, own in found.items()}
+    return {
+        name: [each for each in overrides if each not in shared]
+        for name, overrides in found.items()
+    }
 
 
 def sweep_view(jobs: Sequence[Job]) -> dict[str, Any]:
-    """Everything that the template shows."""
+    """Return all values of the template."""
     varying = varying_settings([job.settings for job in jobs])
     points = pareto_points(jobs, varying)
     columns = job_columns(jobs, varying)
@@ -78,7 +81,7 @@ def sweep_view(jobs: Sequence[Job]) -> dict[str, Any]:
     return {
         "sections": SECTIONS,
         "name": "/".join(jobs[0].run.path.resolve().parts[-3:-1]),
-        "count": words.numeral(len(jobs)).capitalize(),
+        "count": formatting.numeral(len(jobs)).capitalize(),
         "jobs": jobs,
         "settings": varying,
         "columns": [column for column, _ in columns],
@@ -99,18 +102,18 @@ def sweep_view(jobs: Sequence[Job]) -> dict[str, Any]:
 
 
 def pareto_points(jobs: Sequence[Job], varying: Sequence[str]) -> list[Point]:
-    """What every job erased and kept, those that have both; the front is marked."""
+    """Return the points of jobs with both accuracies, with the Pareto front marked."""
     kept_title = kept_part(jobs)
     points = []
     for job in jobs:
-        gone, kept = job.accuracies.get(PARTS["erased"]), job.accuracies.get(kept_title)
-        if gone and kept:
-            low, high = _range(gone) or (gone.value, gone.value)
+        erased, kept = job.accuracies.get(PARTS["erased"]), job.accuracies.get(kept_title)
+        if erased and kept:
+            low, high = _range(erased) or (erased.value, erased.value)
             points.append(
                 Point(
                     job.name,
                     label(job, varying),
-                    x=1 - gone.value,
+                    x=1 - erased.value,
                     y=kept.value,
                     x_range=(1 - high, 1 - low),
                     y_range=_range(kept),
@@ -126,12 +129,12 @@ def _range(estimate: Estimate) -> Range | None:
 
 
 def scatter_labels(jobs: Sequence[Job]) -> tuple[str, str]:
-    """What the axes of the scatter are called."""
+    """Return the labels of the x and y axes of the scatter plot."""
     return "Erased: no longer recognised, %", f"{kept_part(jobs)}: still recognised, %"
 
 
 def scatter_figure(jobs: Sequence[Job], points: Sequence[Point]) -> Markup | None:
-    """Erased against preserved, where at least two jobs have both."""
+    """Return erased against preserved; None if fewer than two jobs have both."""
     if len(points) < 2:
         return None
     x_label, y_label = scatter_labels(jobs)
@@ -139,13 +142,13 @@ def scatter_figure(jobs: Sequence[Job], points: Sequence[Point]) -> Markup | Non
 
 
 def origin(jobs: Sequence[Job]) -> dict[str, Any]:
-    """The first job that recorded its command speaks for the machine and the versions."""
-    told = next((job.run.status for job in jobs if job.run.status.get("command")), {})
+    """Return command, hardware and versions of the first job that recorded its command."""
+    status = next((job.run.status for job in jobs if job.run.status.get("command")), {})
     return {
-        "command": command(told),
+        "command": command(status),
         "facts": {
             title: facts
             for title, key in (("Hardware", "hardware"), ("Versions", "versions"))
-            if isinstance(facts := told.get(key), dict) and facts
+            if isinstance(facts := status.get(key), dict) and facts
         },
     }

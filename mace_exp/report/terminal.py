@@ -1,4 +1,4 @@
-"""The last lines of a run: a table of the result, and where to look."""
+"""The last lines of a run: a table of results, and the paths of its files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from mace_exp.report import formatting as words
+from mace_exp.report import formatting
 from mace_exp.report.metrics_view import PartResult, harmonic_mean, read_parts
 from mace_exp.report.read_run import read_json
 
@@ -22,7 +22,7 @@ PLACES = {
 
 
 def print_result(run_dir: Path, console: Console | None = None) -> None:
-    """Print what the run reached and where its files lie, each path on one line to be copied."""
+    """Print the results of a run and the paths of its files, one per line."""
     console = console or Console()
     console.print(result(run_dir))
     for line in places(run_dir):
@@ -31,18 +31,18 @@ def print_result(run_dir: Path, console: Console | None = None) -> None:
 
 
 def result(run_dir: Path) -> RenderableType:
-    """The table and the harmonic mean."""
+    """Return the table and the harmonic mean."""
     metrics = read_json(run_dir / "metrics.json")
     parts = read_parts(metrics)
     mean = harmonic_mean(metrics)
     lines: list[RenderableType] = [result_table(parts)] if parts else []
     if mean is not None:
-        lines.append(Text.assemble("  harmonic mean  ", (words.percent(mean), "bold")))
+        lines.append(Text.assemble("  harmonic mean  ", (formatting.percent(mean), "bold")))
     return Padding(Group(*lines), (1, 0, 0, 0))
 
 
 def result_table(parts: list[PartResult]) -> Table:
-    """Accuracies in percent: after the edit with its interval, before, and the difference."""
+    """Return accuracies in percent: after the edit with interval, original, and difference."""
     table = Table(box=None, pad_edge=True, header_style="dim", padding=(0, 1))
     table.add_column("recognised, %", no_wrap=True)
     for name in ("after", "interval", "original", "difference", "n"):
@@ -52,19 +52,19 @@ def result_table(parts: list[PartResult]) -> Table:
         if found is not None:
             table.add_row(
                 f"{part.title} {'↓' if part.lower_is_better else '↑'}",
-                Text(words.percent(found.value), style="bold"),
-                words.interval(found.low, found.high),
-                words.percent(found.original),
-                words.signed_percent(found.difference),
-                words.NONE if found.n is None else str(found.n),
+                Text(formatting.percent(found.value), style="bold"),
+                formatting.interval(found.low, found.high),
+                formatting.percent(found.original),
+                formatting.signed_percent(found.difference),
+                formatting.NONE if found.n is None else str(found.n),
             )
     return table
 
 
 def places(run_dir: Path) -> list[Text]:
-    """The files that one opens first, from where one is; a path is never read as markup."""
-    here = Path.cwd()
-    shown = run_dir.relative_to(here) if run_dir.is_relative_to(here) else run_dir
+    """Return the main files' paths, relative to the current folder if inside it; without markup."""
+    current = Path.cwd()
+    shown = run_dir.relative_to(current) if run_dir.is_relative_to(current) else run_dir
     return [
         Text.assemble((f"  {what:<8}  ", "dim"), str(shown / name))
         for name, what in PLACES.items()

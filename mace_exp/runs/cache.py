@@ -1,79 +1,72 @@
-"""The cache that runs share: results by the key of all that determines them."""
+"""The cache that runs share: results by the key of all that decides them."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
 
 @dataclass
 class Cache:
-    """Results that runs share. `reused` and `made` count the entries that this run found and
-    made."""
+    """Results that runs share, one entry per key; whoever comes first makes it, all others read it.
+
+    `reused` and `made` count the entries, by kind, that this run found and made.
+    """
 
     root: Path
     reused: dict[str, int] = field(default_factory=dict)
     made: dict[str, int] = field(default_factory=dict)
 
-    def entry(self, kind: str, inputs: Mapping[str, Any], suffix: str = "") -> Path:
-        """Where the result of `inputs` (what JSON can hold) lies or would lie."""
-        return self.root / kind / f"{key_of(inputs)}{suffix}"
-
-    def get(
-        self, kind: str, inputs: Mapping[str, Any], make: Callable[[Path], None] | None
-    ) -> Path:
-        """Return the entry of `inputs`, making it if it is not there: `get_all` for one."""
-
-        def make_one(missing: Mapping[str, Path]) -> None:
-            assert make is not None
-            make(missing[kind])
-
-        return self.get_all(kind, {kind: inputs}, make_one if make else None)[kind]
+    def path(self, kind: str, key: str, suffix: str = "") -> Path:
+        """Return where the entry of a key lies or would lie."""
+        return self.root / kind / f"{key}{suffix}"
 
     def get_all(
         self,
         kind: str,
-        inputs: Mapping[str, Mapping[str, Any]],
+        keys: Mapping[str, str],
         make: Callable[[Mapping[str, Path]], None] | None,
         *,
+        stage: str,
         suffix: str = "",
     ) -> dict[str, Path]:
-        """Return the entries by name; `make` is given those that are not there, to make together.
+        """Return the entries by name; `make` receives those that are missing, to make together.
 
-        Two jobs at once make an entry once: whoever needs a missing one holds its lock meanwhile.
-        Locks are taken in one order, so that jobs whose entries overlap can't wait for each other.
+        Concurrent jobs create an entry only once: a job holds the lock of each missing entry while
+        creating it. Locks are acquired in sorted order, so that jobs with overlapping entries can't
+        deadlock.
 
         Raises:
-            ValueError: one is not there and `make` is None (its stage was left out of this run).
+            ValueError: one is missing and `make` is None (`stage` is not among those of this run).
         """
-        paths = {name: self.entry(kind, each, suffix) for name, each in inputs.items()}
+        paths = {name: self.path(kind, key, suffix) for name, key in keys.items()}
         wanted = {path for path in paths.values() if not path.exists()}
         if wanted and make is None:
             raise ValueError(
-                f"there are no {kind} for these settings in {self.root}: "
-                "add the stage that makes them to stages"
+                f"there are no {kind} for these settings in {self.root}: add {stage}, which makes "
+                "them, to stages"
             )
         (self.root / kind).mkdir(parents=True, exist_ok=True)
         with ExitStack() as locks:
             for path in sorted(wanted):
-                locks.enter_context(FileLock(path.with_name(f"{path.name}.lock")))
+                locks.enter_context(FileLock(self._lock(path)))
             missing = {name: path for name, path in paths.items() if not path.exists()}
             if missing and make is not None:
                 make(missing)
-        for counts, count in ((self.made, len(missing)), (self.reused, len(paths) - len(missing))):
-            if count:
-                counts[kind] = counts.get(kind, 0) + count
+        self._count(kind, made=len(missing), reused=len(paths) - len(missing))
         return paths
 
+    def _lock(self, entry: Path) -> Path:
+        """Return the lock of an entry: all lie in one folder, not beside the entries."""
+        locks = self.root / "locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        return locks / f"{entry.parent.name}-{entry.name}.lock"
 
-def key_of(inputs: Mapping[str, Any]) -> str:
-    """32 hex digits of the canonical JSON of `inputs`."""
-    text = json.dumps(inputs, sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    def _count(self, kind: str, *, made: int, reused: int) -> None:
+        for counts, count in ((self.made, made), (self.reused, reused)):
+            if count:
+                counts[kind] = counts.get(kind, 0) + count

@@ -1,8 +1,4 @@
-"""Every path that a run reads or writes, the cache that runs share, and the status of a run.
-
-A cache entry is keyed by a hash of exactly the inputs that determine it; it is made once, by
-whichever job comes first, and read by all others.
-"""
+"""The paths of a run folder, and the check that a folder is writable and has free space."""
 
 from __future__ import annotations
 
@@ -15,14 +11,14 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 PLAN = "jobs.json"
-"""In a sweep's folder: the overrides of every job, written before the first begins."""
+"""File in a sweep's folder with the overrides of every job, written before the first job starts."""
 LEAST_FREE = 500 * 2**20
-"""Bytes that a run folder and a cache must find free before a run begins."""
+"""Free bytes required for a run folder and for a cache before a run starts."""
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The files of one run; those that a stage makes appear when it has succeeded."""
+    """The files of one run; a stage's files appear when the stage has succeeded."""
 
     root: Path
 
@@ -38,18 +34,23 @@ class RunFolder:
     attention = property(lambda self: self.root / "attention")
     masks = property(lambda self: self.root / "masks")
     prompts = property(lambda self: self.root / "prompts.csv")
-    results = property(lambda self: (self.metrics, self.samples, self.attention))
+    keys = property(lambda self: self.root / "keys.json")
 
     def lora(self, slug: str) -> Path:
-        """The LoRA of one concept."""
+        """Return the file of one concept's LoRA."""
         return self.root / "loras" / f"{slug}.safetensors"
+
+    def name_of(self, path: Path) -> str | None:
+        """Return a file's name relative to the folder; None where it does not exist."""
+        return path.relative_to(self.root).as_posix() if path.exists() else None
 
 
 def check_writable(folder: Path, key: str) -> None:
-    """Make sure that a folder can be written to and has room, before anything is computed.
+    """Check that a folder is writable and has free space, before anything is computed.
 
     Raises:
-        ValueError: no permission, no room, or a file in the way; the message names `key`.
+        ValueError: no permission, too little space, or a file of that name; the message names
+            `key`.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

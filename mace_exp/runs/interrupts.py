@@ -1,4 +1,4 @@
-"""How a run that is told to stop leaves: by an exception, with the exit code that shells expect."""
+"""Stop a run on SIGTERM or Ctrl-C by an exception, with the exit code that shells expect."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ INTERRUPTED = 128 + signal.SIGINT
 
 
 def exit_code(error: BaseException | None) -> int:
-    """The process's exit code that an exception on its way out stands for."""
+    """Return the process's exit code for the exception that ends it (None: 0)."""
     if error is None:
         return 0
     if isinstance(error, KeyboardInterrupt):
@@ -23,34 +23,34 @@ def exit_code(error: BaseException | None) -> int:
 
 
 def stopped_by(error: BaseException) -> str | None:
-    """Say who stopped what an exception leaves; None where it is a fault, or an end of its own."""
-    who = {TERMINATED: "SIGTERM", INTERRUPTED: "Ctrl-C"}.get(exit_code(error))
-    return f"stopped by {who}" if who else None
+    """Return "stopped by SIGTERM" or "stopped by Ctrl-C", or None for an ordinary error or exit."""
+    source = {TERMINATED: "SIGTERM", INTERRUPTED: "Ctrl-C"}.get(exit_code(error))
+    return f"stopped by {source}" if source else None
 
 
 @contextmanager
 def exiting_on_sigterm() -> Iterator[None]:
-    """Turn SIGTERM into `SystemExit(143)`, so that files and runs are closed on the way out.
+    """Raise `SystemExit(143)` on SIGTERM inside the block, so that files and runs are closed.
 
-    A handler that somebody else installed (a launcher's preemption) is left alone.
+    An existing handler (such as a launcher's, for preemption) is kept.
     """
-    ours = threading.current_thread() is threading.main_thread()
-    if not ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    main_thread = threading.current_thread() is threading.main_thread()
+    if not main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
 
-    def leave(number: int, frame: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut the closing
+    def terminate(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut off clean-up
         raise SystemExit(TERMINATED)
 
-    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGTERM, terminate)
     try:
         yield
     finally:
-        if signal.getsignal(signal.SIGTERM) in (leave, signal.SIG_IGN):
+        if signal.getsignal(signal.SIGTERM) in (terminate, signal.SIG_IGN):
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def stay_on_sigterm() -> None:
-    """From here to the end of the process SIGTERM does nothing: it ends already, and says why."""
+    """Ignore SIGTERM for the rest of the process, which is already ending with an error message."""
     signal.signal(signal.SIGTERM, lambda number, frame: None)

@@ -1,10 +1,10 @@
-"""The memory of this process, on whatever system it runs."""
+"""Peak memory of this process, on any operating system."""
 
 import platform
 
 
 def peak_memory() -> dict[str, int]:
-    """The most memory that this process has held so far; nothing where the system keeps no count.
+    """Return the peak memory of this process so far (MB); empty where it is not reported.
 
     `ru_maxrss` is in KiB on Linux and in bytes on macOS (getrusage(2) of each).
     """

@@ -1,9 +1,9 @@
 """Several processes for one run: `torchrun --nproc-per-node=2 -m mace_exp ...`.
 
-The first rank is the run. The others, its workers, wait for shares of what is made concept by
-concept or picture by picture, each on a device of its own. They get the configuration from the
-first, read what they need from the cache, and write nothing but entries of the cache. What
-travels between ranks (settings, the fused weights, pictures) goes by gloo, whatever the devices.
+The first rank is the run. The others, its workers, wait for shares of what is made per concept or
+per picture, each on a device of its own. They receive the configuration from the first rank, read
+what they need from the cache, and write nothing but entries of the cache. Objects travel between
+ranks by gloo, through accelerate: NCCL would take them through the memory of the GPUs.
 """
 
 from __future__ import annotations
@@ -15,19 +15,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mace_exp.runs.interrupts import exiting_on_sigterm, stay_on_sigterm
 
+if TYPE_CHECKING:
+    from torch.distributed.distributed_c10d import Store
+
 log = logging.getLogger(__name__)
 
-PATIENCE = timedelta(days=7)
-"""How long a rank waits for another's share: torchrun, and not a time limit, ends what is lost."""
-_CONTRACT = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+TIMEOUT = timedelta(days=7)
+"""Longer than any share: lost ranks are ended by torchrun, not by a time limit."""
+_LAUNCH_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _FAILED = "mace_exp/failed"
-"""Key of the store that all ranks see: what the first that failed has to say."""
+"""Key of the store that all ranks see: the message of the first rank that failed."""
 
-W = TypeVar("W")
+C = TypeVar("C")
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -37,103 +40,101 @@ class RankError(RuntimeError):
 
 
 def rank_count() -> int:
-    """The number of processes of this run, as torchrun says it; 1 without it."""
-    told = all(name in os.environ for name in _CONTRACT)
-    return int(os.environ["WORLD_SIZE"]) if told else 1
+    """Return the number of processes that torchrun started for this run; 1 without torchrun."""
+    launched = all(name in os.environ for name in _LAUNCH_VARIABLES)
+    return int(os.environ["WORLD_SIZE"]) if launched else 1
 
 
 def is_worker() -> bool:
-    """Whether another rank is the run, and this process takes shares of its work."""
+    """Return whether this process takes shares of the work of another, the first rank."""
     return rank_count() > 1 and int(os.environ["RANK"]) > 0
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """The place of this process among those of a run; alone where nothing else is said.
+    """The place of this process among those of a run; by default the only one.
 
     `store` is torch's key-value store: it can be read while another rank is busy or gone.
     """
 
     number: int = 0
     count: int = 1
-    store: Any = None
+    store: Store | None = None
 
-    def share(self, work: W, task: Callable[[W, Sequence[T]], R], items: Sequence[T]) -> list[R]:
-        """Split `items` among the ranks; return what `task` said of each share, the first's first.
+    def map(self, task: Callable[[C, Sequence[T]], R], context: C, jobs: Sequence[T]) -> list[R]:
+        """Split `jobs` among the ranks; return `task(context, share)` per share, the first rank's
+        first.
 
-        Share k is `items[k::count]`, empty ones are left out. `task` and items are pickled; a rank
-        calls it with its own `work`.
+        Share k is `jobs[k::count]`; for an empty one nothing is called. Task and jobs are pickled;
+        each rank passes its own context. Results should be small: every rank receives all of them.
 
         Raises:
             RankError: a worker has failed, or is gone.
         """
-        shares = [items[k :: self.count] for k in range(min(self.count, len(items)))]
+        shares = [jobs[k :: self.count] for k in range(min(self.count, len(jobs)))]
         if self.count == 1 or not shares:
-            return [task(work, share) for share in shares]
-        self.tell((task, shares))
-        return self._gather(self._attempt(task, work, shares[0]))[: len(shares)]
+            return [task(context, share) for share in shares]
+        self.broadcast((task, shares))
+        return self._gather(self._attempt(task, context, shares[0]))[: len(shares)]
 
-    def serve(self, work: object) -> None:
-        """Do the shares that the first rank hands out, until it says that there are no more."""
-        while (heard := self.hear()) is not None:
-            task, shares = heard
-            done = None
+    def serve(self, context: object) -> None:
+        """Do the shares that the first rank hands out, until it broadcasts None."""
+        while (received := self.receive()) is not None:
+            task, shares = received
+            result = None
             if self.number < len(shares):
                 with exiting_on_sigterm():
-                    done = self._attempt(task, work, shares[self.number])
-            self._gather(done)
+                    result = self._attempt(task, context, shares[self.number])
+            self._gather(result)
 
-    def tell(self, said: object) -> None:
-        """Send every worker an object that pickle takes."""
-        self._broadcast([said])
+    def broadcast(self, value: object) -> None:
+        """Send a picklable object from the first rank to every worker."""
+        self._broadcast([value])
 
-    def hear(self) -> Any:
-        """Wait for what the first rank tells."""
-        box: list[Any] = [None]
-        self._broadcast(box)
-        return box[0]
+    def receive(self) -> Any:
+        """Wait for the object that the first rank broadcasts next."""
+        return self._broadcast([None])[0]
 
-    def leave(self) -> None:
-        """Close the connections; nobody is heard any more. Threads of theirs that are still there
-        when Python ends can abort the process."""
-        import torch.distributed as dist
+    def close(self) -> None:
+        """Close the connections: their threads can abort a Python process that ends with them."""
+        from accelerate import PartialState
 
         connected.cache_clear()
-        dist.destroy_process_group()
+        PartialState().destroy_process_group()
 
-    def _broadcast(self, box: list[Any]) -> None:
-        import torch.distributed as dist
+    def _broadcast(self, values: list[Any]) -> list[Any]:
+        if self.count == 1:
+            return values
+        from accelerate.utils import broadcast_object_list
 
-        if self.count > 1:
-            with self._connection():
-                dist.broadcast_object_list(box, src=0)
-
-    def _gather(self, done: R) -> list[R]:
-        import torch.distributed as dist
-
-        gathered: list[Any] = [None] * self.count
         with self._connection():
-            dist.gather_object(done, gathered if self.number == 0 else None, dst=0)
-        return gathered
+            return broadcast_object_list(values)
 
-    def _attempt(self, task: Callable[[W, T], R], work: W, share: T) -> R:
-        """Do a share; a worker that fails leaves word of it, the first rank reads it."""
+    def _gather(self, result: R) -> list[R]:
+        """Return the results of all ranks in their order, on every rank."""
+        from accelerate.utils import gather_object
+
+        with self._connection():
+            return gather_object([result])
+
+    def _attempt(self, task: Callable[[C, T], R], context: C, share: T) -> R:
+        """Do a share; a worker that fails reports it in the store, where the first rank reads."""
         try:
-            return task(work, share)
+            return task(context, share)
         except SystemExit as stop:  # how SIGTERM arrives, which torchrun sends once one has failed
-            if self.number == 0 and self.store.check([_FAILED]):
+            if self.number == 0 and self._report() is not None:
                 raise self._failure() from stop
             raise
         except Exception as error:
             if self.number > 0:
                 log.exception("rank %d failed", self.number)
-                self._leave_word(error)
+                self._report_failure(error)
                 raise SystemExit(1) from error
             raise
 
     @contextmanager
     def _connection(self) -> Iterator[None]:
-        """What breaks in here is another rank's end. A worker has nothing to add to it."""
+        """Turn an error of the connection into one of the rank that ended; a worker just ends."""
         try:
             yield
         except RuntimeError as error:
@@ -141,34 +142,45 @@ class Ranks:
                 raise SystemExit(1) from error
             raise self._failure() from error
 
-    def _leave_word(self, error: Exception) -> None:
+    def _report_failure(self, error: Exception) -> None:
+        assert self.store is not None
         first_line = f"{type(error).__name__}: {error}".splitlines()[0]
         self.store.set(_FAILED, f"rank {self.number} failed: {first_line}")
 
+    def _report(self) -> str | None:
+        """Return what a rank that failed has reported; None where none has."""
+        if self.store is None or not self.store.check([_FAILED]):
+            return None
+        return self.store.get(_FAILED).decode()
+
     def _failure(self) -> RankError:
-        """Say what ended another rank; torchrun, which ends this one too, has to wait for that."""
+        """Return the error of another rank, and ignore torchrun's SIGTERM until it is shown."""
         stay_on_sigterm()
-        if self.store.check([_FAILED]):
-            return RankError(self.store.get(_FAILED).decode())
-        return RankError("another rank is gone without a word: torchrun says below how it ended")
+        return RankError(
+            self._report() or "another rank ended without a report: torchrun says below how"
+        )
 
 
 @cache
 def connected() -> Ranks:
-    """Meet the other ranks, once in a process's life; alone, there is nobody to meet."""
+    """Connect to the other ranks, once per process; without torchrun there are none."""
     if rank_count() == 1:
         return Ranks()
-    import torch.distributed as dist
+    import torch
+    from accelerate import PartialState
     from torch.distributed.rendezvous import rendezvous
 
-    store, number, count = next(rendezvous("env://", timeout=PATIENCE))
-    dist.init_process_group("gloo", store=store, rank=number, world_size=count, timeout=PATIENCE)
-    return Ranks(number, count, store)
+    # Where it is unset, PartialState would change the number of threads of a GPU run too.
+    os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
+    store, _, _ = next(rendezvous("env://", timeout=TIMEOUT))
+    # As on a CPU: objects go by gloo, and the device is chosen later, by the configuration.
+    state = PartialState(cpu=True, backend="gloo", store=store, timeout=TIMEOUT)
+    return Ranks(state.process_index, state.num_processes, store)
 
 
 @contextmanager
 def dismissed_workers() -> Iterator[None]:
-    """Let the workers go when the block ends well; torchrun ends them where it fails."""
+    """Dismiss the workers when the block ends well; torchrun ends them where it fails."""
     try:
         yield
     except SystemExit as stop:
@@ -181,5 +193,5 @@ def dismissed_workers() -> Iterator[None]:
 def _dismiss() -> None:
     if rank_count() > 1:
         ranks = connected()
-        ranks.tell(None)
-        ranks.leave()
+        ranks.broadcast(None)
+        ranks.close()

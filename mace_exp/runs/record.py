@@ -1,7 +1,8 @@
-"""The rows of a run on disk: one JSON line an event, how to read them back, who else gets them.
+"""The rows of a run on disk, one JSON line per event, and the tracker that also sends them to a
+service.
 
-Nothing depends on a service. Every row is flushed to the file before a sink sees it; a sink that
-fails is let go of, and the run goes on.
+Nothing depends on a service. Every row is flushed to the file before a sink receives it; a sink
+that fails is dropped, and the run continues.
 """
 
 from __future__ import annotations
@@ -29,31 +30,33 @@ ROWS_FILE = "metrics.jsonl"
 
 
 class RunRecord:
-    """Append rows to a JSON-lines file, flushed one by one; `time` goes on after a resume."""
+    """Append rows to a JSON-lines file, flushed one by one; `time` continues after a resume."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         earlier = read_rows(path)
-        passed = max((float(row.get("time", 0)) for row in earlier), default=0.0)
-        self._start = time.monotonic() - passed
-        torn = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
+        elapsed = max((float(row.get("time", 0)) for row in earlier), default=0.0)
+        self._start = time.monotonic() - elapsed
+        truncated = (
+            path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
+        )
         self._file = path.open("a", encoding="utf-8")
-        if torn:
+        if truncated:
             self._file.write("\n")
 
     def write(self, event: str, values: Mapping[str, Any]) -> None:
-        """Append a row and flush it, with the seconds that the run has taken so far."""
+        """Append a row with the run's elapsed seconds, and flush it."""
         row = {"time": round(time.monotonic() - self._start, 3), "event": event, **values}
         self._file.write(json.dumps(plain(row), ensure_ascii=False) + "\n")
         self._file.flush()
 
     def close(self) -> None:
-        """Close the file; no row can be written after it."""
+        """Close the file; no row can be written afterwards."""
         self._file.close()
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Read a JSON-lines file; lines torn by a kill are left out, a missing file has none."""
+    """Read a JSON-lines file; truncated lines are skipped, a missing file has no rows."""
     if not path.exists():
         return []
     rows = []
@@ -68,7 +71,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def plain(value: Any) -> Any:
-    """Return `value` as JSON can hold it; `float` reads back the strings for nan and infinity."""
+    """Return `value` as JSON types; nan and infinity become strings that `float` can read."""
     if isinstance(value, Mapping):
         return {str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple | set):
@@ -92,13 +95,13 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """The numeric entries of a row, nested ones included."""
+    """Return the numeric entries of a row, nested ones included."""
     flat = {key: number(value) for key, value in flatten(values).items()}
     return {key: value for key, value in flat.items() if value is not None}
 
 
 def number(value: Any) -> float | None:
-    """Read a value back from a row: `plain` writes nan and infinity as words."""
+    """Return a row's value as a number (`plain` writes nan and infinity as text), or None."""
     if value in ("nan", "inf", "-inf"):
         return float(value)
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
@@ -106,17 +109,18 @@ def number(value: Any) -> float | None:
 
 @dataclass
 class ConceptCurves:
-    """The curves of one event, by concept and measure, and what is said of them at the end."""
+    """The curves of one event by concept, measure and step, and their summaries."""
 
     values: dict[str, dict[str, dict[int, float]]] = field(default_factory=dict)
 
     def add(self, concept: str, step: int, measures: Mapping[str, float]) -> None:
+        """Add the measures of a concept at a step."""
         curves = self.values.setdefault(concept, {})
         for name, value in measures.items():
             curves.setdefault(name, {})[step] = value
 
     def table(self) -> tuple[list[str], list[list[Any]]]:
-        """One row a concept: steps, then the first and last value of every measure."""
+        """Return columns and one row per concept: steps, then first and last value per measure."""
         measures = sorted({name for curves in self.values.values() for name in curves})
         columns = ["concept", "steps", *(f"{e} {m}" for m in measures for e in ("first", "last"))]
         rows = []
@@ -127,7 +131,7 @@ class ConceptCurves:
         return columns, rows
 
     def quantiles(self) -> Iterator[tuple[int, dict[str, float]]]:
-        """Over the concepts at each step: the lowest, the median and the highest value."""
+        """Yield each step with the lowest, median and highest value over the concepts."""
         gathered: dict[int, dict[str, list[float]]] = {}
         for curves in self.values.values():
             for name, curve in curves.items():
@@ -139,7 +143,7 @@ class ConceptCurves:
             yield step, {f"{n}/{k}": f(v) for n, v in measures for k, f in summaries.items()}
 
     def last(self) -> dict[str, float]:
-        """The median over the concepts of each measure's last value."""
+        """Return the median over the concepts of each measure's last value."""
         ends: dict[str, list[float]] = {}
         for curves in self.values.values():
             for name, curve in curves.items():
@@ -149,40 +153,40 @@ class ConceptCurves:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image (uint8 `[H, W, 3]`, or the path of one) and the words beneath it."""
+    """An image (uint8 `[H, W, 3]`, or a path) and its caption."""
 
     image: np.ndarray | Path
     caption: str = ""
 
 
 class Sink(Protocol):
-    """A service that shows what a run records."""
+    """A service that displays what a run records."""
 
     @property
     def url(self) -> str | None:
-        """Where the run can be looked at; None where it is kept offline."""
+        """The address of the run; None offline."""
 
     def row(self, event: str, values: Mapping[str, Any]) -> None:
-        """Take a row of the record; `<event>/step` in it is the axis of the event's measures."""
+        """Receive a row; its `<event>/step` is the axis of the event's measures."""
 
     def images(self, name: str, pictures: Sequence[Picture]) -> None:
-        """Show captioned pictures under one name."""
+        """Show captioned images under one name."""
 
     def table(self, name: str, columns: Sequence[str], rows: list[list[Any]]) -> None:
-        """Show a table, a value a column in each row."""
+        """Show a table; each row has one value per column."""
 
     def summary(self, values: Mapping[str, Any]) -> None:
-        """Take final values, by names that are flat; later ones replace earlier ones."""
+        """Receive final values by flat names; later values replace earlier ones."""
 
     def artifact(self, path: Path, name: str, kind: str) -> None:
-        """Keep a file or a folder, of a kind such as "model", under a name."""
+        """Store a file or folder of a kind (such as "model") under a name."""
 
     def close(self, code: int) -> None:
-        """End the run with the exit code of its process; nothing is sent after it."""
+        """Finish the run with the exit code of its process; nothing is sent afterwards."""
 
 
 class Tracker:
-    """Write the rows of one run, and hand them to a service when one is on."""
+    """Write the rows of one run, and send them to a service if one is connected."""
 
     def __init__(
         self,
@@ -195,7 +199,7 @@ class Tracker:
 
     @property
     def url(self) -> str | None:
-        """The address of the run in the hosted dashboard, None when it is not there."""
+        """The address of the run at the service; None without one."""
         return self._sink.url if self._sink else None
 
     def __enter__(self) -> Self:
@@ -210,8 +214,8 @@ class Tracker:
     def _connected(self, exits: ExitStack) -> Sink | None:
         try:
             return exits.enter_context(self._connect()) if self._connect else None
-        except Exception:  # whatever the service does, the run must go on
-            log.exception("The tracking service did not start; the run is kept in %s", ROWS_FILE)
+        except Exception:  # a failing service must not stop the run
+            log.exception("The tracking service did not start; rows are kept in %s", ROWS_FILE)
             return None
 
     def __exit__(
@@ -230,13 +234,13 @@ class Tracker:
             self._exits.close()
 
     def log(self, event: str, values: Mapping[str, Any], step: int | None = None) -> None:
-        """Write one row; `step` becomes `<event>/step`, the axis of `<event>/...`."""
+        """Write one row; `step` becomes `<event>/step`, the axis of the event's measures."""
         row = dict(values) if step is None else {**values, f"{event}/step": step}
         self._write(event, row)
         self._send(lambda sink: sink.row(event, row))
 
     def images(self, name: str, pictures: Sequence[Picture]) -> None:
-        """Show captioned pictures; the record keeps the captions only."""
+        """Show captioned images; the record keeps only the captions."""
         self._write("images", {"name": name, "captions": [p.caption for p in pictures]})
         self._send(lambda sink: sink.images(name, pictures))
 
@@ -253,7 +257,7 @@ class Tracker:
         self._send(lambda sink: sink.summary(flat))
 
     def artifact(self, path: Path, *, name: str, kind: str) -> None:
-        """Keep a file or folder with the service's run (nothing happens without one)."""
+        """Upload a file or folder to the service; does nothing without one."""
         self._send(lambda sink: sink.artifact(path, name, kind))
 
     def _write(self, event: str, values: Mapping[str, Any]) -> None:
@@ -265,6 +269,6 @@ class Tracker:
             return
         try:
             deliver(self._sink)
-        except Exception:  # whatever the service does, the run must go on
-            log.exception("The tracking service failed and is off now; %s goes on", ROWS_FILE)
+        except Exception:  # a failing service must not stop the run
+            log.exception("The tracking service failed and is off now; %s continues", ROWS_FILE)
             self._sink = None

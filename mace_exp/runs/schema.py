@@ -1,7 +1,9 @@
-"""Where a run is shown, and what it leaves."""
+"""Configuration of tracking, and of what a run saves."""
 
 from dataclasses import dataclass
 from enum import Enum
+
+from mace_exp.runs.tracking import TrackerOptions
 
 
 class WandbMode(Enum):
@@ -13,28 +15,51 @@ class WandbMode(Enum):
 
 @dataclass(kw_only=True)
 class TrackingConfig:
-    """Where the run is shown beside its own folder."""
+    """A tracking service, in addition to the run folder."""
+
+    def options(self) -> TrackerOptions:
+        """Return how the tracker is opened; name and tags are the run's."""
+        return TrackerOptions(mode="disabled")
+
+    def shows_images(self) -> bool:
+        """Return whether pictures go to the dashboard."""
+        return False
+
+    def logs_weights(self) -> bool:
+        """Return whether the edited weights go with the run, as an artifact."""
+        return False
 
 
 @dataclass(kw_only=True)
 class NoTracking(TrackingConfig):
-    """The run folder alone."""
+    """Only the run folder."""
 
 
 @dataclass(kw_only=True)
 class WandbTracking(TrackingConfig):
-    """Weights & Biases; auto: online where wandb finds a key, offline elsewhere."""
+    """Weights & Biases; auto: online if wandb finds an API key, otherwise offline."""
 
     mode: WandbMode
     project: str
     entity: str | None
-    group: str | None  # null: the sweep's folder in a sweep, none elsewhere
+    group: str | None  # null: the sweep's folder in a sweep, otherwise none
     log_images: bool
-    log_weights: bool  # the edited weights go with the run, as an artifact
+    log_weights: bool  # upload the edited weights as an artifact
+
+    def options(self) -> TrackerOptions:
+        return TrackerOptions(
+            mode=self.mode.name, project=self.project, entity=self.entity, group=self.group
+        )
+
+    def shows_images(self) -> bool:
+        return self.log_images
+
+    def logs_weights(self) -> bool:
+        return self.log_weights
 
 
 @dataclass(kw_only=True)
 class SaveConfig:
-    """What leaves a run beside the edited weights."""
+    """What a run saves in addition to the edited weights."""
 
-    pipeline: bool
+    pipeline: bool  # the erased model as a diffusers folder

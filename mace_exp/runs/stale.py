@@ -1,64 +1,90 @@
-"""What an earlier edit left in the run's folder: it goes before it is taken for this run's."""
+"""Which results of a run folder are of an earlier edit, by their keys; those go."""
 
 from __future__ import annotations
 
 import json
 import logging
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from mace_exp.config.run_config import Stage
-from mace_exp.runs.provenance import deciding_facts, settings_facts
-
-if TYPE_CHECKING:
-    from mace_exp.stages.run import Run
+from mace_exp.runs.folder import RunFolder
+from mace_exp.utils.files import write_json
 
 log = logging.getLogger(__name__)
 
-_READING = {Stage.metrics, Stage.report}
+READING = frozenset({"metrics", "report"})
 """Stages that show what is there; `metrics` itself refuses pictures of another edit."""
-_WEIGHTS = {Stage.cfr, Stage.lora, Stage.fusion}
-"""Stages that write weights into the folder."""
+FILES = {
+    "edit": ("edit.safetensors", "erased.json", "erased"),
+    "samples": ("samples", "attention"),
+    "metrics": ("metrics.json",),
+}
+"""The files of each result whose key is recorded, in the order in which they are made."""
 _MARKS = {"samples": "prompts.csv", "attention": "index.csv", "erased": "model_index.json"}
 """The file in each folder of a run's by which it is one: others of these names are the user's."""
 
 
-def remove_other_edit(work: Run) -> None:
-    """Remove what the folder holds of an edit by other settings, or of another model, before the
-    first stage.
+def recorded_keys(folder: RunFolder) -> dict[str, str]:
+    """Return the key of each result that the folder holds; none where nothing is recorded."""
+    try:
+        found = json.loads(folder.keys.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def record_key(folder: RunFolder, name: str, key: str) -> None:
+    """Record the key of a result that the folder now holds."""
+    write_json(folder.keys, recorded_keys(folder) | {name: key})
+
+
+def remove_stale(
+    folder: RunFolder,
+    wanted: Mapping[str, str],
+    stages: Collection[str],
+    *,
+    edit_steps: Collection[str],
+) -> None:
+    """Remove results whose key is not the one that this run would give them, before it begins.
 
     What was drawn and measured goes with any stage that makes something: a run that then fails
-    must not show it under the new settings. The edit itself goes where weights of the new one
-    will lie beside it.
+    must not show it under the new settings. The edit itself goes where one of `edit_steps` will
+    put another beside it.
     """
-    stages, folder = set(work.config.stages), work.folder
-    if stages <= _READING or _is_of_these_settings(work):
+    if set(stages) <= READING:
         return
-    edit = (folder.edit, folder.facts, folder.erased)
-    _remove(folder.root, (*folder.results, *(edit if stages & _WEIGHTS else ())))
+    recorded = recorded_keys(folder)
+    stale = _stale(recorded, wanted, stages, makes_edit=bool(set(stages) & set(edit_steps)))
+    removed = [file for name in stale for file in _remove(folder.root, FILES[name])]
+    if removed:
+        log.info(
+            "removed from %s, as it is of an earlier edit: %s", folder.root, ", ".join(removed)
+        )
+    kept = {name: key for name, key in recorded.items() if name not in stale}
+    if kept != recorded:
+        write_json(folder.keys, kept)
 
 
-def remove_results(work: Run) -> None:
-    """Remove what was drawn and measured of the edit that the folder held."""
-    _remove(work.folder.root, work.folder.results)
+def _stale(
+    recorded: Mapping[str, str],
+    wanted: Mapping[str, str],
+    stages: Collection[str],
+    *,
+    makes_edit: bool,
+) -> list[str]:
+    """Return the names of the results that go; a run without an evaluation wants no samples."""
+    differs = {name for name, key in wanted.items() if recorded.get(name) != key}
+    if "edit" in differs:
+        return ["edit", "samples", "metrics"] if makes_edit else ["samples", "metrics"]
+    if "samples" in differs and "samples" in stages:
+        return ["samples", "metrics"]
+    return ["metrics"] if "metrics" in differs and "metrics" in stages else []
 
 
-def _is_of_these_settings(work: Run) -> bool:
-    own = json.loads(json.dumps(settings_facts(work), default=str))  # as a file gives them back
-    try:
-        found = json.loads(work.folder.facts.read_text(encoding="utf-8"))
-        earlier = deciding_facts(own | found)  # an earlier version may have written less
-    except (OSError, ValueError, KeyError, TypeError):
-        return False  # nothing says what the folder's results are of
-    return earlier == deciding_facts(own)
-
-
-def _remove(root: Path, paths: Iterable[Path]) -> None:
-    there = [path for path in paths if (path / _MARKS.get(path.name, "")).is_file()]
-    for path in there:
+def _remove(root: Path, names: Collection[str]) -> list[str]:
+    there = [name for name in names if (root / name / _MARKS.get(name, "")).is_file()]
+    for name in there:
+        path = root / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    if there:
-        names = ", ".join(path.name for path in there)
-        log.info("removed from %s, as it is of an earlier edit: %s", root, names)
+    return there

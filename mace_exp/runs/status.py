@@ -1,4 +1,4 @@
-"""status.json: what a run is doing, how it ended, and where it ran."""
+"""status.json: the state of a run, its outcome, and the machine it ran on."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PACKAGES = ("mace-exp", "torch", "diffusers", "transformers", "peft", "accelera
 
 
 class Status:
-    """status.json: what a run is doing, how it ended, and where it ran."""
+    """The values of status.json: current stage, outcome, versions and hardware."""
 
     def __init__(self, folder: RunFolder) -> None:
         self._path = folder.status
@@ -44,16 +44,16 @@ class Status:
         }
 
     def update(self, **values: Any) -> None:
-        """Change some values and write the file."""
+        """Change values and write the file."""
         self._values |= values
         write_json(self._path, self._values)
 
     def add_hardware(self, facts: Mapping[str, Any]) -> None:
-        """Say more of where the run is, once torch can tell."""
+        """Add facts about the hardware that are known once torch is loaded."""
         self.update(hardware=self._values["hardware"] | dict(facts))
 
     def fail(self, error: BaseException) -> None:
-        """Record an error that is on its way out, with its traceback, if there is room for it."""
+        """Record the error that ends the run, with its traceback, if the file can be written."""
         line = f"{type(error).__name__}: {error}".splitlines()[0]
         try:
             self.update(
@@ -68,16 +68,17 @@ class Status:
 
 @contextmanager
 def recorded_status(folder: RunFolder) -> Iterator[Status]:
-    """Keep status.json true, however the block ends; no room left for it is not allowed to hide
-    the error.
+    """Keep status.json current until the block ends.
+
+    A full disk while writing it never masks the original error.
 
     Raises:
-        OSError: no room left for a file: the message names it, and says how the run goes on.
+        OSError: the disk is full; the message names the file and says how to resume the run.
     """
     status = Status(folder)
     status.update()
     try:
-        with _way_on(folder.root):
+        with explain_full_disk(folder.root):
             yield status
     except BaseException as error:
         status.fail(error)
@@ -86,8 +87,8 @@ def recorded_status(folder: RunFolder) -> Iterator[Status]:
 
 
 @contextmanager
-def _way_on(root: Path) -> Iterator[None]:
-    """Say of a disk that has filled up meanwhile what is to be done."""
+def explain_full_disk(root: Path) -> Iterator[None]:
+    """Re-raise a disk-full error with a hint to free space and resume the run in `root`."""
     try:
         yield
     except OSError as error:
@@ -100,7 +101,7 @@ def _way_on(root: Path) -> Iterator[None]:
 
 
 def status_of(folder: RunFolder) -> str | None:
-    """Whether the run in a folder is running, finished or failed, as it says; None: no run."""
+    """Return the recorded status ("running", "finished" or "failed"), or None without a run."""
     try:
         return json.loads(folder.status.read_text(encoding="utf-8"))["status"]
     except (OSError, ValueError, KeyError):

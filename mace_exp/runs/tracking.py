@@ -1,6 +1,6 @@
-"""The tracker of a run: its record on disk always, Weights & Biases when it is asked for.
+"""The tracker of a run: always a record on disk, and Weights & Biases if configured.
 
-This is the only module that imports wandb, and it does so when a run is opened.
+This is the only module that imports wandb, and only when a run is opened.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from mace_exp.runs.record import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+    from wandb import Settings
     from wandb.sdk.wandb_run import Run
 
 log = logging.getLogger(__name__)
@@ -41,7 +43,7 @@ FINISH_SECONDS = 120.0
 
 @dataclass(frozen=True, kw_only=True)
 class TrackerOptions:
-    """Where a run is shown and under which names (`mode` is one of MODES)."""
+    """Names of a run in Weights & Biases, and how it connects (`mode` is one of MODES)."""
 
     mode: str = "auto"
     project: str | None = None
@@ -64,10 +66,10 @@ def open_tracker(
 ) -> Tracker:
     """Return the tracker of `run_dir`, to be used as a context manager.
 
-    `concept_count` decides whether concepts get curves of their own (see PANEL_LIMIT).
+    `concept_count` decides whether each concept gets its curves (see PANEL_LIMIT).
 
     Raises:
-        ModuleNotFoundError: online or offline is asked for by name and wandb is missing.
+        ModuleNotFoundError: the mode is online or offline, and wandb is not installed.
     """
     mode = resolve_mode(options.mode)
     record = RunRecord(run_dir / ROWS_FILE)
@@ -88,7 +90,7 @@ def open_tracker(
 
 
 def resolve_mode(mode: str) -> str:
-    """Turn `auto` into what this machine allows: online needs a key, anything needs wandb."""
+    """Resolve `auto`: online with an API key, offline without one, disabled without wandb."""
     installed = importlib.util.find_spec("wandb") is not None
     if not installed and mode in ("online", "offline"):
         raise ModuleNotFoundError(f"tracking.mode={mode} needs wandb: pip install wandb")
@@ -96,14 +98,14 @@ def resolve_mode(mode: str) -> str:
         return mode
     if not installed:
         return "disabled"
-    asked = os.environ.get("WANDB_MODE", "")
-    if asked in MODES and asked != "auto":
-        return asked
+    requested = os.environ.get("WANDB_MODE", "")
+    if requested in MODES and requested != "auto":
+        return requested
     return "online" if has_key() else "offline"
 
 
 def has_key() -> bool:
-    """Tell whether wandb will find a key: in the environment, or where `wandb login` put it."""
+    """Return whether wandb will find an API key: in the environment, or saved by `wandb login`."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     homes = [Path("~/.netrc").expanduser(), Path("~/_netrc").expanduser()]
@@ -117,28 +119,28 @@ def has_key() -> bool:
 
 
 def _server() -> str:
-    """The server's address: the environment's, that of `wandb login --host`, or the public one."""
+    """Return the server's address: the environment's, `wandb login --host`'s, or the public one."""
     folder = Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb").expanduser()
     saved = configparser.ConfigParser(interpolation=None)
     with suppress(configparser.Error, OSError, UnicodeError):
         saved.read(folder / "settings", encoding="utf-8")
-    own = saved.get("default", "base_url", fallback=None)
-    return os.environ.get("WANDB_BASE_URL") or own or "https://api.wandb.ai"
+    configured = saved.get("default", "base_url", fallback=None)
+    return os.environ.get("WANDB_BASE_URL") or configured or "https://api.wandb.ai"
 
 
 @contextmanager
 def staging_in(folder: Path) -> Iterator[None]:
-    """Keep what wandb stages (tables, artifacts, its cache) in the run's own folder."""
+    """Redirect wandb's staging folders (tables, artifacts, cache) to the run folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    ours = {
+    variables = {
         "WANDB_DIR": str(folder.parent),
         "WANDB_DATA_DIR": str(folder / "data"),
         "WANDB_CACHE_DIR": str(folder / "cache"),
         "WANDB_ARTIFACT_DIR": str(folder / "artifacts"),
         "WANDB_ERROR_REPORTING": os.environ.get("WANDB_ERROR_REPORTING", "false"),
     }
-    earlier = {name: os.environ.get(name) for name in ours}
-    os.environ.update(ours)
+    earlier = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
@@ -152,7 +154,7 @@ def staging_in(folder: Path) -> Iterator[None]:
 def start_wandb(
     run_dir: Path, options: TrackerOptions, *, mode: str, config: dict[str, Any]
 ) -> Run:
-    """Start a wandb run in `run_dir`; offline, with a warning, when the server is out of reach."""
+    """Start a wandb run in `run_dir`; offline, with a warning, if the server can't be reached."""
     import wandb
 
     def start(mode: str) -> Run:
@@ -161,7 +163,7 @@ def start_wandb(
             entity=options.entity,
             group=clipped(options.group, 128),
             name=clipped(options.name, 128),
-            tags=[tag[:64] for tag in options.tags if tag],  # longer ones are refused
+            tags=[tag[:64] for tag in options.tags if tag],  # wandb rejects longer ones
             config=plain(config),
             dir=str(run_dir),
             mode=mode,  # type: ignore[arg-type]
@@ -174,19 +176,19 @@ def start_wandb(
         if mode == "offline":
             raise
         reason = str(error).splitlines()[0]
-        log.warning("Weights & Biases can't be reached (%s): this run is kept offline", reason)
+        log.warning("Weights & Biases can't be reached (%s): this run is recorded offline", reason)
         return start("offline")
 
 
-def wandb_settings() -> Any:
-    """Settings under which a killed run keeps its rows and a lost server costs little time."""
+def wandb_settings() -> Settings:
+    """Return settings for which a killed run keeps its rows and a lost server costs little time."""
     import wandb
 
     return wandb.Settings(
         silent=True,
         console="off",  # progress bars would fill the log
         save_code=False,
-        reinit="create_new",  # the default hands out the run that a failed job left open
+        reinit="create_new",  # the default returns a run that a failed job left open
         init_timeout=float(os.environ.get("WANDB_INIT_TIMEOUT", CONNECT_SECONDS)),
         finish_timeout=FINISH_SECONDS,
         x_transaction_log_flush_interval=1.0,  # the default, 15 s, loses short runs
@@ -194,12 +196,12 @@ def wandb_settings() -> Any:
 
 
 def clipped(text: str | None, length: int) -> str | None:
-    """Cut a name to the length that the service takes."""
+    """Truncate a name to the service's limit."""
     return text[:length] if text else None
 
 
 class WandbSink:
-    """Translate rows into what reads well in Weights & Biases."""
+    """Send rows to Weights & Biases in a form that displays well."""
 
     def __init__(self, run: Run, *, panels: bool) -> None:
         self._run, self._panels = run, panels
@@ -212,7 +214,7 @@ class WandbSink:
         return self._run.url
 
     def row(self, event: str, values: Mapping[str, Any]) -> None:
-        """Log the numbers of a row; a stage's go to the summary, a concept's to its curves."""
+        """Log the numbers of a row; stages go to the summary, concepts to their curves."""
         measures = {k if "/" in k else f"{event}/{k}": v for k, v in numbers(values).items()}
         axis = f"{event}/step"
         if axis in measures:
@@ -237,11 +239,11 @@ class WandbSink:
         short = {name.removeprefix(f"{event}/"): value for name, value in measures.items()}
         self._curves.setdefault(event, ConceptCurves()).add(concept, step, short)
         if self._panels:
-            own = {f"{event}/{name}/{concept}": value for name, value in short.items()}
-            self._run.log({f"{event}/step": step, **own})
+            panels = {f"{event}/{name}/{concept}": value for name, value in short.items()}
+            self._run.log({f"{event}/step": step, **panels})
 
     def images(self, name: str, pictures: Sequence[Picture]) -> None:
-        """Log pictures in rows that the service keeps whole."""
+        """Log images in rows short enough for the service to keep completely."""
         import wandb
 
         shown = [wandb.Image(picture_source(p), caption=p.caption) for p in pictures]
@@ -255,38 +257,39 @@ class WandbSink:
         self._run.log({name: wandb.Table(columns=list(columns), data=plain(rows))})
 
     def summary(self, values: Mapping[str, Any]) -> None:
-        """Put final values into the run's summary."""
+        """Set final values in the run's summary."""
         self._run.summary.update(dict(values))
 
     def artifact(self, path: Path, name: str, kind: str) -> None:
-        """Log a file or a folder as an artifact of this run alone."""
+        """Log a file or a folder as an artifact of this run."""
         import wandb
 
-        kept = wandb.Artifact(f"{name}-{self._run.id}", type=kind)  # versions are of one run
+        artifact = wandb.Artifact(f"{name}-{self._run.id}", type=kind)  # versions within one run
         if path.is_dir():
-            kept.add_dir(str(path))
+            artifact.add_dir(str(path))
         else:
-            kept.add_file(str(path))
-        self._run.log_artifact(kept)
+            artifact.add_file(str(path))
+        self._run.log_artifact(artifact)
 
     def close(self, code: int) -> None:
-        """Say what the curves say, and end the run with its exit code."""
+        """Log the per-concept summaries, then finish the run with its exit code."""
         try:
             for event, curves in self._curves.items():
-                self._tell(event, curves)
+                self._summarize(event, curves)
             self._run.summary["exit_code"] = code
         finally:
             self._run.finish(exit_code=code)
 
-    def _tell(self, event: str, curves: ConceptCurves) -> None:
+    def _summarize(self, event: str, curves: ConceptCurves) -> None:
+        """Log a table of the concepts, the final medians, and quantiles by step."""
         columns, rows = curves.table()
         self.table(f"{event}/concepts", columns, rows)
         self._run.summary.update({f"{event}/{k}": v for k, v in curves.last().items()})
         for step, values in curves.quantiles():
-            over_all = {f"{event}/{name}": value for name, value in values.items()}
-            self._run.log({f"{event}/step": step, **over_all})
+            quantiles = {f"{event}/{name}": value for name, value in values.items()}
+            self._run.log({f"{event}/step": step, **quantiles})
 
 
-def picture_source(picture: Picture) -> Any:
-    """What wandb.Image takes: a path as text, an array as it is."""
+def picture_source(picture: Picture) -> str | np.ndarray:
+    """Return the argument of wandb.Image: a path as text, an array unchanged."""
     return str(picture.image) if isinstance(picture.image, Path) else picture.image

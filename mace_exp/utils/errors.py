@@ -1,4 +1,4 @@
-"""Errors that say which setting they are about."""
+"""Error messages that name the setting they are about."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def naming_setting(setting: str) -> Iterator[None]:
-    """Put the setting in front of the message of a ValueError out of the block."""
+    """Prefix the message of a ValueError raised in the block with the setting's name."""
     try:
         yield
     except ValueError as error:

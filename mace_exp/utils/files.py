@@ -1,12 +1,13 @@
-"""Atomic writes: a reader never sees half a file or half a folder."""
+"""Atomic writes: a reader never sees a partly written file or folder."""
 
 from __future__ import annotations
 
+import csv
 import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +22,8 @@ _NO_ROOM = {getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EFBIG")
 
 
 def is_out_of_room(error: OSError) -> bool:
-    """Whether a file could not be written for want of space: on the disk, or in what is allowed."""
-    short = error.errno is None and str(error).endswith(" written")  # what numpy says of it
+    """Return whether writing failed because the disk, or the user's quota, is full."""
+    short = error.errno is None and str(error).endswith(" written")  # raised by numpy
     return short or error.errno in _NO_ROOM
 
 
@@ -30,8 +31,8 @@ def is_out_of_room(error: OSError) -> bool:
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary file beside `path`; renamed to `path` on success, removed on an error.
 
-    Whoever writes it (safetensors writes what only its owner reads), it is as open as `open` makes
-    a file: models and caches are shared.
+    The file gets the default permissions of a new file, whatever the writer set (safetensors
+    creates 0600): models and caches are shared between users.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(path)
@@ -47,10 +48,10 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a new folder beside `path`; it takes `path`'s place on success, goes on an error.
+    """Yield a temporary folder beside `path`; replaces `path` on success, removed on an error.
 
-    A folder can't be renamed over a full one, so an old `path` is moved aside first and comes back
-    if the last rename fails. The files in it are as open as new ones, as in `atomic_file`.
+    A folder can't be renamed over one that is not empty, so an old `path` is moved aside first and
+    restored if the last rename fails. File permissions as in `atomic_file`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, old = _temporary(path), _temporary(path)
@@ -75,28 +76,44 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def save_png(path: Path, image: np.ndarray) -> None:
-    """Write a picture [H, W, 3], uint8, packed quickly: half the time of zlib's usual level
-    or less, for a somewhat larger file."""
+    """Write an image [H, W, 3], uint8, as PNG with fast compression: at most half the time of
+    zlib's default level, for a somewhat larger file."""
     Image.fromarray(image).save(path, compress_level=1)
 
 
 def copy_permissions(file: Path, mode: int) -> None:
-    """Let those read and write a file who may read and write what `mode` is of."""
-    with suppress(PermissionError):  # a file system that keeps no modes
+    """Give `file` the read and write bits of `mode` (safetensors creates files with 0600)."""
+    with suppress(PermissionError):  # a file system without permission bits
         file.chmod(mode & 0o666)
 
 
 def _temporary(path: Path) -> Path:
-    """Keep the suffix (writers choose the format by it) and the file system (rename needs it)."""
+    """Return a new name with the same suffix (writers choose the format by it) in the same folder
+    (renaming needs one file system)."""
     return path.with_name(f".{path.stem}.{uuid4().hex[:8]}{path.suffix}")
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON file at once or not at all.
+    """Write a JSON file atomically.
 
     Raises:
-        ValueError: a number in it is not finite, which JSON can't hold.
+        ValueError: a number is not finite, which JSON can't represent.
     """
     text = json.dumps(value, indent=1, default=str, allow_nan=False)
     with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a CSV file in UTF-8 atomically: a header, then one line per row (None: an empty cell).
+
+    Raises:
+        ValueError: a row has more or fewer cells than there are columns.
+    """
+    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        for row in rows:
+            if len(row) != len(columns):
+                raise ValueError(f"{path.name}: the row {row} does not fit the columns {columns}")
+            writer.writerow(row)

@@ -1,4 +1,4 @@
-"""Progress bars with a rate: one look for every stage."""
+"""Progress bars with a rate, the same for every stage."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 Progress = Callable[[int], object]
-"""What hears how many things were just done."""
+"""A callback that receives the number of items just completed."""
 
 _silent = ContextVar("silent", default=False)
 
 
 class _Rate(ProgressColumn):
-    """Things a second, or seconds a thing where that is slower."""
+    """Items per second, or seconds per item below one item per second."""
 
     def render(self, task: Task) -> Text:
         mean = task.completed / task.elapsed if task.elapsed else 0
@@ -37,7 +37,7 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def progress(label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    """Show a bar of `total` steps; call what is yielded with the number of steps just done."""
+    """Show a bar of `total` steps; yield a function to call with the number of steps just done."""
     columns = (
         TextColumn("{task.description:<16}"),
         BarColumn(bar_width=28),
@@ -52,7 +52,7 @@ def progress(label: str, total: int, unit: str) -> Iterator[Callable[[int], None
 
 @contextmanager
 def silenced(silent: bool = True) -> Iterator[None]:
-    """Show no bar inside the block."""
+    """Hide progress bars inside the block (`silent=False`: show them again)."""
     token = _silent.set(silent)
     try:
         yield

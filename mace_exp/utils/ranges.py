@@ -1,4 +1,4 @@
-"""Ranges that a configuration value must lie in, written beside its type."""
+"""Ranges of configuration values, given beside their types."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, is_dataclass
@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """An interval: `low` and `high` belong to it, `above` and `below` don't."""
+    """An interval: `low` and `high` are inclusive bounds, `above` and `below` exclusive ones."""
 
     low: float | None = None
     above: float | None = None
@@ -18,7 +18,7 @@ class Range:
     below: float | None = None
 
     def holds(self, value: float) -> bool:
-        """Tell whether a finite `value` lies in the interval."""
+        """Return whether `value` is finite and lies in the interval."""
         return (
             isfinite(value)
             and (self.low is None or value >= self.low)
@@ -40,34 +40,38 @@ PROPORTION = Range(low=0, high=1)
 
 
 def check_pixels(key: str, size: int | None) -> None:
-    """Refuse a size in pixels that latents can't have."""
+    """Check that a size in pixels is a multiple of 8, the autoencoder's downsampling factor.
+
+    Raises:
+        ValueError: the size is no multiple of 8.
+    """
     if size is not None and size % 8:
         raise ValueError(
             f"{key} = {size} is no multiple of 8, the pixels of one latent: "
-            f"take {max(8, size - size % 8)}, or null for the model's own size"
+            f"take {max(8, size - size % 8)}, or null for the model's native size"
         )
 
 
 def out_of_range(config: object, prefix: str = "") -> Iterable[str]:
-    """Yield one message for each value in a tree of dataclasses that is outside its range."""
+    """Yield one message for each value in nested dataclasses that is outside its range."""
     hints = get_type_hints(type(config), include_extras=True)
     for name, hint in hints.items():
         key, value = f"{prefix}{name}", getattr(config, name)
         if is_dataclass(value):
             yield from out_of_range(value, f"{key}.")
         elif value is not None and get_origin(hint) is Annotated:
-            yield from _explain(key, value, get_args(hint)[1:])
+            yield from _violations(key, value, get_args(hint)[1:])
 
 
-def _explain(key: str, value: Any, limits: Iterable[object]) -> Iterable[str]:
+def _violations(key: str, value: Any, limits: Iterable[object]) -> Iterable[str]:
     for limit in limits:
         if isinstance(limit, Range) and not limit.holds(value):
-            example = f"{key}={_near(limit)}"
+            example = f"{key}={_example(limit)}"
             yield f"{key} = {value:g} is out of range: it must be {limit}, as in {example}"
 
 
 def expected(key: str, hint: Any) -> str:
-    """Say what a key of a type takes: `a whole number, at least 1, as in lora.rank=1`."""
+    """Describe the values that a key accepts: `a whole number, at least 1, as in lora.rank=1`."""
     limits = [each for each in get_args(hint)[1:] if isinstance(each, Range)]
     annotated = get_origin(hint) is Annotated
     kinds = get_args(hint)[:1] if annotated else (hint,)
@@ -75,7 +79,7 @@ def expected(key: str, hint: Any) -> str:
     words = [_word(kind) for kind in kinds if kind is not NoneType]
     words += [str(limit) for limit in limits if str(limit)]
     if annotated and limits:
-        words.append(f"as in {key}={_near(limits[0])}")
+        words.append(f"as in {key}={_example(limits[0])}")
     return ", ".join(words) + (", or null" if NoneType in kinds else "")
 
 
@@ -95,7 +99,7 @@ _WORDS = {
 }
 
 
-def _near(limit: Range) -> str:
-    """An allowed value to show as an example."""
+def _example(limit: Range) -> str:
+    """Return an allowed value to show as an example."""
     candidates = (1, 0, 0.5, limit.low, limit.high)
     return next(f"{c:g}" for c in candidates if c is not None and limit.holds(c))

@@ -1,4 +1,4 @@
-"""Random generators from one seed and a scope: randomness is an argument, never a global."""
+"""Random generators from a seed and a scope; the global generator is never used."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 def derive(seed: int, *scope: str | int) -> int:
     """Return a seed in [0, 2^63) that depends on `seed` and on every part of `scope`.
 
-    A stage asks for `derive(seed, "lora", concept.slug)`, so that a concept's randomness does not
-    depend on its place in a list or on what was drawn before. `1` and `"1"` are different scopes.
+    With `derive(seed, "lora", concept.slug)` a concept's random numbers do not depend on its place
+    in the list or on earlier draws. `1` and `"1"` are different scopes.
     """
     key = "\x1f".join([str(int(seed)), *(f"{type(part).__name__}:{part}" for part in scope)])
     return int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), "big") >> 1
 
 
 def short_seed(seed: int, *scope: str | int) -> int:
-    """Return `derive(seed, *scope)` in [0, 2^32): read, typed and kept exactly by every program."""
+    """Return `derive(seed, *scope)` in [0, 2^32), which every program represents exactly."""
     return derive(seed, *scope) % 2**32
 
 

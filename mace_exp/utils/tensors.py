@@ -1,15 +1,13 @@
-"""Tensors and their facts in one safetensors file."""
+"""Read and write safetensors files: tensors with metadata in the header."""
 
-import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from mace_exp.utils.files import atomic_file
@@ -18,7 +16,7 @@ from mace_exp.utils.files import atomic_file
 def save_tensors(
     path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str] | None = None
 ) -> None:
-    """Write `tensors` with `facts` in the header, atomically. Raises OSError as `open` does."""
+    """Write `tensors` atomically, with `facts` as metadata. Raises OSError as `open` does."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_file(path) as temporary, system_errors(path):
         save_file(contiguous, temporary, metadata={"format": "pt", **(facts or {})})
@@ -26,8 +24,8 @@ def save_tensors(
 
 @contextmanager
 def system_errors(path: Path) -> Iterator[None]:
-    """Raise what the system refused as an OSError of `path`: safetensors and tokenizers raise
-    errors of their own."""
+    """Raise system errors as OSError with `path`: safetensors and tokenizers wrap them in their own
+    error classes."""
     try:
         yield
     except Exception as error:
@@ -38,25 +36,7 @@ def system_errors(path: Path) -> Iterator[None]:
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors, on the CPU, and the facts of a file."""
+    """Return the tensors, on the CPU, and the metadata of a file."""
     with safe_open(path, framework="pt") as file:
         names = file.keys()
         return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
-
-
-def holds_tensors(path: Path, tensors: Mapping[str, Tensor]) -> bool:
-    """Whether a file is there and holds exactly these tensors, on whatever device they are."""
-    try:
-        held = load_tensors(path)[0]
-    except (OSError, SafetensorError):
-        return False
-    return held.keys() == tensors.keys() and all(
-        held[name].dtype == tensor.dtype and torch.equal(held[name], tensor.detach().cpu())
-        for name, tensor in tensors.items()
-    )
-
-
-def digest_of(tensors: Mapping[str, Tensor]) -> str:
-    """Return what tells tensors apart, to the last bit of a number."""
-    ordered = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
-    return hashlib.sha256(save(ordered)).hexdigest()

@@ -1,1 +1,1 @@
-"""Training sentences from a language model: what it is asked, and what of its answers is taken."""
+"""Training prompts from a language model: instructions, endpoints, parsing of the answers."""

@@ -1,7 +1,7 @@
-"""What of a language model's answers is taken: whole lines that name the concept once.
+"""Parse a language model's answers: keep complete lines that name the concept exactly once.
 
-Models number their lines, put them into quotation marks or JSON, think aloud and say "Sure!". The
-marks are taken off; what is no description of a picture is refused, and counted by its reason.
+Models number their lines, add quotation marks or JSON, reasoning and "Sure!". Markup is stripped;
+lines that are not picture descriptions are rejected and counted by reason.
 """
 
 import json
@@ -22,9 +22,9 @@ from mace_exp.concepts.prompts import (
 )
 
 Ask = Callable[[str], str]
-"""A language model: an instruction goes in, its answer comes out."""
+"""A language model: takes an instruction, returns its answer."""
 
-_THOUGHTS = re.compile(r"\A.*</think>|<think>.*\Z", re.DOTALL)  # templates open some themselves
+_THOUGHTS = re.compile(r"\A.*</think>|<think>.*\Z", re.DOTALL)  # a template may open the tag
 _MARKS = re.compile(r"^(?:[-*•–>]+|\(?\d{1,3}[.):])\s+")
 _EDGES = " \t\"'`*_“”‘’«»,;."
 _CHATTER = re.compile(
@@ -35,9 +35,9 @@ _CHATTER = re.compile(
 
 @dataclass(frozen=True)
 class Collected:
-    """Sentences of one concept: the model's first, then `templates` of our own where it fell short.
+    """Prompts of one concept: the model's, then `templates` built-in ones to fill up the count.
 
-    `refused` counts what it wrote and was not taken, by reason.
+    `refused` counts the rejected lines of the model by reason.
     """
 
     sentences: list[str]
@@ -48,69 +48,70 @@ class Collected:
 def collect(
     concept: Concept, count: int, ask: Ask, *, fits: Callable[[str], bool], attempts: int
 ) -> Collected:
-    """Return `count` sentences that name `concept`, asked for at most `attempts` times.
+    """Return `count` prompts that name `concept`, with at most `attempts` requests.
 
-    `fits` tells whether the text encoder reads a sentence whole and finds the concept in it once.
-    No sentence is one that the evaluation measures with.
+    `fits` returns whether a prompt is within the text encoder's limit and contains the concept's
+    tokens once. Evaluation prompts are rejected.
     """
     kept: dict[str, str] = {}
     measured = evaluation_prompts(concept.name, concept.kind, len(EVALUATION_TEMPLATES))
-    foreign, refused = {_plain(each) for each in measured}, Counter[str]()
+    reserved, refused = {_normalized(each) for each in measured}, Counter[str]()
     for _ in range(attempts):
         answer = ask(instruction(concept, count - len(kept), known=list(kept.values())))
-        for bare in sentences_of(answer):
-            sentence = _with_dot(bare, concept)
-            fault = _fault(sentence, concept, kept, foreign) or ("" if fits(sentence) else UNREAD)
-            if fault:
-                refused[fault] += 1
+        for line in sentences_of(answer):
+            sentence = _with_dot(line, concept)
+            reason = _rejection(sentence, concept, kept, reserved)
+            reason = reason or (None if fits(sentence) else UNREAD)
+            if reason:
+                refused[reason] += 1
             elif len(kept) < count:
-                kept[_plain(sentence)] = sentence
+                kept[_normalized(sentence)] = sentence
         if len(kept) == count:
             break
     missing = count - len(kept)
-    ours = training_prompts(concept, len(TRAINING_TEMPLATES))
-    added = [each for each in ours if _plain(each) not in kept][:missing]
+    built_in = training_prompts(concept, len(TRAINING_TEMPLATES))
+    added = [each for each in built_in if _normalized(each) not in kept][:missing]
     return Collected([*kept.values(), *added], missing, dict(refused))
 
 
-UNREAD = "too long for the text encoder or with the name cut up"
+UNREAD = "too long for the text encoder, or the name's tokens are split"
 
 
-def _fault(
-    sentence: str, concept: Concept, kept: Collection[str], foreign: Collection[str]
+def _rejection(
+    sentence: str, concept: Concept, kept: Collection[str], reserved: Collection[str]
 ) -> str | None:
-    """Say why a sentence can't be trained on, or None."""
+    """Return why a sentence can't be a training prompt, or None."""
     if mentions(sentence, concept) != 1:
         return "without the name, or with it twice"
     if _CHATTER.search(without_mentions(sentence, concept)):
         return "no description of a picture"
-    if _plain(sentence) in kept:
+    if _normalized(sentence) in kept:
         return "repeated"
-    return "kept for the evaluation" if _plain(sentence) in foreign else None
+    return "kept for the evaluation" if _normalized(sentence) in reserved else None
 
 
 def sentences_of(answer: str) -> list[str]:
-    """Return the lines of an answer, or the strings of its JSON list, bare of all marks."""
+    """Return the lines of an answer, or the strings of its JSON list, without markup."""
     text = _THOUGHTS.sub("", answer)
     lines = [line for line in text.splitlines() if not line.strip().startswith("```")]
     listed = _json_list("\n".join(lines))
-    bare = (_bare(line) for line in (lines if listed is None else listed))
-    return [line for line in bare if line]
+    stripped = (_strip_markup(line) for line in (lines if listed is None else listed))
+    return [line for line in stripped if line]
 
 
 def _with_dot(sentence: str, concept: Concept) -> str:
-    """Give a name such as "Downey Jr." its dot back where a sentence ends with it."""
+    """Restore the final dot of a name such as "Downey Jr." at the end of a sentence."""
     dotted = f"{sentence}."
     return dotted if dotted.casefold().endswith(concept.name.casefold()) else sentence
 
 
 def whole_lines(answer: str) -> str:
-    """Return an answer that was cut off, without the line that it was cut in."""
+    """Return a truncated answer without its incomplete last line."""
     return answer.rpartition("\n")[0]
 
 
 def _json_list(text: str) -> Sequence[str] | None:
-    """Return the strings of a JSON list, alone or the only value of an object; None for others."""
+    """Return the strings of a JSON list, or of an object whose only value is one; else None."""
     try:
         value = json.loads(text)
     except ValueError:
@@ -122,10 +123,10 @@ def _json_list(text: str) -> Sequence[str] | None:
     return [each for each in value if isinstance(each, str)]
 
 
-def _bare(line: str) -> str:
+def _strip_markup(line: str) -> str:
     return " ".join(_MARKS.sub("", line.strip()).strip(_EDGES).split())
 
 
-def _plain(sentence: str) -> str:
-    """What two sentences share that say the same: their letters and digits."""
+def _normalized(sentence: str) -> str:
+    """Return the words alone, ignoring case and punctuation, to compare sentences by."""
     return " ".join(re.findall(r"\w+", sentence.casefold()))

@@ -1,4 +1,4 @@
-"""A language model behind an OpenAI-compatible endpoint: the one door to the `openai` package."""
+"""A language model behind an OpenAI-compatible endpoint; the only module that uses `openai`."""
 
 from __future__ import annotations
 
@@ -11,28 +11,30 @@ from urllib.parse import urlsplit
 from mace_exp.concepts.llm.answers import Ask, whole_lines
 
 RETRIES = 2
-"""How often a request is sent again that got no answer, an overload or a server's fault."""
+"""How often a request is repeated after a timeout, an overload or a server error."""
 _MISSING = "prompts.base_url needs the package openai: pip install 'mace-exp[llm]'"
 
 
 def endpoint_problems(base_url: str, key_env: str | None) -> Iterator[str]:
-    """Yield a message for each thing that would keep the endpoint from being asked."""
+    """Yield a message for each setting that would prevent a request to the endpoint."""
     parts = urlsplit(base_url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        yield (f"prompts.base_url = {base_url} is no address: give one as http://localhost:8000/v1")
+        yield (
+            f"prompts.base_url = {base_url} is no address: give one such as http://localhost:8000/v1"
+        )
     elif parts.username or parts.password:
-        yield "prompts.base_url holds a user or password: put the key into a variable of its own"
+        yield "prompts.base_url holds a user or password: put the key into an environment variable"
     if key_env is not None and not os.environ.get(key_env):
         yield (
             f"prompts.key_env = {key_env}: there is no such variable in the environment. Export "
-            "the key, or give prompts.key_env=null where the endpoint wants none"
+            "the key, or give prompts.key_env=null if the endpoint needs none"
         )
     if find_spec("openai") is None:
         yield _MISSING
 
 
 def key_of_endpoint(key_env: str | None) -> str | None:
-    """Return the key out of the environment; it is kept nowhere else."""
+    """Return the API key from the environment; it is stored nowhere else."""
     return None if key_env is None else os.environ.get(key_env)
 
 
@@ -44,10 +46,10 @@ def open_endpoint(
     timeout: float,
     temperature: float | None = None,
 ) -> Ask:
-    """Return a function that asks `model`; without `temperature` the endpoint's own holds.
+    """Return a function that asks `model`; without `temperature` the endpoint's default applies.
 
-    The function raises ValueError, with what to do, where the endpoint is not reached, is too slow
-    (`timeout` seconds, three times), refuses, or answers with something else than a completion.
+    The function raises ValueError, with a remedy, where the endpoint can't be reached, times out
+    (`timeout` seconds, three times), refuses, or returns something other than a completion.
 
     Raises:
         ValueError: the package is not installed.
@@ -69,7 +71,7 @@ def open_endpoint(
         except openai.APITimeoutError as error:
             raise ValueError(
                 f"prompts.timeout = {timeout:g} seconds passed {RETRIES + 1} times without an "
-                f"answer of {model} at {base_url}: raise it, or ask for fewer by prompts.count"
+                f"answer from {model} at {base_url}: raise it, or lower prompts.count"
             ) from error
         except openai.APIConnectionError as error:
             raise ValueError(
@@ -79,21 +81,21 @@ def open_endpoint(
         except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
             raise ValueError(
                 f"{base_url} refuses the key ({error.status_code}): is the variable that "
-                "prompts.key_env names the right one for this endpoint?"
+                "prompts.key_env names set to the right key for this endpoint?"
             ) from error
         except openai.APIStatusError as error:
             raise ValueError(_refusal(base_url, model, error.status_code, error.message)) from error
         except (openai.OpenAIError, ValueError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"prompts.base_url = {base_url} does not answer as a chat-completions endpoint "
-                f"({type(error).__name__}: {error}): such an address ends in /v1, as a rule"
+                f"({type(error).__name__}: {error}): such an address usually ends in /v1"
             ) from error
 
     return ask
 
 
 def _text(answer: Any) -> str:
-    """Return what a completion says; nothing at all (a refusal, a filter) is the empty text."""
+    """Return the text of a completion; empty where it has none (a refusal, a content filter)."""
     if not getattr(answer, "choices", None):
         raise ValueError(f"no choices in {str(answer)[:80]!r}")
     choice = answer.choices[0]
@@ -106,7 +108,7 @@ def _text(answer: Any) -> str:
 def _refusal(base_url: str, model: str, status: int, message: str) -> str:
     hint = {
         404: f"does it know prompts.model = {model}, and does its address end in /v1?",
-        429: "its limit is reached: wait, or take another endpoint",
+        429: "its rate limit is reached: wait, or use another endpoint",
     }
     return f"{base_url} answers {status}: {message[:200]}" + (
         f": {hint[status]}" if status in hint else ""

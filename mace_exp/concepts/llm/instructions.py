@@ -1,4 +1,4 @@
-"""What a language model is asked: one instruction a kind."""
+"""The instructions for the language model: one per kind of concept."""
 
 from collections.abc import Sequence
 
@@ -32,7 +32,7 @@ _AGAIN = "\nThese are there already, write others:\n{known}"
 
 
 def instruction(concept: Concept, count: int, *, known: Sequence[str] = ()) -> str:
-    """Return the text that asks for `count` sentences naming `concept`, unlike those `known`."""
+    """Return the instruction to write `count` sentences naming `concept`, unlike those `known`."""
     about = _ABOUT[concept.kind].format(name=concept.name)
     text = _TASK.format(count=count, name=concept.name, about=about)
     return text + (_AGAIN.format(known="\n".join(known)) if known else "")

@@ -1,4 +1,4 @@
-"""A language model in a local folder, through transformers' text generation."""
+"""A language model in a local folder, run by transformers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, BatchEncoding
 
 from mace_exp.concepts.llm.answers import whole_lines
 from mace_exp.utils.seeding import derive
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class LocalAsk(Protocol):
-    """The model: an instruction goes in, its answer of at most so many tokens comes out."""
+    """The model: takes an instruction, returns an answer of at most `most_tokens` tokens."""
 
     def __call__(self, instruction: str, *, most_tokens: int) -> str: ...
 
@@ -30,21 +30,21 @@ def open_local(
     timeout: float,
     temperature: float | None = None,
 ) -> LocalAsk:
-    """Load the model; return a function that asks it, the same way for the same `seed`.
+    """Load the model and return a function that asks it; reproducible for a `seed`.
 
-    An answer ends after `most_tokens`, or after `timeout` seconds; the line that it is cut in is
-    dropped. Without `temperature` the model's own holds.
+    An answer ends after `most_tokens` tokens or `timeout` seconds; an incomplete last line is
+    dropped. Without `temperature` the model's default applies.
 
     Raises:
-        ValueError: no text-generation model, or (by the function) an instruction that it can't
-            read whole.
+        ValueError: the folder is no text-generation model, or (from the function) the instruction
+            exceeds the model's context length.
     """
     log.info("loading the language model %s", folder)
-    place = Path(folder).expanduser()
+    path = Path(folder).expanduser()
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(place, local_files_only=True)
+        tokenizer: Any = AutoTokenizer.from_pretrained(path, local_files_only=True)
         model: Any = AutoModelForCausalLM.from_pretrained(
-            place, local_files_only=True, use_safetensors=True
+            path, local_files_only=True, use_safetensors=True
         )
     except (OSError, ValueError, ImportError) as error:
         raise ValueError(
@@ -61,7 +61,7 @@ def open_local(
             torch.manual_seed(derive(seed, "prompts", instruction, asked[instruction]))
             written = model.generate(
                 **inputs,
-                do_sample=temperature != 0,  # 0: always the likeliest token
+                do_sample=temperature != 0,  # 0: greedy decoding
                 max_new_tokens=min(most_tokens, room),
                 max_time=timeout,
                 pad_token_id=tokenizer.eos_token_id,
@@ -69,13 +69,13 @@ def open_local(
             )[0, inputs["input_ids"].shape[1] :]
         asked[instruction] += 1
         text = tokenizer.decode(written, skip_special_tokens=True)
-        return text if _ended(model, written) else whole_lines(text)
+        return text if _is_complete(model, written) else whole_lines(text)
 
     return ask
 
 
-def _inputs(tokenizer: Any, instruction: str) -> Any:
-    """Return the tokens of an instruction, as a chat where the model was taught chats."""
+def _inputs(tokenizer: Any, instruction: str) -> BatchEncoding:
+    """Return the tokens of an instruction, as a chat where the tokenizer has a chat template."""
     if tokenizer.chat_template:
         chat = [{"role": "user", "content": instruction}]
         return tokenizer.apply_chat_template(
@@ -85,18 +85,18 @@ def _inputs(tokenizer: Any, instruction: str) -> Any:
 
 
 def _room(model: Any, used: int, folder: str | Path) -> int:
-    """Return how many tokens the model can still write. Raises ValueError where none are left."""
+    """Return how many tokens the model can still generate. Raises ValueError for fewer than 1."""
     limit = getattr(model.config, "max_position_embeddings", None)
     room = 2**31 if limit is None else limit - used
     if room < 1:
         raise ValueError(
-            f"prompts.folder = {folder} reads {limit} tokens, the instruction has {used}: take a "
+            f"prompts.folder = {folder} reads {limit} tokens, the instruction has {used}: use a "
             "model with a longer context"
         )
     return room
 
 
-def _ended(model: Any, written: torch.Tensor) -> bool:
-    """Tell whether the model ended its answer itself."""
+def _is_complete(model: Any, written: torch.Tensor) -> bool:
+    """Return whether the answer ends with an end-of-sequence token."""
     ends = torch.as_tensor(model.generation_config.eos_token_id or [], device=written.device)
     return bool(len(written) and torch.isin(written[-1], ends))

@@ -1,16 +1,19 @@
-"""Masks from the model itself: where it looks at the concept's words, and where they matter to it.
+"""Masks from the diffusion model itself: where it attends to the concept's words, and where these
+change its predictions.
 
-Noised images run through the UNet with their own prompts and with the anchor in the concept's
-place. Three things are read off:
+Noised images run through the UNet with their prompts and with the anchor prompts. Three quantities
+are recorded:
 
 - cross-attention: how much each position attends to the concept's tokens;
 - change: how far the predictions differ, |e(prompt) - e(anchor prompt)| (the idea of DiffEdit,
-  Couairon et al. 2023): words also act through the end-of-text token, where this sees them;
-- self-attention: which positions belong together. The two maps are standardised, added and spread
-  along it, which brings them to the shape of things.
+  Couairon et al. 2023). It includes the influence of the concept's words through the end-of-text
+  token, which the first does not;
+- self-attention: which positions belong to the same object. The two maps are standardised, added
+  and propagated along it, so that they follow the outlines of objects.
 
-What each of them, and each timestep, adds is measured against the embedded world's true masks by
-`python experiments/attention_masks/measure.py`; its table is in experiments/attention_masks.
+`python experiments/attention_masks/measure.py` measures the contribution of each, and of each
+timestep, against the true masks of the embedded model's images; its table is in
+experiments/attention_masks.
 """
 
 from __future__ import annotations
@@ -41,14 +44,16 @@ from mace_exp.models.denoiser import (
     predict,
     select_rows,
 )
+from mace_exp.models.devices import execution_device, on_device
 from mace_exp.models.text import stable_diffusion_encoder
 from mace_exp.models.unet import attention_layers, halvings_before_attention, replaced_processors
 from mace_exp.utils.progress import Progress
 from mace_exp.utils.seeding import generator
 
 TIMESTEPS = (200, 400, 600)
-"""In thousandths of the noise schedule: the layout is there, and details still depend on words."""
-MOST_POSITIONS = 32 * 32  # self-attention of finer layers is too large to hold, and too local
+"""In thousandths of the noise schedule: late enough in denoising for the layout to be fixed, early
+enough for the prompt to matter."""
+MAX_POSITIONS = 32 * 32  # self-attention of finer layers needs too much memory, and is too local
 SIGNS = ("attention", "change")
 SPREADS = 3
 BATCH = 8
@@ -56,9 +61,9 @@ BATCH = 8
 
 @dataclass(frozen=True)
 class Described:
-    """Images of one concept, as latents [n, c, h, w], with what they show.
+    """Images of one concept, as latents [n, c, h, w], with their prompts.
 
-    `anchors` are the prompts with the anchor in the place of `concept`.
+    `anchors` are the prompts with `concept` replaced by the anchor.
     """
 
     latents: Tensor
@@ -76,7 +81,9 @@ def attention_masks(
     threshold: float | None = None,
     progress: Progress | None = None,
 ) -> Masks:
-    """Return masks of `size` (height, width); without `threshold` (of a map's range) Otsu's cut.
+    """Return masks [n, H, W] of `size` (height, width).
+
+    Maps are cut at `threshold` of their range, or, without one, at Otsu's threshold.
 
     Raises:
         ValueError: a prompt that does not name the concept.
@@ -94,7 +101,11 @@ def concept_maps(
     timesteps: Sequence[int] = TIMESTEPS,
     progress: Progress | None = None,
 ) -> Tensor:
-    """Return a map [n, h, w] an image, high where the concept is, on the UNet's working grid."""
+    """Return one map per image, [n, h, w], high where the concept is, on the UNet's working grid.
+
+    Raises:
+        ValueError: a prompt that does not name the concept.
+    """
     maps = []
     for evidence in gathered_evidence(pipeline, images, seed=seed, timesteps=timesteps):
         maps.append(evidence.maps())
@@ -111,7 +122,8 @@ def gathered_evidence(
     seed: int,
     timesteps: Sequence[int] = TIMESTEPS,
 ) -> Iterator[Evidence]:
-    """Yield what the UNet says of the images, a batch at a time; `timesteps` are as `TIMESTEPS`.
+    """Yield the quantities recorded from the UNet, batch by batch; `timesteps` are in thousandths
+    of the noise schedule.
 
     Raises:
         ValueError: a prompt that does not name the concept.
@@ -132,9 +144,9 @@ def gathered_evidence(
 
 @dataclass(frozen=True)
 class _Pair:
-    """What the UNet reads of b images' anchor prompts, then of their own.
+    """The conditioning of b images: that of the anchor prompts, then that of the prompts.
 
-    `states` [2, b, L, d]; `added` has 2 b rows where the UNet reads them (SDXL).
+    `states` [2, b, L, d]; `added` has 2 b rows where the UNet needs them (SDXL).
     """
 
     states: Tensor
@@ -143,20 +155,24 @@ class _Pair:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was read off the UNet for b images, and the tokens [b, L] of their concept."""
+    """The quantities recorded from the UNet for b images.
+
+    `positions` [b, L], bool, are the tokens of the concept, `grid` (h, w) the working grid.
+    """
 
     grid: Grid
     positions: Tensor
     cross: AttentionMaps
     change: Tensor  # [b, h, w], summed over timesteps
-    belonging: Tensor  # [b, positions, positions], rows sum to 1
+    affinity: Tensor  # self-attention [b, h * w, h * w], rows sum to 1
 
     def maps(self, signs: Sequence[str] = SIGNS, spreads: int = SPREADS) -> Tensor:
-        """Return [b, h, w]: the signs added, and spread along self-attention so many times."""
-        added = torch.stack([_standardised(self._sign(sign)) for sign in signs]).sum(dim=0)
-        spread = added.flatten(1)
+        """Return maps [b, h, w]: the sum of the standardised `signs`, propagated `spreads` times
+        along the self-attention."""
+        total = torch.stack([_standardised(self._sign(sign)) for sign in signs]).sum(dim=0)
+        spread = total.flatten(1)
         for _ in range(spreads):
-            spread = torch.einsum("bqk,bk->bq", self.belonging, spread)
+            spread = torch.einsum("bqk,bk->bq", self.affinity, spread)
         return spread.unflatten(1, self.grid)
 
     def _sign(self, sign: str) -> Tensor:
@@ -164,7 +180,7 @@ class Evidence:
             return self.cross.of_tokens(self.positions, self.grid, grids=_read_grids(self.grid))
         if sign == "change":
             return torch.nn.functional.adaptive_avg_pool2d(self.change[:, None], self.grid)[:, 0]
-        raise ValueError(f"sign {sign!r}: {', '.join(SIGNS)} are read off the model")
+        raise ValueError(f"sign is {sign!r}: {', '.join(SIGNS)} are allowed")
 
 
 def _gather(
@@ -176,21 +192,22 @@ def _gather(
     seed: tuple[int, int],
     at: Sequence[int],
 ) -> Evidence:
-    """Run the UNet on b images at each timestep.
+    """Run the UNet on b images at each of the timesteps `at` of its noise schedule.
 
-    What it says is summed on its device: copies to the CPU would wait for it at every layer.
+    Sums are kept on its device: copies to the CPU would synchronise at every layer.
     """
     unet = pipeline.unet
-    device = next(unet.parameters()).device
+    device = execution_device(unet)
     count, latent_size = len(latents), (latents.shape[-2], latents.shape[-1])
     grid = working_grid(latent_size, halvings=halvings_before_attention(unet))
-    belonging = torch.zeros(count, grid[0] * grid[1], grid[0] * grid[1], device=device)
+    affinity = torch.zeros(count, grid[0] * grid[1], grid[0] * grid[1], device=device)
     change = torch.zeros(count, *latent_size, device=device)
 
     def add(_: str, probabilities: Tensor) -> None:
-        belonging.add_(probabilities[count:].float().mean(dim=1))
+        affinity.add_(probabilities[count:].float().mean(dim=1))
 
     with ExitStack() as stack:
+        stack.enter_context(on_device(unet))
         cross = stack.enter_context(
             record_attention(unet, count, latent_size, grids=_read_grids(grid))
         )
@@ -199,52 +216,55 @@ def _gather(
         stack.enter_context(
             replaced_processors(
                 layers,
-                lambda name: _VisibleOnGrid(len(belonging[0]), name, add, originals[name]),
+                lambda name: _VisibleOnGrid(len(affinity[0]), name, add, originals[name]),
             )
         )
         for timestep in at:
             noised = noise_latents(pipeline, latents, timestep, seed=seed)
-            anchored, own = _predict(unet, noised, timestep, pair).chunk(2)
-            change += (own - anchored).square().mean(dim=1).sqrt()
-    belonging /= belonging.sum(-1, keepdim=True)
-    return Evidence(grid, positions, cross, change.cpu(), belonging.cpu())
+            anchor, concept = _predict(unet, noised, timestep, pair).chunk(2)
+            change += (concept - anchor).square().mean(dim=1).sqrt()
+    affinity /= affinity.sum(-1, keepdim=True)
+    return Evidence(grid, positions, cross, change.cpu(), affinity.cpu())
 
 
 def _read_grids(grid: Grid) -> list[Grid]:
-    """Return the sizes of the layers whose cross-attention is read: the working grid and half."""
+    """Return the sizes (h, w) of the layers whose cross-attention is recorded: the working grid and
+    half of it."""
     return [grid, ((grid[0] + 1) // 2, (grid[1] + 1) // 2)]
 
 
 def timestep_at(pipeline: DiffusionPipeline, thousandths: int) -> int:
-    """Return the timestep so far into the model's noise schedule, which need not have 1000."""
+    """Return the timestep at so many thousandths of the model's noise schedule."""
     return thousandths * pipeline.scheduler.config.num_train_timesteps // 1000
 
 
 def noise_latents(
     pipeline: DiffusionPipeline, latents: Tensor, timestep: int, *, seed: tuple[int, int]
 ) -> Tensor:
-    """Return sqrt(a) latents + sqrt(1 - a) noise, a being the schedule's at `timestep`.
+    """Return sqrt(a) latents + sqrt(1 - a) noise, with a = alphas_cumprod at `timestep`.
 
-    Written out, since several schedulers noise only on the timesteps that they were set to.
+    The noise is drawn from `seed`, on the CPU. Written out, because `add_noise` of several
+    schedulers only knows the timesteps of their inference schedule.
     """
-    kept = pipeline.scheduler.alphas_cumprod[timestep].cpu()
+    alpha = pipeline.scheduler.alphas_cumprod[timestep].cpu()
     noise = torch.randn(latents.shape, generator=generator(seed[0], "masks", timestep, seed[1]))
-    return kept.sqrt() * latents.cpu() + (1 - kept).sqrt() * noise
+    return alpha.sqrt() * latents.cpu() + (1 - alpha).sqrt() * noise
 
 
 def working_grid(latent_size: Grid, *, halvings: int = 0) -> Grid:
-    """Return the finest grid of the UNet's attention that is small enough: latents halved at least
-    `halvings` times."""
+    """Return the finest grid (h, w) of the UNet's attention with at most `MAX_POSITIONS` positions:
+    the size of the latents, halved at least `halvings` times."""
     height, width = latent_size
     for _ in range(halvings):
         height, width = (height + 1) // 2, (width + 1) // 2
-    while height * width > MOST_POSITIONS:
+    while height * width > MAX_POSITIONS:
         height, width = (height + 1) // 2, (width + 1) // 2
     return attention_grid(height * width, latent_size)
 
 
 class _VisibleOnGrid:
-    """Self-attention that is visible in layers of `queries` positions and as it was in others."""
+    """Self-attention processor that exposes its probabilities in layers of `queries` positions, and
+    uses the original processor in others."""
 
     def __init__(
         self, queries: int, layer: str, consume: Callable[[str, Tensor], None], original: Any
@@ -259,12 +279,13 @@ class _VisibleOnGrid:
 
 
 def _predict(unet: Any, noised: Tensor, timestep: int, pair: _Pair) -> Tensor:
-    """Return the UNet's predictions [2 b, c, h, w], float32, on its device: anchors first."""
+    """Return the UNet's predictions [2 b, c, h, w], float32, on its device; anchors first."""
     batch, states = torch.cat([noised, noised]), pair.states.flatten(0, 1)
     return predict(unet, batch, timestep, states, pair.added).float()
 
 
 def _standardised(maps: Tensor) -> Tensor:
-    """Give each map [b, h, w] zero mean and unit spread, so that two kinds of maps can be added."""
+    """Scale each map [b, h, w] to zero mean and unit variance, so that different maps can be
+    added."""
     spread = maps.std(dim=(1, 2), keepdim=True).clamp_min(1e-12)
     return (maps - maps.mean(dim=(1, 2), keepdim=True)) / spread

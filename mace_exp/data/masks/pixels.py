@@ -1,6 +1,6 @@
-"""Masks: where in a training image its concept is, True inside.
+"""Masks: the region of a training image that shows the concept, True inside.
 
-An empty mask would teach nothing: it becomes the whole image, with a warning, and is counted.
+An empty mask would give no loss: it is replaced by the whole image, with a warning, and counted.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from PIL import Image
 
 from mace_exp.data.files import Size, check_size, read_image
 
-LEVELS = 256  # of a map's range, for Otsu's histogram
-LEAST_SHARE = 0.2  # a component smaller than this share of the largest is noise
+LEVELS = 256  # bins of the histogram in Otsu's method
+MIN_COMPONENT_SHARE = 0.2  # components smaller than this share of the largest are noise
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Masks:
-    """`masks` [n, H, W], bool; `fallbacks` of them were empty and are whole images now."""
+    """`masks` [n, H, W], bool; `fallbacks` of them were empty and were replaced by whole images."""
 
     masks: np.ndarray
     fallbacks: int = 0
 
 
 def load_masks(files: Sequence[Path], size: Size) -> Masks:
-    """Read masks made elsewhere, white inside.
+    """Read precomputed masks of size (height, width), white inside.
 
     Raises:
-        ValueError: a mask is unreadable, or is not `size` (height, width).
+        ValueError: a mask can't be read, or is not of this size.
     """
     masks = []
     for file in files:
@@ -44,19 +44,21 @@ def load_masks(files: Sequence[Path], size: Size) -> Masks:
 
 
 def filled(masks: np.ndarray, names: Sequence[str]) -> Masks:
-    """Return [n, H, W], bool, with whole images in place of empty ones; `names` are warned of."""
+    """Return masks [n, H, W], bool, with empty ones replaced by whole images; a warning gives the
+    entry of `names` for each."""
     empty = np.array([not mask.any() for mask in masks])
-    for name, gone in zip(names, empty, strict=True):
-        if gone:
-            logger.warning("the mask of %s is empty: the whole image is taken", name)
+    for name, is_empty in zip(names, empty, strict=True):
+        if is_empty:
+            logger.warning("the mask of %s is empty: the whole image is used instead", name)
     return Masks(masks | empty[:, None, None], int(empty.sum()))
 
 
 def mask_of_map(values: np.ndarray, size: Size, *, threshold: float | None = None) -> np.ndarray:
-    """Return a mask [H, W], bool, of a coarse map [h, w]: high values are inside.
+    """Return a mask [H, W], bool, from a coarse map [h, w]: high values are inside.
 
-    The map is brought to `size` bicubically and cut at `threshold` of its range, or, without one,
-    where Otsu's method cuts. Specks go, holes close. A flat or not finite map gives an empty mask.
+    The map is scaled to [0, 1], resized to `size` (height, width) bicubically, and cut at
+    `threshold`, or, without one, at Otsu's threshold. Small components are removed and holes are
+    filled. A map that is constant or not finite gives an empty mask.
     """
     low, high = float(values.min()), float(values.max())
     if not np.isfinite([low, high]).all() or high <= low:
@@ -68,9 +70,9 @@ def mask_of_map(values: np.ndarray, size: Size, *, threshold: float | None = Non
 
 
 def otsu_threshold(values: np.ndarray) -> float:
-    """Return the cut of values in [0, 1] that parts them into the two most distinct classes.
+    """Return Otsu's threshold (1979) of values in [0, 1].
 
-    Otsu 1979: it maximises the variance between the classes, w (1 - w) (mean1 - mean2)^2.
+    It maximises the variance between the two classes, w (1 - w) (mean1 - mean2)^2.
     """
     counts, edges = np.histogram(values, LEVELS, range=(0, 1))
     share = counts / counts.sum()
@@ -78,20 +80,20 @@ def otsu_threshold(values: np.ndarray) -> float:
     weight, moment = np.cumsum(share)[:-1], np.cumsum(share * centres)[:-1]
     mean = np.sum(share * centres)
     inside = weight * (1 - weight)
-    # A class without members has no spread: its zero numerator stays zero.
-    spread = (mean * weight - moment) ** 2 / np.maximum(inside, 1e-12)
-    return float(edges[1:-1][int(spread.argmax())])
+    # Where a class is empty the variance is zero: its numerator is.
+    variance = (mean * weight - moment) ** 2 / np.maximum(inside, 1e-12)
+    return float(edges[1:-1][int(variance.argmax())])
 
 
 def main_components(mask: np.ndarray) -> np.ndarray:
-    """Keep the 4-connected components that are not small beside the largest."""
+    """Keep the 4-connected components of at least `MIN_COMPONENT_SHARE` times the largest."""
     labels = _components(mask)
     sizes = np.bincount(labels[mask], minlength=1)
-    return mask & (sizes >= LEAST_SHARE * sizes.max())[np.where(mask, labels, 0)]
+    return mask & (sizes >= MIN_COMPONENT_SHARE * sizes.max())[np.where(mask, labels, 0)]
 
 
 def without_holes(mask: np.ndarray) -> np.ndarray:
-    """Fill what is outside but does not touch the border of the image."""
+    """Fill the components outside the mask that do not touch the border of the image."""
     labels = _components(~mask)
     border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
     outside = np.isin(labels, border[border >= 0])
@@ -99,7 +101,7 @@ def without_holes(mask: np.ndarray) -> np.ndarray:
 
 
 def intersection_over_union(first: np.ndarray, second: np.ndarray) -> float:
-    """Return |A and B| / |A or B| of two masks [H, W], bool: 1 where they agree, empty ones too.
+    """Return |A and B| / |A or B| of two masks [H, W], bool; 1 if both are empty.
 
     Raises:
         ValueError: they differ in size.
@@ -111,14 +113,14 @@ def intersection_over_union(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Return the image [H, W, 3], uint8, with all outside of the mask dimmed to look at."""
+    """Return the image [H, W, 3], uint8, dimmed outside the mask, for viewing."""
     return np.where(mask[..., None], image, image // 4).astype(np.uint8)
 
 
 def _components(mask: np.ndarray) -> np.ndarray:
-    """Return a label a 4-connected component, [H, W]; -1 outside.
+    """Return the label of each pixel's 4-connected component, [H, W]; -1 outside the mask.
 
-    Whole runs of a row are labelled, not pixels: there are far fewer of them.
+    Runs of pixels in a row are labelled rather than pixels: there are far fewer of them.
     """
     rows, starts, ends = _row_runs(mask)
     labels = np.full(mask.shape, -1)
@@ -127,7 +129,7 @@ def _components(mask: np.ndarray) -> np.ndarray:
 
 
 def _row_runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return row, start and end (exclusive) of each unbroken run of a row, in reading order."""
+    """Return row, start and end (exclusive) of each run of pixels in a row, in reading order."""
     steps = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
     rows, starts = np.nonzero(steps > 0)
     return rows, starts, np.nonzero(steps < 0)[1]
@@ -136,9 +138,9 @@ def _row_runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _touching(
     rows: np.ndarray, starts: np.ndarray, ends: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the pairs of runs, by their numbers, that share a column of two rows that follow each
-    other: the upper ones, the lower ones."""
-    width = ends.max(initial=0) + 1  # so that a row's last column is before the next row's first
+    """Return the pairs of runs in consecutive rows that share a column, as two arrays of indices:
+    the upper runs, the lower runs."""
+    width = ends.max(initial=0) + 1  # larger by one, so that the rows do not touch
     first, last = rows * width + starts, rows * width + ends
     begin = np.searchsorted(last, first + width, side="right")
     counts = np.searchsorted(first, last + width, side="left") - begin
@@ -148,14 +150,15 @@ def _touching(
 
 
 def _joined(count: int, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Return for each of `count` things the least number among all that pairs connect it with.
+    """Return for each of `count` nodes the smallest index in its connected component; `one` and
+    `other` are the edges.
 
-    Of two labels that meet the greater takes the least that it meets, then each thing takes its
-    label's, until nothing changes: few rounds, whatever the shape.
+    Alternates hooking (the larger label of an edge points to the smaller) and pointer jumping until
+    nothing changes: few rounds, whatever the shape.
     """
     labels = np.arange(count)
-    while not np.array_equal(here := labels[one], there := labels[other]):
-        np.minimum.at(labels, np.maximum(here, there), np.minimum(here, there))
-        while not np.array_equal(labels, shorter := labels[labels]):
-            labels = shorter
+    while not np.array_equal(first := labels[one], second := labels[other]):
+        np.minimum.at(labels, np.maximum(first, second), np.minimum(first, second))
+        while not np.array_equal(labels, jumped := labels[labels]):
+            labels = jumped
     return labels

@@ -1,59 +1,92 @@
-"""Who looks at the pictures: the protocol, and its use on many pictures."""
+"""What a judge is: the recogniser that looks at pictures, and the option of `judge` behind it.
+
+A judge of your own is one module like `mini.py` beside this file, one file conf/judge/<name>.yaml,
+and one line in `judges/__init__.py`. Nothing here imports torch or numpy: the command line reads
+what a judge needs before a run begins.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
+
+log = logging.getLogger(__name__)
 
 SUBJECT, SCENE = "subject", "scene"
-BATCH = 128
+FEATURES, TEXT_IMAGE = "features", "text_image"
+ANSWERS = frozenset({SUBJECT, SCENE, FEATURES, TEXT_IMAGE})
+"""The kinds of answers that a judge may give: what is shown (`SUBJECT`), where (`SCENE`), features
+whose distances mean something, and how well a picture fits its prompt (`TEXT_IMAGE`)."""
 
 
 class Judge(Protocol):
-    """A recogniser that had no part in making the pictures; images are [n, H, W, 3], uint8."""
+    """A recogniser that had no part in making the pictures; images are [n, H, W, 3], uint8.
+
+    Only the methods of the answers that it supports are called.
+    """
 
     @property
     def classes(self) -> Mapping[str, tuple[str, ...]]:
-        """Class names by head: "subject" and "scene"."""
+        """Class names by head: `SUBJECT`, `SCENE` or both."""
         ...
 
     def probabilities(self, images: np.ndarray) -> Mapping[str, np.ndarray]:
-        """Return for each head [n, classes]."""
+        """Return the class probabilities of each head, [n, classes]."""
         ...
 
     def features(self, images: np.ndarray) -> np.ndarray:
-        """Return [n, f], in which distances mean something."""
+        """Return feature vectors, [n, f], for distances between sets of pictures."""
         ...
 
     def text_image_score(self, images: np.ndarray, prompts: list[str]) -> np.ndarray:
-        """Return [n]: how well each picture fits its prompt, higher is better; NaN where a prompt
+        """Return how well each picture fits its prompt, [n], higher is better; NaN where a prompt
         names nothing that the judge knows."""
         ...
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What a judge says of n pictures: `probabilities` by head, `features`, text `scores` [n]."""
+@dataclass(kw_only=True)
+class JudgeConfig:
+    """The judge of a run; a subclass is an option of conf/judge and answers for itself."""
 
-    probabilities: dict[str, np.ndarray]
-    features: np.ndarray
-    scores: np.ndarray
+    name: ClassVar[str]
+    """The option's name."""
+    side: ClassVar[int | None] = None
+    """Height and width of the only pictures that the judge reads, in pixels; None: any size."""
+    supports: ClassVar[frozenset[str]] = frozenset()
+    """Which of `ANSWERS` the judge gives."""
+    scope: ClassVar[str] = "a fixed list of names"
+    """What the judge recognises, in words."""
+
+    def load(self) -> Judge | None:
+        """Import and load the judge; None where there is none."""
+        raise NotImplementedError
+
+    def known_subjects(self) -> frozenset[str] | None:
+        """Return the subjects that the judge recognises; None where it has no fixed list."""
+        return None
+
+    def unknown_subjects(self, names: Iterable[str]) -> list[str]:
+        """Return the names that the judge does not know, in their order. Case is ignored."""
+        subjects = self.known_subjects()
+        if subjects is None:
+            return []
+        known = {subject.casefold() for subject in subjects}
+        return [name for name in names if name.casefold() not in known]
 
 
-def consult(judge: Judge, images: np.ndarray, prompts: Sequence[str]) -> Verdict:
-    """Show all pictures to the judge, in batches that fit small memories."""
-    starts = range(0, len(images), BATCH)
-    parts = [images[start : start + BATCH] for start in starts]
-    texts = [list(prompts[start : start + BATCH]) for start in starts]
-    answers = [judge.probabilities(part) for part in parts]
-    scores = [judge.text_image_score(*pair) for pair in zip(parts, texts, strict=True)]
-    return Verdict(
-        probabilities={
-            head: np.concatenate([answer[head] for answer in answers]) for head in judge.classes
-        },
-        features=np.concatenate([judge.features(part) for part in parts]),
-        scores=np.concatenate(scores),
-    )
+def warn_of_unknown(judge: JudgeConfig, names: Iterable[str]) -> None:
+    """Log a warning that names the concepts whose accuracy the judge cannot measure."""
+    unknown = judge.unknown_subjects(names)
+    if unknown:
+        log.warning(
+            "judge=%s recognises %s, and not %s: this can be erased, but its accuracy is not "
+            "measured",
+            judge.name,
+            judge.scope,
+            ", ".join(unknown),
+        )

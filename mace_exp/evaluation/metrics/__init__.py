@@ -1,0 +1,33 @@
+"""The metrics that a run can choose from, by the names of `evaluation.metrics`.
+
+Nothing here imports numpy or a metric before it is measured: the command line checks the names.
+"""
+
+from collections.abc import Sequence
+from importlib import import_module
+
+from mace_exp.evaluation.metrics.base import Metric
+
+METRICS: dict[str, Metric | str] = {
+    name: f"{__name__}.{name}"
+    for name in ("pixel_change", "text_image", "accuracy", "scenes", "harmonic", "distances")
+}
+"""Each metric by its name: the `Metric`, or the module whose `METRIC` it is. One that is added
+before conf/ is composed can be chosen like these."""
+
+
+def check_metrics(names: Sequence[str]) -> None:
+    """Raise ValueError unless `names` are registered metrics, at least one, and each once."""
+    unknown = [name for name in names if name not in METRICS]
+    if unknown or not names or len(set(names)) < len(names):
+        fault = f"names {unknown[0]}, which is no metric" if unknown else "is not a choice"
+        raise ValueError(
+            f"evaluation.metrics = [{', '.join(names)}] {fault}: name at least one, and each once, "
+            f"of {', '.join(METRICS)}"
+        )
+
+
+def load_metric(name: str) -> Metric:
+    """Return a registered metric; imports its module."""
+    found = METRICS[name]
+    return import_module(found).METRIC if isinstance(found, str) else found

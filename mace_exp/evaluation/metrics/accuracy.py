@@ -1,62 +1,36 @@
-"""How often a judge names the expected class, with intervals, over all pictures and per concept."""
+"""`accuracy`: how often the judge's first guess is what the prompt names."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-import numpy as np
-
-Z_95 = 1.959963984540054  # two-sided 95 % of the normal distribution
+from mace_exp.evaluation.judges.base import SUBJECT
+from mace_exp.evaluation.measured import Measured
+from mace_exp.evaluation.metrics.base import Metric, Metrics
+from mace_exp.evaluation.metrics.rates import class_rows, recognition
+from mace_exp.evaluation.suite import GENERAL
 
 
-@dataclass(frozen=True)
-class Rate:
-    """A proportion with its 95 % interval."""
+def accuracies(measured: Measured) -> Metrics:
+    """Return accuracy, top-5 accuracy and accuracy per concept of each part that names subjects.
 
-    value: float
-    low: float
-    high: float
-    n: int
-
-
-def rate(hits: np.ndarray) -> Rate:
-    """Return the proportion of true in [n], bool, with its Wilson interval.
-
-    Raises:
-        ValueError: n is zero.
+    Prompts whose subject the judge does not know are left out, and named under "missing".
     """
-    count = len(hits)
-    if count == 0:
-        raise ValueError("a rate of no pictures is not defined")
-    low, high = wilson_interval(int(np.sum(hits)), count)
-    return Rate(value=float(np.mean(hits)), low=low, high=high, n=count)
+    prompts, verdicts = measured.prompts, measured.verdicts
+    classes = verdicts[0].judge.classes[SUBJECT]
+    known = class_rows(classes, [prompt.expected for prompt in prompts])
+    found: Metrics = {"missing": []}
+    for part in measured.parts:
+        if part == GENERAL:
+            continue
+        rows = measured.rows(part)
+        unknown = {prompts[row].expected for row in rows if known[row] < 0}
+        found["missing"] += [
+            f"the judge does not know {name!r} ({part})" for name in sorted(unknown)
+        ]
+        rows = rows[known[rows] >= 0]
+        if len(rows):
+            names = [prompts[row].concept for row in rows]
+            found[part] = recognition(SUBJECT, verdicts, rows, expected=known[rows], names=names)
+    return found
 
 
-def wilson_interval(hits: int, count: int, *, z: float = Z_95) -> tuple[float, float]:
-    """Return the score interval of Wilson (1927): honest near 0 and 1, where erasure is measured.
-
-    (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
-    """
-    p = hits / count
-    centre = p + z * z / (2 * count)
-    spread = z * math.sqrt(p * (1 - p) / count + z * z / (4 * count * count))
-    scale = 1 + z * z / count
-    # The ends are p itself at p = 0 and p = 1, which rounding would miss.
-    return min(p, max(0.0, (centre - spread) / scale)), max(p, min(1.0, (centre + spread) / scale))
-
-
-def class_rows(classes: Sequence[str], names: Sequence[str]) -> np.ndarray:
-    """Return each name's class index, [n]; -1 where the judge does not know it. Case is ignored."""
-    known = {name.casefold(): row for row, name in enumerate(classes)}
-    return np.array([known.get(name.casefold(), -1) for name in names], dtype=np.int64)
-
-
-def hits_among_top(probabilities: np.ndarray, rows: np.ndarray, top: int) -> np.ndarray:
-    """Return [n], bool: is class `rows[i]` among the `top` likeliest of `probabilities` [n, c]?
-
-    Ties count against it: an undecided judge names nobody.
-    """
-    own = probabilities[np.arange(len(rows)), rows][:, None]
-    return (probabilities >= own).sum(axis=1) <= top
+METRIC = Metric(label="accuracy", measure=accuracies, needs=frozenset({SUBJECT}))

@@ -1,10 +1,13 @@
-"""Distances between what a model drew before and after, in a space of features."""
+"""`distances`: between the sets of pictures before and after, in a space of features."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
+
+from mace_exp.evaluation.judges.base import FEATURES
+from mace_exp.evaluation.measured import Measured
+from mace_exp.evaluation.metrics.base import Metric, Metrics
+from mace_exp.evaluation.suite import ERASED
 
 GRID = 8  # cells a side of the pixel features
 
@@ -14,7 +17,7 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
 
     |mean1 - mean2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), Heusel et al. 2017 (FID). With C1 = A^T A and
     C2 = B^T B the trace of the root is the nuclear norm of A B^T, [n, m]: exact also where there
-    are fewer pictures than features, and no matrix root is taken.
+    are fewer pictures than features, and no matrix root is needed.
 
     Raises:
         ValueError: fewer than two pictures, or features of different width.
@@ -45,23 +48,37 @@ def kernel_distance(first: np.ndarray, second: np.ndarray) -> float:
 def pixel_features(images: np.ndarray) -> np.ndarray:
     """Return mean colours, [n, 192], in [0, 1], of an 8x8 grid over images [n, H, W, 3], uint8.
 
-    For models that have no judge: coarse, but it shows when layout and colours change. Picture by
-    picture: two thousand large ones would not fit into memory as floats.
+    For runs without a judge: coarse, but it shows when layout and colours change. Images are read
+    one by one: thousands of large ones would not fit into memory as floats.
     """
     rows, columns = (_cells(size) for size in images.shape[1:3])
     return np.stack([_grid_means(image, rows, columns) for image in images])
 
 
-def pixel_change(first: Iterable[np.ndarray], second: Iterable[np.ndarray]) -> float:
-    """Return the mean absolute difference, in [0, 1], of images with the same prompts and seeds.
+def distances(measured: Measured) -> Metrics:
+    """Return the distances before to after, of all that should stay and of what is erased.
 
-    Images [H, W, 3], uint8, of one size, which are taken one by one, as above.
-
-    Raises:
-        ValueError: another number of images in `second`.
+    In the judge's features, or in pixel features where there are none. A set of fewer than two
+    pictures is left out.
     """
-    pairs = zip(first, second, strict=True)
-    return float(np.mean([np.abs(a.astype(np.int16) - b).mean() for a, b in pairs]) / 255)
+    if FEATURES in measured.answers:
+        space, (before, after) = "judge", (verdict.features for verdict in measured.verdicts)
+    else:
+        space, (before, after) = "pixels", map(pixel_features, (measured.before, measured.after))
+    erased = np.array([prompt.part == ERASED for prompt in measured.prompts])
+    found: Metrics = {"features": space}
+    for key, chosen in (("kept", ~erased), ("erased", erased)):
+        if chosen.sum() >= 2:
+            found[key] = _between(before[chosen], after[chosen])
+    return {"distances": found}
+
+
+def _between(before: np.ndarray, after: np.ndarray) -> Metrics:
+    return {
+        "frechet": frechet_distance(before, after),
+        "kernel": kernel_distance(before, after),
+        "n": len(before),
+    }
 
 
 def _grid_means(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -71,7 +88,7 @@ def _grid_means(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.
 
 
 def _cells(size: int) -> np.ndarray:
-    """Return [8, size]: each row takes the mean over its share of the pixels."""
+    """Return [8, size]: each row averages over its share of the pixels."""
     edges = np.linspace(0, size, GRID + 1)
     pixels = np.arange(size)
     overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
@@ -89,3 +106,6 @@ def _checked(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndar
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
         raise ValueError(f"features {a.shape} and {b.shape}: at least two rows each, of one width")
     return a, b
+
+
+METRIC = Metric(label="distances", measure=distances)

@@ -1,12 +1,22 @@
-"""One number for an edit: the harmonic mean of efficacy and specificity."""
+"""`harmonic`: one number for an edit, the harmonic mean of efficacy and specificity."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from mace_exp.evaluation.judges.base import SCENE, SUBJECT
+from mace_exp.evaluation.measured import Measured
+from mace_exp.evaluation.metrics.accuracy import accuracies
+from mace_exp.evaluation.metrics.base import Metric, Metrics
+from mace_exp.evaluation.metrics.scenes import SCENES, scene_accuracies
+from mace_exp.evaluation.suite import ERASED, OBJECTS, PRESERVED, STYLES
+
+KEPT = (PRESERVED, OBJECTS, STYLES, SCENES)
+"""Parts that should survive the edit."""
+
 
 def harmonic_mean(values: Iterable[float]) -> float:
-    """Return n / sum(1 / value); 0 where a value is 0: no part makes up for another.
+    """Return n / sum(1 / value); 0 where a value is 0: no part compensates for another.
 
     Raises:
         ValueError: no value, or one outside [0, 1].
@@ -26,3 +36,38 @@ def overall(erased: float, preserved: float) -> float:
     is 1 - the accuracy on erased concepts, specificity the accuracy on kept ones of their kind.
     """
     return harmonic_mean([1 - erased, preserved])
+
+
+def harmonic_means(measured: Measured) -> Metrics:
+    """Return the paper's overall score, its two sides, and the mean over everything that stays.
+
+    Specificity is the accuracy on the part `measured.specificity`, or where that was not drawn on
+    the first part of `KEPT` that was.
+    """
+    accuracy = _accuracy_by_part(measured)
+    kept = [part for part in (measured.specificity, *KEPT) if part in accuracy]
+    if ERASED not in accuracy or not kept:
+        reason = "no harmonic mean: it needs an erased and a kept part that the judge knows"
+        return {"missing": [reason]}
+    efficacy = 1 - accuracy[ERASED]
+    return {
+        "harmonic_mean": overall(accuracy[ERASED], accuracy[kept[0]]),
+        "harmonic": {
+            "efficacy": efficacy,
+            "specificity": accuracy[kept[0]],
+            "specificity_part": kept[0],
+            "all_parts": harmonic_mean(
+                [efficacy, *(accuracy[part] for part in dict.fromkeys(kept))]
+            ),
+        },
+    }
+
+
+def _accuracy_by_part(measured: Measured) -> dict[str, float]:
+    found = accuracies(measured)
+    if SCENE in measured.answers:
+        found |= scene_accuracies(measured)
+    return {part: found[part]["accuracy"]["value"] for part in (ERASED, *KEPT) if part in found}
+
+
+METRIC = Metric(label="accuracy", measure=harmonic_means, needs=frozenset({SUBJECT}))

@@ -1,4 +1,4 @@
-"""The loss of stage 2: how much attention the concept's tokens get (paper, section 4.2)."""
+"""The loss of stage 2: the attention that the concept's tokens receive (paper, section 4.2)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from mace_exp.models.attention import Grid, attention_grid
 
 @dataclass(frozen=True)
 class AttentionTarget:
-    """What must not be attended to, and from where, in b images of one concept.
+    """The attention to suppress in b images of one concept: to which tokens, from which pixels.
 
-    `positions` [b, L], bool: the concept's tokens (and the end, if wanted). `masks` [b, H, W], bool
-    or in [0, 1], at any size: where the concept is seen; None means the whole image.
+    `positions` [b, L], bool: the concept's tokens (with the end-of-text token and the padding, if
+    wanted). `masks` [b, H, W], bool or in [0, 1], at any size: the region that shows the concept;
+    None means the whole image.
     """
 
     positions: Tensor
@@ -25,13 +26,13 @@ class AttentionTarget:
 
 
 class AttentionLoss:
-    """The loss of stage 2, gathered layer by layer during one forward (paper, section 4.2).
+    """The loss of stage 2, collected layer by layer during one forward pass (section 4.2).
 
         loss = sum over layers of || A[heads, masked queries, concept positions] ||_F
 
-    Each image has its own norm, so that images of several concepts can share a forward. The batch
-    is one group of equal size per target; the first b images of a group are its target's, what
-    follows in a group (images of prior preservation) is left out.
+    The norm is taken per image, so that images of several concepts can share a forward pass. The
+    batch consists of one group of equal size per target; the loss covers the first b images of a
+    group, not those after them (images for prior preservation).
     """
 
     def __init__(self, targets: Sequence[AttentionTarget], latent_size: Grid) -> None:
@@ -42,7 +43,10 @@ class AttentionLoss:
         self.layers: dict[str, Tensor] = {}
 
     def __call__(self, layer: str, probabilities: Tensor) -> None:
-        """Keep the norms [targets, b] of one layer; those of a second time are not kept."""
+        """Store the norms [targets, b] of one layer; a second call for a layer stores nothing.
+
+        `probabilities` [batch, heads, queries, L] are the layer's attention.
+        """
         grid = attention_grid(probabilities.shape[-2], self._latent_size)
         if grid not in self._masks:
             self._masks[grid] = self._masks_on(grid)
@@ -54,8 +58,8 @@ class AttentionLoss:
             self._masks[grid].to(groups.device)[:, :, None, :, None] * positions[:, :, None, None]
         )
         norms = torch.linalg.vector_norm(groups * chosen, dim=(2, 3, 4))
-        # Checkpointing runs a block again in the backward pass, which has to come upon the same
-        # operations here; the norms of the first time are those that the loss is made of.
+        # Checkpointing runs a block again in the backward pass and requires the same operations
+        # there; the loss is built from the norms of the first pass.
         self.layers.setdefault(layer, norms)
 
     def per_layer(self) -> dict[str, Tensor]:
@@ -67,16 +71,16 @@ class AttentionLoss:
         return torch.stack(list(self.per_layer().values())).sum(dim=0)
 
     def _masks_on(self, grid: Grid) -> Tensor:
-        """Return [targets, b, queries], float: 1 where the concept is seen."""
+        """Return [targets, b, queries], float: 1 inside the masks."""
         return torch.stack(
             [mask_on_grid(target.masks, len(target.positions), grid) for target in self._targets]
         )
 
 
 def mask_on_grid(masks: Tensor | None, count: int, grid: Grid) -> Tensor:
-    """Return masks [count, H, W] on a layer's grid, [count, h * w], 0 or 1; None gives ones.
+    """Return masks [count, H, W] resized to a layer's grid, [count, h * w], 0 or 1; ones for None.
 
-    Nearest neighbour, then a threshold of 0.5, as in the published method.
+    Nearest-neighbour resizing, then a threshold of 0.5, as in the published method.
     """
     if masks is None:
         return torch.ones(count, grid[0] * grid[1])

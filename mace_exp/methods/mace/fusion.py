@@ -1,4 +1,4 @@
-"""Stage 3, fusion: one weight per layer that acts like each concept's LoRA on its own prompts."""
+"""Stage 3, fusion: one weight per layer that acts like each LoRA on the prompts of its concept."""
 
 from __future__ import annotations
 
@@ -8,34 +8,65 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mace_exp.methods.closed_form import factorize, fused_weight
+from mace_exp.methods.closed_form import factorize, fused_right_factor
 from mace_exp.methods.mace.lora import Lora
 from mace_exp.models.projections import TEXT_PROJECTIONS
 from mace_exp.models.text import PromptEncoder
 from mace_exp.preservation.statistics import gram
 
-_REMEDY = "fusion.closeness, fusion.prior_weight or fusion.domain_weight"
-
 
 @dataclass(frozen=True)
 class LowRank:
-    """B_c (A_c S_c) of one concept in one projection, not multiplied out: `up` [d_out, r] is B_c as
-    the LoRA holds it, `down` [r, d] is A_c S_c with the LoRA's scale, float64, on the CPU."""
+    """Low-rank factors of one projection: `up` [d_out, r], in the type of the LoRA, and `down`
+    [r, d], float64; both on the CPU."""
 
     up: Tensor
     down: Tensor
 
+    def product(self) -> Tensor:
+        """Return up @ down, [d_out, d], float64."""
+        return self.up.double() @ self.down
+
+
+@dataclass(frozen=True)
+class CompactEdit:
+    """The edit of a whole model: one right factor for all layers, and a low-rank term per layer.
+
+        W_l* = W_l right + up_l down_l
+
+    `right` [d, d], float64, on the CPU. `low_rank` is keyed by the path of the projection
+    ("...attn2.to_k"); a projection without LoRA has no entry.
+    """
+
+    right: Tensor
+    low_rank: Mapping[str, LowRank]
+
+    def weight(self, name: str, original: Tensor) -> Tensor:
+        """Return W* [d_out, d] of the parameter `name` ("<path>.weight"), whose unedited weight is
+        `original`; computed in float64, in the type and on the device of `original`.
+
+        Raises ValueError where the result is not finite in that type.
+        """
+        result = original.detach().cpu().double() @ self.right
+        factors = self.low_rank.get(name.removesuffix(".weight"))
+        if factors is not None:
+            result += factors.product()
+        cast = result.to(original.device, original.dtype)
+        if not torch.isfinite(cast).all():
+            raise ValueError(f"the fused {name} is not finite in {cast.dtype}")
+        return cast
+
 
 @dataclass(frozen=True)
 class FusionSums:
-    """What fusion needs to know of a set of concepts; sums of disjoint sets add up.
+    """Sufficient statistics of a set of concepts for fusion; those of disjoint sets add up.
 
     With S_c = sum e e^T over all L tokens of concept c's prompts: `gram` = sum_c S_c and `mapped` =
-    sum_c T_c S_c, both [d, d], float64, on the CPU. `factors` holds B_c (A_c S_c), a pair for each
-    concept, of every projection that one of the LoRAs reaches, by path: where a concept's does not
-    reach, it adds nothing. A concept has rank r in a layer and not d, so the pairs are kept and
-    `learned` multiplies them once; those of a concept that was taken out again stay, twice, and
-    cancel there.
+    sum_c T_c S_c, both [d, d], float64, on the CPU. `factors` holds, by the path of a projection,
+    the low-rank factors of B_c (A_c S_c), one pair per concept whose LoRA reaches that projection
+    (`down` is A_c S_c times the LoRA's alpha / rank). They are kept factored because the rank is
+    far below d; subtracting a concept appends its factors with the sign of `down` changed, so that
+    they cancel in the product.
     """
 
     gram: Tensor
@@ -43,13 +74,10 @@ class FusionSums:
     factors: Mapping[str, tuple[LowRank, ...]]
 
     def learned(self, path: str) -> Tensor | None:
-        """Return sum_c B_c (A_c S_c), [d_out, d], float64, of one projection: the B_c side by side
-        times the A_c S_c one below the other. None where no LoRA reaches it."""
+        """Return sum_c B_c (A_c S_c) of one projection, [d_out, d], float64; None where no LoRA
+        reaches it."""
         pairs = self.factors.get(path)
-        if not pairs:
-            return None
-        ups, downs = [pair.up for pair in pairs], [pair.down for pair in pairs]
-        return torch.cat(ups, dim=1).double() @ torch.cat(downs, dim=0)
+        return _stacked(pairs).product() if pairs else None
 
     def __add__(self, other: FusionSums) -> FusionSums:
         factors = dict(self.factors)
@@ -65,7 +93,7 @@ class FusionSums:
         return FusionSums(-self.gram, -self.mapped, factors)
 
     def __sub__(self, other: FusionSums) -> FusionSums:
-        """Take concepts out again."""
+        """Remove concepts that were added before."""
         return self + -other
 
 
@@ -77,16 +105,20 @@ def fusion_sums(
     *,
     batch_size: int = 64,
 ) -> FusionSums:
-    """Return the sums of one concept: its prompts, its LoRA, and the T it was trained under.
+    """Return the sums of one concept from its prompts, its LoRA, and the refinement T_c [d, d]
+    under which that LoRA was trained.
 
-    Raises ValueError where there is no prompt, or the LoRA reaches projections other than those
-    that read text.
+    Raises ValueError where there is no prompt, or the LoRA changes projections that do not read
+    text.
     """
     return fusion_sums_of(prompt_gram(encoder, prompts, batch_size=batch_size), lora, transform)
 
 
 def prompt_gram(encoder: PromptEncoder, prompts: Sequence[str], *, batch_size: int = 64) -> Tensor:
-    """Return S = sum e e^T over all L tokens of the prompts, [d, d], float64, on the CPU."""
+    """Return S = sum e e^T over all L tokens of the prompts, [d, d], float64, on the CPU.
+
+    Raises ValueError where there is no prompt.
+    """
     if not prompts:
         raise ValueError("prompts is empty: at least one prompt is needed")
     total = torch.zeros(encoder.width, encoder.width, dtype=torch.float64)
@@ -96,18 +128,18 @@ def prompt_gram(encoder: PromptEncoder, prompts: Sequence[str], *, batch_size: i
 
 
 def fusion_sums_of(total: Tensor, lora: Lora, transform: Tensor) -> FusionSums:
-    """Return the sums of one concept from its S_c = `total`, [d, d], float64.
+    """Return the sums of one concept from S_c = `total` [d, d], float64, its LoRA, and T_c [d, d].
 
-    Raises ValueError where the LoRA reaches projections that do not read text.
+    Raises ValueError where the LoRA changes projections that do not read text.
     """
     others = sorted(path for path in lora.factors if not path.endswith(TEXT_PROJECTIONS))
     if others:
         raise ValueError(
-            f"the LoRA reaches {others[0]}: fusion can merge only what reads text,"
+            f"the LoRA changes {others[0]}: fusion can merge only projections that read text,"
             f" {' and '.join(TEXT_PROJECTIONS)}"
         )
     downs = torch.cat([pair.down for pair in lora.factors.values()]).double()
-    # One tensor for all layers: small ones between the large of every concept scatter the memory.
+    # One tensor for all layers: many small ones between the large ones fragment the memory.
     products = (lora.shape.scale * downs @ total).split(
         [len(pair.down) for pair in lora.factors.values()]
     )
@@ -125,36 +157,55 @@ def fuse(
     *,
     closeness: float = 0.0,
     preserved: Tensor | None = None,
+    remedy: str = "",
 ) -> dict[str, Tensor]:
     """Return W* for every projection weight, in the type and on the device of W (equation 7).
 
-    `weights` are the original ones by parameter name, `transform` is T [d, d]: W T is the refined
-    weight that closeness keeps to. `preserved` [d, d] is prior P + domain D, already weighted. See
-    `closed_form.fused_weight`.
+    `weights` are the original ones, by parameter name. The other arguments are those of
+    `compact_edit`.
 
-    Raises ValueError, naming what to raise, where the system is singular or ill-conditioned; where
-    a LoRA has no weight to go to; where a result is not finite.
+    Raises:
+        ValueError: as `compact_edit`; a LoRA belongs to a projection that has no weight here; a
+            result is not finite.
     """
     unknown = sorted(path for path in sums.factors if f"{path}.weight" not in weights)
     if unknown:
         raise ValueError(f"no weight is given for the LoRA of {unknown[0]}")
-    system = factorize(sums.gram, closeness, preserved, remedy=_REMEDY)
-    # What the concepts' own refinements would do beyond that of the whole; zero in a single run.
+    edit = compact_edit(transform, sums, closeness=closeness, preserved=preserved, remedy=remedy)
+    return {name: edit.weight(name, weight) for name, weight in weights.items()}
+
+
+def compact_edit(
+    transform: Tensor,
+    sums: FusionSums,
+    *,
+    closeness: float = 0.0,
+    preserved: Tensor | None = None,
+    remedy: str = "",
+) -> CompactEdit:
+    """Solve the fusion once for all layers; no weight of the model is needed (equation 7).
+
+        right = T + (drift + (I - T) P) M^-1,   drift = sum_c (T_c - T) S_c
+        low-rank factors of a projection: the B_c side by side, the A_c S_c M^-1 stacked
+        M = sum_c S_c + closeness I + P
+
+    `transform` is T [d, d]: W T is the refined weight, towards which `closeness` is the ridge
+    weight. `preserved` is P = prior P_prior + domain P_domain [d, d], already weighted. `remedy`
+    names what the user may raise; it ends the message where M is ill-conditioned.
+
+    Raises ValueError where the system is singular or ill-conditioned.
+    """
+    system = factorize(sums.gram, closeness, preserved, remedy=remedy)
+    # By how much the concepts' refinements differ from T; zero where all were trained under T.
     drift = sums.mapped - transform.double() @ sums.gram
-
-    def fused(name: str, weight: Tensor) -> Tensor:
-        original = weight.detach().double().cpu()
-        learned = sums.learned(name.removesuffix(".weight"))
-        pull = original @ drift + (0 if learned is None else learned)
-        return fused_weight(
-            original @ transform.double(), pull, system, original=original, preserved=preserved
-        )
-
-    return {name: _cast(name, fused(name, weight), weight) for name, weight in weights.items()}
+    right = fused_right_factor(transform, drift, system, preserved=preserved)
+    stacked = {path: _stacked(pairs) for path, pairs in sums.factors.items()}
+    return CompactEdit(
+        right, {path: LowRank(p.up, system.solve_right(p.down)) for path, p in stacked.items()}
+    )
 
 
-def _cast(name: str, result: Tensor, like: Tensor) -> Tensor:
-    cast = result.to(like.device, like.dtype)
-    if not torch.isfinite(cast).all():
-        raise ValueError(f"the fused {name} is not finite in {like.dtype}")
-    return cast
+def _stacked(pairs: Sequence[LowRank]) -> LowRank:
+    """Return the sum of low-rank products as one: `up` side by side, `down` stacked."""
+    ups, downs = [pair.up for pair in pairs], [pair.down for pair in pairs]
+    return LowRank(torch.cat(ups, dim=1), torch.cat(downs))

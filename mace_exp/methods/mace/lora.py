@@ -1,4 +1,4 @@
-"""A concept's LoRA: its factors, how it starts, and its file, which diffusers reads as it is."""
+"""A concept's LoRA: low-rank factors, initialisation, and a file that diffusers loads directly."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mace_exp.models.projections import TEXT_PROJECTIONS, cross_attention_projec
 from mace_exp.utils.seeding import generator
 from mace_exp.utils.tensors import load_tensors, save_tensors
 
-# What diffusers' `load_lora_weights` expects: the component's name before each key, and the peft
+# As diffusers' `load_lora_weights` expects: keys prefixed by the component's name, and the peft
 # configuration of that component in the header.
 _PREFIX = "unet."
 _METADATA = "lora_adapter_metadata"
@@ -24,11 +24,14 @@ _METADATA = "lora_adapter_metadata"
 
 @dataclass(frozen=True)
 class LoraShape:
-    """What a LoRA looks like before it has learned anything.
+    """The hyperparameters that define a LoRA before training.
 
-    `targets` are some of to_k, to_v, to_q, to_out. `alpha` scales the product by alpha / rank.
-    `init` is "gaussian" (A ~ N(0, 1 / rank^2), as published) or "kaiming" (peft's default); B
-    starts at zero in both. `dropout` drops features of a projection's input in training.
+    `targets` are some of to_k, to_v, to_q, to_out. The product B A is scaled by alpha / rank.
+    `init` of A is "gaussian" (A ~ N(0, 1 / rank^2), as published) or "kaiming" (peft's default); B
+    starts at zero in both. `dropout` is the probability that an input feature of a projection is
+    dropped on the LoRA's path in training.
+
+    Raises ValueError where rank, dropout or init is out of range.
     """
 
     rank: int
@@ -39,15 +42,15 @@ class LoraShape:
 
     def __post_init__(self) -> None:
         if self.rank < 1:
-            raise ValueError(f"lora.rank is {self.rank}: at least 1 is allowed")
+            raise ValueError(f"rank is {self.rank}: at least 1 is allowed")
         if not 0 <= self.dropout < 1:
-            raise ValueError(f"lora.dropout is {self.dropout}: 0 <= dropout < 1 is allowed")
+            raise ValueError(f"dropout is {self.dropout}: 0 <= dropout < 1 is allowed")
         if self.init not in ("gaussian", "kaiming"):
-            raise ValueError(f"lora.init is {self.init!r}: gaussian or kaiming is allowed")
+            raise ValueError(f"init is {self.init!r}: gaussian or kaiming is allowed")
 
     @property
     def scale(self) -> float:
-        """What B A is multiplied by: alpha / rank."""
+        """Return the factor of B A: alpha / rank."""
         return self.alpha / self.rank
 
 
@@ -67,24 +70,26 @@ class Lora:
     shape: LoraShape
 
     def change(self, path: str) -> Tensor:
-        """Return scale B A [d_out, d_in]: what the LoRA adds to the weight of one projection."""
+        """Return scale B A [d_out, d_in], which the LoRA adds to the weight of one projection."""
         pair = self.factors[path]
         return self.shape.scale * (pair.up @ pair.down)
 
 
 def check_rank(unet: nn.Module, shape: LoraShape) -> None:
-    """Raise ValueError for a rank above that of every matrix [d_out, d_in] it would change."""
+    """Raise ValueError for a rank above the full rank of every matrix [d_out, d_in] that the LoRA
+    changes."""
     found = cross_attention_projections(unet, shape.targets).values()
     highest = max(min(each.in_features, each.out_features) for each in found)
     if shape.rank > highest:
         raise ValueError(
-            f"lora.rank = {shape.rank} is above {highest}, the highest rank that a change of this "
-            f"model's {', '.join(shape.targets)} can have: take at most lora.rank={highest}"
+            f"LoRA rank = {shape.rank} is above {highest}, the highest rank that a change of this "
+            f"model's {', '.join(shape.targets)} can have: at most {highest} is allowed"
         )
 
 
 def initial_lora(unet: nn.Module, shape: LoraShape, seed: int, slug: str) -> Lora:
-    """Return the start of a concept's LoRA; it depends on seed and slug, not on other concepts.
+    """Return a concept's LoRA at initialisation, which depends on seed and slug alone: the same
+    whichever other concepts there are.
 
     Raises ValueError as `check_rank`.
     """
@@ -97,7 +102,7 @@ def initial_lora(unet: nn.Module, shape: LoraShape, seed: int, slug: str) -> Lor
 def save_lora(path: Path, lora: Lora, facts: Mapping[str, str] | None = None) -> None:
     """Write a safetensors file in peft's names, which `pipe.load_lora_weights(path)` takes.
 
-    `facts` go into the header beside the peft configuration.
+    `facts` are further metadata for the header, beside the peft configuration.
     """
     tensors = {}
     for name, pair in lora.factors.items():
@@ -108,7 +113,7 @@ def save_lora(path: Path, lora: Lora, facts: Mapping[str, str] | None = None) ->
 
 
 def load_lora(path: Path) -> Lora:
-    """Read what `save_lora` wrote. Raises ValueError for a file of another kind."""
+    """Read a file of `save_lora`. Raises ValueError where it has no peft configuration."""
     tensors, facts = load_tensors(path)
     if _METADATA not in facts:
         raise ValueError(f"{path} holds no LoRA: its header has no {_METADATA}")
@@ -132,10 +137,10 @@ def _initial(module: nn.Linear, shape: LoraShape, source: torch.Generator) -> Fa
 
 
 def _peft_config(lora: Lora) -> dict[str, Any]:
-    """Return peft's own configuration of this LoRA, as plain JSON values."""
+    """Return the peft configuration of this LoRA, as plain JSON values."""
     config = LoraConfig(
         r=lora.shape.rank,
-        # peft declares an integer and multiplies by whatever it gets.
+        # peft annotates an integer but accepts any number.
         lora_alpha=lora.shape.alpha,  # type: ignore[arg-type]
         lora_dropout=lora.shape.dropout,
         target_modules=sorted(lora.factors),

@@ -1,4 +1,4 @@
-"""Stage 1, closed-form refinement: take the concept's traces out of the words around it."""
+"""Stage 1, closed-form refinement: remove a concept's traces from the words around it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from mace_exp.methods.closed_form import refinement_transform
+from mace_exp.models.devices import as_float64
 from mace_exp.models.text import PromptEncoder, paired_positions
-
-_REMEDY = "cfr.closeness, cfr.prior_weight or cfr.domain_weight"
 
 
 class PromptPair(NamedTuple):
@@ -37,7 +36,7 @@ class PairSums:
 
     @staticmethod
     def zeros(width: int) -> PairSums:
-        """Return the sums of no pair, for states of d = `width` features."""
+        """Return the sums over no pairs, for states of d = `width` features."""
         empty = torch.zeros(width, width, dtype=torch.float64)
         return PairSums(empty, empty)
 
@@ -51,10 +50,12 @@ def pair_sums(
 ) -> PairSums:
     """Return the sums over the paired tokens of all `pairs`.
 
-    Memory holds one batch of states and two [d, d] matrices, however many concepts there are; the
-    sums of several concepts add up.
+    `all_words` pairs every position, the concept's tokens included; without it the tokens before
+    and after the concept, and the padding (see `paired_positions`). Memory holds one batch of
+    states and two [d, d] matrices, whatever the number of pairs; the sums of several concepts add
+    up.
 
-    Raises ValueError where a prompt would be cut at the context length.
+    Raises ValueError where a prompt is longer than the context length.
     """
     sums = PairSums.zeros(encoder.width)
     for start in range(0, len(pairs), batch_size):
@@ -62,23 +63,27 @@ def pair_sums(
     return sums
 
 
-def refine(sums: PairSums, *, closeness: float = 0.0, preserved: Tensor | None = None) -> Tensor:
+def refine(
+    sums: PairSums, *, closeness: float = 0.0, preserved: Tensor | None = None, remedy: str = ""
+) -> Tensor:
     """Return T [d, d], float64: see `closed_form.refinement_transform`.
 
-    `preserved` [d, d] is prior P + domain D, already weighted.
+    `closeness` is the ridge weight towards the original weights; `preserved` is
+    P = prior P_prior + domain P_domain [d, d], already weighted. `remedy` names what the user may
+    raise; it ends the message where the system is ill-conditioned.
 
-    Raises ValueError, naming what to raise, where the system is singular or ill-conditioned.
+    Raises ValueError where the system is singular or ill-conditioned.
     """
     return refinement_transform(
-        sums.cross, sums.gram, closeness, preserved=preserved, remedy=_REMEDY
+        sums.cross, sums.gram, closeness, preserved=preserved, remedy=remedy
     )
 
 
 def transformed_weights(weights: Mapping[str, Tensor], transform: Tensor) -> dict[str, Tensor]:
-    """Return W T for every weight, in the type and on the device of W.
+    """Return W T for every weight W [d_out, d], in the type and on the device of W.
 
-    Raises ValueError where a weight does not read token states of the transform's width, or where
-    the result is not finite.
+    Raises ValueError where the input width of a weight differs from the transform's, or where a
+    result is not finite.
     """
     return {name: _transformed(name, weight, transform) for name, weight in weights.items()}
 
@@ -88,10 +93,11 @@ def _transformed(name: str, weight: Tensor, transform: Tensor) -> Tensor:
         raise ValueError(
             f"{name} reads states of width {weight.shape[-1]}, the transform has {len(transform)}"
         )
-    result = (weight.double() @ transform.to(weight.device, torch.float64)).to(weight.dtype)
+    exact = as_float64(weight)
+    result = (exact @ transform.to(exact)).to(weight.dtype)
     if not torch.isfinite(result).all():
         raise ValueError(f"the refined {name} is not finite in {weight.dtype}")
-    return result
+    return result.to(weight.device)
 
 
 def _batch_sums(encoder: PromptEncoder, pairs: Sequence[PromptPair], all_words: bool) -> PairSums:
@@ -105,7 +111,8 @@ def _batch_sums(encoder: PromptEncoder, pairs: Sequence[PromptPair], all_words: 
 
 
 def _gather(states: Tensor, positions: Sequence[Sequence[int]]) -> Tensor:
-    """Return the states [n, L, d] at the positions of each row, [sum of lengths, d], float64."""
+    """Return the states [n, L, d] at the positions chosen per row, concatenated over the rows:
+    [number of positions, d], float64."""
     rows = [index for index, row in enumerate(positions) for _ in row]
     columns = [position for row in positions for position in row]
-    return states[rows, columns].double()
+    return as_float64(states[rows, columns])

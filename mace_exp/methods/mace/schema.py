@@ -1,40 +1,49 @@
-"""The method: what the closed forms hold fixed, and the three stages of the paper."""
+"""The three stages of MACE: groups cfr, lora and fusion."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, ClassVar
 
+from mace_exp.preservation.schema import WeightedConfig
 from mace_exp.utils.ranges import NONNEGATIVE, POSITIVE, WHOLE, Range
 
-SAME_LORAS = ("concepts_per_batch", "gradient_checkpointing", "snapshots")
-"""Keys of `LoraConfig` under which the LoRAs are the same."""
+NON_DETERMINING_KEYS = ("concepts_per_batch", "gradient_checkpointing", "snapshots")
+"""Keys of `LoraConfig` that do not change the LoRAs: speed, memory and what is recorded."""
+JOINT_LORA_KEY = "lora.end_of_text"
+"""What a concept may override in a LoRA that it shares: its data, not how the LoRA is trained."""
 
 
 @dataclass(kw_only=True)
-class CfrConfig:
+class CfrConfig(WeightedConfig):
     """Stage 1, closed-form refinement."""
 
-    closeness: Annotated[float, NONNEGATIVE]
-    prior_weight: Annotated[float, NONNEGATIVE]
-    domain_weight: Annotated[float, NONNEGATIVE]
-    all_words: bool
+    closeness: Annotated[float, NONNEGATIVE]  # ridge weight towards the original weights
+    all_words: bool  # true: map every token, false: all but those of the concept
 
 
 LORA_TARGETS = ("to_k", "to_v", "to_q", "to_out")
 IMAGE_TARGETS = ("to_q", "to_out")
-"""Projections that read the image: no closed form fuses them, see `erasure.fusion`."""
+"""Projections that read the image: the closed form cannot fuse them, see `fusion_sums`."""
 
 
 class LoraInit(Enum):
-    """How A starts; B starts at zero."""
+    """The initialisation of A; B starts at zero."""
 
-    gaussian = "gaussian"  # N(0, 1 / rank^2)
-    kaiming = "kaiming"
+    gaussian = "gaussian"  # N(0, 1 / rank^2), as published
+    kaiming = "kaiming"  # peft's default
 
 
 @dataclass(kw_only=True)
 class LoraConfig:
-    """Stage 2, one LoRA a concept."""
+    """Stage 2, one LoRA per concept."""
+
+    concept_keys: ClassVar[tuple[str, ...]] = (
+        *("rank", "alpha", "init", "dropout", "targets", "learning_rate", "steps"),
+        *("weight_decay", "max_grad_norm", "end_of_text", "importance_sampling", "k", "t1", "t2"),
+    )
+    """Keys that single concepts may override."""
 
     rank: Annotated[int, WHOLE]
     alpha: Annotated[float, POSITIVE]
@@ -43,42 +52,40 @@ class LoraConfig:
     targets: list[str]
     learning_rate: Annotated[float, POSITIVE]
     steps: Annotated[int, WHOLE]
-    batch_size: Annotated[int, WHOLE]  # images a step and concept
-    concepts_per_batch: Annotated[int, WHOLE]  # side by side in one step: speed and memory alone
+    batch_size: Annotated[int, WHOLE]  # images per step and concept
+    concepts_per_batch: Annotated[int, WHOLE]  # trained in one step: speed and memory only
     weight_decay: Annotated[float, NONNEGATIVE]
     max_grad_norm: Annotated[float, POSITIVE]
     gradient_checkpointing: bool  # less memory, about a third more time
-    end_of_text: bool  # the end-of-text token and the padding count as the concept's
-    per_concept: bool  # false: one LoRA for all
-    importance_sampling: bool  # false: timesteps uniform
+    end_of_text: bool  # also suppress attention to end-of-text and padding
+    per_concept: bool  # false: one LoRA for all concepts
+    importance_sampling: bool  # false: uniform timesteps
     k: Annotated[float, POSITIVE]  # steepness, 1 / timestep
     t1: Annotated[float, Range(low=0, high=1000)]  # timesteps
     t2: Annotated[float, Range(low=0, high=1000)]  # timesteps
     snapshots: Annotated[int, NONNEGATIVE]  # steps at which attention is recorded; 0: none
 
     def __post_init__(self) -> None:
-        strangers = [target for target in self.targets if target not in LORA_TARGETS]
-        if strangers or not self.targets:
+        unknown = [target for target in self.targets if target not in LORA_TARGETS]
+        if unknown or not self.targets:
             raise ValueError(
-                f"lora.targets = {self.targets} names {strangers[0] if strangers else 'nothing'}: "
+                f"lora.targets = {self.targets} names {unknown[0] if unknown else 'nothing'}: "
                 f"it takes some of {', '.join(LORA_TARGETS)}, as in lora.targets=[to_k,to_v]"
             )
         if self.gradient_checkpointing and self.dropout:
             raise ValueError(
                 f"lora.gradient_checkpointing = true with lora.dropout = {self.dropout:g}: the "
-                "second forward would drop other features than the first; set one of them off"
+                "second forward pass would drop other features than the first; turn one of them off"
             )
         if self.t1 >= self.t2:
             raise ValueError(
                 f"lora.t1 = {self.t1:g} is not below lora.t2 = {self.t2:g}: importance sampling "
-                "draws the timesteps between them; lower lora.t1 or raise lora.t2"
+                "draws timesteps between them; lower lora.t1 or raise lora.t2"
             )
 
 
 @dataclass(kw_only=True)
-class FusionConfig:
+class FusionConfig(WeightedConfig):
     """Stage 3, one weight for all concepts."""
 
-    closeness: Annotated[float, NONNEGATIVE]
-    prior_weight: Annotated[float, NONNEGATIVE]
-    domain_weight: Annotated[float, NONNEGATIVE]
+    closeness: Annotated[float, NONNEGATIVE]  # ridge weight towards the refined weights

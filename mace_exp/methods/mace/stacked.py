@@ -1,7 +1,7 @@
-"""LoRAs of several concepts side by side in one UNet: each group of a batch goes through its own.
+"""LoRAs of several concepts stacked in one UNet: each group of a batch uses its concept's LoRA.
 
-peft cannot train a batch that mixes adapters; stacked factors can, and one concept is the case of
-one group, so that this is the only implementation that trains.
+peft cannot train a batch that mixes adapters; stacked factors can. A single concept is the case of
+one group, so that this is the only implementation used in training.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from mace_exp.models.unet import replaced_modules
 
 
 class StackedLora(nn.Module):
-    """A projection that carries the LoRAs of C concepts; the batch is C groups of equal size.
+    """A projection with the LoRAs of C concepts; the batch consists of C groups of equal size.
 
         y_c = base(x_c) + scale B_c A_c x_c
 
     `down` (A) is [C, r, d_in], `up` (B) [C, d_out, r]; float32 where the base has half precision.
+    `dropout` holds one generator per concept; without it nothing is dropped.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class StackedLora(nn.Module):
         return base + change.reshape(base.shape).to(base.dtype)
 
     def _dropped(self, groups: Tensor) -> Tensor:
-        """Drop features; each concept's mask comes from its own generator."""
+        """Apply dropout; the mask of each concept is drawn from that concept's generator."""
         if self._keep == 1 or not self.training:
             return groups
         drawn = [torch.rand(groups.shape[1:], generator=source) for source in self._dropout]
@@ -61,11 +62,11 @@ class StackedLora(nn.Module):
 def stacked_loras(
     unet: nn.Module, loras: Sequence[Lora], dropout: Sequence[torch.Generator] | None = None
 ) -> Iterator[dict[str, StackedLora]]:
-    """Put `loras`, all of one shape, on the UNet inside the block; yield the modules by path.
+    """Attach `loras`, all of one shape, to the UNet inside the block; yield the modules by path.
 
-    `dropout` gives each LoRA the generator of its dropout; without, nothing is dropped.
+    `dropout` holds one generator per LoRA; without it nothing is dropped.
 
-    Raises ValueError where there is no LoRA, or they differ in shape.
+    Raises ValueError where there is no LoRA, or where they differ in shape.
     """
     if not loras or any(lora.shape != loras[0].shape for lora in loras):
         raise ValueError(f"LoRAs of one shape are needed: {[lora.shape for lora in loras]}")
@@ -79,8 +80,8 @@ def stacked_loras(
 
 
 @contextmanager
-def undropped(modules: Mapping[str, StackedLora]) -> Iterator[None]:
-    """Drop nothing inside the block, and draw nothing from the generators of the dropout."""
+def without_dropout(modules: Mapping[str, StackedLora]) -> Iterator[None]:
+    """Switch dropout off inside the block; its generators do not advance."""
     modes = {path: module.training for path, module in modules.items()}
     try:
         for module in modules.values():
@@ -92,7 +93,7 @@ def undropped(modules: Mapping[str, StackedLora]) -> Iterator[None]:
 
 
 def unstacked(modules: Mapping[str, StackedLora], shape: LoraShape) -> list[Lora]:
-    """Return copies of the LoRAs that stacked modules hold, on the CPU."""
+    """Return the LoRAs in the stacked modules, one per concept, copied to the CPU."""
     count = len(next(iter(modules.values())).down)
     return [
         Lora({path: _factors(module, index) for path, module in modules.items()}, shape)

@@ -1,4 +1,4 @@
-"""One optimisation step of stage 2: the losses of a forward, and what they change."""
+"""One optimisation step of stage 2: the loss of a forward pass, its gradient, the update."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from mace_exp.methods.mace.lora import Lora
 from mace_exp.methods.mace.stacked import StackedLora, stacked_loras
 from mace_exp.models.attention import plain_self_attention, visible_attention
 from mace_exp.models.denoiser import AddedConditions, concatenate, predict
+from mace_exp.models.devices import execution_device
 from mace_exp.models.unet import checkpointing, frozen
 
 FLOAT16_SCALES = tuple(2.0**power for power in (10, 6, 2, -2, -6, -10, -14))
-"""What the loss is multiplied by where the UNet computes in float16. Gradients through the softmax
-are near 1e-6, of which float16 keeps one or two digits; where they overflow instead, the next."""
+"""Loss scales where the UNet computes in float16. Gradients through the softmax are near 1e-6, of
+which float16 keeps one or two digits; where they overflow, the next, smaller scale is used."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's input for one concept.
+    """The input of one step for one concept.
 
-    `latents`, `noise`, `timesteps`, `states` and (SDXL) `added` have b + p rows: b images of the
-    concept, whose attention is trained, then p images of prior preservation, whose denoising error
-    is kept low. `target` covers the first b.
+    `latents` and `noise` [b + p, c, h, w], `timesteps` [b + p], `states` [b + p, L, d] and (SDXL)
+    `added` hold b images of the concept, which the attention loss is computed on, then p images for
+    prior preservation, which the denoising error is computed on. `target` covers the first b.
     """
 
     latents: Tensor
@@ -42,10 +43,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step did, one number per concept: [C], detached.
+    """The losses and gradient norms of one step, one number per concept: [C], detached.
 
-    `loss` is the whole loss, `layers` the attention loss of each layer, `prior` the denoising
-    error on prior images, `grad_norm` the gradient's norm before clipping.
+    `loss` is the total loss, `layers` the attention loss per layer, `prior` the denoising error on
+    images for prior preservation (None without any), `grad_norm` the norm before clipping.
     """
 
     loss: Tensor
@@ -55,10 +56,10 @@ class StepResult:
 
 
 def noise_scheduler(scheduler: Any) -> Any:
-    """Return a scheduler that adds noise at any timestep, with the betas of `scheduler`.
+    """Return a scheduler with the noise schedule of `scheduler` that adds noise at any timestep.
 
-    Solvers such as DPM-Solver++ know the timesteps of their inference schedule only, and silently
-    take the last of these for any other.
+    Solvers such as DPM-Solver++ only know the timesteps of their inference schedule, and silently
+    use the last of these for any other timestep.
     """
     return DDPMScheduler.from_config(scheduler.config)
 
@@ -71,15 +72,16 @@ def lora_training(
     *,
     gradient_checkpointing: bool = False,
 ) -> Iterator[dict[str, StackedLora]]:
-    """Put `loras` on the UNet inside the block; only their factors take gradients there.
+    """Attach `loras` to the UNet inside the block; only their factors require gradients there.
 
-    `gradient_checkpointing` runs the UNet's blocks twice for less memory. Always restores the UNet:
-    modules, modes, gradient flags, attention processors.
+    `dropout` holds one generator per LoRA. `gradient_checkpointing` saves memory by running the
+    UNet's blocks twice. The UNet is always restored: modules, training modes, gradient flags,
+    attention processors.
     """
     with ExitStack() as stack:
         stack.enter_context(frozen(unet))
         stack.enter_context(checkpointing(unet, gradient_checkpointing))
-        if next(unet.parameters()).device.type == "cpu":
+        if execution_device(unet).type == "cpu":
             stack.enter_context(plain_self_attention(unet))
         yield stack.enter_context(stacked_loras(unet, loras, dropout))
 
@@ -93,24 +95,27 @@ def lora_optimizer(
 
 
 class LossScale:
-    """What the losses of a training are multiplied by: lowered for good where it is too much."""
+    """The loss scale of a training run, lowered permanently where gradients overflow."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         self._dtype = dtype
-        self._left = list(FLOAT16_SCALES) if dtype == torch.float16 else [1.0]
+        self._remaining = list(FLOAT16_SCALES) if dtype == torch.float16 else [1.0]
 
     @property
     def value(self) -> float:
-        return self._left[0]
+        return self._remaining[0]
 
     def lower(self) -> None:
-        """Go on to the next. Raises ValueError after the last: no gradient was finite."""
-        del self._left[0]
-        if not self._left:
+        """Use the next, smaller scale.
+
+        Raises ValueError after the last: no scale gave finite gradients.
+        """
+        del self._remaining[0]
+        if not self._remaining:
             name = str(self._dtype).removeprefix("torch.")
             raise ValueError(
                 f"a LoRA's gradient is not finite with model.dtype = {name}: "
-                + ("lower lora.learning_rate" if name == "float32" else "take model.dtype=float32")
+                + ("lower lora.learning_rate" if name == "float32" else "use model.dtype=float32")
             )
 
 
@@ -124,19 +129,19 @@ def lora_step(
     prior_weight: float = 1.0,
     scale: LossScale | None = None,
 ) -> StepResult:
-    """Take one step for all concepts, one batch each, inside `lora_training`.
+    """Take one step for all concepts, one batch per concept, inside `lora_training`.
 
     `noise` is a scheduler with `add_noise`, see `noise_scheduler`. Batches have equal shapes.
-    `scale` is that of the steps before.
+    `scale` is the loss scale shared by the steps of a training run; without it a new one is used.
 
-    Raises ValueError where a gradient is not finite; nothing is changed then.
+    Raises ValueError where no loss scale gives finite gradients; the factors are unchanged then.
     """
     factors = [factor for group in optimizer.param_groups for factor in group["params"]]
     scale = scale or LossScale(next(unet.parameters()).dtype)
     while True:
         optimizer.zero_grad(set_to_none=True)
         attention = attention_loss(batches)
-        # Seen through the backward pass too: with checkpointing the blocks run again in it.
+        # Also during the backward pass, in which checkpointing runs the blocks again.
         with visible_attention(unet, attention):
             prior = _denoise(unet, batches, noise)
             loss = attention.total() if prior is None else attention.total() + prior_weight * prior
@@ -151,16 +156,17 @@ def lora_step(
 
 
 def attention_loss(batches: Sequence[Batch]) -> AttentionLoss:
-    """Return the loss that a forward of these batches is to fill, one target each."""
+    """Return the loss of these batches, one target per batch, to be filled by a forward pass."""
     height, width = batches[0].latents.shape[-2:]
     return AttentionLoss([batch.target for batch in batches], (height, width))
 
 
 def _denoise(unet: nn.Module, batches: Sequence[Batch], noise: Any) -> Tensor | None:
-    """Run one forward; return the denoising error on prior images [C], None without any."""
-    parameter = next(unet.parameters())
+    """Run one forward pass; return the denoising error [C] on images for prior preservation, or
+    None without any."""
+    device = execution_device(unet)
     latents, drawn, timesteps, states = (
-        torch.cat([getattr(batch, name) for batch in batches]).to(parameter.device)
+        torch.cat([getattr(batch, name) for batch in batches]).to(device)
         for name in ("latents", "noise", "timesteps", "states")
     )
     noisy = noise.add_noise(latents, drawn, timesteps)
@@ -169,18 +175,18 @@ def _denoise(unet: nn.Module, batches: Sequence[Batch], noise: Any) -> Tensor | 
     images, rows = len(batches[0].target.positions), len(batches[0].latents)
     if images == rows:
         return None
-    wanted = _prediction_target(noise, latents, drawn, timesteps)
-    error = (predicted.float() - wanted.float()).square().unflatten(0, (len(batches), rows))
+    expected = _prediction_target(noise, latents, drawn, timesteps)
+    error = (predicted.float() - expected.float()).square().unflatten(0, (len(batches), rows))
     return error[:, images:].flatten(1).mean(dim=1)
 
 
 @torch.no_grad()
 def clip_each(factors: Sequence[Tensor], max_norm: float, *, scale: float = 1.0) -> Tensor:
-    """Scale each concept's gradient to at most `max_norm`; return the norms before, [C].
+    """Clip each concept's gradient to at most `max_norm`; return the norms before clipping, [C].
 
-    `factors` are stacked, [C, ...]. What `clip_grad_norm_` does, for every concept by itself. A
-    factor that the loss does not reach (values of the last layer) has no gradient and keeps none.
-    Gradients of `scale` times the loss are divided by `scale` first.
+    Like `clip_grad_norm_`, but per concept; `factors` are stacked, [C, ...]. The gradients are
+    those of `scale` times the loss and are divided by `scale` first. A factor on which the loss
+    does not depend (values of the last layer) has no gradient and is skipped.
     """
     gradients = [factor.grad for factor in factors if factor.grad is not None]
     if scale != 1:
@@ -203,4 +209,7 @@ def _prediction_target(noise: Any, latents: Tensor, drawn: Tensor, timesteps: Te
         case "sample":
             return latents
         case other:
-            raise ValueError(f"the scheduler predicts {other!r}: epsilon, v_prediction or sample")
+            raise ValueError(
+                f"the scheduler's prediction_type is {other!r}: epsilon, v_prediction or sample is"
+                " allowed"
+            )

@@ -1,4 +1,4 @@
-"""Which timesteps a LoRA is trained at."""
+"""The distribution of the training timesteps."""
 
 import torch
 from torch import Tensor
@@ -11,8 +11,11 @@ def focal_density(
 
         p(t) = sigmoid(k (t - t1)) - sigmoid(k (t - t2)), normalised
 
-    What an image shows is settled between t1 and t2, so that is where attention to the concept is
-    worth training. k, t1 and t2 are meant for 1000 timesteps and scale with another number.
+    The content of an image is decided between t1 and t2, so that is where the attention to the
+    concept is trained most. k (1 / timestep), t1 and t2 refer to a noise schedule of 1000 timesteps
+    and are rescaled to `train_timesteps`.
+
+    Raises ValueError unless 0 <= t1 < t2 and k > 0.
     """
     if not 0 <= t1 < t2:
         raise ValueError(f"t1 = {t1} and t2 = {t2}: 0 <= t1 < t2 is needed")
@@ -29,5 +32,5 @@ def uniform_density(train_timesteps: int = 1000) -> Tensor:
 
 
 def draw_timesteps(density: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Return `count` timesteps, int64, drawn with replacement."""
+    """Return `count` timesteps [count], int64, drawn with replacement."""
     return torch.multinomial(density, count, replacement=True, generator=generator)

@@ -1,4 +1,4 @@
-"""Stage 2: train one LoRA per concept, several in one forward, each as if it were alone."""
+"""Stage 2: train one LoRA per concept; several share a forward pass, with independent results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mace_exp.methods.mace.attention_loss import AttentionTarget
 from mace_exp.methods.mace.lora import Lora, LoraShape, initial_lora
-from mace_exp.methods.mace.stacked import StackedLora, undropped, unstacked
+from mace_exp.methods.mace.stacked import StackedLora, unstacked, without_dropout
 from mace_exp.methods.mace.step import (
     Batch,
     LossScale,
@@ -23,6 +23,7 @@ from mace_exp.methods.mace.step import (
 )
 from mace_exp.methods.mace.timesteps import draw_timesteps
 from mace_exp.models.denoiser import AddedConditions, concatenate, select_rows
+from mace_exp.models.devices import on_device
 from mace_exp.models.editing import edited_weights
 from mace_exp.models.probe import GridMaps, Probe, attended
 from mace_exp.utils.seeding import generator
@@ -30,13 +31,13 @@ from mace_exp.utils.seeding import generator
 
 @dataclass(frozen=True)
 class LoraTraining:
-    """How LoRAs are trained: AdamW, constant learning rate, gradients clipped per concept.
+    """The training of LoRAs: AdamW, constant learning rate, gradients clipped per concept.
 
-    `density` [train timesteps] says where timesteps are drawn.
-    `prior_weight` weighs the denoising error on images of prior preservation, where there are any.
-    `gradient_checkpointing` trades time for memory, and leaves the results alone too.
-    Before each of the steps `watched` the attention to the concepts that have a probe is read:
-    nothing of the training changes by it.
+    `density` [train timesteps] is the distribution of the timesteps. `batch_size` counts images per
+    step and concept. `prior_weight` multiplies the denoising error on images for prior
+    preservation, where there are any. `gradient_checkpointing` trades time for memory without
+    changing the results. `watched` are the steps before which the attention to concepts with a
+    probe is recorded; recording does not change the training.
     """
 
     steps: int
@@ -53,8 +54,8 @@ class LoraTraining:
 
 @dataclass(frozen=True)
 class PriorImages:
-    """Images whose denoising must survive: latents [m, c, h, w], states [m, L, d], and m rows of
-    `added` where the UNet reads them (SDXL)."""
+    """Images for prior preservation: latents [m, c, h, w], states [m, L, d] of their prompts, and m
+    rows of `added` where the UNet needs them (SDXL)."""
 
     latents: Tensor
     states: Tensor
@@ -63,11 +64,14 @@ class PriorImages:
 
 @dataclass(frozen=True)
 class ConceptData:
-    """What a LoRA is trained on: n images of one concept.
+    """The training data of one concept: n images.
 
-    `latents` [n, c, h, w] as the UNet reads them (scaled), `states` [n, L, d] and `positions`
-    [n, L] of each image's prompt, `masks` [n, H, W], bool or in [0, 1], or None for the whole
-    image. On `probe` its attention is watched. `added` has n rows where the UNet reads them (SDXL).
+    `latents` [n, c, h, w] scaled as the UNet's input, `states` [n, L, d] and `positions` [n, L] of
+    each image's prompt, `masks` [n, H, W], bool or in [0, 1], or None for the whole image. `probe`
+    is the image on which the attention to the concept is recorded, if any. `added` has n rows where
+    the UNet needs them (SDXL).
+
+    Raises ValueError where there is no image or the parts differ in length.
     """
 
     slug: str
@@ -88,7 +92,10 @@ class ConceptData:
 
 @dataclass(frozen=True)
 class JointData:
-    """What one LoRA for several concepts is trained on: each batch shows one of them."""
+    """The training data of one LoRA for several concepts; each batch shows one of them.
+
+    Raises ValueError where there is no concept.
+    """
 
     slug: str
     parts: Sequence[ConceptData]
@@ -103,10 +110,10 @@ TrainingData = ConceptData | JointData
 
 @dataclass(frozen=True)
 class StepRow:
-    """What one step did for one concept; `timestep` is the mean over its batch.
+    """The record of one step for one LoRA; `timestep` is the mean over its batch.
 
-    `attention` to each watched concept, by slug, is that before the step, as the loss is; it is
-    there at the steps that are watched.
+    `attention` holds the attention maps to each concept of the LoRA, by slug, before the update,
+    like the loss; empty except at the steps in `LoraTraining.watched`.
     """
 
     slug: str
@@ -130,30 +137,35 @@ def train_loras(
     weights: Mapping[str, Tensor] | None = None,
     on_step: Callable[[StepRow], None] | None = None,
 ) -> dict[str, Lora]:
-    """Return one LoRA per concept, or joint set of them, by slug; the UNet is left as it was.
+    """Return one LoRA per entry of `concepts` (a concept, or a joint set), by slug.
 
-    All share their forwards: more of them take more memory, and less time each. Each result is, up
-    to rounding, what training that concept alone would give: the images of a forward do not see
-    each other, every draw comes from the concept's own generator, gradients are clipped per
-    concept, and AdamW acts on each number by itself. `weights` are the refined ones, under which
-    the LoRAs are trained. `scheduler` is the pipeline's.
+    All entries share each forward pass: more of them need more memory, but less time per LoRA. Up
+    to rounding, each result equals that of training the entry alone: the images of a batch do not
+    interact, each entry has a separate random generator, gradients are clipped per entry, and AdamW
+    is elementwise. `weights` are the refined ones, by parameter name, on top of which the LoRAs are
+    trained. `scheduler` is the pipeline's. `on_step` is called with a row per step and entry. The
+    UNet is restored afterwards.
 
-    Raises ValueError where two concepts have one slug, their latents differ in size, or one has a
-    probe and another has none; for dropout with checkpointing, whose second forward would drop
-    other features; for a gradient that is not finite.
+    Raises ValueError where two entries have the same slug, their latents differ in size, or they
+    differ in the number of probes or in having images for prior preservation; for dropout with
+    gradient checkpointing, whose second forward pass would drop other features; where no loss scale
+    gives finite gradients.
     """
     _check_together(concepts)
     if training.gradient_checkpointing and shape.dropout:
-        raise ValueError(f"gradient checkpointing with dropout {shape.dropout:g}: give one of them")
-    with edited_weights(unet, weights or {}):
+        raise ValueError(
+            f"gradient checkpointing with dropout {shape.dropout:g}: only one of them is allowed"
+        )
+    with on_device(unet), edited_weights(unet, weights or {}):
         group = _Group(unet, concepts, noise_scheduler(scheduler), shape, training)
         return group.train(on_step or (lambda row: None))
 
 
 def draw_batch(data: TrainingData, count: int, density: Tensor, source: torch.Generator) -> Batch:
-    """Draw images (with replacement), timesteps and noise for one step of one concept.
+    """Draw `count` images (with replacement), timesteps and noise for one step of one LoRA.
 
-    Of joint data the concept is drawn first, each as likely, however many images it has.
+    With joint data a concept is drawn first, uniformly, whatever its number of images. Images for
+    prior preservation, where there are any, add `count` further rows.
     """
     if isinstance(data, JointData):
         data = data.parts[int(torch.randint(len(data.parts), (), generator=source))]
@@ -173,7 +185,7 @@ def draw_batch(data: TrainingData, count: int, density: Tensor, source: torch.Ge
 
 @dataclass(frozen=True)
 class _Group:
-    """Concepts that share their forwards."""
+    """LoRAs that are trained in shared forward passes."""
 
     unet: nn.Module
     concepts: Sequence[TrainingData]
@@ -205,13 +217,14 @@ class _Group:
     def _attention(
         self, step: int, modules: Mapping[str, StackedLora]
     ) -> dict[str, dict[str, GridMaps]]:
-        """Return by slug the attention to each LoRA's concepts, by theirs, with the LoRAs as they
-        are now; a forward holds one image a LoRA, and no more memory than a step."""
+        """Return the current attention maps by slug of the LoRA, then by slug of the concept; empty
+        ones at steps that are not watched. A forward pass holds one image per LoRA, so that it
+        needs no more memory than a training step."""
         found: dict[str, dict[str, GridMaps]] = {data.slug: {} for data in self.concepts}
         if step not in self.training.watched:
             return found
         watched = [_watched(data) for data in self.concepts]
-        with undropped(modules):
+        with without_dropout(modules):
             for parts in zip(*watched, strict=True):
                 maps = attended(self.unet, [probe for _, probe in parts])
                 for data, (slug, _), each in zip(self.concepts, parts, maps, strict=True):
@@ -253,7 +266,7 @@ class _Group:
                 layers={name: float(value[index]) for name, value in result.layers.items()},
                 grad_norm=float(result.grad_norm[index]),
                 learning_rate=self.training.learning_rate,
-                timestep=float(batch.timesteps.double().mean()),
+                timestep=float(batch.timesteps.cpu().double().mean()),
                 prior_loss=None if result.prior is None else float(result.prior[index]),
                 attention=attention[data.slug],
             )
@@ -270,14 +283,14 @@ def _watched(data: TrainingData) -> list[tuple[str, Probe]]:
 def _check_together(concepts: Sequence[TrainingData]) -> None:
     slugs = [data.slug for data in concepts]
     if len(set(slugs)) < len(slugs):
-        raise ValueError(f"two concepts have one slug: {sorted(slugs)}")
+        raise ValueError(f"two concepts have the same slug: {sorted(slugs)}")
     probes = {data.slug: len(_watched(data)) for data in concepts}
     if len(set(probes.values())) > 1:
-        raise ValueError(f"concepts that train together need as many probes each: {probes}")
+        raise ValueError(f"concepts trained together need the same number of probes: {probes}")
     parts = [part for data in concepts for part in _parts(data)]
     shapes = {(data.latents.shape[1:], data.prior is None) for data in parts}
     if len(shapes) > 1:
         raise ValueError(
-            "concepts that train together need latents of one size, and prior images for all of"
-            f" them or for none: {sorted(map(str, shapes))}"
+            "concepts trained together need latents of one size, and prior images for all of them"
+            f" or for none: {sorted(map(str, shapes))}"
         )

@@ -7,7 +7,7 @@ const one = (selector, root = document) => root.querySelector(selector);
 const dialog = one("#viewer");
 let shown = null;
 
-// The two pictures of a view: its own first and last, or the original's of the column and its own.
+// The two pictures of a view: its first and last, or the column's original and the view's picture.
 function pictures(view) {
   const own = all("img", view);
   if (own.length > 1) return [own[0], own.at(-1)];
@@ -28,12 +28,12 @@ function caption(view) {
   const head = cell.closest("table").tHead.rows[1].cells[cell.cellIndex];
   const job = one("th", cell.parentNode).cloneNode(true);
   all("span span", job).forEach((each) => each.prepend(" · "));
-  const told = document.createElement("span");
-  told.textContent = ` · job ${job.textContent}`;
+  const place = document.createElement("span");
+  place.textContent = ` · job ${job.textContent}`;
   const reading = document.createElement("span");
   reading.className = "reading";
   reading.textContent = view.dataset.reading ?? "";
-  return [...head.cloneNode(true).childNodes, told, reading];
+  return [...head.cloneNode(true).childNodes, place, reading];
 }
 
 function show(view) {
@@ -58,7 +58,7 @@ function turn(by, among = views()) {
   show(among[(among.indexOf(shown) + by + among.length) % among.length]);
 }
 
-// In a table, the same column of the next row.
+// In a table: the same column of the next row.
 function turnRow(by) {
   const column = shown.closest("td").cellIndex;
   turn(by, views().filter((view) => view.closest("td")?.cellIndex === column));
@@ -107,7 +107,7 @@ all("[data-copy]").forEach((button) =>
   }),
 );
 
-// Contents: where the reader is.
+// Contents: mark the current section.
 const links = all("nav a");
 if (links.length) {
   const sections = links.map((link) => one(link.getAttribute("href")));

@@ -1,5 +1,5 @@
 
-// Pictures: words to look for, and misses only.
+// Pictures: text search, and misses only.
 const words = one("#find-pictures");
 const misses = one("#misses");
 

@@ -1,10 +1,10 @@
 
-// A sweep: every job has a mark in every view. A chosen one takes a colour in all of them; one
-// that the filter or a brush leaves out steps back in all of them.
+// A sweep: every job has a mark in every view. A chosen job gets a colour in all views; a job that
+// the filter or a brush excludes is dimmed in all views.
 const COLOURS = 6;
 const marks = all("[data-job]");
 const jobs = [...new Set(all(".jobs [data-job]").map((row) => row.dataset.job))];
-const chosen = new Map(); // job -> colour, the first chosen first
+const chosen = new Map(); // job -> colour, in order of choice
 const brushes = new Map(); // axis -> [top, bottom]
 const find = one("#find-jobs");
 const onlyChosen = one("#only-chosen");
@@ -27,7 +27,7 @@ function chip(job) {
   const button = document.createElement("button");
   button.type = "button";
   button.className = `pick ${colourClass(job)}`;
-  button.setAttribute("aria-label", `let go of job ${job}`);
+  button.setAttribute("aria-label", `deselect job ${job}`);
   button.append(document.createElement("i"), job);
   button.addEventListener("click", () => choose(job));
   return button;
@@ -45,7 +45,7 @@ function paint(mark, left) {
   else if (chosen.has(job)) mark.parentNode.append(mark); // over the others
 }
 
-// Rows above the brushes stay while one is drawn: the page must not move under the pointer.
+// Rows above the brushes are not hidden while brushing: the page must not move under the pointer.
 function hides(row, left) {
   const job = row.dataset.job;
   if (row.closest(".jobs")) return !fits(job);
@@ -215,7 +215,7 @@ all(".scale").forEach((scale) => {
   brushByPointer(scale);
 });
 
-// Marks: a click or Enter chooses, the pointer over one shows it in all views.
+// Marks: a click or Enter chooses a job, hovering highlights it in all views.
 function touch(job, on) {
   marks.forEach((mark) => mark.classList.toggle("hover", on && mark.dataset.job === job));
 }
@@ -230,7 +230,7 @@ marks.forEach((mark) => {
       if (event.key !== "Enter" && event.key !== " ") return;
       event.preventDefault();
       choose(job);
-      mark.focus(); // it has moved over the others
+      mark.focus(); // it was moved in front of the others
     });
   }
 });
@@ -244,7 +244,7 @@ one("#clear").addEventListener("click", () => {
   find.focus();
 });
 
-// Sorting: numbers by size, words by letters, what is missing last.
+// Sorting: numbers by value, text alphabetically, missing values last.
 function sortKey(row, place) {
   const key = row.cells[place].dataset.key;
   return key === "" || Number.isNaN(Number(key)) ? key : Number(key);

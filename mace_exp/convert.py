@@ -1,0 +1,286 @@
+"""`python -m mace_exp.convert their.yaml`: the experiment file that does the same here.
+
+Reads a configuration of the published implementation by the names of its keys and prints a file for
+conf/experiment/. What is left out is named in comments at its end, what no run takes is refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from mace_exp.cli.common import run_command
+from mace_exp.concepts.concept import UNMASKED, Kind, slugify
+from mace_exp.concepts.prompts import TRAINING_TEMPLATES
+from mace_exp.config import CONF, composed_run
+
+NAME = "python -m mace_exp.convert"
+RENAMED: dict[str, tuple[type, *tuple[str, ...]]] = {
+    "variant": (str, "model.variant"),
+    "rank": (int, "lora.rank"),
+    "learning_rate": (float, "lora.learning_rate"),
+    "max_train_steps": (int, "lora.steps"),
+    "train_batch_size": (int, "lora.batch_size"),
+    "adam_weight_decay": (float, "lora.weight_decay"),
+    "max_grad_norm": (float, "lora.max_grad_norm"),
+    "use_pooler": (bool, "lora.end_of_text"),
+    "importance_sampling": (bool, "lora.importance_sampling"),
+    "train_seperate": (bool, "lora.per_concept"),
+    "gradient_checkpointing": (bool, "lora.gradient_checkpointing"),
+    "lamb": (float, "cfr.closeness", "fusion.closeness"),
+    "all_words": (bool, "cfr.all_words"),
+    "aug_length": (int, "prompts.count"),
+    "prompt_len": (int, "prompts.count"),
+    "resolution": (int, "sampling.height", "sampling.width"),
+    "seed": (int, "seed"),
+}
+"""The type of a published key's value, and the keys that take it here; later ones win."""
+ALIASES = {"class_prompt": "preserve_prompt", "preserve_data_dir": "class_data_dir"}
+"""Keys that are read where the other one is missing."""
+_CACHE = (False, "captions of our own stand for it; preservation=cached takes an imported cache")
+_CROP = (False, "drawn images are taken whole; images=folder crops and flips with its masks")
+_MOST = len(TRAINING_TEMPLATES)
+UNCONVERTED: dict[str, tuple[object, str]] = {
+    "adam_beta1": (0.9, "always 0.9"),
+    "adam_beta2": (0.999, "always 0.999"),
+    "adam_epsilon": (1e-8, "always 1e-8"),
+    "lr_scheduler": ("constant", "always constant"),
+    "lr_warmup_steps": (0, "always 0"),
+    "gradient_accumulation_steps": (1, "always 1"),
+    "max_memory": (None, "memory does not grow with the number of concepts"),
+    "use_gpt": (False, "prompts come out of templates; prompts=llm asks a language model"),
+    "generate_data": (True, "a run draws its images; your own by images=folder images.path=..."),
+    **dict.fromkeys(("augment", "center_crop", "random_flip"), _CROP),
+    **dict.fromkeys(("exp_name", "output_dir"), (None, "hydra.run.dir=... names a run's folder")),
+    # Not converted where their value, or another key, forbids it:
+    "prior_preservation_cache_path": _CACHE,
+    "domain_preservation_cache_path": _CACHE,
+    "use_gsam_mask": (False, "styles and explicit words are trained on whole images"),
+    "with_prior_preservation": (False, "wants one folder, one prompt, and a weight above 0"),
+    "mixed_precision": (None, "model.dtype takes float32, float16 and bfloat16"),
+    "report_to": ("none", "a run keeps its record; tracking=wandb sends it to Weights & Biases"),
+}
+"""Keys without a counterpart: the value that asks for nothing, and what is to say of any other."""
+DTYPES = {"no": "float32", "fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+ANCHOR_KINDS = {"person": "person", "man": "person", "woman": "person", "clothes": "explicit"}
+"""Kind of an object that our lists do not have, by the last word of its anchor."""
+
+
+class Experiment(NamedTuple):
+    """What stands in an experiment file: options by group, values by dotted key, and remarks."""
+
+    options: dict[str, str]
+    values: dict[str, Any]
+    remarks: list[str]
+
+    def text(self, name: str) -> str:
+        """Return the file; `name` is that of its option."""
+        head = f"# @package _global_\n# python -m mace_exp experiment={name}\n# Made by {NAME}.\n"
+        nested: dict[str, Any] = {
+            "defaults": [{f"override {k}": v} for k, v in self.options.items()]
+        }
+        for key, value in self.values.items():
+            group, _, last = key.rpartition(".")
+            (nested.setdefault(group, {}) if group else nested)[last] = value
+        # A value may have several lines, and every line has to stay a comment.
+        remarks = "".join(f"# {' '.join(remark.split())}\n" for remark in self.remarks)
+        return head + yaml.safe_dump(nested, sort_keys=False, allow_unicode=True) + remarks
+
+
+def convert(theirs: Mapping[str, Any]) -> Experiment:
+    """Return the experiment that does here what a published configuration does there.
+
+    Raises:
+        ValueError: no concepts, another number of anchors, or a value of a wrong type.
+    """
+    ours, left, remarks = {}, dict(theirs), []
+    for alias, key in ALIASES.items():
+        other = left.pop(alias, None)
+        left[key] = other if left.get(key) is None else left[key]
+    for part in (_model, _concepts, _masks, _weights, _prior_images, _tracking):
+        part(ours, left)  # takes what it converts out of `left`
+    for key, (kind, *names) in RENAMED.items():
+        value = _take(left, key, kind)
+        ours |= {} if value is None else dict.fromkeys(names, value)
+    if ours.get("prompts.count", 0) > _MOST:
+        remarks.append(f"prompts.count = {ours['prompts.count']}: {_MOST}, one for each template")
+        ours["prompts.count"] = _MOST
+    for key, value in left.items():
+        neutral, reason = UNCONVERTED.get(key, (None, ""))
+        with suppress(ValueError):  # YAML reads 1e-8 as text
+            value = float(value) if isinstance(value, str) else value
+        if value is not None and not reason:
+            remarks.append(f"{key}: unknown")  # without its value, which may be a secret
+        elif value not in (None, neutral):
+            remarks.append(f"{key} = {left[key]}: {reason}")
+    options = {key: value for key, value in ours.items() if key.startswith("/")}
+    values = {key: value for key, value in ours.items() if key not in options and value != {}}
+    return Experiment(options, values, remarks)
+
+
+def _model(ours: dict[str, Any], left: dict[str, Any]) -> None:
+    source = _take(left, "pretrained_model_name_or_path", str) or "CompVis/stable-diffusion-v1-4"
+    models = {content.get("source"): file.stem for file, content in _conf("model").items()}
+    ours["/model"] = models.get(source.replace("runwayml/", "stable-diffusion-v1-5/"), "path")
+    if ours["/model"] == "path":
+        ours |= {"model.source": source, "model.allow_download": True}
+    given = left.get("mixed_precision")
+    if given in (False, *DTYPES):  # YAML reads a bare no as false
+        ours["model.dtype"] = DTYPES[left.pop("mixed_precision") or "no"]
+
+
+def _concepts(ours: dict[str, Any], left: dict[str, Any]) -> None:
+    """Set names, kinds and anchors, which stand there in nested lists, anchors by position."""
+    pairs = _pairs(left.pop("multi_concept", None) or [])
+    anchors = _texts(left.pop("mapping_concept", None) or "", "mapping_concept")
+    if not pairs:
+        raise ValueError("multi_concept names nothing: it holds [name, kind] for every concept")
+    if len(anchors) == 1:
+        anchors *= len(pairs)
+    if len(anchors) != len(pairs):
+        raise ValueError(f"mapping_concept has {len(anchors)} anchors for {len(pairs)} concepts")
+    pairs = [_concept(*pair, anchor) for pair, anchor in zip(pairs, anchors, strict=True)]
+    names, kinds = [name for name, _ in pairs], dict(pairs)
+    ours |= {"/concepts": "custom", "concepts.kind": pairs[0][1], "concepts.names": names}
+    ours["concepts.kinds"] = {n: kind for n, kind in kinds.items() if kind != pairs[0][1]}
+    if len(set(anchors)) > 1:
+        ours["anchors.per_concept"] = dict(zip(names, anchors, strict=True))
+    elif anchors[0]:
+        ours |= {f"anchors.{kind}": anchors[0] for kind in kinds.values()}
+
+
+def _pairs(node: Any) -> list[tuple[str, str]]:
+    """Return (name, kind) of every concept, however deep the lists are nested."""
+    match node:
+        case [str(name), str(kind)] if kind in Kind.__members__:
+            return [(name, kind)]
+        case [] | [list(), *_]:
+            return [pair for each in node for pair in _pairs(each)]
+    raise ValueError(f"multi_concept holds {node!r}: it takes [text, one of {[*Kind.__members__]}]")
+
+
+def _concept(name: str, kind: str, anchor: str) -> tuple[str, str]:
+    """Return name and kind as our lists have them: there, people and words are objects too."""
+    spelled = " ".join(name.replace("-", " ").split())  # hyphens of file names
+    guess = ANCHOR_KINDS.get(anchor.lower().rpartition(" ")[2], "object")
+    name, listed = _listed().get(slugify(name), (spelled, guess))
+    return name, listed if kind == "object" else kind
+
+
+@cache
+def _listed() -> dict[str, tuple[str, str]]:
+    """Return name and kind of every concept in conf/concepts, by slug."""
+    lists = [each for file, each in _conf("concepts").items() if file.stem != "custom"]
+    return {slugify(name): (name, each["kind"]) for each in lists for name in each["names"]}
+
+
+def _conf(group: str) -> dict[Path, dict[str, Any]]:
+    files = sorted((CONF / group).glob("*.yaml"))
+    return {file: yaml.safe_load(file.read_text(encoding="utf-8")) for file in files}
+
+
+def _masks(ours: dict[str, Any], left: dict[str, Any]) -> None:
+    wanted = _take(left, "use_gsam_mask", bool)
+    kinds = {ours["concepts.kind"], *ours["concepts.kinds"].values()}
+    if wanted and not kinds <= {kind.name for kind in UNMASKED}:
+        ours |= {"/masks": "grounded_sam", "masks.allow_download": True}
+    elif wanted is not None:
+        ours["/masks"], left["use_gsam_mask"] = "none", wanted
+
+
+def _weights(ours: dict[str, Any], left: dict[str, Any]) -> None:
+    """Set what is preserved, and how much: the published refinement scales its caches twice."""
+    keys = ("train_preserve_scale", "fuse_preserve_scale", "preserve_weight")
+    train, fuse, ratio = (_take(left, key, float) or 0.0 for key in keys)
+    caches = (f"{term}_preservation_cache_path" for term in ("prior", "domain"))
+    prior, domain = (left.get(key, True) not in (None, False, "") for key in caches)
+    for stage, scale in (("cfr", train * train), ("fusion", fuse)):
+        for term, factor in (("prior", prior), ("domain", ratio * domain)):
+            # Twelve digits: without those that binary fractions leave of a product.
+            ours[f"{stage}.{term}_weight"] = float(f"{scale * factor:.12g}")
+    prior, domain = (train or fuse) and prior, (train or fuse) and ratio * domain
+    kept = {"style": "artist_100", "person": "celebrity_100"}
+    ours["/kept"] = kept.get(ours["concepts.kind"], "celebrity_100" if domain else "object_10")
+    ours["/preservation"] = "published" if prior or domain else "none"
+
+
+def _prior_images(ours: dict[str, Any], left: dict[str, Any]) -> None:
+    folder, weight = _take(left, "class_data_dir", str), _take(left, "prior_loss_weight", float)
+    prompts = _texts(left.pop("preserve_prompt", None) or [], "preserve_prompt")
+    complete = folder and len(prompts) == 1 and weight != 0
+    if complete and _take(left, "with_prior_preservation", bool):
+        ours |= {"/prior_images": "folder", "prior_images.path": folder}
+        ours |= {"prior_images.prompt": prompts[0], "prior_images.weight": weight or 1.0}
+
+
+def _tracking(ours: dict[str, Any], left: dict[str, Any]) -> None:
+    """Who reported elsewhere, or nowhere, did not ask for Weights & Biases, the default here."""
+    project, given = _take(left, "tracker_project_name", str), left.get("report_to")
+    wanted = {"wandb", "all"} & set(_texts(given or [], "report_to"))
+    if given is not None:
+        ours["/tracking"] = "wandb" if wanted else "none"
+    if wanted:
+        ours |= {"tracking.project": project} if project else {}
+    left["report_to"] = None if wanted or not given else given
+
+
+def _take(left: dict[str, Any], key: str, kind: type) -> Any:
+    """Take a value of this type out, or None. YAML reads 1e-5 as text: hence through a string."""
+    given = left.pop(key, None)
+    if given is None or type(given) is kind:
+        return given
+    with suppress(ValueError, OverflowError):  # int(inf) overflows
+        if kind in (int, float) and (value := kind(float(str(given)))) == float(str(given)):
+            return value
+    named = {int: "whole number", float: "number", bool: "true or false", str: "text"}
+    raise ValueError(f"{key} = {given!r} is no {named[kind]}")
+
+
+def _texts(node: Any, key: str) -> list[str]:
+    """Return the texts of lists nested however deep."""
+    if isinstance(node, list):
+        return [text for each in node for text in _texts(each, key)]
+    if not isinstance(node, str):
+        raise ValueError(f"{key} holds {node!r}, which is no text: put it into quotation marks")
+    return [node]
+
+
+def read(path: Path) -> Mapping[str, Any]:
+    """Return the keys of a file, those of a block in it too; ValueError where there are none."""
+    try:
+        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} can't be read as YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no configuration: it must be a mapping of keys to values")
+    blocks = [key for key, each in content.items() if isinstance(each, dict)]
+    if "multi_concept" not in content and len(blocks) == 1:
+        content |= content.pop(blocks[0])
+    return content
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; 1 if it refuses."""
+    parser = argparse.ArgumentParser(prog=NAME, description=__doc__)
+    parser.add_argument("file", type=Path, metavar="their.yaml")
+    file = parser.parse_args(arguments).file
+
+    def command() -> None:
+        """Compose as a run does, which refuses what no run would take, and print."""
+        made = convert(read(file))
+        options = (f"{group[1:]}={option}" for group, option in made.options.items())
+        composed_run(*options, values=made.values, files=False)
+        sys.stdout.write(made.text(slugify(file.stem).replace("-", "_")))
+
+    return run_command(NAME, command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

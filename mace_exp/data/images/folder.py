@@ -1,0 +1,183 @@
+"""Training images that the user brings: `<path>/<concept>/` holds those of one concept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from enum import Enum
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from mace_exp.concepts.concept import Concept
+from mace_exp.concepts.prompts import anchor_prompt, scene_of
+from mace_exp.data.files import (
+    Size,
+    UserImage,
+    concept_files,
+    mask_folder,
+    named_folder,
+    with_masks,
+)
+from mace_exp.data.images.base import ImagesConfig
+from mace_exp.utils.hashing import file_digest
+from mace_exp.utils.ranges import NONNEGATIVE, WHOLE, Range, check_pixels
+from mace_exp.utils.seeding import short_seed
+
+if TYPE_CHECKING:
+    from mace_exp.data.masks.pixels import Masks
+    from mace_exp.data.training_images import TrainingImages
+    from mace_exp.data.views import Views
+    from mace_exp.models.model import Model
+    from mace_exp.models.sampling import SamplingSettings
+
+
+class Crop(Enum):
+    """Which part of a user's image is trained on."""
+
+    center = "center"  # the largest part of the right shape, in the middle
+    random = "random"  # a part of the right shape, anywhere
+    none = "none"  # all of it, squeezed into the shape
+
+
+@dataclass(kw_only=True)
+class FolderImages(ImagesConfig):
+    """The user's images: `<path>/<concept>/` holds those of one concept."""
+
+    concept_keys: ClassVar[tuple[str, ...]] = (
+        *("path", "per_concept", "crop", "crop_share", "flip", "seed"),
+    )
+    masks_beside: ClassVar[bool] = True
+
+    path: str
+    per_concept: Annotated[int | None, WHOLE]  # the first so many; null: all
+    size: Annotated[int | None, Range(low=8)]  # pixels a side; null: as pictures are drawn
+    crop: Crop
+    crop_share: Annotated[float, Range(above=0, high=1)]  # least side of a random crop
+    flip: bool  # mirror every other image, by a coin
+    seed: Annotated[int, NONNEGATIVE]  # of crops and flips
+
+    def __post_init__(self) -> None:
+        check_pixels("images.size", self.size)
+
+    def fixed_size(self) -> Size | None:
+        return None if self.size is None else (self.size, self.size)
+
+    def problems(self, concept: Concept) -> Iterator[str]:
+        try:
+            self.files(concept)
+        except ValueError as error:
+            yield f"images.path = {self.path}: {error}"
+
+    def mask_problems(self, concept: Concept, path: str | None, size: Size | None) -> Iterator[str]:
+        try:
+            masked_files(concept, self.files(concept), path)
+        except ValueError as error:
+            yield f"images.path = {self.path}: {error}"
+
+    def files(self, concept: Concept) -> list[UserImage]:
+        """Return the user's images of a concept, without masks.
+
+        Raises:
+            ValueError: what is missing or can't be read, with its path; a prompt that does not
+                name the concept.
+        """
+        names = (concept.name, concept.slug)
+        files = concept_files(Path(self.path), names, count=self.per_concept)
+        for file in files:
+            if file.prompt is not None:
+                anchor_prompt(file.prompt, concept)  # refuses a prompt without the concept
+        return files
+
+    def of(
+        self,
+        concept: Concept,
+        prompts: Sequence[str],
+        *,
+        sampling: SamplingSettings,
+        size: Size,
+        checked: bool,
+    ) -> UserImages:
+        """As in `ImagesConfig`. An image without a prompt takes one of `prompts` that leaves the
+        scene open: nobody knows what the user's picture shows besides the concept."""
+        from mace_exp.data.views import Views
+
+        files = self.files(concept)
+        fitting = [prompt for prompt in prompts if scene_of(prompt) is None] or list(prompts)
+        return UserImages(
+            concept=concept,
+            files=files,
+            prompts=[
+                fitting[index % len(fitting)] if file.prompt is None else file.prompt
+                for index, file in enumerate(files)
+            ],
+            seeds=view_seeds(self.seed, concept.slug, files),
+            views=Views(size=size, crop=self.crop.name, share=self.crop_share, flip=self.flip),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserImages:
+    """Files of the user's, each seen through the view of its seed, under its prompt."""
+
+    concept: Concept
+    files: list[UserImage]
+    prompts: list[str]
+    seeds: list[int]
+    views: Views
+
+    def inputs(self, model: Model) -> Mapping[str, Any]:
+        return dict(model.computed_by) | {
+            "prompts": self.prompts,
+            "seeds": self.seeds,
+            "files": self._digests,
+            "views": asdict(self.views),
+        }
+
+    def make(self, model: Model, advance: Callable[[int], object]) -> TrainingImages:
+        from mace_exp.data.user_images import encoded_views
+
+        made = encoded_views(model.pipeline, self.files, self.prompts, self.seeds, self.views)
+        advance(len(made))
+        return made
+
+    def names(self, entry: Path) -> list[str]:
+        return [str(file.image) for file in self.files]
+
+    def mask_files(self, path: str | None) -> list[Path]:
+        found = masked_files(self.concept, self.files, path)
+        return [file.mask for file in found if file.mask is not None]
+
+    def read_masks(self, files: Sequence[Path]) -> Masks:
+        from mace_exp.data.user_images import read_mask_views
+
+        masked = [replace(file, mask=mask) for file, mask in zip(self.files, files, strict=True)]
+        return read_mask_views(masked, self.seeds, self.views)
+
+    def unread_masks(self) -> Path | None:
+        return mask_folder(self.files)
+
+    @cached_property
+    def _digests(self) -> list[str]:
+        return [file_digest(file.image) for file in self.files]
+
+
+def masked_files(concept: Concept, files: Sequence[UserImage], path: str | None) -> list[UserImage]:
+    """Return a concept's images with their masks, found in `path` or (None) beside the images.
+
+    Raises:
+        ValueError: no folder of masks, one that is missing, or one of another size than its image.
+    """
+    if path is None:
+        folder, place = mask_folder(files), f"'{files[0].image.parent.name} mask' beside it"
+    else:
+        names = (concept.name, concept.slug)
+        folder, place = named_folder(Path(path), names), f"{path}/{concept.name}"
+    if folder is None:
+        raise ValueError(f"{files[0].image.parent} has no masks: they belong into {place}")
+    return with_masks(files, folder)
+
+
+def view_seeds(seed: int, scope: str, files: Sequence[UserImage]) -> list[int]:
+    """Return one seed per image, by its name: a further image changes no other image's view."""
+    return [short_seed(seed, "views", scope, file.image.name) for file in files]

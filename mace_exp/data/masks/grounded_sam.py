@@ -1,0 +1,92 @@
+"""Masks from words: what Grounding DINO finds by them, cut out by SAM."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from mace_exp.concepts.concept import Concept, Kind
+from mace_exp.data.images.base import ImagesConfig
+from mace_exp.data.masks.base import MaskRequest, MasksConfig
+from mace_exp.models.auxiliary import auxiliary_identity, check_auxiliary
+from mace_exp.utils.ranges import PROPORTION, Range
+
+if TYPE_CHECKING:
+    from mace_exp.data.masks.grounding import GroundedSam
+    from mace_exp.data.masks.pixels import Masks
+    from mace_exp.data.training_images import TrainingImages
+    from mace_exp.models.model import Model
+
+
+@dataclass(kw_only=True)
+class GroundedSamMasks(MasksConfig):
+    """What Grounding DINO finds by words, cut out by SAM."""
+
+    concept_keys: ClassVar[tuple[str, ...]] = ("words",)
+
+    detector: str  # Grounding DINO, a transformers folder or a hub id
+    segmenter: str  # SAM, a transformers folder or a hub id
+    allow_download: bool  # a hub id that is not in the local cache is fetched
+    people: list[str]  # what to look for where a concept is a person; else the concept's name
+    words: list[str] | None  # what to look for in place of both
+    box_threshold: Annotated[float, PROPORTION]  # of the detector's score
+    mask_threshold: Annotated[float, Range()]  # of the segmenter's logit
+
+    def __post_init__(self) -> None:
+        for key, words in (("people", self.people), ("words", self.words)):
+            if words is not None and not any(word.strip(" .") for word in words):
+                raise ValueError(
+                    f"masks.{key} = {words} names nothing to look for: "
+                    f"give words, as in masks.{key}=[person,face]"
+                )
+
+    def problems(self, images: ImagesConfig) -> Iterator[str]:
+        models = {
+            "detector": (self.detector, "grounding-dino"),
+            "segmenter": (self.segmenter, "sam"),
+        }
+        for key, (source, kind) in models.items():
+            try:
+                check_auxiliary(source, model_type=kind, allow_download=self.allow_download)
+            except ValueError as error:
+                yield f"masks.{key} = {source} {error}"
+
+    def open(self, device: str) -> GroundedSam:
+        from mace_exp.data.masks.grounding import GroundedSam
+        from mace_exp.models.devices import choose_device
+
+        return GroundedSam(
+            detector=self.detector,
+            segmenter=self.segmenter,
+            allow_download=self.allow_download,
+            device=choose_device(device),
+            box_threshold=self.box_threshold,
+            mask_threshold=self.mask_threshold,
+        )
+
+    def inputs(self, request: MaskRequest) -> Mapping[str, Any]:
+        return {
+            "grounded_sam": {
+                "detector": auxiliary_identity(self.detector),
+                "segmenter": auxiliary_identity(self.segmenter),
+                "words": self.words_for(request.concept),
+                "box_threshold": self.box_threshold,
+                "mask_threshold": self.mask_threshold,
+            }
+        }
+
+    def find(
+        self,
+        model: Model,
+        request: MaskRequest,
+        images: TrainingImages,
+        names: list[str],
+        opened: GroundedSam,
+    ) -> Masks:
+        return opened.masks(images.images, self.words_for(request.concept), names)
+
+    def words_for(self, concept: Concept) -> list[str]:
+        """Return what the detector looks for in a concept's images."""
+        usual = self.people if concept.kind is Kind.person else [concept.name]
+        return usual if self.words is None else self.words

@@ -1,0 +1,47 @@
+"""No masks, or masks of ones: the concept fills its images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from mace_exp.data.masks.base import MaskRequest, MasksConfig
+
+if TYPE_CHECKING:
+    from mace_exp.data.masks.pixels import Masks
+    from mace_exp.data.training_images import TrainingImages
+    from mace_exp.models.model import Model
+
+
+@dataclass(kw_only=True)
+class NoMasks(MasksConfig):
+    """Train on the whole image; save no masks."""
+
+    trains_whole: ClassVar[bool] = True
+    for_one_concept: ClassVar[bool] = True
+
+
+@dataclass(kw_only=True)
+class WholeMasks(MasksConfig):
+    """All-ones masks: the same loss, but masks are saved and overlaid."""
+
+    for_one_concept: ClassVar[bool] = True
+    cached: ClassVar[bool] = False
+
+    def inputs(self, request: MaskRequest) -> Mapping[str, Any]:
+        return {"whole": True}
+
+    def find(
+        self,
+        model: Model,
+        request: MaskRequest,
+        images: TrainingImages,
+        names: list[str],
+        opened: Any,
+    ) -> Masks:
+        import numpy as np
+
+        from mace_exp.data.masks.pixels import Masks
+
+        return Masks(np.ones(images.images.shape[:3], dtype=bool))

@@ -1,0 +1,61 @@
+"""Mask files made elsewhere: `<path>/<concept>/<index>.png`, or beside the user's images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from mace_exp.concepts.concept import UNMASKED, Concept
+from mace_exp.data.files import Size
+from mace_exp.data.images.base import ImagesConfig
+from mace_exp.data.masks.base import MaskRequest, MasksConfig
+from mace_exp.utils.hashing import file_digest
+
+if TYPE_CHECKING:
+    from mace_exp.data.masks.pixels import Masks
+    from mace_exp.data.training_images import TrainingImages
+    from mace_exp.models.model import Model
+
+
+@dataclass(kw_only=True)
+class PrecomputedMasks(MasksConfig):
+    """Mask files made elsewhere: `<index>.png`, or named like the user's images, in
+    `<path>/<concept>/`, by its name or its slug."""
+
+    concept_keys: ClassVar[tuple[str, ...]] = ("path",)
+    cached: ClassVar[bool] = False
+    reads_files: ClassVar[bool] = True
+
+    path: str | None  # null: beside the user's images
+
+    def problems(self, images: ImagesConfig) -> Iterator[str]:
+        if self.path is None and not images.masks_beside:
+            yield (
+                "masks.path is not set: give masks.path=<folder> with <concept>/<index>.png in "
+                "it; only images of your own (images=folder) have masks beside them"
+            )
+        elif self.path is not None and not Path(self.path).is_dir():
+            yield f"masks.path = {self.path} is no folder: name the one that holds the masks"
+
+    def concept_problems(
+        self, concept: Concept, images: ImagesConfig, size: Size | None
+    ) -> Iterator[str]:
+        if concept.kind in UNMASKED:
+            return
+        missing = list(self.problems(images))
+        yield from missing or images.mask_problems(concept, self.path, size)
+
+    def inputs(self, request: MaskRequest) -> Mapping[str, Any]:
+        return {"files": [file_digest(file) for file in request.source.mask_files(self.path)]}
+
+    def find(
+        self,
+        model: Model,
+        request: MaskRequest,
+        images: TrainingImages,
+        names: list[str],
+        opened: Any,
+    ) -> Masks:
+        return request.source.read_masks(request.source.mask_files(self.path))

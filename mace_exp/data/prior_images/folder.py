@@ -1,0 +1,22 @@
+"""Class images: all images of a folder, under one prompt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mace_exp.data.files import UserImage, image_files
+from mace_exp.data.prior_images.base import GivenPriorImages
+
+
+@dataclass(kw_only=True)
+class FolderPriorImages(GivenPriorImages):
+    """All images of a folder, under one prompt."""
+
+    path: str
+    prompt: str
+
+    def files(self) -> list[UserImage]:
+        if not Path(self.path).is_dir():
+            raise ValueError(f"prior_images.path = {self.path} is no folder")
+        return [UserImage(image, self.prompt) for image in image_files(Path(self.path))]

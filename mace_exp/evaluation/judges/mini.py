@@ -1,0 +1,27 @@
+"""`judge=mini`: the recogniser of the embedded model's world."""
+
+from dataclasses import dataclass
+
+from mace_exp.evaluation.judges.base import ANSWERS, Judge, JudgeConfig
+
+
+@dataclass(kw_only=True)
+class MiniWorldJudge(JudgeConfig):
+    """Recognises the people, objects, styles and scenes on which the embedded model was trained."""
+
+    name = "mini"
+    side = 96
+    supports = ANSWERS
+    scope = "what the embedded model was trained on"
+
+    def load(self) -> Judge:
+        """Load the shipped weights; imports torch."""
+        from mace_exp.mini.judge import MiniJudge
+
+        return MiniJudge.load()
+
+    def known_subjects(self) -> frozenset[str]:
+        """Return the names of all people, objects and styles of the embedded model's world."""
+        from mace_exp.mini.captions import subject_classes
+
+        return frozenset(subject_classes())

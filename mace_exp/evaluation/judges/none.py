@@ -1,0 +1,16 @@
+"""`judge=none`: nothing recognises what pictures show; what needs no judge is still measured."""
+
+from dataclasses import dataclass
+
+from mace_exp.evaluation.judges.base import JudgeConfig
+
+
+@dataclass(kw_only=True)
+class NoJudge(JudgeConfig):
+    """No judge: accuracy and text scores are not measured, and metrics.json says so."""
+
+    name = "none"
+
+    def load(self) -> None:
+        """Return None: there is no judge."""
+        return None

@@ -1,0 +1,32 @@
+"""What a metric is.
+
+A metric of your own is one module like those beside this file, its name in `metrics/__init__.py`
+(or `METRICS["mine"] = Metric(...)` before conf/ is composed), and in `evaluation.metrics`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mace_exp.evaluation.measured import Measured
+
+Metrics = dict[str, Any]
+"""The content of metrics.json, or what one metric adds to it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A measurement that can be chosen in `evaluation.metrics`.
+
+    `measure` returns what is merged into metrics.json: values by part ({"erased": {...}}) or beside
+    the parts, and under "missing" a sentence for each thing that could not be measured. It is only
+    called where the judge gives all answers in `needs` (see `judges.base.ANSWERS`); otherwise
+    "missing" names its `label`. Metrics derived from one measurement share a label.
+    """
+
+    label: str
+    measure: Callable[[Measured], Metrics]
+    needs: frozenset[str] = frozenset()

@@ -1,0 +1,55 @@
+"""What a judge says of many pictures, asked once per kind of answer and in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+import numpy as np
+
+from mace_exp.evaluation.judges.base import Judge
+
+BATCH = 128
+"""Pictures that a judge is shown at once: what fits small memories."""
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What `judge` says of `images` [n, H, W, 3], uint8, drawn for `texts`.
+
+    Each answer is computed when it is first read, and kept.
+    """
+
+    judge: Judge
+    images: np.ndarray
+    texts: Sequence[str]
+
+    @cached_property
+    def probabilities(self) -> dict[str, np.ndarray]:
+        """Class probabilities by head, [n, classes]."""
+        parts = self._in_batches(lambda images, _: self.judge.probabilities(images))
+        return {head: np.concatenate([each[head] for each in parts]) for head in self.judge.classes}
+
+    @cached_property
+    def features(self) -> np.ndarray:
+        """Feature vectors, [n, f]."""
+        return np.concatenate(self._in_batches(lambda images, _: self.judge.features(images)))
+
+    @cached_property
+    def scores(self) -> np.ndarray:
+        """How well each picture fits its prompt, [n]; NaN where the judge cannot say."""
+        return np.concatenate(self._in_batches(self.judge.text_image_score))
+
+    def likeliest(self, head: str) -> list[str]:
+        """Return the name of each picture's likeliest class, n of them."""
+        names = self.judge.classes[head]
+        return [names[row] for row in self.probabilities[head].argmax(axis=1)]
+
+    def _in_batches(self, ask: Callable[[np.ndarray, list[str]], Answer]) -> list[Answer]:
+        return [
+            ask(self.images[start : start + BATCH], list(self.texts[start : start + BATCH]))
+            for start in range(0, len(self.images), BATCH)
+        ]

@@ -1,0 +1,200 @@
+"""MACE at work in a run: refinement, one LoRA per concept, fusion."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+
+from mace_exp.concepts.concept import Concept
+from mace_exp.methods.base import Edit, Given, Phase, Settings
+from mace_exp.methods.mace.ablations import ChosenStages
+from mace_exp.methods.mace.lora import Lora, check_rank
+from mace_exp.methods.mace.refinement import transformed_weights
+from mace_exp.methods.mace.schema import LoraConfig
+from mace_exp.methods.mace.snapshots import Snapshots, shown_snapshots
+from mace_exp.methods.mace.stages.cfr import no_refinement, prompt_pairs, solve_refinement
+from mace_exp.methods.mace.stages.fusion import fuse_loras, refined_edit, sum_loras, unet_edit
+from mace_exp.methods.mace.stages.lora import (
+    JOINT,
+    LoraRequest,
+    Loras,
+    TrainingInputs,
+    keep_loras,
+    lora_shape,
+    train_concept_loras,
+)
+from mace_exp.runs.context import Context
+from mace_exp.runs.result import Result
+from mace_exp.utils.errors import naming_setting
+from mace_exp.utils.tensors import save_tensors
+
+
+class Mace:
+    """The three stages of the paper, or those of them that the settings ask for."""
+
+    def __init__(
+        self, context: Context, stages: ChosenStages, settings: Settings, given: Given
+    ) -> None:
+        self.context, self.stages, self.settings, self.given = context, stages, settings, given
+        self._snapshots: Mapping[str, Snapshots] = {}
+
+    def check(self) -> None:
+        """Refuse a rank that no layer can have."""
+        if self.stages.loras and self.context.may_make("lora"):
+            for request in self.lora_requests.values():
+                with naming_setting("lora.rank"):
+                    check_rank(self.context.model.pipeline.unet, lora_shape(request.settings))
+
+    def step(self, name: str) -> Result[Any]:
+        return {
+            "cfr": self._kept_refinement,
+            "lora": self._kept_loras,
+            "fusion": lambda: self.edit,
+        }[name]()
+
+    @cached_property
+    def refinement(self) -> Result[Tensor]:
+        """T of the refinement, [d, d], float64."""
+        if not self.stages.refinement:
+            return no_refinement(self.context)
+        given = self.given
+        return solve_refinement(
+            self.context,
+            self.settings.cfr,
+            {c.slug: prompt_pairs(c, given.sentences[c.slug]) for c in given.concepts},
+            given.preservation,
+            self._weights("cfr"),
+        )
+
+    @cached_property
+    def lora_requests(self) -> dict[str, LoraRequest]:
+        """The LoRAs of the run by the name of their file: one per concept, or one for all."""
+        concepts = self.given.concepts
+        if not self.settings.lora.per_concept:
+            return {JOINT: self._request(JOINT, concepts, self.settings.lora)}
+        return {
+            c.slug: self._request(c.slug, [c], self.settings.concept_lora(c.name)) for c in concepts
+        }
+
+    @cached_property
+    def loras(self) -> Result[Loras]:
+        """One LoRA per concept, trained on top of the refined weights."""
+        given = self.given
+        inputs = TrainingInputs(
+            refinement=self.refinement,
+            images=given.images,
+            masks=given.masks,
+            prior=given.prior_images,
+            prior_weight=self.settings.prior_weight(),
+            seed=self.settings.seed,
+        )
+        return train_concept_loras(
+            self.context,
+            self.lora_requests,
+            inputs,
+            joint=not self.settings.lora.per_concept,
+        )
+
+    @cached_property
+    def edit(self) -> Result[Edit]:
+        """The edited weights; refinement and LoRAs are kept beside them."""
+        solved = self._solved
+
+        def make() -> Edit:
+            self._keep_refined()
+            if self.stages.loras:
+                self._keep_loras()
+            return solved.value
+
+        return Result(solved.key, make)
+
+    @property
+    def _solved(self) -> Result[Edit]:
+        if not self.stages.loras:
+            return refined_edit(self.context, self.refinement)
+        if not self.stages.fuses:
+            return sum_loras(self.context, self.refinement, self.loras)
+        return fuse_loras(
+            self.context,
+            self.settings.fusion,
+            self.lora_requests,
+            self.given.sentences,
+            self.refinement,
+            self.loras,
+            (self.given.preservation, self._weights("fusion")),
+        )
+
+    def files(self) -> Mapping[str, Any]:
+        """Return the refined weights and the LoRAs; a LoRA belongs on the refined weights, not on
+        the edit."""
+        folder = self.context.folder
+        found = {"refined": folder.name_of(folder.refined)}
+        slugs = list(self.lora_requests) if self.stages.loras else []
+        loras = {slug: folder.name_of(folder.lora(slug)) for slug in slugs}
+        return found | {"loras": {slug: name for slug, name in loras.items() if name}}
+
+    def prepare_attention(self, concepts: Sequence[Concept]) -> None:
+        if self.stages.loras:
+            steps = {c.slug: self.settings.concept_lora(c.name).steps for c in concepts}
+            recorded = self.loras.value.snapshots
+            self._snapshots = shown_snapshots(recorded, steps, self.settings.lora.snapshots)
+
+    def attention_phases(self, concept: Concept) -> Iterator[tuple[str, Phase]]:
+        """Yield `refined` (section 4.1), `step 10`, ... (while the LoRA is trained, section 4.2)
+        and `trained` (when it is)."""
+        refined = transformed_weights(self.context.model.projections, self.refinement.value)
+        if self.stages.refinement:
+            yield "refined", Phase(weights=refined)
+        if not self.stages.loras:
+            return
+        for step, maps in self._snapshots.get(concept.slug, {}).items():
+            yield f"step {step}", Phase(maps=maps)
+        yield "trained", Phase(weights=self._with_lora(refined, self._lora_of(concept)))
+
+    def _with_lora(self, refined: Mapping[str, Tensor], lora: Lora) -> dict[str, Tensor]:
+        trained = dict(refined)  # what lora.targets leaves out stays refined
+        for path in lora.factors:
+            name = f"{path}.weight"
+            trained[name] = refined[name] + lora.change(path).to(refined[name])
+        return trained
+
+    def _lora_of(self, concept: Concept) -> Lora:
+        loras = self.loras.value.loras
+        return loras.get(concept.slug) or loras[JOINT]
+
+    def _request(self, slug: str, concepts: Sequence[Concept], settings: LoraConfig) -> LoraRequest:
+        images, masks = self.given.images.parts, self.given.masks.parts
+        return LoraRequest(
+            slug=slug,
+            concepts=concepts,
+            settings=settings,
+            ends=[self.settings.concept_lora(c.name).end_of_text for c in concepts],
+            images=[images[c.slug] for c in concepts],
+            masks=[masks.get(c.slug) for c in concepts],
+        )
+
+    def _weights(self, group: str) -> Mapping[str, float]:
+        return self.stages.term_weights(self.settings)[group]
+
+    def _kept_refinement(self) -> Result[Tensor]:
+        return Result(self.refinement.key, self._keep_refined)
+
+    def _kept_loras(self) -> Result[Loras]:
+        return Result(self.loras.key, self._keep_loras)
+
+    def _keep_refined(self) -> Tensor:
+        """Write the refined weights into the run folder: LoRAs and edit belong to them."""
+        transform = self.refinement.value
+        if self.context.may_make("cfr") or self.context.may_make("fusion"):
+            refined = transformed_weights(self.context.model.projections, transform)
+            save_tensors(self.context.folder.refined, unet_edit(refined).weights)
+        return transform
+
+    def _keep_loras(self) -> Loras:
+        found = self.loras.value
+        if self.context.may_make("lora") or self.context.may_make("fusion"):
+            keep_loras(self.context, self.lora_requests, found)
+        return found

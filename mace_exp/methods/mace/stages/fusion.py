@@ -1,0 +1,119 @@
+"""Stage fusion: refinement and LoRAs become one weight per layer (paper, section 4.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from mace_exp.methods.base import Edit
+from mace_exp.methods.mace.fusion import FusionSums, fuse, fusion_sums
+from mace_exp.methods.mace.lora import Lora
+from mace_exp.methods.mace.refinement import transformed_weights
+from mace_exp.methods.mace.schema import FusionConfig
+from mace_exp.methods.mace.stages.lora import LoraRequest, Loras
+from mace_exp.preservation.terms import Preservation
+from mace_exp.runs.context import Context
+from mace_exp.runs.result import Result, result_key
+from mace_exp.utils.hashing import key_of
+from mace_exp.utils.progress import progress
+
+STAGE = "fusion"
+VERSION = 1
+REMEDY = "fusion.closeness, fusion.prior_weight or fusion.domain_weight"
+
+
+def fuse_loras(
+    context: Context,
+    settings: FusionConfig,
+    requests: Mapping[str, LoraRequest],
+    sentences: Mapping[str, Sequence[str]],
+    refinement: Result[Tensor],
+    loras: Result[Loras],
+    preservation: tuple[Preservation, Mapping[str, float]],
+) -> Result[Edit]:
+    """Solve for weights that act like each LoRA on its concept's sentences and like the original
+    on what must survive.
+
+    `preservation` comes with the weight of every term.
+    """
+    held, weights = preservation
+    key = result_key(
+        STAGE,
+        VERSION,
+        refinement=refinement.key,
+        loras=loras.key,
+        sentences=key_of({slug: list(each) for slug, each in sentences.items()}),
+        closeness=settings.closeness,
+        preserved=held.inputs(weights),
+        **context.model.computed_by,
+    )
+
+    def make() -> Edit:
+        sums = _sums(context, requests, sentences, loras.value.loras, refinement.value)
+        fused = fuse(
+            context.model.projections,
+            refinement.value,
+            sums,
+            closeness=settings.closeness,
+            preserved=held.weighted(weights),
+            remedy=REMEDY,
+        )
+        return unet_edit(fused)
+
+    return Result(key, make)
+
+
+def sum_loras(context: Context, refinement: Result[Tensor], loras: Result[Loras]) -> Result[Edit]:
+    """Add all LoRAs to the refined weights, W T + sum_c B_c A_c: the ablation without fusion."""
+    key = result_key(
+        "lora sum",
+        VERSION,
+        refinement=refinement.key,
+        loras=loras.key,
+        **context.model.computed_by,
+    )
+
+    def make() -> Edit:
+        weights = transformed_weights(context.model.projections, refinement.value)
+        for lora in loras.value.loras.values():
+            for path in lora.factors:
+                name = f"{path}.weight"
+                weights[name] = weights[name] + lora.change(path).to(weights[name])
+        return unet_edit(weights)
+
+    return Result(key, make)
+
+
+def refined_edit(context: Context, refinement: Result[Tensor]) -> Result[Edit]:
+    """Return the refined weights W T as the edit: the ablation without LoRAs."""
+    key = result_key("refined", VERSION, refinement=refinement.key, **context.model.computed_by)
+
+    def make() -> Edit:
+        return unet_edit(transformed_weights(context.model.projections, refinement.value))
+
+    return Result(key, make)
+
+
+def unet_edit(weights: Mapping[str, Tensor]) -> Edit:
+    """Return an edit of the UNet alone, from weights by parameter name."""
+    return Edit({f"unet.{name}": weight for name, weight in weights.items()})
+
+
+def _sums(
+    context: Context,
+    requests: Mapping[str, LoraRequest],
+    sentences: Mapping[str, Sequence[str]],
+    loras: Mapping[str, Lora],
+    transform: Tensor,
+) -> FusionSums:
+    total: FusionSums | None = None
+    with progress("fusion", len(sentences), "concept") as advance:
+        for slug, request in requests.items():
+            for concept in request.concepts:
+                prompts = sentences[concept.slug]
+                each = fusion_sums(context.model.encoder, prompts, loras[slug], transform)
+                total = each if total is None else total + each
+                advance(1)
+    assert total is not None
+    return total

@@ -1,0 +1,78 @@
+"""One model: the loaded pipeline, and all that stages ask of it whatever its family."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+
+from mace_exp.models.fingerprints import fingerprint, text_fingerprint
+from mace_exp.models.latents import native_size
+from mace_exp.models.projections import projection_weights
+from mace_exp.models.sampling import has_safety_checker
+from mace_exp.models.text import PromptEncoder, stable_diffusion_encoder
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A Stable Diffusion pipeline (1.x, 2.x or SDXL), before any edit.
+
+    `dtype` names the type that it computes in, as in "float32".
+    """
+
+    pipeline: Any
+    dtype: str = "float32"
+
+    @cached_property
+    def encoder(self) -> PromptEncoder:
+        """The text side: prompts as cross-attention reads them."""
+        return stable_diffusion_encoder(self.pipeline)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Identifies the model in every key."""
+        return fingerprint(self.pipeline)
+
+    @cached_property
+    def text_fingerprint(self) -> str:
+        """Identifies the text encoder: in the key of whatever depends on prompts alone."""
+        return text_fingerprint(self.pipeline)
+
+    @cached_property
+    def projections(self) -> dict[str, Tensor]:
+        """The key and value projections of all cross-attention layers, by parameter name."""
+        return projection_weights(self.pipeline.unet)
+
+    @property
+    def precision(self) -> dict[str, str]:
+        """The type that the model computes in, unless that is float32: part of keys.
+
+        Fingerprints hash weights rounded to float16, whatever type they are computed in.
+        """
+        return {} if self.dtype == "float32" else {"dtype": self.dtype}
+
+    @property
+    def computed_by(self) -> Mapping[str, str]:
+        """What decides what the model makes of an input: part of the key of latents."""
+        return {"model": self.fingerprint} | self.precision
+
+    def drawn_by(self, *, checked: bool = True) -> dict[str, str]:
+        """Return what decides the pictures that the model draws: part of their key.
+
+        `checked` says whether the safety checker, if there is one, may blacken them.
+        """
+        blackens = checked and self.has_safety_checker
+        return dict(self.computed_by) | ({"safety_checker": "kept"} if blackens else {})
+
+    @property
+    def has_safety_checker(self) -> bool:
+        """Whether a safety checker may blacken pictures."""
+        return has_safety_checker(self.pipeline)
+
+    @property
+    def native_size(self) -> tuple[int, int]:
+        """Height and width in pixels that the model draws by default."""
+        return native_size(self.pipeline)

@@ -1,0 +1,277 @@
+"""What is made of what in a run: the one module that knows all stages.
+
+    concepts + anchors -> prompts -> training images -> masks -> preservation statistics
+        -> method (MACE: refinement -> one LoRA per concept -> fusion) -> edit
+        -> samples before and after -> metrics
+
+Results flow down: each is made, or read from the cache, when its value is first asked for; its key
+is known before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any
+
+from mace_exp.concepts.concept import Kind
+from mace_exp.concepts.prompts import anchor_prompt
+from mace_exp.config.concept_settings import ConceptSettings
+from mace_exp.config.run_config import RunConfig
+from mace_exp.data.files import Size
+from mace_exp.data.images.base import ConceptImages
+from mace_exp.data.training_images import TrainingImages
+from mace_exp.evaluation.schema import SampledEvaluation
+from mace_exp.evaluation.suite import SPECIFICITY, EvaluationPrompt, run_suite
+from mace_exp.methods.base import OPTIONAL_GROUPS, Edit, Method
+from mace_exp.models.sampling import SamplingSettings
+from mace_exp.preservation.terms import Preservation
+from mace_exp.runs.context import Context
+from mace_exp.runs.provenance import Provenance
+from mace_exp.runs.result import Result
+from mace_exp.stages.attention_maps import draw_attention
+from mace_exp.stages.edit import keep_edit
+from mace_exp.stages.images import draw_training_images, read_prior_images
+from mace_exp.stages.masks import ConceptMasks, find_masks
+from mace_exp.stages.metrics import measure
+from mace_exp.stages.preservation import Survivors, check_terms, sum_preservation
+from mace_exp.stages.prompts import Prompts, training_prompts
+from mace_exp.stages.samples import SuiteSamples, draw_suite
+from mace_exp.utils.errors import naming_setting
+
+
+class Recipe:
+    """The results of a run with these settings. A method reads it as what it is `Given`."""
+
+    def __init__(self, context: Context, config: RunConfig) -> None:
+        self.context, self.config = context, config
+        self.concepts = config.concept_list()
+        self.settings: dict[str, ConceptSettings] = {
+            each.slug: config.settings(each.name) for each in self.concepts
+        }
+
+    @cached_property
+    def sampling(self) -> SamplingSettings:
+        """How pictures are drawn, the model's native size spelled out: keys hold it."""
+        sampling, (height, width) = self.config.sampling, self.context.model.native_size
+        return SamplingSettings(
+            steps=sampling.steps,
+            guidance=sampling.guidance,
+            scheduler=sampling.scheduler.name,
+            batch_size=sampling.batch_size,
+            height=sampling.height or height,
+            width=sampling.width or width,
+        )
+
+    @property
+    def training_size(self) -> Size:
+        """Height and width of all training images."""
+        sampling = self.sampling
+        assert sampling.height is not None and sampling.width is not None
+        return self.config.images.fixed_size() or (sampling.height, sampling.width)
+
+    @cached_property
+    def checks_images(self) -> bool:
+        """Whether a safety checker may blacken training images: not where a run erases explicit
+        content, which it has to see."""
+        return all(concept.kind is not Kind.explicit for concept in self.concepts)
+
+    @cached_property
+    def prompts(self) -> Prompts:
+        """Training sentences: text, made at once."""
+        settings = {slug: each.prompts for slug, each in self.settings.items()}
+        return training_prompts(self.context, self.config.prompts, settings, self.concepts)
+
+    @property
+    def sentences(self) -> Mapping[str, list[str]]:
+        """Training sentences by concept slug."""
+        return self.prompts.sentences
+
+    @cached_property
+    def image_sources(self) -> dict[str, ConceptImages]:
+        """How the training images of each concept come about, by slug."""
+        return {
+            each.slug: self.settings[each.slug].images.of(
+                each,
+                self.sentences[each.slug],
+                sampling=self.sampling,
+                size=self.training_size,
+                checked=self.checks_images,
+            )
+            for each in self.concepts
+        }
+
+    @cached_property
+    def images(self) -> Result[dict[str, TrainingImages]]:
+        """Training images by concept slug."""
+        return draw_training_images(self.context, self.image_sources, checked=self.checks_images)
+
+    @cached_property
+    def prior_images(self) -> Result[TrainingImages | None]:
+        """Class images of prior preservation; None where there are none."""
+        return read_prior_images(
+            self.context,
+            self.config.prior_images.files(),
+            seed=self.config.seed,
+            size=self.training_size,
+        )
+
+    @cached_property
+    def masks(self) -> Result[ConceptMasks]:
+        """Where each training image shows its concept."""
+        return find_masks(
+            self.context,
+            self.config.masks,
+            {slug: each.masks for slug, each in self.settings.items()},
+            self.image_sources,
+            self.images,
+            concepts=self.concepts,
+            seed=self.config.seed,
+        )
+
+    @cached_property
+    def preservation(self) -> Preservation:
+        """The second moments of what must survive, of every term with a weight."""
+        survivors = Survivors(self.config.kept, [concept.name for concept in self.concepts])
+        weights = list(self.config.method.term_weights(self.config).values())
+        terms = self.config.preservation.by_name()
+        return sum_preservation(self.context, terms, survivors, weights)
+
+    @cached_property
+    def method(self) -> Method:
+        """The method, given this recipe."""
+        return self.config.method.build(self.context, self.config, self)
+
+    @cached_property
+    def edit(self) -> Result[Edit]:
+        """The edited weights, kept in the run folder."""
+        return keep_edit(
+            self.context,
+            self.method.edit,
+            self.config.method.steps()[-1],
+            facts=self._facts,
+            pipeline=self.config.save.pipeline,
+            artifact=self.config.tracking.logs_weights(),
+        )
+
+    @cached_property
+    def suite(self) -> list[EvaluationPrompt]:
+        """The prompts of the evaluation; none where it is off."""
+        evaluation = self.config.evaluation
+        if not isinstance(evaluation, SampledEvaluation):
+            return []
+        return run_suite(self.concepts, self.config.kept, evaluation)
+
+    @cached_property
+    def samples(self) -> Result[SuiteSamples]:
+        """Pictures of the suite before and after the edit."""
+        return draw_suite(self.context, self.suite, self.sampling, self.edit)
+
+    @cached_property
+    def metrics(self) -> Result[dict[str, Any]]:
+        """What is measured of the samples."""
+        evaluation = self.config.evaluation
+        assert isinstance(evaluation, SampledEvaluation), "asked for where the suite has prompts"
+        return measure(
+            self.context,
+            self.samples,
+            evaluation,
+            self.config.judge,
+            specificity=SPECIFICITY[self.concepts[0].kind],
+        )
+
+    def steps(self) -> dict[str, Callable[[], object]]:
+        """Return what each stage of this run makes, in order."""
+        made: dict[str, Callable[[], object]] = {
+            "images": self._make_images,
+            "masks": lambda: self.masks.value,
+            "preservation": lambda: [each.value for each in self.preservation.terms.values()],
+            **{step: lambda step=step: self._make_step(step) for step in self._method_steps},
+            "samples": self._make_samples,
+            "metrics": lambda: self.metrics.value if self.suite else {},
+        }
+        return {stage: made[stage] for stage in self.config.chosen_stages() if stage in made}
+
+    def check(self) -> None:
+        """Refuse, before anything is drawn, what the model or the settings can't do.
+
+        Raises:
+            ValueError: one message that names the key and the value.
+        """
+        self._check_prompts()
+        stages, steps = self.context.makes, self._method_steps
+        if stages & {"preservation", *steps} and "preservation" in self.config.method.reads():
+            check_terms(self.context, self.config.preservation.by_name())
+        if stages & set(steps):
+            self.method.check()
+        self.keys()  # reads the heads of all files that are named
+
+    def keys(self) -> dict[str, str]:
+        """Return the key of every result whose files lie in the run folder."""
+        keys = {"edit": self.method.edit.key}
+        if self.suite:
+            keys |= {"samples": self.samples.key, "metrics": self.metrics.key}
+        return keys
+
+    def safety_checker(self) -> str:
+        """Return what the model's safety checker did in this run."""
+        if not self.context.model.has_safety_checker:
+            return "none"
+        if self.checks_images or not self.config.images.drawn:
+            return "kept"
+        return "kept, but off while training images were drawn: they show explicit content"
+
+    @property
+    def _method_steps(self) -> tuple[str, ...]:
+        return self.config.method.steps()
+
+    def _make_images(self) -> None:
+        self.images.value  # noqa: B018 -- made by being asked for
+        self.prior_images.value  # noqa: B018
+
+    def _make_step(self, step: str) -> object:
+        is_last = step == self._method_steps[-1]
+        return self.edit.value if is_last else self.method.step(step).value
+
+    def _make_samples(self) -> None:
+        evaluation = self.config.evaluation
+        if not isinstance(evaluation, SampledEvaluation):
+            return
+        self.samples.value  # noqa: B018
+        shown = self.concepts[: evaluation.attention_maps]
+        if shown and "images" in self.config.method.reads():
+            images, edit = self.images.value, self.edit.value
+            draw_attention(self.context, shown, images, self.method, edit, seed=self.config.seed)
+
+    def _check_prompts(self) -> None:
+        """Refuse a prompt that is too long or does not name its concept, and an anchor that makes
+        it too long."""
+        encoder = self.context.model.encoder
+        draws = "images" in self.config.method.reads()
+        for concept in self.concepts:
+            trained = self.image_sources[concept.slug].prompts if draws else []
+            for prompt in dict.fromkeys(trained):
+                encoder.positions(prompt, concept.name)
+            sentences = dict.fromkeys([*trained, *self.sentences[concept.slug]])
+            with naming_setting(f"{concept.name} with its anchor {concept.anchor!r}"):
+                encoder.token_ids([anchor_prompt(each, concept) for each in sentences])
+
+    def _facts(self) -> Mapping[str, Any]:
+        config = self.config
+        groups = [each for each in OPTIONAL_GROUPS if each in config.method.reads()]
+        provenance = Provenance(
+            method=config.method.name,
+            concepts=self.concepts,
+            overrides=config.overrides,
+            groups={name: getattr(config, name) for name in ("method", "kept", *groups)},
+            seed=config.seed,
+            model_settings=config.model,
+            sampling=self.sampling,
+        )
+        return provenance.facts(
+            self.context.model,
+            self.context.folder,
+            key=self.edit.key,
+            files=self.method.files(),
+            safety_checker=self.safety_checker(),
+        )

@@ -1,0 +1,93 @@
+"""Stage images: what each concept looks like to the model, and class images beside it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mace_exp.data.files import Size, UserImage
+from mace_exp.data.images.base import ConceptImages
+from mace_exp.data.images.folder import view_seeds
+from mace_exp.data.training_images import TrainingImages, load_images, save_images
+from mace_exp.data.user_images import encoded_views
+from mace_exp.data.views import Views
+from mace_exp.runs.context import Context
+from mace_exp.runs.result import Result, result_key
+from mace_exp.utils.hashing import file_digest
+from mace_exp.utils.progress import progress
+
+log = logging.getLogger(__name__)
+
+STAGE = "images"
+VERSION = 1
+PRIOR = "prior_images"
+"""Class images: their kind in the cache, and the scope of their seeds."""
+
+Job = tuple[ConceptImages, Path]
+"""How the images of one concept come about, and the cache entry that takes them."""
+
+
+def draw_training_images(
+    context: Context, sources: Mapping[str, ConceptImages], *, checked: bool
+) -> Result[dict[str, TrainingImages]]:
+    """Draw the training images of every concept with the model as it is, or read the user's.
+
+    `sources` say by slug how they come about; `checked` is off where a safety checker must not
+    look at what is drawn.
+    """
+    keys = {
+        slug: result_key(STAGE, VERSION, **source.inputs(context.model))
+        for slug, source in sources.items()
+    }
+
+    def make() -> dict[str, TrainingImages]:
+        if not checked and context.may_make(STAGE) and context.model.has_safety_checker:
+            log.info(
+                "the model's safety checker is off while training images are drawn, which are to "
+                "show explicit content; all other pictures are drawn with it, and the model keeps "
+                "it"
+            )
+        entries = context.entries(STAGE, "images", keys, partial(_make_missing, context, sources))
+        return {slug: load_images(path) for slug, path in entries.items()}
+
+    return Result(result_key(STAGE, VERSION, parts=keys), make, keys)
+
+
+def _make_missing(
+    context: Context, sources: Mapping[str, ConceptImages], missing: Mapping[str, Path]
+) -> None:
+    context.ranks.map(_draw_share, context, [(sources[s], path) for s, path in missing.items()])
+
+
+def _draw_share(context: Context, jobs: Sequence[Job]) -> None:
+    """Make a rank's share of the training images; each concept's are kept as they are done."""
+    total = sum(len(source.prompts) for source, _ in jobs)
+    with progress("training images", total, "image") as advance:
+        for source, path in jobs:
+            save_images(source.make(context.model, advance), path)
+
+
+def read_prior_images(
+    context: Context, files: Sequence[UserImage], *, seed: int, size: Size
+) -> Result[TrainingImages | None]:
+    """Read, centre-crop and encode the class images of prior preservation; None without files."""
+    if not files:
+        return Result(result_key(PRIOR, VERSION), lambda: None)
+    prompts = [file.prompt or "" for file in files]
+    seeds, views = view_seeds(seed, PRIOR, files), Views(size=size)
+    inputs: dict[str, Any] = dict(context.model.computed_by) | {
+        "prompts": prompts,
+        "seeds": seeds,
+        "files": [file_digest(file.image) for file in files],
+        "views": asdict(views),
+    }
+    key = result_key(PRIOR, VERSION, **inputs)
+
+    def encode(path: Path) -> None:
+        save_images(encoded_views(context.model.pipeline, files, prompts, seeds, views), path)
+
+    return Result(key, lambda: load_images(context.entry(STAGE, PRIOR, key, encode)))

@@ -1,0 +1,162 @@
+"""Stage masks: where in each training image its concept is."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from mace_exp.concepts.concept import UNMASKED, Concept
+from mace_exp.data.images.base import ConceptImages
+from mace_exp.data.masks.base import MaskRequest, MasksConfig
+from mace_exp.data.masks.pixels import Masks, overlay
+from mace_exp.data.training_images import TrainingImages
+from mace_exp.runs.context import Context
+from mace_exp.runs.record import Picture
+from mace_exp.runs.result import Result, result_key
+from mace_exp.utils.files import save_png, write_table
+from mace_exp.utils.progress import progress
+from mace_exp.utils.tensors import save_tensors
+
+log = logging.getLogger(__name__)
+
+STAGE = "masks"
+VERSION = 1
+MOST_SHOWN = 96
+"""So many overlays go to the dashboard; all are kept as files."""
+
+
+@dataclass(frozen=True)
+class ConceptMasks:
+    """Masks [n, H, W], bool, by concept slug; None where a concept fills its images.
+
+    `fallbacks` of them were empty and are whole images now.
+    """
+
+    masks: Mapping[str, Tensor | None]
+    fallbacks: int = 0
+
+
+def find_masks(
+    context: Context,
+    settings: MasksConfig,
+    per_concept: Mapping[str, MasksConfig],
+    sources: Mapping[str, ConceptImages],
+    images: Result[dict[str, TrainingImages]],
+    *,
+    concepts: Sequence[Concept],
+    seed: int,
+) -> Result[ConceptMasks]:
+    """Find where each training image shows its concept, and keep overlays to look at.
+
+    `settings` are the run's, `per_concept` those of each concept, by slug.
+    """
+    finders = {
+        concept.slug: _Finder(
+            context,
+            per_concept[concept.slug],
+            MaskRequest(concept=concept, source=sources[concept.slug], seed=seed),
+            images.parts[concept.slug],
+        )
+        for concept in concepts
+        if concept.kind not in UNMASKED and not per_concept[concept.slug].trains_whole
+    }
+    keys = {slug: finder.key for slug, finder in finders.items()}
+
+    def make() -> ConceptMasks:
+        drawn, opened = images.value, settings.open(context.device)
+        found: dict[str, Masks] = {}
+        with progress("masks", sum(map(len, drawn.values())), "image") as advance:
+            for slug, each in drawn.items():
+                if slug in finders:
+                    found[slug] = finders[slug].masks(each, opened)
+                advance(len(each))
+        if context.may_make(STAGE):
+            _warn_of_unread_masks(settings, sources)
+            _write_overlays(context, concepts, drawn, found)
+        masks = {c.slug: _tensor(found.get(c.slug)) for c in concepts}
+        return ConceptMasks(masks, sum(each.fallbacks for each in found.values()))
+
+    return Result(result_key(STAGE, VERSION, parts=keys), make, keys)
+
+
+@dataclass(frozen=True)
+class _Finder:
+    """Finds the masks of one concept, whose images have the key `images_key`."""
+
+    context: Context
+    settings: MasksConfig
+    request: MaskRequest
+    images_key: str
+
+    @property
+    def key(self) -> str:
+        return result_key(
+            STAGE, VERSION, images=self.images_key, **self.settings.inputs(self.request)
+        )
+
+    def masks(self, images: TrainingImages, opened: Any) -> Masks:
+        """Return the masks, out of the cache where the settings keep them there."""
+        names = self.request.source.names(self.context.cache.path("images", self.images_key))
+
+        def find() -> Masks:
+            return self.settings.find(self.context.model, self.request, images, names, opened)
+
+        if not self.settings.cached:
+            return find()
+        path = self.context.entry(STAGE, STAGE, self.key, lambda path: _save(path, find()))
+        loaded = load_file(path)
+        return Masks(loaded["masks"].numpy(), int(loaded["fallbacks"]))
+
+
+def _save(path: Path, found: Masks) -> None:
+    tensors = {"masks": torch.from_numpy(found.masks), "fallbacks": torch.tensor(found.fallbacks)}
+    save_tensors(path, tensors)
+
+
+def _tensor(found: Masks | None) -> Tensor | None:
+    return None if found is None else torch.from_numpy(found.masks)
+
+
+def _warn_of_unread_masks(settings: MasksConfig, sources: Mapping[str, ConceptImages]) -> None:
+    """Warn where masks lie beside the user's images that the settings do not read."""
+    if settings.reads_files:
+        return
+    for source in sources.values():
+        folder = source.unread_masks()
+        if folder is not None:
+            log.warning("the masks in %s are not read: masks=precomputed reads them", folder)
+
+
+def _write_overlays(
+    context: Context,
+    concepts: Sequence[Concept],
+    images: Mapping[str, TrainingImages],
+    found: Mapping[str, Masks],
+) -> None:
+    """Lay every mask over its image: files of the run folder, and the first for the dashboard."""
+    folder = context.folder.masks
+    folder.mkdir(parents=True, exist_ok=True)
+    rows: list[tuple[object, ...]] = []
+    pictures: list[Picture] = []
+    for concept in concepts:
+        if concept.slug not in found:
+            continue
+        training, masks = images[concept.slug], found[concept.slug].masks
+        for index, image in enumerate(training.images):
+            name = f"{concept.slug}-{index:02d}.png"
+            shown = overlay(image, masks[index])
+            save_png(folder / name, np.asarray(shown))
+            rows.append((concept.name, index, name))
+            if len(pictures) < MOST_SHOWN:
+                pictures.append(Picture(shown, f"{concept.name}: {training.prompts[index]}"))
+    if rows:
+        write_table(folder / "index.csv", ("concept", "image_index", "file"), rows)
+        context.show("masks", pictures)

@@ -1,0 +1,159 @@
+"""Stage preservation: the second moments of what must survive, term by term."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mace_exp.concepts.captions import read_captions
+from mace_exp.concepts.schema import KeptConfig
+from mace_exp.models.text import readable
+from mace_exp.preservation.captions import captions_of, names_of
+from mace_exp.preservation.schema import TermConfig, term_key
+from mace_exp.preservation.statistics import (
+    PreservationStatistics,
+    hash_prompts,
+    preservation_statistics,
+)
+from mace_exp.preservation.terms import Preservation
+from mace_exp.runs.context import Context
+from mace_exp.runs.result import Result, result_key
+from mace_exp.utils.errors import naming_setting
+from mace_exp.utils.hashing import tensors_digest
+from mace_exp.utils.progress import progress
+
+log = logging.getLogger(__name__)
+
+STAGE = "preservation"
+VERSION = 1
+LEAST_PROMPTS = 0.01
+"""Prompts' worth under which a weight looks like one of a raw sum: published ones of refinement are
+0.002 at most."""
+
+
+@dataclass(frozen=True)
+class Survivors:
+    """Whom captions are about: the retain set, and the names that no caption may hold."""
+
+    kept: KeptConfig
+    erased: Sequence[str]
+
+
+def sum_preservation(
+    context: Context,
+    terms: Mapping[str, TermConfig],
+    survivors: Survivors,
+    weights: Sequence[Mapping[str, float]],
+) -> Preservation:
+    """Return the statistics of every term that one of the closed forms weighs.
+
+    `weights` holds for each closed form the weight of every term.
+    """
+    used = {name: [each[name] for each in weights if each.get(name)] for name in terms}
+    chosen = {name: terms[name] for name, positive in used.items() if positive}
+    found = {
+        name: _statistics(context, name, term, survivors, least=min(used[name]))
+        for name, term in chosen.items()
+    }
+    return Preservation(found, {name: term.unit for name, term in chosen.items()})
+
+
+def check_terms(context: Context, terms: Mapping[str, TermConfig]) -> None:
+    """Refuse, before anything is drawn, sums and captions that the closed forms can't read.
+
+    Raises:
+        ValueError: a cache that is none or belongs to another model, a file without captions, or
+            a caption that is too long for the model.
+    """
+    for name, term in terms.items():
+        if term.cache is not None:
+            with naming_setting(f"{term_key(name)}.cache"):
+                PreservationStatistics.load(Path(term.cache), context.model.text_fingerprint)
+            continue
+        with naming_setting(f"{term_key(name)}.captions"):
+            context.model.encoder.token_ids(term.captions)
+        if term.file is not None:
+            with naming_setting(f"{term_key(name)}.file"):
+                read_captions(Path(term.file))
+
+
+def _statistics(
+    context: Context, name: str, term: TermConfig, survivors: Survivors, *, least: float
+) -> Result[PreservationStatistics]:
+    fingerprint = context.model.text_fingerprint
+    if term.cache is not None:
+        given = PreservationStatistics.load(Path(term.cache), fingerprint)
+        numbers = tensors_digest({"total": given.total})
+        key = result_key(STAGE, VERSION, given=given.facts(), numbers=numbers)
+        found = Result(key, lambda: given)
+    else:
+        found = _captioned(context, name, _captions(context, name, term, survivors))
+
+    def make() -> PreservationStatistics:
+        _explain_unit(name, term, found.value.count, least)
+        return found.value
+
+    return Result(found.key, make)
+
+
+def _captioned(
+    context: Context, name: str, captions: Sequence[str]
+) -> Result[PreservationStatistics]:
+    model = context.model
+    key = result_key(
+        STAGE,
+        VERSION,
+        encoder=model.text_fingerprint,
+        prompts=hash_prompts(captions),
+        **model.precision,
+    )
+
+    def encode(path: Path) -> None:
+        with progress(f"{name} captions", len(captions), "caption") as advance:
+            made = preservation_statistics(
+                model.encoder, captions, model.text_fingerprint, progress=advance
+            )
+        made.save(path)
+
+    def make() -> PreservationStatistics:
+        path = context.entry(STAGE, "statistics", key, encode)
+        return PreservationStatistics.load(path, model.text_fingerprint)
+
+    return Result(key, make)
+
+
+def _captions(context: Context, name: str, term: TermConfig, survivors: Survivors) -> list[str]:
+    captions = captions_of(term.source, survivors.kept, term.count, erased=survivors.erased)
+    held = names_of(term.source, survivors.kept, erased=survivors.erased)
+    if captions and len(held) > len(captions):
+        log.warning(
+            "%s.count = %d: the last %d of the %d names of kept are in no caption and "
+            "are not held; give at least %d",
+            *(term_key(name), term.count, len(held) - term.count, len(held), len(held)),
+        )
+    captions += term.captions
+    if term.file is not None:
+        captions += readable(context.model.encoder, read_captions(Path(term.file)))
+    return captions
+
+
+def _explain_unit(name: str, term: TermConfig, count: int, least: float) -> None:
+    """Log what a weight stands for where that is not one prompt; warn where the unit does not fit
+    the sum. `least` is the smallest positive weight of the term."""
+    key = term_key(name)
+    if term.cache is not None and count == 1 < term.unit:
+        log.warning(
+            "%s.cache is a raw sum, which counts as one prompt, and %s.unit = %d multiplies it "
+            "again: give %s.unit=1",
+            *(key, key, term.unit, key),
+        )
+    elif term.cache is not None and term.unit == 1 < count and least < LEAST_PROMPTS:
+        log.warning(
+            "%s.cache holds %d captions, and a weight of %g is that much of one prompt: for the "
+            "published weights, which multiply the sum over all captions, give %s.unit=%d",
+            *(key, count, least, key, count),
+        )
+    elif term.unit not in (1, count):
+        log.info("%s: %d captions stand for %d (%s.unit)", name, count, term.unit, key)

@@ -1,0 +1,238 @@
+"""Stage samples: pictures of the model before and after the edit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from mace_exp.evaluation.suite import EvaluationPrompt
+from mace_exp.methods.base import Edit
+from mace_exp.models.editing import edited_pipeline
+from mace_exp.models.sampling import Samples, SamplingSettings, sample_batches
+from mace_exp.runs.context import Context
+from mace_exp.runs.record import Picture
+from mace_exp.runs.result import Result, result_key
+from mace_exp.runs.stale import record_key, recorded_keys
+from mace_exp.utils.files import atomic_file, atomic_folder, save_png, write_table
+from mace_exp.utils.progress import progress
+
+STAGE = "samples"
+VERSION = 1
+COLUMNS = ("index", "part", "concept", "prompt", "seed", "expected", "before", "after")
+PREDICTIONS = ("before_prediction", "after_prediction")
+SHARD_SIZE = 64
+"""Pictures per cache entry, at most: what a run that is killed may lose."""
+
+Job = tuple[list[EvaluationPrompt], Path]
+"""Prompts, with the cache entry that takes their pictures."""
+
+
+@dataclass(frozen=True)
+class SuiteSamples:
+    """Pictures [n, H, W, 3], uint8, of the same prompts and seeds before and after the edit."""
+
+    prompts: Sequence[EvaluationPrompt]
+    before: np.ndarray
+    after: np.ndarray
+
+
+def draw_suite(
+    context: Context,
+    suite: Sequence[EvaluationPrompt],
+    sampling: SamplingSettings,
+    edit: Result[Edit],
+) -> Result[SuiteSamples]:
+    """Draw the evaluation's prompts with the original model and with the edited one.
+
+    Pictures that the cache holds are read. A run without this stage reads those of its folder.
+    """
+    drawing = _Drawing(context, suite, sampling)
+    key = result_key(STAGE, VERSION, edit=edit.key, before=drawing.keys(STAGE))
+
+    def make() -> SuiteSamples:
+        before = drawing.pictures(STAGE, None)
+        if context.may_make(STAGE):
+            drawn = SuiteSamples(suite, before, drawing.pictures("edited", edit))
+            _write(context, drawn, key)
+        else:
+            drawn = SuiteSamples(suite, before, _read_after(context, len(suite), key))
+        return drawn
+
+    return Result(key, make)
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """Draws a suite shard by shard; a shard is pictures of one subject."""
+
+    context: Context
+    suite: Sequence[EvaluationPrompt]
+    sampling: SamplingSettings
+
+    def keys(self, kind: str, edit: str | None = None) -> dict[str, str]:
+        """Return the key of every shard, by number; `edit` is the key of the edit, if any."""
+        shared = self.context.model.drawn_by() | ({} if edit is None else {"edit": edit})
+        sampling = asdict(self.sampling) | {"batch_size": None}
+        return {
+            name: result_key(
+                kind,
+                VERSION,
+                pictures=[(each.prompt, each.seed) for each in shard],
+                sampling=sampling,
+                **shared,
+            )
+            for name, shard in shards(self.suite).items()
+        }
+
+    def pictures(self, kind: str, edit: Result[Edit] | None) -> np.ndarray:
+        """Return all pictures [n, H, W, 3] with the edited weights (None: the original ones)."""
+        shared, pieces = self.context, shards(self.suite)
+        keys = self.keys(kind, None if edit is None else edit.key)
+
+        def make(missing: Mapping[str, Path]) -> None:
+            weights = None if edit is None else _on_cpu(edit.value.weights)
+            jobs = [(pieces[name], path) for name, path in missing.items()]
+            shared.ranks.map(partial(_draw_share, self.sampling, weights), shared, jobs)
+
+        entries = shared.entries(STAGE, kind, keys, make, suffix=".npy")
+        return _read(entries, len(self.suite))
+
+
+def shards(suite: Sequence[EvaluationPrompt]) -> dict[str, list[EvaluationPrompt]]:
+    """Split a suite into shards of one subject each, `SHARD_SIZE` at most, by number."""
+    subjects = (list(group) for _, group in groupby(suite, key=lambda e: (e.part, e.concept)))
+    found = [
+        each[start : start + SHARD_SIZE]
+        for each in subjects
+        for start in range(0, len(each), SHARD_SIZE)
+    ]
+    return {str(number): shard for number, shard in enumerate(found)}
+
+
+def _draw_share(
+    sampling: SamplingSettings,
+    weights: Mapping[str, Tensor] | None,
+    context: Context,
+    jobs: Sequence[Job],
+) -> None:
+    """Draw a rank's share in full batches, and keep each shard in its entry when its last picture
+    is drawn: a run that is preempted or killed goes on from there."""
+    wanted = [each for shard, _ in jobs for each in shard]
+    waiting: list[Job] = list(jobs)
+    drawn: list[np.ndarray] = []
+    label = "samples before" if weights is None else "samples after"
+    pipeline = context.model.pipeline
+    with (
+        edited_pipeline(pipeline, weights or {}),
+        progress(label, len(wanted), "image") as advance,
+    ):
+
+        def take(batch: Samples) -> None:
+            drawn.extend(batch.images)
+            while waiting and len(drawn) >= len(waiting[0][0]):
+                shard, entry = waiting.pop(0)
+                _keep(drawn[: len(shard)], entry)
+                del drawn[: len(shard)]
+            advance(len(batch.images))
+
+        texts, seeds = [each.prompt for each in wanted], [each.seed for each in wanted]
+        sample_batches(pipeline, texts, seeds, sampling, take)
+
+
+def _on_cpu(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: weight.detach().cpu() for name, weight in weights.items()}
+
+
+def _keep(images: Sequence[np.ndarray], entry: Path) -> None:
+    with atomic_file(entry) as temporary:
+        np.save(temporary, np.stack(images))
+
+
+def _read(entries: Mapping[str, Path], count: int) -> np.ndarray:
+    """Return all pictures, [count, H, W, 3]; of two thousand large ones there is room for one
+    copy."""
+    pictures, start = None, 0
+    for path in entries.values():
+        part = np.load(path)
+        if pictures is None:
+            pictures = np.empty((count, *part.shape[1:]), part.dtype)
+        pictures[start : start + len(part)] = part
+        start += len(part)
+    assert pictures is not None and start == count
+    return pictures
+
+
+def _write(context: Context, drawn: SuiteSamples, key: str) -> None:
+    """Write the pictures into the run folder, unless they are there."""
+    folder = context.folder
+    if recorded_keys(folder).get(STAGE) != key or not _are_there(
+        folder.samples, len(drawn.prompts)
+    ):
+        folder.metrics.unlink(missing_ok=True)
+        with atomic_folder(folder.samples) as temporary:
+            for phase, images in (("before", drawn.before), ("after", drawn.after)):
+                (temporary / phase).mkdir()
+                for index, image in enumerate(images):
+                    save_png(temporary / phase / f"{index:04d}.png", image)
+            write_prompts(temporary / "prompts.csv", drawn.prompts)
+        record_key(folder, STAGE, key)
+    context.show(STAGE, _pairs(drawn, 48))
+
+
+def _are_there(folder: Path, count: int) -> bool:
+    names = (f"{phase}/{i:04d}.png" for phase in ("before", "after") for i in range(count))
+    return all((folder / name).exists() for name in ("prompts.csv", *names))
+
+
+def write_prompts(
+    path: Path,
+    prompts: Sequence[EvaluationPrompt],
+    predictions: tuple[Sequence[str], Sequence[str]] | None = None,
+) -> None:
+    """Write prompts.csv: one row per pair of pictures, with what the judge recognised, once it
+    has."""
+    seen = predictions or ([""] * len(prompts), [""] * len(prompts))
+    rows: list[tuple[Any, ...]] = []
+    for i, each in enumerate(prompts):
+        names = (f"before/{i:04d}.png", f"after/{i:04d}.png")
+        row = (i, each.part, each.concept, each.prompt, each.seed, each.expected, *names)
+        rows.append((*row, seen[0][i], seen[1][i]))
+    write_table(path, (*COLUMNS, *PREDICTIONS), rows)
+
+
+def _pairs(drawn: SuiteSamples, most: int) -> list[Picture]:
+    """Return before beside after, an even choice over all parts, captioned with prompt and seed."""
+    chosen = range(0, len(drawn.prompts), max(1, len(drawn.prompts) // most))
+    return [
+        Picture(
+            np.concatenate([drawn.before[i], drawn.after[i]], axis=1),
+            f"{drawn.prompts[i].part}: {drawn.prompts[i].prompt} (seed {drawn.prompts[i].seed})",
+        )
+        for i in chosen
+    ]
+
+
+def _read_after(context: Context, count: int, key: str) -> np.ndarray:
+    """Read the pictures that an earlier command drew.
+
+    Raises:
+        ValueError: they are not there, or show another edit, other prompts or other sampling.
+    """
+    folder = context.folder.samples
+    if not _are_there(folder, count):
+        raise ValueError(f"{folder} does not hold this run's pictures: add samples to stages")
+    if recorded_keys(context.folder).get(STAGE) != key:
+        raise ValueError(
+            f"{folder} holds pictures of another edit, or of other prompts or sampling, than these "
+            "settings ask for: add samples to stages, or take the settings that they were drawn by"
+        )
+    files = [folder / "after" / f"{index:04d}.png" for index in range(count)]
+    return np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])

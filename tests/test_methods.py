@@ -1,0 +1,180 @@
+"""Methods side by side: what each one's equation says, and that a run makes only what it reads."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from safetensors.torch import load_file
+
+from mace_exp.concepts.concept import Concept, Kind
+from mace_exp.concepts.prompts import anchor_prompt
+from mace_exp.export import export
+from mace_exp.methods.uce import Tokens, paired_tokens, token_sums
+from mace_exp.models.text import stable_diffusion_encoder
+from mace_exp.preservation.statistics import gram
+from tests.recipes import FEW, recipe_in
+from tests.tiny import tiny_pipeline
+from tests.tiny_xl import tiny_xl_pipeline
+from tests.whole_run import PEOPLE, SMALL, Run, read, rows
+
+ADAM = Concept("Adam Driver", Kind.person, "a person")
+TWO = ("concepts=custom", "concepts.names=[Adam Driver,Amy Adams]", "judge=none")
+SENTENCES = ["a photo of Adam Driver", "Adam Driver in the park"]
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> Any:
+    return tiny_pipeline()
+
+
+@pytest.fixture
+def arguments(tiny_folder: Path, cache: Path) -> list[str]:
+    """Of the fixture `run`: without keys that not every method reads."""
+    small = [
+        each for each in SMALL if not each.startswith(("lora", "images.")) or each == "lora=mini"
+    ]
+    return ["model=path", f"model.source={tiny_folder}", f"cache_dir={cache}", *small[1:]]
+
+
+@pytest.mark.parametrize("tokens", Tokens)
+def test_tokens_are_aligned_from_the_end_of_the_name(pipeline: Any, tokens: Tokens) -> None:
+    encoder = stable_diffusion_encoder(pipeline)
+    for old in SENTENCES:
+        new = anchor_prompt(old, ADAM)
+        rows_, columns = paired_tokens(encoder, ADAM, old, new, tokens)
+        name = encoder.positions(old, ADAM.name).nonzero().flatten().tolist()
+        anchor = encoder.positions(new, ADAM.anchor).nonzero().flatten().tolist()
+        pairs = list(zip(rows_, columns, strict=True))
+        assert (name[-1], anchor[-1]) in pairs
+        assert set(columns) & set(range(anchor[0])) == set(), "nothing is mapped to words before"
+        inside = [pair for pair in pairs if pair[0] in name]
+        after = [pair for pair in pairs if pair[0] > name[-1]]
+        assert len(inside) == (1 if tokens in (Tokens.last, Tokens.onward) else len(name))
+        assert bool(after) == (tokens in (Tokens.onward, Tokens.all))
+        assert all(old - name[-1] == new - anchor[-1] for old, new in after)
+
+
+def test_the_closed_form_of_uce_is_the_optimum(pipeline: Any, tmp_path: Path) -> None:
+    """Of the sum over tokens in its docstring: the gradient vanishes, in float64."""
+    settings = ("method=uce", "method.erase_scale=2", "method.ridge=0.5", *TWO, *FEW[:3])
+    recipe = recipe_in(tmp_path, *settings, "tracking=none", pipeline=pipeline)
+    encoder, model = recipe.context.model.encoder, recipe.context.model
+    name, original = next(iter(model.projections.items()))
+    edited = recipe.edit.value.weights[f"unet.{name}"].double()
+    original = original.double()
+    gradient = 0.5 * (edited - original)
+    for concept in recipe.concepts:
+        pairs = [(s, anchor_prompt(s, concept)) for s in recipe.sentences[concept.slug]]
+        sums = token_sums(encoder, concept, pairs, Tokens.all)
+        gradient = gradient + 2 * (edited @ sums.gram - original @ sums.cross)
+    weights = {"prior": 300.0, "domain": 300.0}
+    held = recipe.preservation.weighted(weights)
+    assert held is not None
+    gradient = gradient + (edited - original) @ held
+    scale = float((original @ held).norm())
+    assert float(gradient.norm()) < 1e-6 * scale
+
+
+def test_token_sums_are_those_of_single_tokens(pipeline: Any) -> None:
+    encoder = stable_diffusion_encoder(pipeline)
+    pairs = [(old, anchor_prompt(old, ADAM)) for old in SENTENCES]
+    sums = token_sums(encoder, ADAM, pairs, Tokens.last)
+    states = []
+    for old, new in pairs:
+        at, to = paired_tokens(encoder, ADAM, old, new, Tokens.last)
+        states.append((encoder.encode([old])[0][at[0]], encoder.encode([new])[0][to[0]]))
+    concept, anchor = (torch.stack(each).double() for each in zip(*states, strict=True))
+    torch.testing.assert_close(sums.gram, gram(concept), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(sums.cross, anchor.mT @ concept, rtol=1e-5, atol=1e-6)
+
+
+def test_uce_makes_no_image_and_no_lora(run: Run, tmp_path: Path) -> None:
+    folder = run("uce", PEOPLE, "method=uce")
+    made = read(folder / "summary.json")["made"]
+    assert set(made) == {"statistics", "samples", "edited"}
+    assert [row["stage"] for row in rows(folder, "stage")] == [
+        *("preservation", "uce", "samples", "metrics")
+    ]
+    assert not (folder / "loras").exists() and not (folder / "masks").exists()
+    assert not (folder / "refined.safetensors").exists()
+    facts = read(folder / "erased.json")
+    assert facts["method"] == "uce" and facts["settings"]["method"]["tokens"] == "last"
+    assert "lora" not in facts["settings"]
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "method uce" in page and "LoRA of rank" not in page
+    edit = load_file(folder / "edit.safetensors")
+    export(folder, tmp_path / "exported")
+    for place in (folder / "erased", tmp_path / "exported"):
+        unet = StableDiffusionPipeline.from_pretrained(place).unet.state_dict()
+        assert all(torch.equal(unet[n.removeprefix("unet.")], w) for n, w in edit.items())
+
+
+def test_methods_stand_side_by_side_in_a_sweep(run: Run) -> None:
+    folder = run("sweep", "-m", PEOPLE, "method=mace,uce", "evaluation.parts=[erased]")
+    jobs = [read(folder / str(number) / "erased.json") for number in range(2)]
+    assert [job["method"] for job in jobs] == ["mace", "uce"]
+    pictures = [read(folder / str(number) / "summary.json") for number in range(2)]
+    assert "samples" not in pictures[1]["made"], "the original's pictures serve both"
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (("method=uce", "lora.rank=4"), ("lora.rank=4", "method=uce", "does not read lora")),
+        (("method=uce", "masks=none"), ("masks=none", "does not read masks")),
+        (("method=uce", "cfr.closeness=1"), ("cfr.closeness=1", "does not read cfr")),
+        (("method.loras=false", "lora.steps=3"), ("lora.steps=3", "does not read lora")),
+        (("method.refinement=false", "cfr.closeness=1"), ("does not read cfr",)),
+        (("method.merge=sum", "fusion.closeness=1"), ("does not read fusion",)),
+        (("method=uce", "stages=[lora]"), ("stages", "'lora'", "uce")),
+        (("method.loras=false", "method.refinement=false"), ("method.loras", "nothing would be")),
+        (("method=uc",), ("method=uc", "method=uce")),
+        (("method=uce", "method.tokens=first"), ("first", "last, phrase, onward, all")),
+    ],
+)
+def test_what_a_method_does_not_read_is_refused_by_name(
+    refusal: Callable[..., str], given: tuple[str, ...], named: tuple[str, ...]
+) -> None:
+    message = refusal(*given)
+    for each in named:
+        assert each in message
+
+
+def test_the_ablations_are_what_they_say(pipeline: Any, tmp_path: Path) -> None:
+    """No LoRAs: W T. LoRAs summed: W T + sum B A. No refinement: T is the identity."""
+
+    def of(*more: str) -> Any:
+        settings = (*TWO, *FEW, "evaluation=none", *more)
+        return recipe_in(tmp_path, *settings, pipeline=pipeline)
+
+    without_lora = [each for each in FEW if not each.startswith(("lora", "images"))]
+    refined = recipe_in(
+        tmp_path, *TWO, *without_lora, "evaluation=none", "method.loras=false", pipeline=pipeline
+    )
+    whole, summed, unrefined = of(), of("method.merge=sum"), of("method.refinement=false")
+    transform = whole.method.refinement.value
+    assert torch.equal(unrefined.method.refinement.value, torch.eye(32, dtype=torch.float64))
+    loras = summed.method.loras.value.loras
+    for name, weight in whole.context.model.projections.items():
+        expected = weight.double() @ transform
+        found = refined.edit.value.weights[f"unet.{name}"].double()
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+        added = sum(lora.change(name.removesuffix(".weight")).double() for lora in loras.values())
+        found = summed.edit.value.weights[f"unet.{name}"].double()
+        torch.testing.assert_close(found, expected + added, rtol=1e-5, atol=1e-6)
+    assert summed.method.loras.key == whole.method.loras.key, "the same LoRAs serve both"
+    assert unrefined.method.loras.key != whole.method.loras.key
+    assert refined.context.cache.made.get("images") is None
+
+
+def test_uce_edits_sdxl(tmp_path: Path) -> None:
+    settings = ("method=uce", *TWO, "prompts.count=2", "tracking=none", "evaluation=none")
+    few = ("preservation.prior.count=8", "preservation.domain.count=8")
+    recipe = recipe_in(tmp_path, *settings, *few, pipeline=tiny_xl_pipeline())
+    recipe.check()
+    edit = recipe.edit.value.weights
+    assert len(edit) == len(recipe.context.model.projections)
+    assert all(weight.isfinite().all() for weight in edit.values())
