@@ -132,7 +132,7 @@ def test_a_concept_may_have_images_of_its_own(tmp_path: Path) -> None:
         ("{ship: {images.crop: none}}", "overrides.ship.images.crop = none: a concept has no"),
         ("{ship: {lora: 3}}", "overrides.ship.lora = 3: a concept has no such key"),
         ("{ship: {lora.rank: abc}}", "overrides.ship.lora.rank = abc: it takes a whole number"),
-        ("{ship: {lora.rank: null}}", "overrides.ship.lora.rank: it takes a whole number"),
+        ("{ship: {lora.rank: null}}", "overrides.ship.lora.rank = null: it takes a whole number"),
         ("{ship: {lora.init: gausian}}", "overrides.ship.lora.init: 'gausian' is no choice. Did"),
         ("{ship: {lora.rank: 0}}", "overrides.ship.lora.rank = 0 is out of range: it must be at"),
         ("{ship: {lora.rank: 0}}", "as in overrides.ship.lora.rank=1"),

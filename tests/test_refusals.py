@@ -114,7 +114,7 @@ def test_a_wrong_argument_is_refused_in_one_message(
             "experiment/mine.yaml",
             "# @package _global_\nconcepts:\n  names: Adam\n",
             "experiment=mine",
-            "conf/experiment/mine.yaml: concepts.names: it takes a list in brackets",
+            "conf/experiment/mine.yaml: concepts.names = Adam: it takes a list in brackets",
         ),
         (
             "masks/mine.yaml",

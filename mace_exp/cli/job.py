@@ -104,7 +104,7 @@ def _run(composed: DictConfig, run_dir: Path) -> None:
 def _validated(composed: DictConfig, run_dir: Path) -> RunConfig:
     """Return the typed configuration, of a run whose folders can be written to."""
     _group_by_sweep(composed)
-    config = to_run_config(composed, given=list(HydraConfig.get().overrides.task))
+    config = to_run_config(composed, given=_arguments())
     check_writable(run_dir, "hydra.run.dir")
     check_writable(Path(config.cache_dir), "cache_dir")
     return config
@@ -125,9 +125,14 @@ def _plain(composed: DictConfig) -> dict[str, Any]:
     """Return the resolved configuration with the options and arguments that it was composed of."""
     plain = OmegaConf.to_container(composed, resolve=True, enum_to_str=True)
     assert isinstance(plain, dict)
-    hydra_config = HydraConfig.get()
-    choices = OmegaConf.to_container(hydra_config.runtime.choices)
+    choices = OmegaConf.to_container(HydraConfig.get().runtime.choices)
     assert isinstance(choices, dict)
     options = {str(k): v for k, v in choices.items() if "/" not in str(k) and k != "hydra" and v}
-    arguments = OmegaConf.to_container(hydra_config.overrides.task)
-    return {str(k): v for k, v in plain.items()} | {"options": options, "arguments": arguments}
+    return {str(k): v for k, v in plain.items()} | {"options": options, "arguments": _arguments()}
+
+
+def _arguments() -> list[str]:
+    """Return the arguments of the job; interpolations in them stay text."""
+    arguments = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    assert isinstance(arguments, list)
+    return arguments

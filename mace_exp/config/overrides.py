@@ -13,6 +13,7 @@ from mace_exp.concepts.concept import UNMASKED, Concept, check_erased
 from mace_exp.config.concept_settings import MASK_OVERRIDES, ConceptSettings, values_of
 from mace_exp.config.refusals import explain
 from mace_exp.config.run_config import RunConfig
+from mace_exp.config.suggestions import as_typed
 from mace_exp.methods.mace.schema import JOINT_LORA_KEY
 from mace_exp.utils.ranges import out_of_range
 
@@ -70,7 +71,7 @@ class _Reader:
         keys, known = [key for key, _ in pairs], self.config.general().allowed_keys()
         joint, unmasked = not self.config.lora.per_concept, self.concept.kind in UNMASKED
         for key, value in pairs:
-            shown = f"{self.prefix}{key} = {_shown(value)}"
+            shown = f"{self.prefix}{key} = {as_typed(value)}"
             if keys.count(key) > 1:
                 yield f"{self.prefix}{key} is given twice, as {key} and in a mapping: give it once"
             elif key not in known:
@@ -135,7 +136,7 @@ class _Reader:
     def _unknown(self, key: str, value: object, known: list[str]) -> str:
         """Say of a key that it can't have whether it is the run's, or which one was meant."""
         if _is_runs(self.config, key):
-            why = f"{key} is one for all concepts; give {key}={_shown(value)} for the run."
+            why = f"{key} is one for all concepts; give {key}={as_typed(value)} for the run."
         else:
             why = f"a concept has no such key.{self._nearest(key, known)}"
         return f"{why} Keys that a concept may have in this run: {', '.join(known)}."
@@ -165,13 +166,3 @@ def _set(node: DictConfig, key: str, value: object) -> Iterator[str]:
         OmegaConf.update(node, key, value, merge=False)
     except OmegaConfBaseException as error:
         yield explain(error)
-
-
-def _shown(value: object) -> str:
-    """A value as the command line has it."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return str(value).lower()
-    return str(value)

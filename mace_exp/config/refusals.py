@@ -10,11 +10,16 @@ from typing import get_type_hints
 
 import yaml
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf.errors import OmegaConfBaseException, ValidationError
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    OmegaConfBaseException,
+    ValidationError,
+)
 
 from mace_exp.config.options import CONF
 from mace_exp.config.run_config import RunConfig
-from mace_exp.config.suggestions import suggestion, unknown_key
+from mace_exp.config.suggestions import as_typed, suggestion, unknown_key
 from mace_exp.data.masks.base import MasksConfig
 from mace_exp.evaluation.schema import EvaluationConfig
 from mace_exp.runs.schema import TrackingConfig
@@ -102,21 +107,7 @@ def _composition_problem(error: Exception) -> str:
     where = f"{_file_of(place[1])}: " if place and place[1] != "config" else ""
     if not isinstance(cause, OmegaConfBaseException):
         return where + _unknown_group(str(error).removeprefix(place[0] if place else ""))
-    key, problem = cause.full_key or str(cause.key), (cause.msg or str(cause)).split("\n")[0]
-    if re.match(r"Key '.*' (not in|is not in) ", problem) and is_dataclass(cause.object_type):
-        known = [field.name for field in fields(cause.object_type)]
-        if not known or cause.object_type in {MasksConfig, EvaluationConfig, TrackingConfig}:
-            return (
-                f"{where}{key}: this option names no schema; its file needs the line "
-                f"defaults: [/schema/{key.split('.')[0]}/<variant>@_here_, _self_]"
-            )
-        return where + unknown_key(key, known)
-    if key.split(".")[0] == "overrides":
-        hint = "It takes settings by concept, as in overrides='{ship: {lora.rank: 4}}'"
-        return f"{where}{key}: {_allowed(problem)}. {hint}"
-    if isinstance(cause, ValidationError) and "expected one of" not in problem:
-        return where + _wrong_type(key, problem, cause, typed=str(error))
-    return f"{where}{key}: {_allowed(problem)}"
+    return where + _key_problem(cause, typed=cause is not error and not place)
 
 
 def _unknown_group(message: str) -> str:
@@ -127,26 +118,38 @@ def _unknown_group(message: str) -> str:
     return unknown_key(wrong[1], [field.name for field in fields(RunConfig)])
 
 
-def _wrong_type(key: str, problem: str, cause: ValidationError, typed: str) -> str:
-    """Say what a key takes; `typed` is Hydra's message, which repeats the command line."""
+def _key_problem(cause: OmegaConfBaseException, *, typed: bool) -> str:
+    """Say what is wrong with a key or its value, which may have been typed as an argument."""
+    key, problem = cause.full_key or str(cause.key), (cause.msg or str(cause)).split("\n")[0]
+    group = key.split(".")[0]
+    unknown = isinstance(cause, ConfigKeyError | ConfigAttributeError)
+    if unknown and is_dataclass(cause.object_type):
+        known = [field.name for field in fields(cause.object_type)]
+        if known and cause.object_type not in {MasksConfig, EvaluationConfig, TrackingConfig}:
+            return unknown_key(key, known)
+        return (
+            f"{key}: this option names no schema; its file needs the line "
+            f"defaults: [/schema/{group}/<variant>@_here_, _self_]"
+        )
+    if group == "overrides":
+        hint = "It takes settings by concept, as in overrides='{ship: {lora.rank: 4}}'"
+        return f"{key}: {problem}. {hint}"
+    if isinstance(cause, ValidationError):
+        return _wrong_value(key, problem, cause, typed=typed)
+    return f"{key}: {problem}"
+
+
+def _wrong_value(key: str, problem: str, cause: ValidationError, *, typed: bool) -> str:
+    """Say what a key takes; of an argument that should be a list, how to write it."""
+    given = as_typed(cause.value)
+    choices = re.search(r"expected one of \[(.*)\]", problem)
+    if choices:
+        hint = suggestion(given, choices[1].split(", "))
+        return f"{key}: {given!r} is no choice.{hint} Choices: {choices[1]}."
     hints = get_type_hints(cause.object_type, include_extras=True) if cause.object_type else {}
     if cause.key not in hints:
         return f"{key}: {problem}"
-    override = re.fullmatch(r"Error merging override \+*[\w.]+=(.*)", typed)
-    found = override or re.search(r"Value '(.*)' (?:of type|is not)", problem)
-    given = f" = {found[1]}" if found else ""
     example = ""
-    if override and " is not a ListConfig" in problem:
-        shown = "concepts" if key == "concepts.names" else key
-        example = f", as in {shown}='[{override[1]}]'"
-    return f"{key}{given}: it takes {expected(key, hints[cause.key])}{example}"
-
-
-def _allowed(problem: str) -> str:
-    """Leave each choice of an enum once in OmegaConf's `expected one of [person, PERSON]`."""
-    choices = re.search(r"Invalid value '(.*)', expected one of \[(.*)\]", problem)
-    if not choices:
-        return problem
-    names = [name for name in choices[2].split(", ") if name.islower()]
-    hint = suggestion(choices[1], names)
-    return f"{choices[1]!r} is no choice.{hint} Choices: {', '.join(names)}."
+    if typed and " is not a ListConfig" in problem:
+        example = f", as in {'concepts' if key == 'concepts.names' else key}='[{given}]'"
+    return f"{key} = {given}: it takes {expected(key, hints[cause.key])}{example}"

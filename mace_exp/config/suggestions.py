@@ -29,3 +29,13 @@ def unknown_key(key: str, known: Sequence[str]) -> str:
     hint = suggestion(name, known, f"{parent}." if parent else "")
     place = f"Keys of {parent}" if parent else "Keys"
     return f"{key}: there is no such key.{hint} {place}: {', '.join(known)}."
+
+
+def as_typed(value: object) -> str:
+    """Return a value as the command line has it."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+    return str(value)
