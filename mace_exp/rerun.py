@@ -23,7 +23,9 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     sweep = chosen.sweep.resolve()
     if not (sweep / "multirun.yaml").is_file():
-        sys.exit(f"mace_exp.rerun: {sweep} is no sweep's folder: it has no multirun.yaml")
+        said = f"mace_exp.rerun: {sweep} is no sweep's folder: it has no multirun.yaml"
+        sys.stderr.write(f"{said}\n")
+        sys.exit(2)
     started_in = _started_in(sweep)
     if started_in.is_dir():
         os.chdir(started_in)

@@ -221,9 +221,9 @@ def test_a_fault_keeps_its_traceback(pipeline: FakePipeline, command: Callable[.
 def test_a_refusal_out_of_the_run_keeps_its_folder(
     pipeline: FakePipeline, command: Callable[..., None]
 ) -> None:
-    with pytest.raises(SystemExit, match="mace_exp: seven is refused by the run itself"):
+    with pytest.raises(SystemExit, match="mace_exp: seven is refused by the run itself") as stop:
         command("lora.rank=7")
-    assert pipeline.runs[0][1].is_dir()
+    assert stop.value.code == 1 and pipeline.runs[0][1].is_dir()
 
 
 def test_expand_leaves_the_rest_alone() -> None:

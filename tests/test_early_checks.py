@@ -23,7 +23,7 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 def refused(run: Run, tmp_path: Path, *more: str) -> str:
     with pytest.raises(SystemExit) as stop:
         run("refused", PEOPLE, f"cache_dir={tmp_path / 'empty'}", *more)
-    return str(stop.value.code)
+    return str(stop.value)
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -79,14 +79,15 @@ def jobs(stand_in: Callable[[Callable[..., object]], None]) -> Jobs:
 
 @pytest.fixture
 def ends(monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Run a command; return the code that it exits with, 0 where it just returns."""
+    """Run a command; return the code that it exits with, 0 where it just returns, or the message
+    of a refusal."""
 
     def run(*arguments: str, command: Callable[[], None] = main) -> object:
         monkeypatch.setattr(sys, "argv", ["mace_exp", *arguments])
         try:
             command()
         except SystemExit as stop:
-            return stop.code
+            return str(stop) if stop.code == 2 else stop.code
         return 0
 
     return run
@@ -234,9 +235,12 @@ def test_an_old_failure_does_not_stand_for_a_new_one(jobs: Jobs, ends: Command) 
     assert "captions.txt is no file" in status(Path("swept/1"))["error"]
 
 
-def test_rerun_names_what_it_was_not_given(ends: Command, tmp_path: Path) -> None:
-    said = str(ends(command=lambda: rerun([str(tmp_path)])))
-    assert said == f"mace_exp.rerun: {tmp_path} is no sweep's folder: it has no multirun.yaml"
+def test_rerun_names_what_it_was_not_given(
+    ends: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ends(command=lambda: rerun([str(tmp_path)])) == "2"
+    said = capsys.readouterr().err
+    assert said == f"mace_exp.rerun: {tmp_path} is no sweep's folder: it has no multirun.yaml\n"
 
 
 def test_a_sweep_that_is_refused_whole_says_so_once(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -69,10 +70,12 @@ def run_command(name: str, command: Callable[[], None]) -> int:
 
 
 class Refusal(SystemExit):
-    """Ends a command with a message in the place of a traceback."""
+    """Ends a command with a message in the place of a traceback: with exit status 2 where nothing
+    was begun, with 1 where a run has failed."""
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: Exception, *, begun: bool = False) -> None:
         super().__init__(f"mace_exp: {explain(error)}")
+        self.code = 1 if begun else 2
         self.error = error
 
 
@@ -87,7 +90,7 @@ def refusing() -> Iterator[None]:
 
 @contextmanager
 def refusals_shown() -> Iterator[None]:
-    """End the command as a refusal asks; HYDRA_FULL_ERROR=1 shows the traceback instead."""
+    """Say on stderr why a command is refused; with HYDRA_FULL_ERROR=1 by the traceback."""
     full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
         with refusing():
@@ -95,4 +98,5 @@ def refusals_shown() -> Iterator[None]:
     except Refusal as refusal:
         if full_error:
             raise refusal.error from None
+        sys.stderr.write(f"{refusal}\n")
         raise

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mace_exp.cli.arguments import check_ranks, expand
 from mace_exp.cli.callbacks import NewFolders, closed_sweep
-from mace_exp.cli.common import REFUSALS, refusals_shown, refusing
+from mace_exp.cli.common import REFUSALS, Refusal, refusals_shown
 from mace_exp.config import CONF, register, to_run_config
 from mace_exp.config.run_config import RunConfig
 from mace_exp.runs.folder import RunFolder, check_writable
@@ -31,7 +31,8 @@ def run(arguments: Sequence[str]) -> None:
     """Run what the arguments ask for: one run, the jobs of a sweep, or what Hydra answers itself.
 
     Raises:
-        SystemExit: the command is refused, which has been said on stderr, or a job has failed.
+        Refusal: the command can't be run, or its run has failed; why is said on stderr.
+        SystemExit: a job of a sweep has failed.
     """
     with refusals_shown():
         sys.argv[1:] = expand(arguments)
@@ -61,7 +62,7 @@ def job(composed: DictConfig) -> None:
     itself. What a resumed sweep has finished stays."""
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     if not _in_sweep():
-        with refusing(), _nothing_left_of_a_refusal(run_dir):  # and without Hydra's lines
+        with _refused_whole(run_dir):  # ends without Hydra's lines
             _run(composed, run_dir)
         return
     from mace_exp.cli.sweep import attempt, is_finished
@@ -73,18 +74,20 @@ def job(composed: DictConfig) -> None:
 
 
 @contextmanager
-def _nothing_left_of_a_refusal(run_dir: Path) -> Iterator[None]:
-    """Leave the folder of a run that is refused before it begins as it was, or none at all."""
+def _refused_whole(run_dir: Path) -> Iterator[None]:
+    """Raise Refusal for what a wrong command raises; a run that has not begun leaves the folder as
+    it was, or none."""
     folder, log_file = RunFolder(run_dir), run_dir / "run.log"
     started, logged = _content(folder.status), log_file.exists()
     try:
         yield
-    except REFUSALS:
-        if _content(folder.status) == started:  # a run begins by writing its status
+    except REFUSALS as error:
+        begun = _content(folder.status) != started
+        if not begun:
             if not logged:
                 log_file.unlink(missing_ok=True)
             NewFolders.remove()
-        raise
+        raise Refusal(error, begun=begun) from error
 
 
 def _content(file: Path) -> bytes | None:
