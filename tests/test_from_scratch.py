@@ -125,7 +125,8 @@ def framework_edit() -> dict[str, tuple[Tensor, Tensor]]:
         settings=settings,
         progress=False,
     )
-    return {name: (done.weights[name], done.original[name]) for name in done.weights}
+    names = (name.removeprefix("unet.") for name in done.weights)
+    return {n: (done.weights[f"unet.{n}"], done.original[f"unet.{n}"]) for n in names}
 
 
 def test_who_is_not_in_the_model_is_refused_before_anything_is_drawn(tmp_path: Path) -> None:

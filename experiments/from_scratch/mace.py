@@ -31,7 +31,7 @@ from mace_exp.concepts.prompts import (
     prior_captions,
     training_prompts,
 )
-from mace_exp.data.images import image_seeds
+from mace_exp.data.images.generated import image_seeds
 from mace_exp.data.masks.cross_attention import Described, attention_masks
 from mace_exp.methods.closed_form import factorize
 from mace_exp.methods.mace.attention_loss import AttentionLoss
