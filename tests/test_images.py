@@ -6,10 +6,10 @@ import torch
 from PIL import Image
 
 from mace_exp.data.files import read_image
+from mace_exp.data.images.generated import image_seeds
 from mace_exp.data.training_images import (
     TrainingImages,
     draw_images,
-    image_seeds,
     load_images,
     save_images,
     stack_images,

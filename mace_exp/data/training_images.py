@@ -20,7 +20,6 @@ from mace_exp.data.files import read_image
 from mace_exp.models.sampling import SamplingSettings, sample_with_latents
 from mace_exp.utils.files import atomic_folder, save_png
 from mace_exp.utils.progress import Progress
-from mace_exp.utils.seeding import short_seed
 from mace_exp.utils.tensors import save_tensors
 
 COLUMNS = ("index", "file", "prompt", "seed")
@@ -47,11 +46,6 @@ class TrainingImages:
 
     def __len__(self) -> int:
         return len(self.prompts)
-
-
-def image_seeds(seed: int, scope: str, count: int) -> list[int]:
-    """Return one seed per image, from the run's seed and the concept's slug (`scope`)."""
-    return [short_seed(seed, "images", scope, index) for index in range(count)]
 
 
 def draw_images(

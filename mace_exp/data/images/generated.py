@@ -51,7 +51,7 @@ class GeneratedImages(ImagesConfig):
         return DrawnImages(
             concept=concept,
             prompts=[prompts[index % len(prompts)] for index in count],
-            seeds=[short_seed(self.seed, "images", concept.slug, index) for index in count],
+            seeds=image_seeds(self.seed, concept.slug, self.per_concept),
             sampling=sampling,
             checked=checked,
         )
@@ -123,3 +123,8 @@ def generated_masks(concept: Concept, path: str | None, count: int) -> list[Path
             f"this concept's images, 0.png to {count - 1}.png"
         )
     return numbered_files(folder, count)
+
+
+def image_seeds(seed: int, scope: str, count: int) -> list[int]:
+    """Return one seed per image, from the run's seed and the concept's slug."""
+    return [short_seed(seed, "images", scope, index) for index in range(count)]

@@ -1,0 +1,110 @@
+"""Pictures before and after an edit of the embedded model, and what its judge sees in them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+from mace_exp.concepts.concept import Kind
+from mace_exp.evaluation.suite import ERASED, PRESERVED, EvaluationPrompt, Subject, build_suite
+from mace_exp.mini.captions import people
+from mace_exp.mini.judge import MiniJudge
+from mace_exp.models.sampling import SamplingSettings, sample
+
+SAMPLING = SamplingSettings(steps=15, guidance=4.0, scheduler="dpm", batch_size=16)
+KEPT = "kept people"
+SHOWN = 8  # pictures in a row of the grid
+GAP = 4  # pixels
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Pictures [n, 96, 96, 3], uint8, with what they were drawn of."""
+
+    suite: Sequence[EvaluationPrompt]
+    images: np.ndarray
+
+
+@dataclass(frozen=True)
+class Rate:
+    """In how many of `count` pictures the judge's first guess is the person whom they are of."""
+
+    before: int
+    after: int
+    count: int
+
+
+def kept_people() -> tuple[str, ...]:
+    """Return the hundred people whom the published benchmark keeps."""
+    return people()[100:]
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raise ValueError for no name, or one that is none of the 200 people of the model."""
+    if not names:
+        raise ValueError("names is empty: give at least one person, such as 'Adam Driver'")
+    for name in names:
+        if name not in people():
+            raise ValueError(
+                f"names holds {name!r}: the embedded model knows the 200 people of"
+                " mace_exp/mini/identities.json; spell one of them as there"
+            )
+
+
+def draw_suite(pipeline: DiffusionPipeline, names: Sequence[str], pictures: int) -> Drawn:
+    """Draw `pictures` of each name, and as many in all of kept people, from fixed seeds."""
+    erased = [Subject(name, Kind.person) for name in names]
+    kept = [Subject(name, Kind.person) for name in kept_people()]
+    suite = build_suite(
+        {ERASED: erased, PRESERVED: kept},
+        general=(),
+        images_per_part=pictures * len(names),
+        templates=2,
+        seed=1000,
+    )
+    prompts, seeds = [each.prompt for each in suite], [each.seed for each in suite]
+    return Drawn(suite, sample(pipeline, prompts, seeds, SAMPLING))
+
+
+def rates(before: Drawn, after: Drawn) -> dict[str, Rate]:
+    """Return how often each erased person is recognised, and the kept people together."""
+    first, then = recognised(before), recognised(after)
+    return {
+        subject: Rate(int(first[rows].sum()), int(then[rows].sum()), len(rows))
+        for subject, rows in rows_of(before.suite).items()
+    }
+
+
+def recognised(drawn: Drawn) -> np.ndarray:
+    """Return for each picture whether the judge sees who was asked for, [n], bool."""
+    judge = MiniJudge.load()
+    classes = np.array(judge.classes["subject"])
+    guesses = classes[judge.probabilities(drawn.images)["subject"].argmax(axis=1)]
+    return guesses == np.array([each.expected for each in drawn.suite])
+
+
+def grid(before: Drawn, after: Drawn) -> np.ndarray:
+    """Return one picture: two rows for each erased person and for the kept, before above after."""
+    bands = []
+    for rows in rows_of(before.suite).values():
+        shown = rows[:SHOWN]
+        bands += [_row(before.images[shown]), _row(after.images[shown], below=3 * GAP)]
+    width = max(band.shape[1] for band in bands)
+    padded = [
+        np.pad(b, ((0, 0), (0, width - b.shape[1]), (0, 0)), constant_values=255) for b in bands
+    ]
+    return np.concatenate(padded)
+
+
+def rows_of(suite: Sequence[EvaluationPrompt]) -> dict[str, list[int]]:
+    """Return the numbers of the pictures of each erased person, then of the kept people."""
+    found: dict[str, list[int]] = {}
+    for number, each in enumerate(suite):
+        found.setdefault(each.concept if each.part == ERASED else KEPT, []).append(number)
+    return found
+
+
+def _row(images: np.ndarray, below: int = GAP) -> np.ndarray:
+    framed = np.pad(images, ((0, 0), (0, below), (0, GAP), (0, 0)), constant_values=255)
+    return np.concatenate(list(framed), axis=1)
