@@ -8,6 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from mace_exp.cli.help import LAUNCHERS, groups
 from mace_exp.concepts.concept import Kind
 from mace_exp.config import CONF, VARIANTS
 from mace_exp.config.run_config import RunConfig
@@ -18,9 +19,13 @@ FILES = sorted(file.relative_to(CONF) for file in CONF.rglob("*.yaml"))
 OPTIONS = [file for file in FILES if file.parent.name and file.parts[0] != "hydra"]
 
 
-def test_every_file_is_an_option_or_the_root() -> None:
-    assert len(FILES) == len(OPTIONS) + 4  # config.yaml, hydra/default.yaml and two launchers
-    assert len(OPTIONS) == 110
+def test_every_file_is_composed() -> None:
+    """As an option of a group below, in every run, or as a launcher (tests/test_launchers.py)."""
+    launchers = {file for file in FILES if file.parent == Path("hydra", "launcher")}
+    always = {Path("config.yaml"), Path("hydra", "default.yaml")}
+    assert {*OPTIONS, *launchers, *always} == set(FILES)
+    assert {file.suffix for file in CONF.rglob("*") if file.is_file()} == {".yaml"}
+    assert {file.parts[0] for file in OPTIONS} == {each.name for each in groups()} - {LAUNCHERS}
 
 
 @pytest.mark.parametrize("file", OPTIONS, ids=str)

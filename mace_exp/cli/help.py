@@ -15,7 +15,8 @@ from mace_exp.utils.conf import CONF, summary
 WIDTH = 100
 _DEFAULT = re.compile(r"  - (\w+): (\w+)(?:  # (.+))?")
 """A line of the defaults in conf/config.yaml: a group, its default, and what the group is."""
-_LAUNCHERS = "hydra/launcher"
+LAUNCHERS = "hydra/launcher"
+"""The one group that Hydra brings, with its default."""
 _BEFORE = """\
 Erase concepts from a text-to-image diffusion model, and measure what is gone and what is left.
 
@@ -79,7 +80,7 @@ def groups() -> list[Group]:
     text = (CONF / "config.yaml").read_text(encoding="utf-8")
     found = [_DEFAULT.fullmatch(line) for line in text.splitlines()]
     named = [each.groups("") for each in found if each and each[1] != "hydra"]
-    named.append((_LAUNCHERS, "basic", "where the jobs of a sweep run (basic: here, in turn)"))
+    named.append((LAUNCHERS, "basic", "where the jobs of a sweep run (basic: here, in turn)"))
     return [Group(name, meaning, _options(name, default)) for name, default, meaning in named]
 
 
