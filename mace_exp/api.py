@@ -157,7 +157,7 @@ def _config(
     height, width = native_size(pipeline)  # no file here tells what this one draws
     size: dict[str, object] = {"sampling.height": height, "sampling.width": width}
     own = {**size, **values, **keys, "cache_dir": str(cache)}
-    config = composed_run(*BASE, *options, values=own)
+    config = composed_run(*options, values=own, defaults=BASE)
     name = getattr(pipeline, "name_or_path", "") or type(pipeline).__name__
     model = replace(
         config.model,

@@ -85,9 +85,18 @@ def _refused_whole(run_dir: Path) -> Iterator[None]:
         begun = _content(folder.status) != started
         if not begun:
             if not logged:
-                log_file.unlink(missing_ok=True)
+                _remove_log(log_file)
             NewFolders.remove()
         raise Refusal(error, begun=begun) from error
+
+
+def _remove_log(file: Path) -> None:
+    """Remove a log file, and let nothing in this process write to it any more."""
+    for handler in list(logging.getLogger().handlers):
+        if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename) == file:
+            logging.getLogger().removeHandler(handler)
+            handler.close()
+    file.unlink(missing_ok=True)
 
 
 def _content(file: Path) -> bytes | None:

@@ -1,6 +1,6 @@
 """conf/ composed inside a program, as the command line composes it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,12 +19,16 @@ from mace_exp.models.schema import ModelConfig
 
 
 def composed_run(
-    *overrides: str, values: Mapping[str, object] | None = None, files: bool = True
+    *overrides: str,
+    values: Mapping[str, object] | None = None,
+    files: bool = True,
+    defaults: Sequence[str] = (),
 ) -> RunConfig:
     """Return the configuration that `python -m mace_exp <overrides>` would have.
 
     `values` by dotted key are set after it: names in them need no quoting. Without `files`, what it
-    names need not be here.
+    names need not be here. `defaults` are overrides that come before: nobody gave them, so they
+    may be of groups that the method does not read.
 
     Raises:
         ValueError: as `to_run_config`, and for what Hydra refuses.
@@ -32,7 +36,7 @@ def composed_run(
     register()
     try:
         with _composition():
-            composed = compose("config", overrides=list(overrides))
+            composed = compose("config", overrides=[*defaults, *overrides])
             for key, value in (values or {}).items():
                 OmegaConf.update(composed, key, value, force_add=True)
             return to_run_config(composed, files=files, given=[*overrides, *(values or {})])
