@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 import yaml
@@ -98,8 +99,9 @@ def test_a_group_is_a_field() -> None:
 
 
 def test_variants_of_a_group_share_its_schema() -> None:
+    hints = get_type_hints(RunConfig)
     for group, variants in VARIANTS.items():
-        base = RunConfig.__dataclass_fields__[group].type
+        base = hints[group]
         assert isinstance(base, type)
         assert all(issubclass(variant, base) for variant in variants.values())
 
@@ -109,8 +111,9 @@ def test_no_schema_has_a_default() -> None:
         for field in dataclasses.fields(schema):
             assert field.default is dataclasses.MISSING, f"{schema.__name__}.{field.name}"
             assert field.default_factory is dataclasses.MISSING, f"{schema.__name__}.{field.name}"
-            if isinstance(field.type, type) and dataclasses.is_dataclass(field.type):
-                walk(field.type)
+        for kind in get_type_hints(schema).values():
+            if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+                walk(kind)
 
     walk(RunConfig)
     for variants in VARIANTS.values():

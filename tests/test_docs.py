@@ -14,6 +14,7 @@ import tomllib
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
@@ -145,10 +146,11 @@ def known_keys() -> set[str]:
     """Return every key that some variant of a group has, and the groups themselves."""
 
     def walk(schema: type, prefix: str) -> Iterator[str]:
-        for field in dataclasses.fields(schema):
-            yield f"{prefix}{field.name}"
-            if isinstance(field.type, type) and dataclasses.is_dataclass(field.type):
-                yield from walk(field.type, f"{prefix}{field.name}.")
+        hints = get_type_hints(schema)
+        for name in (field.name for field in dataclasses.fields(schema)):
+            yield f"{prefix}{name}"
+            if isinstance(hints[name], type) and dataclasses.is_dataclass(hints[name]):
+                yield from walk(hints[name], f"{prefix}{name}.")
 
     variants = ((group, each) for group, known in VARIANTS.items() for each in known.values())
     return set(walk(RunConfig, "")) | {
