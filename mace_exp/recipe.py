@@ -19,7 +19,7 @@ from mace_exp.concepts.prompts import anchor_prompt
 from mace_exp.config.concept_settings import ConceptSettings
 from mace_exp.config.run_config import RunConfig
 from mace_exp.data.files import Size
-from mace_exp.data.images.base import ConceptImages
+from mace_exp.data.images.base import ConceptImages, Drawing
 from mace_exp.data.training_images import TrainingImages
 from mace_exp.evaluation.schema import SampledEvaluation
 from mace_exp.evaluation.suite import SPECIFICITY, EvaluationPrompt, run_suite
@@ -90,14 +90,9 @@ class Recipe:
     @cached_property
     def image_sources(self) -> dict[str, ConceptImages]:
         """How the training images of each concept come about, by slug."""
+        drawing = Drawing(self.sampling, self.training_size, self.checks_images)
         return {
-            each.slug: self.settings[each.slug].images.of(
-                each,
-                self.sentences[each.slug],
-                sampling=self.sampling,
-                size=self.training_size,
-                checked=self.checks_images,
-            )
+            each.slug: self.settings[each.slug].images.of(each, self.sentences[each.slug], drawing)
             for each in self.concepts
         }
 

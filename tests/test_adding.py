@@ -12,11 +12,9 @@ from hydra.core.config_store import ConfigStore
 from safetensors.torch import load_file
 
 from mace_exp.config.options import VARIANTS
-from mace_exp.data.masks.base import MaskRequest, MasksConfig
+from mace_exp.data.masks.base import MaskRequest, MasksConfig, SeenImages
 from mace_exp.data.masks.pixels import Masks
-from mace_exp.data.training_images import TrainingImages
 from mace_exp.methods.base import Edit, Given, MethodConfig, NoPhases, Settings
-from mace_exp.models.model import Model
 from mace_exp.runs.context import Context
 from mace_exp.runs.result import Result, result_key
 from tests.whole_run import PEOPLE, UP_TO_FUSION, Run, read
@@ -31,10 +29,8 @@ class HalfMasks(MasksConfig):
     def inputs(self, request: MaskRequest) -> Mapping[str, Any]:
         return {"half": self.share}
 
-    def find(
-        self, model: Model, request: MaskRequest, images: TrainingImages, names: Any, opened: Any
-    ) -> Masks:
-        found = np.zeros(images.images.shape[:3], dtype=bool)
+    def find(self, request: MaskRequest, seen: SeenImages, opened: Any) -> Masks:
+        found = np.zeros(seen.images.images.shape[:3], dtype=bool)
         found[:, :, : int(self.share * found.shape[2])] = True
         return Masks(found)
 

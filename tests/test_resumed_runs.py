@@ -1,5 +1,8 @@
 """Commands that go on in a run's folder: nothing of an earlier edit is taken for this one's."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -11,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from mace_exp.stages import samples
-from tests.whole_run import PEOPLE, UP_TO_FUSION, Run, read, read_table
+from tests.whole_run import PEOPLE, UP_TO_FUSION, Run, read, read_table, rows
 
 RESULTS = {"metrics.json", "samples", "attention"}
 EDIT = {"edit.safetensors", "erased.json", "erased"}
@@ -137,3 +140,33 @@ def test_folders_of_the_users_own_stay(run: Run, tmp_path: Path) -> None:
         file.write_text("mine")
     run("used", PEOPLE, "stages=[images,masks,preservation,cfr,lora]")
     assert [file.read_text() for file in own] == ["mine"] * 3
+
+
+@pytest.mark.slow
+def test_another_number_of_threads_makes_nothing_again(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    """Whose last digits differ: keys hold none of them."""
+    folder = tmp_path / "threads"
+    command = [sys.executable, "-m", "mace_exp", *arguments, PEOPLE, f"hydra.run.dir={folder}"]
+    for threads in ("1", "2"):
+        environment = os.environ | {"OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"}
+        subprocess.run(command, check=True, env=environment)
+    assert read(folder / "summary.json")["made"] == {}
+    assert "earlier edit" not in (folder / "run.log").read_text(encoding="utf-8")
+    subprocess.run([*command[:3], f"resume={folder}", "stages=[samples,metrics]"], check=True)
+    assert read(folder / "summary.json")["made"] == {}
+    stages = [row["stage"] for row in rows(folder, "stage")]
+    assert stages[-2:] == ["samples", "metrics"], "nothing is solved for them"
+
+
+def test_pictures_alone_are_drawn_of_the_edit_that_lies_there(run: Run) -> None:
+    folder = run("alone", PEOPLE, f"stages={UP_TO_FUSION}")
+    written = (folder / "edit.safetensors").stat().st_mtime_ns
+    run("alone", PEOPLE, "stages=[samples]")
+    assert (folder / "edit.safetensors").stat().st_mtime_ns == written
+    assert set(read(folder / "summary.json")["made"]) <= {"samples", "edited"}
+    with pytest.raises(SystemExit):
+        run("nothing", PEOPLE, "stages=[samples]", "fusion.closeness=7")
+    error = read(folder.parent / "nothing" / "status.json")["error"]
+    assert "no edit of these settings" in error and "add fusion" in error

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mace_exp.concepts.concept import UNMASKED, Concept
 from mace_exp.data.images.base import ConceptImages
-from mace_exp.data.masks.base import MaskRequest, MasksConfig
+from mace_exp.data.masks.base import MaskRequest, MasksConfig, SeenImages
 from mace_exp.data.masks.pixels import Masks, overlay
 from mace_exp.data.training_images import TrainingImages
 from mace_exp.runs.context import Context
@@ -105,9 +105,10 @@ class _Finder:
     def masks(self, images: TrainingImages, opened: Any) -> Masks:
         """Return the masks, out of the cache where the settings keep them there."""
         names = self.request.source.names(self.context.cache.path("images", self.images_key))
+        seen = SeenImages(self.context.model, images, names)
 
         def find() -> Masks:
-            return self.settings.find(self.context.model, self.request, images, names, opened)
+            return self.settings.find(self.request, seen, opened)
 
         if not self.settings.cached:
             return find()

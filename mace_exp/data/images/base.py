@@ -54,6 +54,16 @@ class ConceptImages(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """How the run draws pictures: `size` (height, width) is that of every training image, `checked`
+    says whether a safety checker may blacken what the model draws."""
+
+    sampling: SamplingSettings
+    size: Size
+    checked: bool
+
+
 @dataclass(kw_only=True)
 class ImagesConfig:
     """Training images; a subclass is one source of them."""
@@ -80,18 +90,6 @@ class ImagesConfig:
         """
         raise NotImplementedError
 
-    def of(
-        self,
-        concept: Concept,
-        prompts: Sequence[str],
-        *,
-        sampling: SamplingSettings,
-        size: Size,
-        checked: bool,
-    ) -> ConceptImages:
-        """Return how the images of a concept come about.
-
-        `prompts` are its training sentences, `size` that of every image, `checked` whether a
-        safety checker may blacken what the model draws.
-        """
+    def of(self, concept: Concept, prompts: Sequence[str], drawing: Drawing) -> ConceptImages:
+        """Return how the images of a concept come about; `prompts` are its training sentences."""
         raise NotImplementedError

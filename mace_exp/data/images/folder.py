@@ -19,7 +19,7 @@ from mace_exp.data.files import (
     named_folder,
     with_masks,
 )
-from mace_exp.data.images.base import ImagesConfig
+from mace_exp.data.images.base import Drawing, ImagesConfig
 from mace_exp.utils.hashing import file_digest
 from mace_exp.utils.ranges import NONNEGATIVE, WHOLE, Range, check_pixels
 from mace_exp.utils.seeding import short_seed
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from mace_exp.data.training_images import TrainingImages
     from mace_exp.data.views import Views
     from mace_exp.models.model import Model
-    from mace_exp.models.sampling import SamplingSettings
 
 
 class Crop(Enum):
@@ -89,15 +88,7 @@ class FolderImages(ImagesConfig):
                 anchor_prompt(file.prompt, concept)  # refuses a prompt without the concept
         return files
 
-    def of(
-        self,
-        concept: Concept,
-        prompts: Sequence[str],
-        *,
-        sampling: SamplingSettings,
-        size: Size,
-        checked: bool,
-    ) -> UserImages:
+    def of(self, concept: Concept, prompts: Sequence[str], drawing: Drawing) -> UserImages:
         """As in `ImagesConfig`. An image without a prompt takes one of `prompts` that leaves the
         scene open: nobody knows what the user's picture shows besides the concept."""
         from mace_exp.data.views import Views
@@ -112,7 +103,9 @@ class FolderImages(ImagesConfig):
                 for index, file in enumerate(files)
             ],
             seeds=view_seeds(self.seed, concept.slug, files),
-            views=Views(size=size, crop=self.crop.name, share=self.crop_share, flip=self.flip),
+            views=Views(
+                size=drawing.size, crop=self.crop.name, share=self.crop_share, flip=self.flip
+            ),
         )
 
 

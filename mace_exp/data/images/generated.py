@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from mace_exp.concepts.concept import Concept
 from mace_exp.data.files import Size, check_size, image_size, named_folder, numbered_files
-from mace_exp.data.images.base import ImagesConfig
+from mace_exp.data.images.base import Drawing, ImagesConfig
 from mace_exp.utils.ranges import NONNEGATIVE, WHOLE
 from mace_exp.utils.seeding import short_seed
 
@@ -38,22 +38,14 @@ class GeneratedImages(ImagesConfig):
         except ValueError as error:
             yield f"masks.path: {error}"
 
-    def of(
-        self,
-        concept: Concept,
-        prompts: Sequence[str],
-        *,
-        sampling: SamplingSettings,
-        size: Size,
-        checked: bool,
-    ) -> DrawnImages:
+    def of(self, concept: Concept, prompts: Sequence[str], drawing: Drawing) -> DrawnImages:
         count = range(self.per_concept)
         return DrawnImages(
             concept=concept,
             prompts=[prompts[index % len(prompts)] for index in count],
             seeds=image_seeds(self.seed, concept.slug, self.per_concept),
-            sampling=sampling,
-            checked=checked,
+            sampling=drawing.sampling,
+            checked=drawing.checked,
         )
 
 

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from mace_exp.concepts.prompts import anchor_prompt
-from mace_exp.data.masks.base import MaskRequest, MasksConfig
+from mace_exp.data.masks.base import MaskRequest, MasksConfig, SeenImages
 from mace_exp.utils.ranges import PROPORTION
 
 if TYPE_CHECKING:
     from mace_exp.data.masks.pixels import Masks
-    from mace_exp.data.training_images import TrainingImages
-    from mace_exp.models.model import Model
 
 
 @dataclass(kw_only=True)
@@ -31,17 +29,10 @@ class AttentionMasks(MasksConfig):
             "concept": vars(request.concept),
         }
 
-    def find(
-        self,
-        model: Model,
-        request: MaskRequest,
-        images: TrainingImages,
-        names: list[str],
-        opened: Any,
-    ) -> Masks:
+    def find(self, request: MaskRequest, seen: SeenImages, opened: Any) -> Masks:
         from mace_exp.data.masks.cross_attention import Described, attention_masks
 
-        concept = request.concept
+        concept, images = request.concept, seen.images
         described = Described(
             latents=images.latents,
             prompts=images.prompts,
@@ -50,7 +41,7 @@ class AttentionMasks(MasksConfig):
         )
         height, width = images.images.shape[1:3]
         return attention_masks(
-            model.pipeline,
+            seen.model.pipeline,
             described,
             (height, width),
             seed=request.seed,

@@ -25,6 +25,15 @@ class MaskRequest:
     seed: int
 
 
+@dataclass(frozen=True)
+class SeenImages:
+    """The images of one concept, with the files by which a user knows them, and the model."""
+
+    model: Model
+    images: TrainingImages
+    names: list[str]
+
+
 @dataclass(kw_only=True)
 class MasksConfig:
     """Masks of training images; a subclass is one way to find them."""
@@ -61,16 +70,6 @@ class MasksConfig:
         """Return all that decides the masks besides the images, as JSON can hold it."""
         raise NotImplementedError
 
-    def find(
-        self,
-        model: Model,
-        request: MaskRequest,
-        images: TrainingImages,
-        names: list[str],
-        opened: Any,
-    ) -> Masks:
-        """Return the masks [n, H, W] of a concept's images.
-
-        `names` are the images' files as a user knows them; `opened` is what `open` returned.
-        """
+    def find(self, request: MaskRequest, seen: SeenImages, opened: Any) -> Masks:
+        """Return the masks [n, H, W] of a concept's images; `opened` is what `open` returned."""
         raise NotImplementedError

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from mace_exp.concepts.concept import Concept, Kind
 from mace_exp.data.images.base import ImagesConfig
-from mace_exp.data.masks.base import MaskRequest, MasksConfig
+from mace_exp.data.masks.base import MaskRequest, MasksConfig, SeenImages
 from mace_exp.models.auxiliary import auxiliary_identity, check_auxiliary
 from mace_exp.utils.ranges import PROPORTION, Range
 
 if TYPE_CHECKING:
     from mace_exp.data.masks.grounding import GroundedSam
     from mace_exp.data.masks.pixels import Masks
-    from mace_exp.data.training_images import TrainingImages
-    from mace_exp.models.model import Model
 
 
 @dataclass(kw_only=True)
@@ -76,15 +74,8 @@ class GroundedSamMasks(MasksConfig):
             }
         }
 
-    def find(
-        self,
-        model: Model,
-        request: MaskRequest,
-        images: TrainingImages,
-        names: list[str],
-        opened: GroundedSam,
-    ) -> Masks:
-        return opened.masks(images.images, self.words_for(request.concept), names)
+    def find(self, request: MaskRequest, seen: SeenImages, opened: GroundedSam) -> Masks:
+        return opened.masks(seen.images.images, self.words_for(request.concept), seen.names)
 
     def words_for(self, concept: Concept) -> list[str]:
         """Return what the detector looks for in a concept's images."""

@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mace_exp.data.masks.base import MaskRequest, MasksConfig
+from mace_exp.data.masks.base import MaskRequest, MasksConfig, SeenImages
 
 if TYPE_CHECKING:
     from mace_exp.data.masks.pixels import Masks
-    from mace_exp.data.training_images import TrainingImages
-    from mace_exp.models.model import Model
 
 
 @dataclass(kw_only=True)
@@ -32,16 +30,9 @@ class WholeMasks(MasksConfig):
     def inputs(self, request: MaskRequest) -> Mapping[str, Any]:
         return {"whole": True}
 
-    def find(
-        self,
-        model: Model,
-        request: MaskRequest,
-        images: TrainingImages,
-        names: list[str],
-        opened: Any,
-    ) -> Masks:
+    def find(self, request: MaskRequest, seen: SeenImages, opened: Any) -> Masks:
         import numpy as np
 
         from mace_exp.data.masks.pixels import Masks
 
-        return Masks(np.ones(images.images.shape[:3], dtype=bool))
+        return Masks(np.ones(seen.images.images.shape[:3], dtype=bool))

@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from mace_exp.concepts.concept import UNMASKED, Concept
 from mace_exp.data.files import Size
 from mace_exp.data.images.base import ImagesConfig
-from mace_exp.data.masks.base import MaskRequest, MasksConfig
+from mace_exp.data.masks.base import MaskRequest, MasksConfig, SeenImages
 from mace_exp.utils.hashing import file_digest
 
 if TYPE_CHECKING:
     from mace_exp.data.masks.pixels import Masks
-    from mace_exp.data.training_images import TrainingImages
-    from mace_exp.models.model import Model
 
 
 @dataclass(kw_only=True)
@@ -50,12 +48,5 @@ class PrecomputedMasks(MasksConfig):
     def inputs(self, request: MaskRequest) -> Mapping[str, Any]:
         return {"files": [file_digest(file) for file in request.source.mask_files(self.path)]}
 
-    def find(
-        self,
-        model: Model,
-        request: MaskRequest,
-        images: TrainingImages,
-        names: list[str],
-        opened: Any,
-    ) -> Masks:
+    def find(self, request: MaskRequest, seen: SeenImages, opened: Any) -> Masks:
         return request.source.read_masks(request.source.mask_files(self.path))
