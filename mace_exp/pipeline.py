@@ -116,7 +116,6 @@ def _summary(recipe: Recipe) -> dict[str, Any]:
     """Return what was erased from which model, what was reused, how many masks and prompts failed,
     and what the safety checker did."""
     context, config = recipe.context, recipe.config
-    finds_masks = "masks" in config.method.reads() and "masks" in vars(recipe)
     return {
         "model": config.model.name,
         "method": config.method.name,
@@ -127,7 +126,7 @@ def _summary(recipe: Recipe) -> dict[str, Any]:
         ],
         "reused": context.cache.reused,
         "made": context.cache.made,
-        "mask_fallbacks": recipe.masks.value.fallbacks if finds_masks else 0,
+        "mask_fallbacks": recipe.mask_fallbacks,
         "prompt_fallbacks": recipe.prompts.fallbacks,
         "safety_checker": recipe.safety_checker(),
     }

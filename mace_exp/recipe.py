@@ -125,6 +125,12 @@ class Recipe:
             seed=self.config.seed,
         )
 
+    @property
+    def mask_fallbacks(self) -> int:
+        """How many masks were empty, of those that this run has found or read."""
+        masks = vars(self).get("masks")
+        return masks.value.fallbacks if masks is not None and masks.is_made else 0
+
     @cached_property
     def preservation(self) -> Preservation:
         """The second moments of what must survive, of every term with a weight."""

@@ -82,11 +82,16 @@ def test_a_model_that_an_earlier_version_described_is_read(run: Path) -> None:
         model_of(earlier)
 
 
+def of_unet(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights of an edit by the names of the UNet's parameters."""
+    return {name.removeprefix("unet."): weight for name, weight in weights.items()}
+
+
 def test_the_exported_folder_is_the_edit_in_plain_diffusers(run: Path, tmp_path: Path) -> None:
     assert main([str(run), str(tmp_path / "erased")]) == 0
     exported = StableDiffusionPipeline.from_pretrained(tmp_path / "erased").unet
     expected = tiny_pipeline().unet
-    expected.load_state_dict(load_file(run / "edit.safetensors"), strict=False)
+    expected.load_state_dict(of_unet(load_file(run / "edit.safetensors")), strict=False)
     torch.testing.assert_close(predicted(exported), predicted(expected), rtol=0, atol=1e-5)
     original = predicted(tiny_pipeline().unet)
     assert float((predicted(exported) - original).abs().max()) > 1e-3
@@ -105,7 +110,10 @@ def test_a_lora_acts_in_plain_diffusers_on_the_base_that_it_belongs_to(
         load_file(run / "refined.safetensors"),
         load_lora(run / f"loras/{slug}.safetensors"),
     )
-    changed = {name: w + lora.change(name.removesuffix(".weight")) for name, w in weights.items()}
+    changed = {
+        name: weight + lora.change(name.removesuffix(".weight"))
+        for name, weight in of_unet(weights).items()
+    }
     expected.load_state_dict(changed, strict=False)
     torch.testing.assert_close(predicted(pipeline.unet), predicted(expected), rtol=0, atol=1e-5)
     assert float((predicted(pipeline.unet) - before).abs().max()) > 1e-4

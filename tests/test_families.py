@@ -69,6 +69,7 @@ def whole_run(command: Callable[..., None], pipeline: Any, folder: Path, *more: 
 def assert_edited(erased: Any, pipeline: Any, weights: dict[str, torch.Tensor]) -> None:
     """What was saved is the original but for `weights`, of which every one was changed."""
     original = pipeline.unet.state_dict()
+    weights = {name.removeprefix("unet."): weight for name, weight in weights.items()}
     assert weights and all(not torch.equal(original[name], weights[name]) for name in weights)
     wanted = original | weights
     for name, value in erased.unet.state_dict().items():
@@ -103,6 +104,7 @@ def assert_lora_belongs_to_the_refined_model(run: Path, slug: str, folder: Path)
     pipeline.unload_lora_weights()
     lora, fused = load_lora(run / "loras" / f"{slug}.safetensors"), pipeline.unet.state_dict()
     for name, weight in load_file(run / "refined.safetensors").items():
+        name = name.removeprefix("unet.")
         change = lora.change(name.removesuffix(".weight"))
         torch.testing.assert_close(fused[name], weight + change, rtol=0, atol=1e-6)
 

@@ -18,7 +18,7 @@ from torch import nn
 
 from mace_exp import erase
 from mace_exp.models.devices import execution_device, is_offloaded, on_device
-from mace_exp.models.editing import edited_weights
+from mace_exp.models.editing import edited_pipeline, edited_weights
 from mace_exp.models.latents import encode_images
 from mace_exp.models.loading import load_pipeline
 from mace_exp.models.projections import projection_weights
@@ -97,7 +97,7 @@ def test_an_offloaded_model_is_erased_and_draws_as_any(
     pictures = [sample(each, ["a cat", "a dog"], [1, 2], SETTINGS) for each in (plain, offloaded)]
     assert np.array_equal(pictures[0], pictures[1])
     for each in (plain, offloaded):
-        with edited_weights(each.unet, expected.original):
+        with edited_pipeline(each, expected.original):
             pictures.append(sample(each, ["a cat"], [1], SETTINGS))
     assert np.array_equal(pictures[2], pictures[3])
     latents = [encode_images(each, pictures[0]) for each in (plain, offloaded)]
