@@ -116,7 +116,7 @@ def _summary(recipe: Recipe) -> dict[str, Any]:
     """Return what was erased from which model, what was reused, how many masks and prompts failed,
     and what the safety checker did."""
     context, config = recipe.context, recipe.config
-    finds_masks = "masks" in config.method.reads() and "masks" in vars(recipe)
+    masks_found = "masks" in config.method.reads() and recipe.masks.is_made
     return {
         "model": config.model.name,
         "method": config.method.name,
@@ -127,7 +127,7 @@ def _summary(recipe: Recipe) -> dict[str, Any]:
         ],
         "reused": context.cache.reused,
         "made": context.cache.made,
-        "mask_fallbacks": recipe.masks.value.fallbacks if finds_masks else 0,
+        "mask_fallbacks": recipe.masks.value.fallbacks if masks_found else 0,
         "prompt_fallbacks": recipe.prompts.fallbacks,
         "safety_checker": recipe.safety_checker(),
     }

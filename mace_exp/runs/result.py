@@ -31,6 +31,11 @@ class Result(Generic[T]):
         """Make or read the value; once."""
         return self.make()
 
+    @property
+    def is_made(self) -> bool:
+        """Whether the value was asked for before."""
+        return "value" in vars(self)
+
 
 def result_key(name: str, version: int, **inputs: Any) -> str:
     """Return the key of a result: `inputs` are settings and keys, as JSON can hold them.
