@@ -25,6 +25,7 @@ from mace_exp.evaluation.schema import SampledEvaluation
 from mace_exp.evaluation.suite import SPECIFICITY, EvaluationPrompt, run_suite
 from mace_exp.methods.base import OPTIONAL_GROUPS, Edit, Method
 from mace_exp.models.sampling import SamplingSettings
+from mace_exp.preservation.schema import TermConfig
 from mace_exp.preservation.terms import Preservation
 from mace_exp.runs.context import Context
 from mace_exp.runs.provenance import Provenance
@@ -129,8 +130,7 @@ class Recipe:
         """The second moments of what must survive, of every term with a weight."""
         survivors = Survivors(self.config.kept, [concept.name for concept in self.concepts])
         weights = list(self.config.method.term_weights(self.config).values())
-        terms = self.config.preservation.by_name()
-        return sum_preservation(self.context, terms, survivors, weights)
+        return sum_preservation(self.context, self._weighed_terms, survivors, weights)
 
     @cached_property
     def method(self) -> Method:
@@ -196,7 +196,7 @@ class Recipe:
         self._check_prompts()
         stages, steps = self.context.makes, self._method_steps
         if stages & {"preservation", *steps} and "preservation" in self.config.method.reads():
-            check_terms(self.context, self.config.preservation.by_name())
+            check_terms(self.context, self._weighed_terms)
         if stages & set(steps):
             self.method.check()
         self.keys()  # reads the heads of all files that are named
@@ -215,6 +215,13 @@ class Recipe:
         if self.checks_images or not self.config.images.drawn:
             return "kept"
         return "kept, but off while training images were drawn: they show explicit content"
+
+    @property
+    def _weighed_terms(self) -> dict[str, TermConfig]:
+        """The terms of preservation that one of the method's closed forms weighs."""
+        weights = self.config.method.term_weights(self.config).values()
+        terms = self.config.preservation.by_name()
+        return {name: terms[name] for name in terms if any(each.get(name) for each in weights)}
 
     @property
     def _method_steps(self) -> tuple[str, ...]:

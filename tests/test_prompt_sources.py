@@ -123,4 +123,4 @@ def test_a_sentence_that_is_too_long_is_refused_before_images_are_drawn(
     with pytest.raises(SystemExit, match="in the park in the park"):
         run("long", PEOPLE, "prompts=file", f"prompts.path={file}", UP_TO_CFR)
     status = read(tmp_path / "long" / "status.json")
-    assert status["stage"] == "images" and not (tmp_path / "long" / "prompts.csv").exists()
+    assert status["stage"] is None and not (tmp_path / "long" / "prompts.csv").exists()

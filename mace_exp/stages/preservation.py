@@ -47,17 +47,16 @@ def sum_preservation(
     survivors: Survivors,
     weights: Sequence[Mapping[str, float]],
 ) -> Preservation:
-    """Return the statistics of every term that one of the closed forms weighs.
+    """Return the statistics of terms, each of which one of the closed forms weighs.
 
     `weights` holds for each closed form the weight of every term.
     """
-    used = {name: [each[name] for each in weights if each.get(name)] for name in terms}
-    chosen = {name: terms[name] for name, positive in used.items() if positive}
+    least = {name: min(each[name] for each in weights if each.get(name)) for name in terms}
     found = {
-        name: _statistics(context, name, term, survivors, least=min(used[name]))
-        for name, term in chosen.items()
+        name: _statistics(context, name, term, survivors, least=least[name])
+        for name, term in terms.items()
     }
-    return Preservation(found, {name: term.unit for name, term in chosen.items()})
+    return Preservation(found, {name: term.unit for name, term in terms.items()})
 
 
 def check_terms(context: Context, terms: Mapping[str, TermConfig]) -> None:

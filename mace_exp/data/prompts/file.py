@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mace_exp.concepts.captions import read_templates
 from mace_exp.concepts.concept import Concept
-from mace_exp.concepts.prompts import mentions
+from mace_exp.concepts.prompts import anchor_prompt, mentions
 from mace_exp.data.prompts.base import PromptsConfig, Sentences
 
 if TYPE_CHECKING:
@@ -34,7 +34,9 @@ class FilePrompts(PromptsConfig):
             yield f"prompts.path = {self.path}: {error}"
 
     def sentences(self, context: Context, concept: Concept, opened: Any) -> Sentences:
-        return Sentences(file_prompts(concept, self), "file")
+        texts = file_prompts(concept, self)
+        context.model.encoder.token_ids([*texts, *(anchor_prompt(each, concept) for each in texts)])
+        return Sentences(texts, "file")
 
 
 def file_prompts(
