@@ -123,7 +123,7 @@ def test_slurm_runs_the_jobs_and_takes_up_again_what_it_preempted(
     assert code == 1 and told(tmp_path) == ["failed", "finished"], said
     assert "1 of 2 jobs finished" in said
     failed = (tmp_path / "swept" / "0" / "status.json").read_text()
-    assert "add the stage that makes them" in failed
+    assert "add cfr, which makes them, to stages" in failed
     assert (tmp_path / "swept" / "report.html").is_file()
     headers = (tmp_path / "submitted.sh").read_text()
     for flag in ("partition=gpus", "gpus-per-node=1", "time=90", "cpus-per-task=8", "mem=32GB"):
