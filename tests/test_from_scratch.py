@@ -93,7 +93,7 @@ def test_timesteps_are_drawn_from_the_density_of_the_package() -> None:
 
 def test_the_script_computes_the_edit_of_the_framework(tmp_path: Path) -> None:
     """From the names on: its own prompts, pictures, masks, statistics, LoRAs and closed forms."""
-    found = mace.main(
+    found = mace.run(
         NAMES, steps=STEPS, images=IMAGES, captions=CAPTIONS, pictures=1, folder=tmp_path
     )
     assert {name: rate.count for name, rate in found.items()} == dict.fromkeys(NAMES, 1) | {KEPT: 2}
@@ -131,6 +131,6 @@ def framework_edit() -> dict[str, tuple[Tensor, Tensor]]:
 
 def test_who_is_not_in_the_model_is_refused_before_anything_is_drawn(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="names holds 'Nobody Known': .*identities.json"):
-        mace.main(["Nobody Known"], folder=tmp_path)
+        mace.run(["Nobody Known"], folder=tmp_path)
     with pytest.raises(ValueError, match="names is empty"):
-        mace.main([], folder=tmp_path)
+        mace.run([], folder=tmp_path)

@@ -191,7 +191,7 @@ def fuse(
     return fused
 
 
-def main(
+def run(
     names: Sequence[str] = NAMES,
     *,
     steps: int = STEPS,
@@ -221,8 +221,13 @@ def main(
     return rates(before, after)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Erase the people that the command line names, and print how often they are recognised."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", default=NAMES)
-    for person, rate in main(parser.parse_args().names).items():
+    for person, rate in run(parser.parse_args().names).items():
         print(f"{person:20} {rate.before:3} of {rate.count} before, {rate.after:3} after")
+
+
+if __name__ == "__main__":
+    main()
