@@ -30,8 +30,9 @@ class HalfMasks(MasksConfig):
         return {"half": self.share}
 
     def find(self, request: MaskRequest, seen: SeenImages, opened: Any) -> Masks:
-        found = np.zeros(seen.images.images.shape[:3], dtype=bool)
-        found[:, :, : int(self.share * found.shape[2])] = True
+        count, height, width = seen.images.images.shape[:3]
+        found = np.zeros((count, height, width), dtype=bool)
+        found[:, :, : int(self.share * width)] = True
         return Masks(found)
 
 

@@ -105,7 +105,7 @@ def test_a_run_is_given_its_folder_and_its_settings(
     assert config.lora.rank == composed["lora"]["rank"] == config.lora.alpha == 4
     assert composed["arguments"] == ["lora.rank=4"]
     assert composed["options"]["model"] == "mini"
-    assert composed["stages"][0] == "images"
+    assert composed["stages"] is None and config.chosen_stages()[0] == "images"
 
 
 def test_resume_goes_on_in_the_old_folder_with_its_settings(

@@ -1,5 +1,6 @@
 """Settings of single concepts: how they are read, what follows them, and what is refused."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -86,8 +87,8 @@ def test_every_key_that_a_concept_may_have_is_one_of_its_group() -> None:
     groups = (VARIANTS[name].values() for name in ("prompts", "images", "masks"))
     for schema in (LoraConfig, *(each for group in groups for each in group)):
         keys = schema.concept_keys  # type: ignore[attr-defined]
-        assert set(keys) <= set(schema.__dataclass_fields__), schema
-    runs = set(LoraConfig.__dataclass_fields__) - set(LoraConfig.concept_keys)
+        assert set(keys) <= {field.name for field in fields(schema)}, schema
+    runs = {field.name for field in fields(LoraConfig)} - set(LoraConfig.concept_keys)
     assert runs == {
         *("batch_size", "concepts_per_batch", "gradient_checkpointing"),
         *("per_concept", "snapshots"),

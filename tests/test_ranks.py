@@ -28,13 +28,13 @@ LAUNCHED = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
 BREAKS = """
 # The command, in which the second rank can train nothing.
 import os
-from mace_exp.stages import loras
+from mace_exp.methods.mace.stages import lora
 
 def broken(*arguments, **named):
     raise RuntimeError("this rank breaks")
 
 if os.environ["RANK"] == "1":
-    loras.train_loras = broken
+    lora.train_loras = broken
 
 from mace_exp.__main__ import main
 main()

@@ -64,7 +64,7 @@ def test_prompt_and_seed_both_matter(pipeline):
 
 
 def test_a_batch_that_does_not_fit_is_halved(pipeline, monkeypatch):
-    tried, drawn, draw = [], [], sampling._draw
+    tried, drawn, draw = [], [], sampling._denoise
 
     def small(pipeline, states, seeds, settings):
         tried.append(len(seeds))
@@ -73,7 +73,7 @@ def test_a_batch_that_does_not_fit_is_halved(pipeline, monkeypatch):
         return draw(pipeline, states, seeds, settings)
 
     expected = sample_with_latents(pipeline, PROMPTS, SEEDS, settings(batch_size=2))
-    monkeypatch.setattr(sampling, "_draw", small)
+    monkeypatch.setattr(sampling, "_denoise", small)
     found = sample_with_latents(
         pipeline, PROMPTS, SEEDS, settings(batch_size=5), progress=drawn.append
     )
