@@ -67,9 +67,13 @@ def build_concepts(
     """Return one Concept per name; `kinds` and `anchor_per_concept` override `kind` and `anchors`.
 
     Raises:
-        ValueError: no names, an empty name, a duplicate (or two names with the same slug), a
-            concept equal to its anchor, or an override for a name that is not in the list.
+        ValueError: no names, one that is not text or is empty, a duplicate (or two names with the
+            same slug), a concept equal to its anchor, or an override for a name that is not in the
+            list.
     """
+    for name in names:
+        if not isinstance(name, str):  # a list within the list passes the schema
+            raise ValueError(f"concepts.names: {name!r} is no name: give a list of names")
     names = [" ".join(name.split()) for name in names]
     if not names:
         raise ValueError(
