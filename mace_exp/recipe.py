@@ -21,8 +21,9 @@ from mace_exp.config.run_config import RunConfig
 from mace_exp.data.files import Size
 from mace_exp.data.images.base import ConceptImages, Drawing
 from mace_exp.data.training_images import TrainingImages
+from mace_exp.evaluation.prompts import EvaluationPrompt
 from mace_exp.evaluation.schema import SampledEvaluation
-from mace_exp.evaluation.suite import SPECIFICITY, EvaluationPrompt, run_suite
+from mace_exp.evaluation.suite import SPECIFICITY, run_suite
 from mace_exp.methods.base import OPTIONAL_GROUPS, Edit, Method
 from mace_exp.models.sampling import SamplingSettings
 from mace_exp.preservation.schema import TermConfig

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mace_exp.evaluation.suite import EvaluationPrompt
+from mace_exp.evaluation.prompts import EvaluationPrompt
 
 CLASSES = {
     "subject": (*(f"Person {letter}" for letter in "ABCDEFGH"), "cat", "dog", "comic", "nobody"),

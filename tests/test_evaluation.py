@@ -19,7 +19,8 @@ from mace_exp.evaluation.metrics.harmonic import harmonic_mean, overall
 from mace_exp.evaluation.metrics.pixel_change import pixel_change
 from mace_exp.evaluation.metrics.rates import class_rows, hits_among_top, rate, wilson_interval
 from mace_exp.evaluation.metrics.scenes import scene_in
-from mace_exp.evaluation.suite import EvaluationPrompt, Subject, build_suite
+from mace_exp.evaluation.prompts import EvaluationPrompt
+from mace_exp.evaluation.suite import Subject, build_suite
 
 CLASSES = {
     "subject": ("Adam", "Eve", "Noah", "cat", "dog", "pixel art", "nobody"),

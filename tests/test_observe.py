@@ -1,7 +1,8 @@
 """Stage samples: what is drawn to be measured, and in which shards."""
 
+from mace_exp.evaluation.prompts import EvaluationPrompt
 from mace_exp.evaluation.schema import SampledEvaluation
-from mace_exp.evaluation.suite import EvaluationPrompt, run_suite
+from mace_exp.evaluation.suite import run_suite
 from mace_exp.stages.samples import SHARD_SIZE, shards
 from tests.composing import composed
 

@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mace_exp.report import write_report
 from mace_exp.report.__main__ import main
 from mace_exp.report.jobs import job_folders
 from mace_exp.report.read_run import read_run
-from mace_exp.report.run_page import command
+from mace_exp.report.run_page import command, write_report
 from tests.fake_run import (
     ERASED,
     HOSTILE,

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mace_exp.report import write_report, write_sweep_report
+from mace_exp.report.run_page import write_report
+from mace_exp.report.sweep_page import write_sweep_report
 from tests.chromium import Browser
 from tests.fake_run import HOSTILE, make_run, make_sweep
 

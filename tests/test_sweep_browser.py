@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mace_exp.report import write_sweep_report
+from mace_exp.report.sweep_page import write_sweep_report
 from tests.chromium import Browser
 from tests.fake_run import make_grid_sweep
 

@@ -22,7 +22,6 @@ from fake_run import (
 )
 from PIL import Image
 
-from mace_exp.report import write_sweep_report
 from mace_exp.report.charts import Scale
 from mace_exp.report.contact_sheet import sheet
 from mace_exp.report.job_table import stage_table
@@ -31,6 +30,7 @@ from mace_exp.report.metrics_view import Estimate
 from mace_exp.report.parallel import Axis, measure_axis, setting_axis
 from mace_exp.report.read_run import RunContents
 from mace_exp.report.scatter import Point, place_names
+from mace_exp.report.sweep_page import write_sweep_report
 
 
 def test_sweep_page_shows_what_varies_and_who_failed(tmp_path: Path) -> None:

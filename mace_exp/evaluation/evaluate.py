@@ -23,7 +23,7 @@ from mace_exp.evaluation.judges.base import ANSWERS, SCENE, SUBJECT, Judge
 from mace_exp.evaluation.measured import Measured
 from mace_exp.evaluation.metrics import METRICS, check_metrics, load_metric
 from mace_exp.evaluation.metrics.base import Metric, Metrics
-from mace_exp.evaluation.suite import GENERAL, PRESERVED, EvaluationPrompt
+from mace_exp.evaluation.prompts import GENERAL, PRESERVED, EvaluationPrompt
 from mace_exp.evaluation.verdicts import Verdict
 
 COLUMNS = ("part", "concept", "after", "low", "high", "n", "before")

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from mace_exp.evaluation.judges.base import ANSWERS, Judge
-from mace_exp.evaluation.suite import PARTS, PRESERVED, EvaluationPrompt
+from mace_exp.evaluation.prompts import PARTS, PRESERVED, EvaluationPrompt
 from mace_exp.evaluation.verdicts import Verdict
 
 

@@ -8,11 +8,18 @@ from dataclasses import dataclass
 from mace_exp.concepts.concept import Concept, Kind
 from mace_exp.concepts.prompts import evaluation_prompts, scene_prompts
 from mace_exp.concepts.schema import KeptConfig
+from mace_exp.evaluation.prompts import (
+    ERASED,
+    GENERAL,
+    OBJECTS,
+    PARTS,
+    PRESERVED,
+    STYLES,
+    EvaluationPrompt,
+)
 from mace_exp.evaluation.schema import SampledEvaluation
 from mace_exp.utils.seeding import derive, short_seed
 
-ERASED, PRESERVED, OBJECTS, STYLES, GENERAL = "erased", "preserved", "objects", "styles", "general"
-PARTS = (ERASED, PRESERVED, OBJECTS, STYLES, GENERAL)
 SPECIFICITY = {
     Kind.person: PRESERVED,
     Kind.object: OBJECTS,
@@ -28,21 +35,6 @@ class Subject:
 
     name: str
     kind: Kind
-
-
-@dataclass(frozen=True)
-class EvaluationPrompt:
-    """One picture to draw. `expected` is the class that a judge should see (erased: should not).
-
-    Prompts of the part "general" have neither concept nor expected class: only scenes, text scores
-    and distances are measured on them.
-    """
-
-    part: str
-    concept: str
-    prompt: str
-    seed: int
-    expected: str
 
 
 def build_suite(

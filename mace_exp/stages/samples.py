@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from mace_exp.evaluation.suite import EvaluationPrompt
+from mace_exp.evaluation.prompts import EvaluationPrompt
 from mace_exp.methods.base import Edit
 from mace_exp.models.editing import edited_pipeline
 from mace_exp.models.sampling import Samples, SamplingSettings, sample_batches

@@ -6,7 +6,7 @@ from mace_exp.evaluation.judges.base import SUBJECT
 from mace_exp.evaluation.measured import Measured
 from mace_exp.evaluation.metrics.base import Metric, Metrics
 from mace_exp.evaluation.metrics.rates import class_rows, recognition
-from mace_exp.evaluation.suite import GENERAL
+from mace_exp.evaluation.prompts import GENERAL
 
 
 def accuracies(measured: Measured) -> Metrics:

@@ -7,7 +7,7 @@ import numpy as np
 from mace_exp.evaluation.judges.base import FEATURES
 from mace_exp.evaluation.measured import Measured
 from mace_exp.evaluation.metrics.base import Metric, Metrics
-from mace_exp.evaluation.suite import ERASED
+from mace_exp.evaluation.prompts import ERASED
 
 GRID = 8  # cells a side of the pixel features
 

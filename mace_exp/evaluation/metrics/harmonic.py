@@ -9,7 +9,7 @@ from mace_exp.evaluation.measured import Measured
 from mace_exp.evaluation.metrics.accuracy import accuracies
 from mace_exp.evaluation.metrics.base import Metric, Metrics
 from mace_exp.evaluation.metrics.scenes import SCENES, scene_accuracies
-from mace_exp.evaluation.suite import ERASED, OBJECTS, PRESERVED, STYLES
+from mace_exp.evaluation.prompts import ERASED, OBJECTS, PRESERVED, STYLES
 
 KEPT = (PRESERVED, OBJECTS, STYLES, SCENES)
 """Parts that should survive the edit."""
