@@ -17,7 +17,7 @@ test: $(READY_TO_TEST)  ## run the tests
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(READY_TO_TEST)  ## check style and types
-	$(BIN)/ruff check .
+	$(BIN)/ruff check --no-cache .
 	$(BIN)/pyright
 
 help:  ## list these commands

@@ -3,9 +3,9 @@
 import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor
-from mace_exp.methods.mace.attention_loss import AttentionLoss, AttentionTarget, mask_on_grid
 from tiny import tiny_pipeline
 
+from mace_exp.methods.mace.attention_loss import AttentionLoss, AttentionTarget, mask_on_grid
 from mace_exp.models.attention import (
     attention_grid,
     plain_self_attention,

@@ -3,11 +3,11 @@
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
 from diffusers.schedulers.scheduling_pndm import PNDMScheduler
-from mace_exp.models.editing import edited_weights
-from mace_exp.models.projections import cross_attention_projections
 
+from mace_exp.models.editing import edited_weights
 from mace_exp.models.fingerprints import fingerprint
 from mace_exp.models.loading import load_pipeline
+from mace_exp.models.projections import cross_attention_projections
 from tests.saved import pipeline as pipeline
 from tests.saved import saved as saved
 from tests.tiny import tiny_pipeline

@@ -1,10 +1,10 @@
 """Finding the projections of cross-attention, and changing a UNet for a while."""
 
 import pytest
-from mace_exp.models.projections import projection_weights
 from tiny import tiny_pipeline
 from torch import nn
 
+from mace_exp.models.projections import projection_weights
 from mace_exp.models.unet import attention_layers, frozen, replaced_modules
 
 

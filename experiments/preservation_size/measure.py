@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from mace_exp.models.projections import projection_weights
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -28,6 +27,7 @@ from mace_exp.config import composed_run
 from mace_exp.config.run_config import RunConfig
 from mace_exp.methods.mace.refinement import PairSums, PromptPair, pair_sums, refine
 from mace_exp.models.loading import load_pipeline
+from mace_exp.models.projections import projection_weights
 from mace_exp.models.text import PromptEncoder, stable_diffusion_encoder
 from mace_exp.preservation.statistics import gram
 from mace_exp.utils.seeding import generator
