@@ -20,6 +20,7 @@ from mace_exp.config import CONF, quoted
 from mace_exp.config.run_config import RunConfig
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.status import recorded_status
+from mace_exp.utils.conf import summary
 
 ROOT = Path(__file__).parents[1]
 Refusal = Callable[..., str]
@@ -264,8 +265,9 @@ def test_help_of_a_group_says_what_its_options_are(
 ) -> None:
     command("--help", "masks", "sweep")
     text = " ".join(capsys.readouterr().out.split())
-    assert "none No masks: the whole image is the concept's (for styles)." in text
-    assert "seeds The same run from five seeds." in text and "lora" not in text.split("sweep:")[0]
+    for option in ("masks/none", "sweep/seeds"):
+        assert f"{Path(option).name} {summary(CONF / f'{option}.yaml')}" in text
+    assert "lora" not in text.split("sweep:")[0]
 
 
 def test_help_and_version_come_without_hydra(tmp_path: Path) -> None:
