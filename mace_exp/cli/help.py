@@ -43,7 +43,7 @@ Shell completion: mace-exp --shell-completion install=bash prints the script.
 
 @dataclass(frozen=True)
 class Group:
-    """A group of conf/ with its options, the default first where there is one."""
+    """A group of conf/ with its options, the default first if there is one."""
 
     name: str
     meaning: str
@@ -80,7 +80,7 @@ def groups() -> list[Group]:
     text = (CONF / "config.yaml").read_text(encoding="utf-8")
     found = [_DEFAULT.fullmatch(line) for line in text.splitlines()]
     named = [each.groups("") for each in found if each and each[1] != "hydra"]
-    named.append((LAUNCHERS, "basic", "where the jobs of a sweep run (basic: on this machine, one after the other)"))
+    named.append((LAUNCHERS, "basic", "where jobs of a sweep run (basic: here, in sequence)"))
     return [Group(name, meaning, _options(name, default)) for name, default, meaning in named]
 
 

@@ -1,4 +1,4 @@
-"""The options of conf/, and the schema that each of them fills."""
+"""The options of conf/ and their schemas."""
 
 from collections.abc import Mapping
 
@@ -47,7 +47,7 @@ VARIANTS: dict[str, Mapping[str, type]] = {
 
 
 def register() -> None:
-    """Put the schemas where conf/ finds them: `run_schema` and `/schema/<group>/<variant>`."""
+    """Register the schemas for conf/: `run_schema` and `/schema/<group>/<variant>`."""
     store = ConfigStore.instance()
     store.store(name="run_schema", node=RunConfig)
     for group, variants in VARIANTS.items():

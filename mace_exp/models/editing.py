@@ -1,8 +1,8 @@
-"""Put edited weights into a model: for a while, or for good.
+"""Apply edited weights to a model, temporarily or permanently.
 
 Weights of a pipeline are named by component and parameter, as in
 "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight"; those of a module by
-parameter alone.
+parameter only.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 @contextmanager
 def edited_pipeline(pipeline: Any, weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """Put `weights` in for the length of the context; always restore.
+    """Apply `weights` inside the block; always restore.
 
     Raises:
         ValueError: as `edited_weights`.
@@ -28,7 +28,7 @@ def edited_pipeline(pipeline: Any, weights: Mapping[str, Tensor]) -> Iterator[No
 
 
 def apply_edit(pipeline: Any, weights: Mapping[str, Tensor]) -> None:
-    """Put `weights` in for good: all of them or, where a check fails, none.
+    """Apply `weights` permanently: all of them or, if a check fails, none.
 
     Raises:
         ValueError: as `edited_weights`.
@@ -40,7 +40,7 @@ def apply_edit(pipeline: Any, weights: Mapping[str, Tensor]) -> None:
 
 
 def current_weights(pipeline: Any, names: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors that the pipeline has under these names now."""
+    """Return the current tensors of the pipeline with these names."""
     found: dict[str, Tensor] = {}
     for component, values in by_component(names).items():
         module = _module(pipeline, component)
@@ -66,10 +66,10 @@ def _module(pipeline: Any, component: str) -> nn.Module:
 
 @contextmanager
 def edited_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """Put `weights` (by parameter name) in for the length of the context; always restore.
+    """Apply `weights` (by parameter name) inside the block; always restore.
 
     The original tensors are kept, not copied, so they are restored bit for bit, on the device where
-    the model is by then.
+    the model then is.
 
     Raises:
         ValueError: an unknown name, a wrong shape, or a number that is not finite.

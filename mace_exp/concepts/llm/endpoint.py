@@ -20,7 +20,7 @@ def endpoint_problems(base_url: str, key_env: str | None) -> Iterator[str]:
     parts = urlsplit(base_url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         yield (
-            f"prompts.base_url = {base_url} is no address: give one such as http://localhost:8000/v1"
+            f"prompts.base_url = {base_url} is not an address: give one such as http://localhost:8000/v1"
         )
     elif parts.username or parts.password:
         yield "prompts.base_url holds a user or password: put the key into an environment variable"

@@ -36,7 +36,7 @@ def open_local(
     dropped. Without `temperature` the model's default applies.
 
     Raises:
-        ValueError: the folder is no text-generation model, or (from the function) the instruction
+        ValueError: the folder has no text-generation model, or (from the function) the instruction
             exceeds the model's context length.
     """
     log.info("loading the language model %s", folder)

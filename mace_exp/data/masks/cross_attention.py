@@ -1,5 +1,5 @@
-"""Masks from the diffusion model itself: where it attends to the concept's words, and where these
-change its predictions.
+"""Masks from the diffusion model: where it attends to the concept's tokens, and where these change
+its predictions.
 
 Noised images run through the UNet with their prompts and with the anchor prompts. Three quantities
 are recorded:
