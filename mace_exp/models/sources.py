@@ -80,7 +80,7 @@ def native_size(location: ModelLocation) -> tuple[int, int] | None:
 
 
 def _part_config(location: ModelLocation, part: str) -> dict[str, Any]:
-    """Return config.json of a component ({} where it can't be read)."""
+    """Return config.json of a component ({} if it can't be read)."""
     if location.folder is None:
         return {}
     try:
@@ -113,7 +113,7 @@ def _checked_family(folder: Path) -> dict[str, Any]:
 
 
 def read_index(folder: Path | None) -> dict[str, Any]:
-    """Return model_index.json of a folder ({} for None). Raises ValueError where it is missing."""
+    """Return model_index.json of a folder ({} for None). Raises ValueError if it is missing."""
     if folder is None:
         return {}
     file = folder / "model_index.json"

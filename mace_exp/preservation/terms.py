@@ -42,7 +42,7 @@ class Preservation:
 
 
 def weighted_sum(*terms: tuple[float, Tensor | None]) -> Tensor | None:
-    """Return the sum of weight * matrix in float64; None where nothing has weight.
+    """Return the sum of weight * matrix in float64; None if nothing has weight.
 
     Raises ValueError for a weight that is not a finite number of at least zero, and for a positive
     weight without a matrix.

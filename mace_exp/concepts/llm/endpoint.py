@@ -95,7 +95,7 @@ def open_endpoint(
 
 
 def _text(answer: Any) -> str:
-    """Return the text of a completion; empty where it has none (a refusal, a content filter)."""
+    """Return the text of a completion; empty if it has none (a refusal, a content filter)."""
     if not getattr(answer, "choices", None):
         raise ValueError(f"no choices in {str(answer)[:80]!r}")
     choice = answer.choices[0]

@@ -22,7 +22,7 @@ class FilePrompts(PromptsConfig):
 
     concept_keys: ClassVar[tuple[str, ...]] = ("count", "path")
 
-    path: str  # text, one template per line, {} where the concept goes
+    path: str  # text, one template per line, {} in place of the concept
 
     def most(self) -> int | None:
         return None  # known when the file is read
