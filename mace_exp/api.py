@@ -45,7 +45,7 @@ KEPT = {"person": "people", "object": "objects", "style": "artists", "explicit":
 
 @dataclass(frozen=True)
 class Erasure:
-    """What `erase` did to a pipeline.
+    """The edit of a pipeline by `erase`.
 
     `weights` are the edited and `original` the original weights, by component and parameter
     ("unet.down_blocks.0...to_k.weight"); `method` holds the results of its steps.

@@ -14,7 +14,7 @@ from mace_exp.mini.judge import MiniJudge
 from mace_exp.models.sampling import SamplingSettings, sample
 
 SAMPLING = SamplingSettings(steps=15, guidance=4.0, scheduler="dpm", batch_size=16)
-KEPT = "kept people"
+KEPT = "preserved people"
 SHOWN = 8  # images per row of the grid
 GAP = 4  # pixels
 
@@ -54,7 +54,7 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def draw_suite(pipeline: DiffusionPipeline, names: Sequence[str], pictures: int) -> Drawn:
-    """Draw `pictures` images of each name, and as many in total of retained people."""
+    """Draw `pictures` images of each name, and as many in total of preserved people."""
     erased = [Subject(name, Kind.person) for name in names]
     kept = [Subject(name, Kind.person) for name in kept_people()]
     suite = build_suite(
@@ -69,7 +69,7 @@ def draw_suite(pipeline: DiffusionPipeline, names: Sequence[str], pictures: int)
 
 
 def rates(before: Drawn, after: Drawn) -> dict[str, Rate]:
-    """Return how often each erased person, and the retained people together, are recognised."""
+    """Return how often each erased person, and the preserved people together, are recognised."""
     first, then = recognised(before), recognised(after)
     return {
         subject: Rate(int(first[rows].sum()), int(then[rows].sum()), len(rows))
@@ -86,7 +86,7 @@ def recognised(drawn: Drawn) -> np.ndarray:
 
 
 def grid(before: Drawn, after: Drawn) -> np.ndarray:
-    """Return one image: two rows, before and after, per erased person and for retained people."""
+    """Return one image: two rows, before and after, per erased person and for preserved people."""
     bands = []
     for rows in rows_of(before.suite).values():
         shown = rows[:SHOWN]
@@ -99,7 +99,7 @@ def grid(before: Drawn, after: Drawn) -> np.ndarray:
 
 
 def rows_of(suite: Sequence[EvaluationPrompt]) -> dict[str, list[int]]:
-    """Return the indices of the images of each erased person, then of the retained people."""
+    """Return the indices of the images of each erased person, then of the preserved people."""
     found: dict[str, list[int]] = {}
     for number, each in enumerate(suite):
         found.setdefault(each.concept if each.part == ERASED else KEPT, []).append(number)

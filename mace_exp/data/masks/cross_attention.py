@@ -234,7 +234,7 @@ def _read_grids(grid: Grid) -> list[Grid]:
 
 
 def timestep_at(pipeline: DiffusionPipeline, thousandths: int) -> int:
-    """Return the timestep at so many thousandths of the model's noise schedule."""
+    """Return the timestep at a number of thousandths of the model's noise schedule."""
     return thousandths * pipeline.scheduler.config.num_train_timesteps // 1000
 
 
