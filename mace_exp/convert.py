@@ -240,8 +240,8 @@ def _take(left: dict[str, Any], key: str, kind: type) -> Any:
     with suppress(ValueError, OverflowError):  # int(inf) overflows
         if kind in (int, float) and (value := kind(float(str(given)))) == float(str(given)):
             return value
-    named = {int: "whole number", float: "number", bool: "true or false", str: "text"}
-    raise ValueError(f"{key} = {given!r} is no {named[kind]}")
+    named = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    raise ValueError(f"{key} = {given!r}: it must be {named[kind]}")
 
 
 def _texts(node: Any, key: str) -> list[str]:

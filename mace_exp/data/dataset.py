@@ -163,5 +163,5 @@ def _check_images(name: str, prompts: Sequence[str], images: np.ndarray) -> None
 def _length(tokenizer: Any, context_length: int | None) -> int:
     length = context_length or tokenizer.model_max_length
     if length > UNLIMITED:
-        raise ValueError("the tokenizer has no length limit: give context_length, 77 for CLIP")
+        raise ValueError("the tokenizer has no length limit: give context_length=77, as for CLIP")
     return length
