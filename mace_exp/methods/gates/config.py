@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from mace_exp.methods.base import Given, Method, MethodConfig, Settings
+from mace_exp.methods.gates.schema import GateSettings
 from mace_exp.preservation.schema import term_weights
-from mace_exp.utils.ranges import NONNEGATIVE, POSITIVE
 
 if TYPE_CHECKING:
     from mace_exp.runs.context import Context
 
 
 @dataclass(kw_only=True)
-class GatesConfig(MethodConfig):
+class GatesConfig(GateSettings, MethodConfig):
     """Hidden neurons that move the states of what is erased, and no others.
 
     The gate is a neuron of its own for a fact to be changed, as in Transformer-Patcher (Huang et
@@ -24,11 +24,6 @@ class GatesConfig(MethodConfig):
 
     name: ClassVar[str] = "gates"
     source: ClassVar[str] = "this project; the neuron per edit: Huang et al., ICLR 2023"
-
-    inner_tokens: bool  # also the tokens of a name before its last
-    rank: Annotated[int, NONNEGATIVE]  # of the map by which the change follows the sentence
-    random_names: Annotated[int, NONNEGATIVE]  # made-up names that no gate may open for
-    sharpness: Annotated[float, POSITIVE]  # of the ramp, in units of the encoder's activation
 
     def steps(self) -> tuple[str, ...]:
         return ("gates",)

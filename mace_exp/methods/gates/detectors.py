@@ -19,10 +19,14 @@ MOST_OTHERS = 6000
 """Rows that a fit reads: of each unit, of all erased concepts, and of what must survive."""
 TOGETHER = 256
 """Units that are fitted together: it bounds memory, not the result."""
+
 ITERATIONS = 40
+
 RIDGE, SHRINKAGE = 1e-4, 1e-3
 NEGATIVE_WEIGHT = 20.0
 """Weight of all negative rows together, where all rows of a unit together weigh 1."""
+LEAST_GAP = 1.0
+"""Logits that have to lie between the two sides, for a ramp in between."""
 START, END = 0.6, 0.85
 """Where the ramp begins and ends, from the highest negative logit (0) to the lowest positive (1).
 It begins far from the negatives, as more are unseen than positives."""
@@ -82,7 +86,9 @@ class _Whitened:
         mean = states.double().mean(0)
         centred = states.double() - mean
         covariance = centred.mT @ centred / len(states)
-        covariance += SHRINKAGE * covariance.diagonal().mean() * torch.eye(len(mean)).double()
+        # Feature by feature: in CLIP a few features have most of the variance.
+        variance = covariance.diagonal().clone()
+        covariance += torch.diag(SHRINKAGE * variance + 1e-12)
         return cls(mean, torch.linalg.cholesky(covariance))
 
     def __call__(self, states: Tensor) -> Tensor:
@@ -155,9 +161,10 @@ def _ramps(
         logits[rows[unit], i] = -torch.inf
     highest = torch.maximum(logits.amax(0), (others @ weight.mT + bias).amax(0))
     gaps = lowest - highest
-    # Where the sides overlap, what is erased goes first: the ramp ends at its lowest logit.
-    end = torch.where(gaps > 0, highest + END * gaps, lowest)
-    length = (END - START) * gaps.clamp(min=0.1)
+    apart = gaps > LEAST_GAP
+    # Where the sides overlap, the ramp is at the logistic decision, which halves the faults.
+    end = torch.where(apart, highest + END * gaps, torch.tensor(0.5))
+    length = torch.where(apart, (END - START) * gaps, torch.tensor(1.0))
     return Detectors(weight / length[:, None], (bias - end) / length + 1, gaps)
 
 

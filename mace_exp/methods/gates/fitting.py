@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mace_exp.concepts.concept import Concept
-from mace_exp.methods.gates.config import GatesConfig
-from mace_exp.methods.gates.detectors import fit_detectors
+from mace_exp.methods.gates.detectors import LEAST_GAP, fit_detectors
 from mace_exp.methods.gates.neurons import Neurons, gate_neurons, joined
+from mace_exp.methods.gates.schema import GateSettings
 from mace_exp.methods.gates.states import (
     AFTER,
     Prefix,
     Rows,
+    branch_width,
     concept_rows,
     retained_rows,
 )
@@ -25,10 +26,6 @@ from mace_exp.utils.progress import progress
 Unit = tuple[str, Prefix]
 """What a gate opens for: the last token of a prefix of a name (""), or the positions after the name
 of the concept with this slug (`AFTER`)."""
-
-
-LEAST_GAP = 3.0
-"""Logits between open and closed under which tokens before the last of a name have no gate."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,7 @@ def fit_gates(
     sentences: Mapping[Concept, Sequence[tuple[str, str]]],
     retained: Sequence[str],
     made_up: Sequence[str],
-    config: GatesConfig,
+    config: GateSettings,
 ) -> Gates:
     """Fit gates that turn the concepts into their anchors and stay closed for everything else.
 
@@ -65,11 +62,7 @@ def fit_gates(
     known = {prefix for _, prefix in units if prefix != AFTER}
     survivors = [
         torch.cat(parts)
-        for parts in zip(
-            retained_rows(encoder, retained),
-            retained_rows(encoder, made_up, known) if made_up else [[]] * len(encoder.branches),
-            strict=True,
-        )
+        for parts in zip(*_survivors(encoder, retained, made_up, known), strict=True)
     ]
     found = []
     with progress("gates: detectors", len(units) * len(survivors), "gate") as advance:
@@ -81,6 +74,18 @@ def fit_gates(
         [owners for _, owners, _ in found],
         _smallest([gaps for _, _, gaps in found]),
     )
+
+
+def _survivors(
+    encoder: PromptEncoder, retained: Sequence[str], made_up: Sequence[str], gated: set[Prefix]
+) -> Iterator[list[Tensor]]:
+    """Yield the states that no gate may open for, of every branch: of captions that must survive,
+    and of made-up names but for the tokens that a gate stands for."""
+    yield [torch.zeros(0, branch_width(each)) for each in encoder.branches]
+    if retained:
+        yield retained_rows(encoder, retained)
+    if made_up:
+        yield retained_rows(encoder, made_up, gated)
 
 
 def _units(
@@ -122,7 +127,7 @@ def _fit_branch(
     rows: Mapping[str, Rows],
     units: Mapping[Unit, str],
     survivors: Tensor,
-    config: GatesConfig,
+    config: GateSettings,
     advance: object,
 ) -> tuple[Neurons, list[str], dict[str, float]]:
     unit_of = list(units)
@@ -141,8 +146,9 @@ def _fit_branch(
     parts, owners, gaps = [], [], {}
     for (_, prefix), number in numbers.items():
         slug, gap = units[unit_of[number]], float(detectors.gaps[number])
-        if prefix not in (AFTER, whole[slug]) and gap < LEAST_GAP:
-            continue
+        apart = gap > LEAST_GAP
+        if prefix not in (AFTER, whole[slug]) and not apart:
+            continue  # the tokens before the last are not the name yet
         gaps[slug] = min(gap, gaps.get(slug, gap))
         part = gate_neurons(
             detectors.weight[number],
@@ -150,7 +156,7 @@ def _fit_branch(
             inputs[labels == number],
             changes[labels == number],
             closed_for=torch.cat([survivors, inputs[labels != number]]),
-            rank=config.rank if prefix == AFTER else 0,
+            rank=config.rank if prefix == AFTER and apart else 0,
             sharpness=config.sharpness,
         )
         parts.append(part)

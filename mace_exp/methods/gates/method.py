@@ -22,9 +22,10 @@ from torch import Tensor
 from mace_exp.concepts.concept import Concept
 from mace_exp.concepts.prompts import anchor_prompt, mentions
 from mace_exp.methods.base import Edit, Given, NoPhases, Settings
-from mace_exp.methods.gates.config import GatesConfig
+from mace_exp.methods.gates.detectors import LEAST_GAP
 from mace_exp.methods.gates.fitting import fit_gates
 from mace_exp.methods.gates.names import made_up_names, sentences_of
+from mace_exp.methods.gates.schema import GateSettings
 from mace_exp.methods.gates.states import gated_layer
 from mace_exp.methods.uce import Tokens, paired_tokens
 from mace_exp.runs.context import Context
@@ -46,7 +47,7 @@ class Gates(NoPhases):
     """Neurons in the text encoder; the UNet stays as it is."""
 
     def __init__(
-        self, context: Context, config: GatesConfig, settings: Settings, given: Given
+        self, context: Context, config: GateSettings, settings: Settings, given: Given
     ) -> None:
         super().__init__()
         self.context, self.config, self.settings, self.given = context, config, settings, given
@@ -126,7 +127,7 @@ class Gates(NoPhases):
         made_up = sentences_of(names)
         made_up = [s for s, fits in zip(made_up, encoder.fits(made_up), strict=True) if fits]
         gates = fit_gates(encoder, self._sentences, self.given.retained, made_up, self.config)
-        unclear = [slug for slug, gap in gates.gaps.items() if gap <= 0]
+        unclear = [slug for slug, gap in gates.gaps.items() if gap <= LEAST_GAP]
         if unclear:
             log.warning(
                 "the text encoder's states of %s can't be told apart from those of others: their "

@@ -65,6 +65,11 @@ def gated_layer(branch: Branch) -> tuple[str, Any]:
     return layers[from_end]
 
 
+def branch_width(branch: Branch) -> int:
+    """Return the width d of a branch's states."""
+    return gated_layer(branch)[1].mlp.fc2.out_features
+
+
 def layer_states(encoder: PromptEncoder, sentences: Sequence[str]) -> list[LayerStates]:
     """Return the states of sentences in the gated layer of every branch, float32, on the CPU."""
     layers = [gated_layer(branch)[1] for branch in encoder.branches]
@@ -156,20 +161,21 @@ def retained_rows(
     for start in range(0, len(sentences), 64):
         batch = sentences[start : start + 64]
         ids = encoder.token_ids(batch).tolist()
-        chosen = _chosen(ids, encoder.tokenizer.eos_token_id, avoid or set())
+        chosen = _chosen(ids, start, encoder.tokenizer.eos_token_id, avoid or set())
         for part, states in zip(parts, layer_states(encoder, batch), strict=True):
             part += [rows[chosen[i]] for i, rows in enumerate(states.inputs)]
     return [torch.cat(part) for part in parts]
 
 
-def _chosen(ids: list[list[int]], end: int, avoid: set[Prefix]) -> list[list[int]]:
+def _chosen(ids: list[list[int]], start: int, end: int, avoid: set[Prefix]) -> list[list[int]]:
     """Return the positions of each row of ids that are read: words and the end-of-text token, and
-    some of the padding."""
+    some of the padding, which moves on from row to row. `start` is the number of the first row."""
     lengths = {len(prefix) for prefix in avoid}
     chosen = []
-    for row in ids:
+    for number, row in enumerate(ids, start):
         words = row.index(end) + 1
-        places = [*range(1, words), *_spread(range(words, len(row)), MOST_PADDING)]
+        step = max(1, (len(row) - words) // MOST_PADDING)
+        places = [*range(1, words), *range(words + number % step, len(row), step)]
         chosen.append(
             [q for q in places if not any(tuple(row[q + 1 - n : q + 1]) in avoid for n in lengths)]
         )
