@@ -36,7 +36,12 @@ from mace_exp.stages.edit import keep_edit
 from mace_exp.stages.images import draw_training_images, read_prior_images
 from mace_exp.stages.masks import ConceptMasks, find_masks
 from mace_exp.stages.metrics import measure
-from mace_exp.stages.preservation import Survivors, check_terms, sum_preservation
+from mace_exp.stages.preservation import (
+    Survivors,
+    check_terms,
+    retained_captions,
+    sum_preservation,
+)
 from mace_exp.stages.prompts import Prompts, training_prompts
 from mace_exp.stages.samples import SuiteSamples, draw_suite
 from mace_exp.utils.errors import naming_setting
@@ -132,12 +137,20 @@ class Recipe:
         masks = vars(self).get("masks")
         return masks.value.fallbacks if masks is not None and masks.is_made else 0
 
+    @property
+    def _survivors(self) -> Survivors:
+        return Survivors(self.config.kept, [concept.name for concept in self.concepts])
+
     @cached_property
     def preservation(self) -> Preservation:
         """Second moments of the captions to preserve, for every term with a weight."""
-        survivors = Survivors(self.config.kept, [concept.name for concept in self.concepts])
         weights = list(self.config.method.term_weights(self.config).values())
-        return sum_preservation(self.context, self._weighed_terms, survivors, weights)
+        return sum_preservation(self.context, self._weighed_terms, self._survivors, weights)
+
+    @cached_property
+    def retained(self) -> list[str]:
+        """Captions of what must survive, of every term with a weight."""
+        return retained_captions(self.context, self._weighed_terms, self._survivors)
 
     @cached_property
     def method(self) -> Method:

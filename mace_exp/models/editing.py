@@ -13,6 +13,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from mace_exp.models.widening import describe_width, hidden_shapes, padded
+
 
 @contextmanager
 def edited_pipeline(pipeline: Any, weights: Mapping[str, Tensor]) -> Iterator[None]:
@@ -33,10 +35,12 @@ def apply_edit(pipeline: Any, weights: Mapping[str, Tensor]) -> None:
     Raises:
         ValueError: as `edited_weights`.
     """
-    parts = by_component(weights)
-    edits = [_checked_edits(_module(pipeline, name), values) for name, values in parts.items()]
-    for parameter, value in (pair for edit in edits for pair in edit):
-        parameter.data = value
+    parts = [(_module(pipeline, name), each) for name, each in by_component(weights).items()]
+    edits = [_checked_edits(module, values) for module, values in parts]
+    for (module, _), edit in zip(parts, edits, strict=True):
+        for parameter, value in edit:
+            parameter.data = value
+        describe_width(module)
 
 
 def current_weights(pipeline: Any, names: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -69,7 +73,7 @@ def edited_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> Iterator
     """Apply `weights` (by parameter name) inside the block; always restore.
 
     The original tensors are kept, not copied, so they are restored bit for bit, on the device where
-    the model then is.
+    the model then is. Weights may add hidden neurons to an MLP (`widening`).
 
     Raises:
         ValueError: an unknown name, a wrong shape, or a number that is not finite.
@@ -79,10 +83,12 @@ def edited_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> Iterator
     try:
         for parameter, value in edits:
             parameter.data = value
+        describe_width(module)
         yield
     finally:
         for parameter, value in originals:
             parameter.data = value.to(parameter.device)
+        describe_width(module)
 
 
 def _checked_edits(
@@ -93,12 +99,13 @@ def _checked_edits(
     unknown = [name for name in weights if name not in parameters]
     if unknown:
         raise ValueError(f"{len(unknown)} weights are not in this model, such as {unknown[0]!r}")
-    edits = []
-    for name, value in weights.items():
+    edits, shapes = [], hidden_shapes(module, weights) or {}
+    for name, value in padded(module, weights).items():
         parameter = parameters[name]
-        if value.shape != parameter.shape:
+        shape = shapes.get(name, parameter.shape)
+        if tuple(value.shape) != tuple(shape):
             raise ValueError(
-                f"weight {name!r}: shape {list(value.shape)}, the model's {list(parameter.shape)}"
+                f"weight {name!r}: shape {list(value.shape)}, the model's {list(shape)}"
             )
         cast = value.detach().to(parameter.device, parameter.dtype, copy=True)
         if not cast.isfinite().all():
