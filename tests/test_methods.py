@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from mace_exp.concepts.concept import Concept, Kind
 from mace_exp.concepts.prompts import anchor_prompt
 from mace_exp.export import export
-from mace_exp.methods.uce import Tokens, paired_tokens, token_sums
+from mace_exp.methods.token_pairs import TokenPairs, Tokens, paired_tokens
 from mace_exp.models.text import stable_diffusion_encoder
 from mace_exp.preservation.statistics import gram
 from tests.recipes import FEW, recipe_in
@@ -75,7 +75,7 @@ def test_the_closed_form_of_uce_is_the_optimum(pipeline: Any, tmp_path: Path) ->
     gradient = 0.5 * (edited - original)
     for concept in recipe.concepts:
         pairs = [(s, anchor_prompt(s, concept)) for s in recipe.sentences[concept.slug]]
-        sums = token_sums(encoder, concept, pairs, Tokens.all)
+        sums = TokenPairs([(concept, pairs)], Tokens.all).sums(encoder, "")
         gradient = gradient + 2 * (edited @ sums.gram - original @ sums.cross)
     weights = {"prior": 300.0, "domain": 300.0}
     held = recipe.preservation.weighted(weights)
@@ -88,7 +88,7 @@ def test_the_closed_form_of_uce_is_the_optimum(pipeline: Any, tmp_path: Path) ->
 def test_token_sums_are_those_of_single_tokens(pipeline: Any) -> None:
     encoder = stable_diffusion_encoder(pipeline)
     pairs = [(old, anchor_prompt(old, ADAM)) for old in SENTENCES]
-    sums = token_sums(encoder, ADAM, pairs, Tokens.last)
+    sums = TokenPairs([(ADAM, pairs)], Tokens.last).sums(encoder, "")
     states = []
     for old, new in pairs:
         at, to = paired_tokens(encoder, ADAM, old, new, Tokens.last)
