@@ -164,3 +164,19 @@ def paired_tokens(
         Tokens.all: phrase + after,
     }[tokens]
     return [old_at for old_at, _ in chosen], [new_at for _, new_at in chosen]
+
+
+def name_positions(encoder: PromptEncoder, sentence: str, name: str, tokens: Tokens) -> list[int]:
+    """Return the positions that `tokens` means in a sentence that stands alone.
+
+    Raises:
+        ValueError: the name is not found in it.
+    """
+    at = encoder.positions(sentence, name).nonzero().flatten().tolist()
+    after = list(range(at[-1] + 1, encoder.context_length))
+    return {
+        Tokens.last: at[-1:],
+        Tokens.phrase: at,
+        Tokens.onward: at[-1:] + after,
+        Tokens.all: at + after,
+    }[tokens]
