@@ -217,13 +217,20 @@ def test_the_ablations_are_what_they_say(pipeline: Any, tmp_path: Path) -> None:
     assert refined.context.cache.made.get("images") is None
 
 
+FAMILIES: dict[str, Callable[[], Any]] = {
+    "2.x": lambda: tiny_pipeline(pad_token="!", linear=True),
+    "SDXL": tiny_xl_pipeline,
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", CLOSED_FORMS)
-def test_a_closed_form_edits_sdxl(tmp_path: Path, name: str) -> None:
+def test_a_closed_form_edits_other_families(tmp_path: Path, name: str, family: str) -> None:
     settings = [f"method={name}", *TWO, "prompts.count=2", "tracking=none", "evaluation=none"]
     settings += ["kept=none", "kept.people=[Bruce Lee]"]
     if name in HOLDING:
         settings += ["preservation.prior.count=8", "preservation.domain.count=8"]
-    recipe = recipe_in(tmp_path, *settings, pipeline=tiny_xl_pipeline())
+    recipe = recipe_in(tmp_path, *settings, pipeline=FAMILIES[family]())
     recipe.check()
     edit, projections = recipe.edit.value.weights, recipe.context.model.projections
     kinds = {each.split(".")[-2] for each in edit}
