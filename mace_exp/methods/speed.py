@@ -6,21 +6,21 @@ the state c of an erased concept gives what its anchor's state a gives, and noth
     min_X  mean ||(W + X) c - W a||^2 + ridge ||X||^2   so that   X = X P,  X C2 = 0
 
 P projects on the null space of the retained states: the eigenvectors of their second moment whose
-eigenvalue is below `null_threshold`. C2 are the start token's state and three centroids
-of all other states of the empty prompt, which every picture reads. A closed form
-solves it: `null_space.constrained_change`.
+eigenvalue is below `null_threshold`. C2 are the start token's state and three centroids of all other
+states of the empty prompt, which every picture reads. `null_space.constrained_change` solves it.
 
 Retained are the states of the names in `kept`, in the project's training templates, at the same
-tokens as those of the erased. States are held one by one, and moments of whole captions could not
-be filtered by influence, so that `preservation` is not read. What enters P is refined per layer:
+tokens as those of the erased. They are filtered one by one, which moments of whole captions do not
+allow: `preservation` is not read. What enters P is refined per layer:
 
-* influence-based prior filtering (`influence_filter`): only states that the erasing
-  would move by more than the mean;
-* directed prior augmentation (`augmentations` of each state): states moved at random along
-  the direction that the layer's W hardly sees; of these, too, only the influential ones stay.
+* influence-based prior filtering (`influence_filter`): only states that the erasing would move by
+  more than the mean;
+* directed prior augmentation (`augmentations` of each state): states moved at random along the
+  direction that the layer's W hardly sees; of these, too, only the influential ones stay.
 
-A and B are means over states, as in the public code: `ridge` keeps its meaning whatever the number
-of concepts and of sentences. The public code takes names alone instead of sentences.
+The objective holds a mean over the erased states, as in the public code: `ridge` keeps its meaning
+whatever the number of concepts and of sentences. The public code takes names alone in place of
+sentences.
 """
 
 from __future__ import annotations
