@@ -6,8 +6,9 @@ the state c of an erased concept gives what its anchor's state a gives, and noth
     min_X  mean ||(W + X) c - W a||^2 + ridge ||X||^2   so that   X = X P,  X C2 = 0
 
 P projects on the null space of the retained states: the eigenvectors of their second moment whose
-eigenvalue is below `null_threshold`. C2 are the start token's state and three centroids of all other
-states of the empty prompt, which every picture reads. `null_space.constrained_change` solves it.
+eigenvalue is below `null_threshold`. C2 are the start token's state and three centroids of all
+other states of the empty prompt, which every picture reads. `null_space.constrained_change` solves
+it.
 
 Retained are the states of the names in `kept`, in the project's training templates, at the same
 tokens as those of the erased. They are filtered one by one, which moments of whole captions do not
