@@ -120,8 +120,9 @@ def erase(
         **_kept(preserve, kind),
         **_anchors(anchor, kind),
     }
+    base = (*BASE, *_unheld(preserve, kind))
     with _run_folder(folder) as root, silenced(not progress):
-        config = _config(values, settings or {}, pipeline, root / "cache")
+        config = _config(base, values, settings or {}, pipeline, root / "cache")
         return _erased(pipeline, config, RunFolder(root))
 
 
@@ -146,18 +147,22 @@ def _erased(pipeline: DiffusionPipeline, config: RunConfig, folder: RunFolder) -
 
 
 def _config(
+    base: Sequence[str],
     values: Mapping[str, object],
     settings: Mapping[str, object],
     pipeline: DiffusionPipeline,
     cache: Path,
 ) -> RunConfig:
-    """Return the configuration of a command with these settings, for a loaded model."""
+    """Return the configuration of a command with these settings, for a loaded model.
+
+    `base` are options that nobody gave: a method that does not read them leaves them alone.
+    """
     options = [f"{key}={value}" for key, value in settings.items() if _is_group(key)]
     keys = {key: value for key, value in settings.items() if not _is_group(key)}
     height, width = native_size(pipeline)  # its native size is not known from files
     size: dict[str, object] = {"sampling.height": height, "sampling.width": width}
     own = {**size, **values, **keys, "cache_dir": str(cache)}
-    config = composed_run(*options, values=own, defaults=BASE)
+    config = composed_run(*options, values=own, defaults=base)
     name = getattr(pipeline, "name_or_path", "") or type(pipeline).__name__
     model = replace(
         config.model,
@@ -196,10 +201,13 @@ def _kept(preserve: Sequence[str], kind: str) -> dict[str, object]:
     """
     if kind not in KEPT:
         raise ValueError(f"kind = {kind!r} is not allowed: give {', '.join(KEPT)}")
-    names: dict[str, object] = {f"kept.{KEPT[kind]}": list(preserve)} if preserve else {}
-    if preserve and KEPT[kind] != "objects":
-        return names
-    return names | {"preservation.domain_weight": 0}
+    return {f"kept.{KEPT[kind]}": list(preserve)} if preserve else {}
+
+
+def _unheld(preserve: Sequence[str], kind: str) -> tuple[str, ...]:
+    """Return the weight 0 of the domain's captions where no name is in them."""
+    named = preserve and KEPT[kind] != "objects"
+    return () if named else ("preservation.domain_weight=0",)
 
 
 @contextmanager

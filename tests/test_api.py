@@ -163,6 +163,19 @@ def test_another_method_takes_no_rank_and_makes_no_lora() -> None:
         erase(pipeline, "Adam Driver", rank=2, settings=settings)
 
 
+@pytest.mark.parametrize("name", ["rece", "speed"])
+def test_further_methods_take_what_they_read(name: str) -> None:
+    """And nobody gave the weight of captions that `speed` does not read."""
+    unread = ("lora", "images", *(["preservation"] if name == "speed" else []))
+    settings = {k: v for k, v in SMALL.items() if not k.startswith(unread)} | {"method": name}
+    pipeline = tiny_pipeline()
+    before = state(pipeline)
+    done = erase(pipeline, "dog", kind="object", preserve=["cat"], settings=settings)
+    assert {f"unet.{each}" for each in changed(before, pipeline)} == set(done.weights)
+    done.restore()
+    assert not changed(before, pipeline)
+
+
 def test_one_bar_is_shown_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stage that needs another asks for it before it opens its own: two are hard to read."""
     open_bars: list[int] = []

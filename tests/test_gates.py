@@ -22,7 +22,7 @@ from mace_exp.methods.gates.states import (
     layer_states,
     retained_rows,
 )
-from mace_exp.methods.uce import Tokens, paired_tokens
+from mace_exp.methods.token_pairs import Tokens, paired_tokens
 from mace_exp.mini.captions import people
 from mace_exp.models.editing import edited_pipeline
 from mace_exp.models.text import stable_diffusion_encoder

@@ -12,7 +12,11 @@ from safetensors.torch import load_file
 from mace_exp.concepts.concept import Concept, Kind
 from mace_exp.concepts.prompts import anchor_prompt
 from mace_exp.export import export
-from mace_exp.methods.uce import Tokens, paired_tokens, token_sums
+from mace_exp.methods.token_pairs import (
+    TokenPairs,
+    Tokens,
+    paired_tokens,
+)
 from mace_exp.models.text import stable_diffusion_encoder
 from mace_exp.preservation.statistics import gram
 from tests.recipes import FEW, recipe_in
@@ -22,6 +26,16 @@ from tests.whole_run import PEOPLE, SMALL, Run, read, rows
 
 ADAM = Concept("Adam Driver", Kind.person, "a person")
 TWO = ("concepts=custom", "concepts.names=[Adam Driver,Amy Adams]", "judge=none")
+CLOSED_FORMS = ("rece", "speed", "uce")
+"""On the tokens of the name."""
+HOLDING = ("rece", "uce")
+"""Those that read preservation."""
+EXPERIMENT = """
+kept: {people: [Bruce Lee, Doris Day], objects: [], styles: []}
+preservation: {prior: {count: 8}, domain: {count: 8}}
+images: {per_concept: 2}
+lora: {steps: 3, batch_size: 1}
+"""
 SENTENCES = ["a photo of Adam Driver", "Adam Driver in the park"]
 
 
@@ -31,12 +45,16 @@ def pipeline() -> Any:
 
 
 @pytest.fixture
-def arguments(tiny_folder: Path, cache: Path) -> list[str]:
-    """Of the fixture `run`: without keys that not every method reads."""
-    small = [
-        each for each in SMALL if not each.startswith(("lora", "images.")) or each == "lora=mini"
-    ]
-    return ["model=path", f"model.source={tiny_folder}", f"cache_dir={cache}", *small[1:]]
+def arguments(tiny_folder: Path, cache: Path, tmp_path: Path) -> list[str]:
+    """Of the fixture `run`: keys that not every method reads are in a file, and refused by none."""
+    file = tmp_path / "mine" / "experiment" / "small.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(f"# @package _global_\n{EXPERIMENT}", encoding="utf-8")
+    place = f"hydra.searchpath=['file://{tmp_path / 'mine'}']"
+    unread = ("lora", "images.", "preservation.")
+    small = [each for each in SMALL if not each.startswith(unread)]
+    model = ["model=path", f"model.source={tiny_folder}", f"cache_dir={cache}"]
+    return [*model, place, "experiment=small", *small]
 
 
 @pytest.mark.parametrize("tokens", Tokens)
@@ -75,7 +93,7 @@ def test_the_closed_form_of_uce_is_the_optimum(pipeline: Any, tmp_path: Path) ->
     gradient = 0.5 * (edited - original)
     for concept in recipe.concepts:
         pairs = [(s, anchor_prompt(s, concept)) for s in recipe.sentences[concept.slug]]
-        sums = token_sums(encoder, concept, pairs, Tokens.all)
+        sums = TokenPairs([(concept, pairs)], Tokens.all).sums(encoder, "")
         gradient = gradient + 2 * (edited @ sums.gram - original @ sums.cross)
     weights = {"prior": 300.0, "domain": 300.0}
     held = recipe.preservation.weighted(weights)
@@ -85,10 +103,23 @@ def test_the_closed_form_of_uce_is_the_optimum(pipeline: Any, tmp_path: Path) ->
     assert float(gradient.norm()) < 1e-6 * scale
 
 
+def test_rece_without_rounds_is_uce_and_with_rounds_is_not(pipeline: Any, tmp_path: Path) -> None:
+    def edited(*method: str) -> list[torch.Tensor]:
+        settings = (*method, *TWO, *FEW[:3], "tracking=none", "evaluation=none")
+        return list(recipe_in(tmp_path, *settings, pipeline=pipeline).edit.value.weights.values())
+
+    plain = edited("method=uce")
+    same = zip(edited("method=rece", "method.rounds=0"), plain, strict=True)
+    assert all(torch.equal(one, other) for one, other in same)
+    for more in ("method.accumulate=true", "method.accumulate=false"):
+        found = edited("method=rece", "method.rounds=1", more)
+        assert all(not torch.equal(one, other) for one, other in zip(found, plain, strict=True))
+
+
 def test_token_sums_are_those_of_single_tokens(pipeline: Any) -> None:
     encoder = stable_diffusion_encoder(pipeline)
     pairs = [(old, anchor_prompt(old, ADAM)) for old in SENTENCES]
-    sums = token_sums(encoder, ADAM, pairs, Tokens.last)
+    sums = TokenPairs([(ADAM, pairs)], Tokens.last).sums(encoder, "")
     states = []
     for old, new in pairs:
         at, to = paired_tokens(encoder, ADAM, old, new, Tokens.last)
@@ -98,33 +129,39 @@ def test_token_sums_are_those_of_single_tokens(pipeline: Any) -> None:
     torch.testing.assert_close(sums.cross, anchor.mT @ concept, rtol=1e-5, atol=1e-6)
 
 
-def test_uce_makes_no_image_and_no_lora(run: Run, tmp_path: Path) -> None:
-    folder = run("uce", PEOPLE, "method=uce")
-    made = read(folder / "summary.json")["made"]
-    assert set(made) == {"statistics", "samples", "edited"}
-    assert [row["stage"] for row in rows(folder, "stage")] == [
-        *("preservation", "uce", "samples", "metrics")
-    ]
+@pytest.mark.parametrize("name", CLOSED_FORMS)
+def test_a_closed_form_makes_no_image_and_no_lora(run: Run, tmp_path: Path, name: str) -> None:
+    folder = run(name, PEOPLE, f"method={name}")
+    holds = name in HOLDING
+    made = set(read(folder / "summary.json")["made"])
+    assert "edited" in made <= {"samples", "edited", *(["statistics"] if holds else [])}
+    stages = [row["stage"] for row in rows(folder, "stage")]
+    assert stages == [*(["preservation"] if holds else []), name, "samples", "metrics"]
     assert not (folder / "loras").exists() and not (folder / "masks").exists()
     assert not (folder / "refined.safetensors").exists()
     facts = read(folder / "erased.json")
-    assert facts["method"] == "uce" and facts["settings"]["method"]["tokens"] == "last"
+    assert facts["method"] == name and facts["settings"]["method"]["tokens"] == "last"
     assert "lora" not in facts["settings"]
     page = (folder / "report.html").read_text(encoding="utf-8")
-    assert "method uce" in page and "LoRA of rank" not in page
+    assert f"method {name}" in page and "LoRA of rank" not in page
     edit = load_file(folder / "edit.safetensors")
     export(folder, tmp_path / "exported")
     for place in (folder / "erased", tmp_path / "exported"):
         unet = StableDiffusionPipeline.from_pretrained(place).unet.state_dict()
         assert all(torch.equal(unet[n.removeprefix("unet.")], w) for n, w in edit.items())
+    run(name, PEOPLE, f"method={name}", "stages=[samples,metrics]")
+    assert read(folder / "summary.json")["made"] == {}, "the edit of the folder is read"
 
 
 def test_methods_stand_side_by_side_in_a_sweep(run: Run) -> None:
-    folder = run("sweep", "-m", PEOPLE, "method=mace,uce", "evaluation.parts=[erased]")
-    jobs = [read(folder / str(number) / "erased.json") for number in range(2)]
-    assert [job["method"] for job in jobs] == ["mace", "uce"]
-    pictures = [read(folder / str(number) / "summary.json") for number in range(2)]
-    assert "samples" not in pictures[1]["made"], "the original's pictures serve both"
+    names = ["mace", *CLOSED_FORMS]
+    choice = f"method={','.join(names)}"
+    folder = run("sweep", "-m", PEOPLE, choice, "evaluation.parts=[erased]", "save=weights")
+    jobs = [read(folder / str(number) / "erased.json") for number in range(len(names))]
+    assert [job["method"] for job in jobs] == names
+    for number in range(1, len(names)):
+        made = read(folder / str(number) / "summary.json")["made"]
+        assert "samples" not in made, "the original's pictures serve all"
 
 
 @pytest.mark.parametrize(
@@ -142,6 +179,9 @@ def test_methods_stand_side_by_side_in_a_sweep(run: Run) -> None:
         (("method.loras=false", "method.refinement=false"), ("method.loras", "nothing would be")),
         (("method=uc",), ("method=uc", "method=uce")),
         (("method=uce", "method.tokens=first"), ("first", "last, phrase, onward, all")),
+        (("method=rece", "lora.rank=4"), ("lora.rank=4", "method=rece", "does not read lora")),
+        (("method=speed", "preservation=none"), ("does not read preservation", "reads prompts")),
+        (("method=speed", "method.retained_sentences=999"), ("retained_sentences", "at most 128")),
     ],
 )
 def test_what_a_method_does_not_read_is_refused_by_name(
@@ -179,11 +219,24 @@ def test_the_ablations_are_what_they_say(pipeline: Any, tmp_path: Path) -> None:
     assert refined.context.cache.made.get("images") is None
 
 
-def test_uce_edits_sdxl(tmp_path: Path) -> None:
-    settings = ("method=uce", *TWO, "prompts.count=2", "tracking=none", "evaluation=none")
-    few = ("preservation.prior.count=8", "preservation.domain.count=8")
-    recipe = recipe_in(tmp_path, *settings, *few, pipeline=tiny_xl_pipeline())
+FAMILIES: dict[str, Callable[[], Any]] = {
+    "2.x": lambda: tiny_pipeline(pad_token="!", linear=True),
+    "SDXL": tiny_xl_pipeline,
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", CLOSED_FORMS)
+def test_a_closed_form_edits_other_families(tmp_path: Path, name: str, family: str) -> None:
+    settings = [f"method={name}", *TWO, "prompts.count=2", "tracking=none", "evaluation=none"]
+    settings += ["kept=none", "kept.people=[Bruce Lee]"]
+    if name in HOLDING:
+        settings += ["preservation.prior.count=8", "preservation.domain.count=8"]
+    recipe = recipe_in(tmp_path, *settings, pipeline=FAMILIES[family]())
     recipe.check()
-    edit = recipe.edit.value.weights
-    assert len(edit) == len(recipe.context.model.projections)
+    edit, projections = recipe.edit.value.weights, recipe.context.model.projections
+    kinds = {each.split(".")[-2] for each in edit}
+    assert kinds == ({"to_v"} if name == "speed" else {"to_k", "to_v"})
+    assert len(edit) == len(projections) * len(kinds) / 2
     assert all(weight.isfinite().all() for weight in edit.values())
+    assert all(not torch.equal(w, projections[n.removeprefix("unet.")]) for n, w in edit.items())

@@ -165,6 +165,29 @@ def domain_captions(
     return _captions(_without(subjects, avoid), count)
 
 
+def retained_prompts(
+    people: Iterable[str],
+    objects: Iterable[str],
+    styles: Iterable[str],
+    count: int,
+    *,
+    avoid: Iterable[Concept],
+) -> dict[str, list[str]]:
+    """Return `count` sentences of every retained name, out of the training templates.
+
+    Names that hold one in `avoid` (the erased concepts) are left out.
+    """
+    subjects = [(name, Kind.person) for name in people]
+    subjects += [(name, Kind.object) for name in objects]
+    subjects += [(name, Kind.style) for name in styles]
+    erased = list(avoid)
+    return {
+        name: _filled(name, kind, TRAINING_TEMPLATES, count)
+        for name, kind in subjects
+        if not any(mentions(name, concept) for concept in erased)
+    }
+
+
 def _without(subjects: list[tuple[str, Kind]], avoid: Iterable[str]) -> list[tuple[str, Kind]]:
     avoided = {name.lower() for name in avoid}
     return [subject for subject in subjects if subject[0].lower() not in avoided]

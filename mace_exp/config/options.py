@@ -21,12 +21,20 @@ from mace_exp.evaluation.judges import JUDGES
 from mace_exp.evaluation.schema import NoEvaluation, SampledEvaluation
 from mace_exp.methods.gates.config import GatesConfig
 from mace_exp.methods.mace.config import MaceConfig
+from mace_exp.methods.rece import ReceConfig
+from mace_exp.methods.speed import SpeedConfig
 from mace_exp.methods.uce import UceConfig
 from mace_exp.runs.schema import NoTracking, WandbTracking
 from mace_exp.utils.conf import CONF as CONF
 
 VARIANTS: dict[str, Mapping[str, type]] = {
-    "method": {"mace": MaceConfig, "uce": UceConfig, "gates": GatesConfig},
+    "method": {
+        "gates": GatesConfig,
+        "mace": MaceConfig,
+        "rece": ReceConfig,
+        "speed": SpeedConfig,
+        "uce": UceConfig,
+    },
     "prompts": {"file": FilePrompts, "llm": LlmPrompts, "templates": TemplatePrompts},
     "images": {"generated": GeneratedImages, "folder": FolderImages},
     "masks": {

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from mace_exp.concepts.concept import Concept
+from mace_exp.concepts.schema import KeptConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,6 +89,7 @@ class Settings(Protocol):
     cfr: CfrConfig
     lora: LoraConfig
     fusion: FusionConfig
+    kept: KeptConfig
     preservation: PreservationConfig
     seed: int
 

@@ -27,7 +27,7 @@ from mace_exp.methods.gates.fitting import fit_gates
 from mace_exp.methods.gates.names import made_up_names, sentences_of
 from mace_exp.methods.gates.schema import GateSettings
 from mace_exp.methods.gates.states import gated_layer
-from mace_exp.methods.uce import Tokens, paired_tokens
+from mace_exp.methods.token_pairs import Tokens, paired_tokens
 from mace_exp.runs.context import Context
 from mace_exp.runs.result import Result, result_key
 from mace_exp.utils.hashing import key_of

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mace_exp.concepts.concept import Concept
-from mace_exp.methods.uce import Tokens, paired_tokens
+from mace_exp.methods.token_pairs import Tokens, paired_tokens
 from mace_exp.models.text import Branch, PromptEncoder
 
 Prefix = tuple[int, ...]
