@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from mace_exp.concepts.concept import UNMASKED, Concept
@@ -23,7 +22,7 @@ from mace_exp.runs.record import Picture
 from mace_exp.runs.result import Result, result_key
 from mace_exp.utils.files import save_png, write_table
 from mace_exp.utils.progress import progress
-from mace_exp.utils.tensors import save_tensors
+from mace_exp.utils.tensors import load_tensors, save_tensors
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +112,7 @@ class _Finder:
         if not self.settings.cached:
             return find()
         path = self.context.entry(STAGE, STAGE, self.key, lambda path: _save(path, find()))
-        loaded = load_file(path)
+        loaded, _ = load_tensors(path)
         return Masks(loaded["masks"].numpy(), int(loaded["fallbacks"]))
 
 

@@ -17,6 +17,7 @@ from mace_exp.evaluation.prompts import EvaluationPrompt
 from mace_exp.methods.base import Edit
 from mace_exp.models.editing import edited_pipeline
 from mace_exp.models.sampling import Samples, SamplingSettings, sample_batches
+from mace_exp.runs.cache import seal
 from mace_exp.runs.context import Context
 from mace_exp.runs.record import Picture
 from mace_exp.runs.result import Result, result_key
@@ -31,8 +32,8 @@ PREDICTIONS = ("before_prediction", "after_prediction")
 SHARD_SIZE = 64
 """Pictures per cache entry, at most: what a run that is killed may lose."""
 
-Job = tuple[list[EvaluationPrompt], Path]
-"""Prompts, with the cache entry that takes their pictures."""
+Shard = tuple[list[EvaluationPrompt], Path | None]
+"""Prompts, with the cache entry that takes their pictures; None where it is there."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,11 @@ class _Drawing:
 
         def make(missing: Mapping[str, Path]) -> None:
             weights = None if edit is None else _on_cpu(edit.value.weights)
-            jobs = [(pieces[name], path) for name, path in missing.items()]
+            jobs = [
+                [(pieces[name], missing.get(name)) for name in group]
+                for group in groups(pieces, self.sampling.batch_size)
+                if not missing.keys().isdisjoint(group)
+            ]
             shared.ranks.map(partial(_draw_share, self.sampling, weights), shared, jobs)
 
         entries = shared.entries(STAGE, kind, keys, make, suffix=".npy")
@@ -117,16 +122,31 @@ def shards(suite: Sequence[EvaluationPrompt]) -> dict[str, list[EvaluationPrompt
     return {str(number): shard for number, shard in enumerate(found)}
 
 
+def groups(pieces: Mapping[str, Sequence[EvaluationPrompt]], batch_size: int) -> list[list[str]]:
+    """Return the names of the shards that are drawn together: a batch is filled, if a shard's
+    neighbours let it, whichever of them are missing. So a run that goes on draws in the same
+    batches as one in one piece, and its pictures are the same to the bit."""
+    found: list[list[str]] = []
+    size = batch_size
+    for name, shard in pieces.items():
+        if size + len(shard) > batch_size:
+            found.append([])
+            size = 0
+        found[-1].append(name)
+        size += len(shard)
+    return found
+
+
 def _draw_share(
     sampling: SamplingSettings,
     weights: Mapping[str, Tensor] | None,
     context: Context,
-    jobs: Sequence[Job],
+    jobs: Sequence[Sequence[Shard]],
 ) -> None:
-    """Draw a rank's share in full batches, and keep each shard in its entry when its last picture
-    is drawn: a run that is preempted or killed goes on from there."""
-    wanted = [each for shard, _ in jobs for each in shard]
-    waiting: list[Job] = list(jobs)
+    """Draw a rank's share, and keep each shard in its entry when its last picture is drawn: a run
+    that is preempted or killed goes on from there."""
+    waiting = [shard for group in jobs for shard in group]
+    wanted = [each for shard, _ in waiting for each in shard]
     drawn: list[np.ndarray] = []
     label = "samples before" if weights is None else "samples after"
     pipeline = context.model.pipeline
@@ -139,12 +159,14 @@ def _draw_share(
             drawn.extend(batch.images)
             while waiting and len(drawn) >= len(waiting[0][0]):
                 shard, entry = waiting.pop(0)
-                _keep(drawn[: len(shard)], entry)
+                if entry is not None:
+                    _keep(drawn[: len(shard)], entry)
                 del drawn[: len(shard)]
             advance(len(batch.images))
 
         texts, seeds = [each.prompt for each in wanted], [each.seed for each in wanted]
-        sample_batches(pipeline, texts, seeds, sampling, take)
+        pieces = [sum(len(shard) for shard, _ in group) for group in jobs]
+        sample_batches(pipeline, texts, seeds, sampling, take, pieces=pieces)
 
 
 def _on_cpu(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -154,6 +176,7 @@ def _on_cpu(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _keep(images: Sequence[np.ndarray], entry: Path) -> None:
     with atomic_file(entry) as temporary:
         np.save(temporary, np.stack(images))
+    seal(entry)
 
 
 def _read(entries: Mapping[str, Path], count: int) -> np.ndarray:
