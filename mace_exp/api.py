@@ -24,7 +24,8 @@ from mace_exp.models.schema import Precision
 from mace_exp.recipe import Recipe
 from mace_exp.runs.cache import Cache
 from mace_exp.runs.context import Context
-from mace_exp.runs.folder import RunFolder, check_writable
+from mace_exp.runs.claims import claimed
+from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.tracking import TrackerOptions, open_tracker
 from mace_exp.utils.progress import silenced
 
@@ -209,5 +210,5 @@ def _run_folder(folder: str | Path | None) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="mace_exp-") as temporary:
             yield Path(temporary)
     else:
-        check_writable(Path(folder), "folder")
-        yield Path(folder)
+        with claimed(Path(folder), "folder"):
+            yield Path(folder)

@@ -20,7 +20,7 @@ from mace_exp.data.training_images import TrainingImages
 from mace_exp.runs.context import Context
 from mace_exp.runs.record import Picture
 from mace_exp.runs.result import Result, result_key
-from mace_exp.utils.files import save_png, write_table
+from mace_exp.utils.files import atomic_file, save_png, write_table
 from mace_exp.utils.progress import progress
 from mace_exp.utils.tensors import load_tensors, save_tensors
 
@@ -153,7 +153,8 @@ def _write_overlays(
         for index, image in enumerate(training.images):
             name = f"{concept.slug}-{index:02d}.png"
             shown = overlay(image, masks[index])
-            save_png(folder / name, np.asarray(shown))
+            with atomic_file(folder / name) as temporary:
+                save_png(temporary, np.asarray(shown))
             rows.append((concept.name, index, name))
             if len(pictures) < MOST_SHOWN:
                 pictures.append(Picture(shown, f"{concept.name}: {training.prompts[index]}"))
