@@ -37,6 +37,7 @@ class RunFolder:
     masks = property(lambda self: self.root / "masks")
     prompts = property(lambda self: self.root / "prompts.csv")
     keys = property(lambda self: self.root / "keys.json")
+    manifest = property(lambda self: self.root / "manifest.json")
 
     def lora(self, slug: str) -> Path:
         """Return the file of one concept's LoRA."""

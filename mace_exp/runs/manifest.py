@@ -28,7 +28,7 @@ def changed_files(folder: RunFolder, names: Collection[str]) -> list[str]:
     return absent + sorted(
         path
         for path in there | of_names
-        if path not in there or recorded.get(path) != _facts(folder.root / path)
+        if path not in there or not _is_as(folder.root / path, recorded.get(path))
     )
 
 
@@ -39,6 +39,11 @@ def recorded_files(folder: RunFolder) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _is_as(file: Path, facts: Any) -> bool:
+    sized = isinstance(facts, dict) and facts.get("bytes") == file.stat().st_size
+    return sized and facts == _facts(file)
 
 
 def _facts(file: Path) -> dict[str, Any]:

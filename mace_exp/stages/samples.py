@@ -19,6 +19,7 @@ from mace_exp.models.editing import edited_pipeline
 from mace_exp.models.sampling import Samples, SamplingSettings, sample_batches
 from mace_exp.runs.cache import seal
 from mace_exp.runs.context import Context
+from mace_exp.runs.manifest import changed_files
 from mace_exp.runs.record import Picture
 from mace_exp.runs.result import Result, result_key
 from mace_exp.runs.stale import record_key, recorded_keys
@@ -28,6 +29,7 @@ from mace_exp.utils.progress import progress
 STAGE = "samples"
 VERSION = 1
 COLUMNS = ("index", "part", "concept", "prompt", "seed", "expected", "before", "after")
+PICTURES = ("samples/before", "samples/after")
 PREDICTIONS = ("before_prediction", "after_prediction")
 SHARD_SIZE = 64
 """Pictures per cache entry, at most: what a run that is killed may lose."""
@@ -194,11 +196,11 @@ def _read(entries: Mapping[str, Path], count: int) -> np.ndarray:
 
 
 def _write(context: Context, drawn: SuiteSamples, key: str) -> None:
-    """Write the pictures into the run folder, unless they are there."""
+    """Write the pictures into the run folder, unless they are there as they were written."""
     folder = context.folder
-    if recorded_keys(folder).get(STAGE) != key or not _are_there(
-        folder.samples, len(drawn.prompts)
-    ):
+    known = recorded_keys(folder).get(STAGE) == key
+    known = known and _are_there(folder.samples, len(drawn.prompts))
+    if not known or changed_files(folder, PICTURES):
         folder.metrics.unlink(missing_ok=True)
         with atomic_folder(folder.samples) as temporary:
             for phase, images in (("before", drawn.before), ("after", drawn.after)):
@@ -247,7 +249,8 @@ def _read_after(context: Context, count: int, key: str) -> np.ndarray:
     """Read the pictures that an earlier command drew.
 
     Raises:
-        ValueError: they are not there, or show another edit, other prompts or other sampling.
+        ValueError: they are not there, were changed, or show another edit, other prompts or other
+            sampling.
     """
     folder = context.folder.samples
     if not _are_there(folder, count):
@@ -256,6 +259,12 @@ def _read_after(context: Context, count: int, key: str) -> np.ndarray:
         raise ValueError(
             f"{folder} holds pictures of another edit, or of other prompts or sampling, than these "
             "settings ask for: add samples to stages, or take the settings that they were drawn by"
+        )
+    changed = changed_files(context.folder, PICTURES)
+    if changed:
+        raise ValueError(
+            f"{context.folder.root / changed[0]} is not what the run wrote, so it is not measured: "
+            "add samples to stages, which writes the pictures again"
         )
     files = [folder / "after" / f"{index:04d}.png" for index in range(count)]
     return np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
