@@ -19,12 +19,13 @@ from mace_exp.methods.mace.lora import Lora
 from mace_exp.methods.mace.method import Mace
 from mace_exp.models.editing import apply_edit, current_weights
 from mace_exp.models.latents import native_size
+from mace_exp.models.loading import check_finite
 from mace_exp.models.model import Model
 from mace_exp.models.schema import Precision
 from mace_exp.recipe import Recipe
 from mace_exp.runs.cache import Cache
-from mace_exp.runs.context import Context
 from mace_exp.runs.claims import claimed
+from mace_exp.runs.context import Context
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.tracking import TrackerOptions, open_tracker
 from mace_exp.utils.progress import silenced
@@ -137,6 +138,7 @@ def _erased(pipeline: DiffusionPipeline, config: RunConfig, folder: RunFolder) -
             device=str(pipeline.device),
             makes=frozenset(config.chosen_stages()),
         )
+        check_finite(pipeline)
         recipe = Recipe(context, config)
         recipe.check()
         edit = recipe.edit.value.weights  # asks for every stage before it

@@ -56,12 +56,12 @@ def export(
         raise ValueError(
             f"{file} is missing: the run has not reached that stage, continue it by resume={run}"
         )
-    recorded, changed = recorded_files(folder), changed_files(folder, [file.name, folder.facts.name])
-    for name in changed:
+    recorded = recorded_files(folder)
+    for name in changed_files(folder, [file.name, folder.facts.name]):
         if name in recorded:  # earlier versions recorded nothing
             raise ValueError(
-                f"{run / name} is not what the run wrote: continue the run by resume={run}, or take "
-                "its last step alone, which writes it again"
+                f"{run / name} is not what the run wrote: resume={run} writes it again, or its last "
+                "step alone"
             )
     if target.exists():
         raise ValueError(f"{target} exists: name a new folder, or remove it")
@@ -78,6 +78,7 @@ def export(
 
 def _write(pipeline: DiffusionPipeline, file: Path, target: Path, dtype: str | None) -> None:
     import torch
+
     from mace_exp.models.editing import apply_edit
     from mace_exp.models.saving import save_pipeline
     from mace_exp.utils.tensors import load_tensors

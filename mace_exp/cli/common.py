@@ -17,6 +17,7 @@ from mace_exp.config import explain, model_named, quoted
 from mace_exp.models.schema import Device, ModelConfig, Precision
 from mace_exp.runs.interrupts import exiting_on_sigterm
 from mace_exp.runs.ranks import RankError
+from mace_exp.utils.texts import shown
 
 log = logging.getLogger(__name__)
 
@@ -98,5 +99,5 @@ def refusals_shown() -> Iterator[None]:
     except Refusal as refusal:
         if full_error:
             raise refusal.error from None
-        sys.stderr.write(f"{refusal}\n")
+        sys.stderr.write(f"{shown(str(refusal))}\n")
         raise

@@ -29,6 +29,7 @@ from mace_exp.models.devices import (
     is_offloaded,
     on_device,
 )
+from mace_exp.utils.errors import naming_setting
 from mace_exp.utils.progress import Progress
 
 # Options replace class defaults that do not suit Stable Diffusion: its latents exceed [-1, 1], and
@@ -135,8 +136,8 @@ def sample_batches(
     after it, are halved: the pictures are the same but for these digits.
 
     Raises:
-        ValueError: no prompts, not one seed per prompt, an unknown scheduler, or a size that the
-            autoencoder can't downsample.
+        ValueError: no prompts, not one seed per prompt, an unknown scheduler, a size that the
+            autoencoder can't downsample, or pictures that are not finite.
     """
     _check(pipeline, prompts, seeds, settings)
     with swapped_scheduler(pipeline, settings.scheduler), _without_progress_bar(pipeline):
@@ -146,7 +147,8 @@ def sample_batches(
         def batch(size: int) -> Samples:
             part = slice(start, start + size)
             latents = _denoise(pipeline, states.of(prompts[part]), seeds[part], settings)
-            return Samples(decode(pipeline, latents, checked=checked), latents.float().cpu())
+            with naming_setting(f"{prompts[start]!r}"):
+                return Samples(decode(pipeline, latents, checked=checked), latents.float().cpu())
 
         for end in accumulate(pieces or [len(prompts)]):
             while start < end:
@@ -162,10 +164,17 @@ def decode(pipeline: DiffusionPipeline, latents: Tensor, *, checked: bool = True
     """Return images [n, H, W, 3], uint8, of scaled latents [n, c, h, w].
 
     Images flagged by the pipeline's safety checker are black; `checked=False` skips the checker.
+
+    Raises ValueError where numbers are not finite: they would be black pictures.
     """
     with stable_autoencoder(pipeline) as vae:
         unscaled = unscale_latents(pipeline, latents.to(vae.device, vae.dtype))
         images = vae.decode(unscaled, return_dict=False)[0]
+    if not images.isfinite().all():
+        raise ValueError(
+            f"what the model draws in {vae.dtype} is not finite (NaN): take model.dtype=float32; "
+            "if only the edited model draws it, weigh closeness or preservation more"
+        )
     flagged: list[bool] = []
     if checked and has_safety_checker(pipeline):
         images, flagged = pipeline.run_safety_checker(images, images.device, vae.dtype)
