@@ -60,8 +60,7 @@ def export(
     for name in changed_files(folder, [file.name, folder.facts.name]):
         if name in recorded:  # earlier versions recorded nothing
             raise ValueError(
-                f"{run / name} is not what the run wrote: resume={run} writes it again, or its last "
-                "step alone"
+                f"{run / name} is not what the run wrote: resume={run} writes it again"
             )
     if target.exists():
         raise ValueError(f"{target} exists: name a new folder, or remove it")

@@ -31,7 +31,8 @@ def written(stand_in: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> l
 
 def test_what_is_in_use_is_refused_and_what_a_dead_process_had_is_free(tmp_path: Path) -> None:
     code = "import sys, time; from pathlib import Path; from mace_exp.runs.claims import claim; "
-    code += "claim(Path(sys.argv[1]), 'hydra.run.dir'); print('claimed', flush=True); time.sleep(99)"
+    code += "claim(Path(sys.argv[1]), 'hydra.run.dir'); print('claimed', flush=True); "
+    code += "time.sleep(99)"
     other = subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE)
     assert other.stdout is not None and other.stdout.readline() == b"claimed\n"
     with pytest.raises(ValueError, match=f"hydra.run.dir = {tmp_path} is in use"):
