@@ -18,6 +18,7 @@ from mace_exp.models.loading import loaded
 from mace_exp.models.schema import Device, Precision
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.manifest import changed_files, recorded_files
+from mace_exp.utils.errors import naming_setting
 from mace_exp.utils.files import read_json
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ def export(
         raise ValueError(f"{target} exists: name a new folder, or remove it")
     from mace_exp.runs.provenance import model_of
 
-    chosen = model_of(facts)
+    with naming_setting(str(run)):
+        chosen = model_of(facts)
     try:
         pipeline = loaded(chosen if model is None else replace(chosen, source=model), device)
     except ValueError as error:

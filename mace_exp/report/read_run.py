@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from mace_exp.runs.arguments import read_yaml
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.manifest import changed_files, recorded_files
 from mace_exp.runs.record import ROWS_FILE, ConceptCurves, numbers, read_rows
@@ -122,7 +123,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """Read the composed configuration; a run that was refused has none."""
     file = path / "config.yaml"
     try:
-        value = yaml.safe_load(file.read_text(encoding="utf-8"))
+        value = read_yaml(file)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, yaml.YAMLError) as error:
