@@ -83,7 +83,7 @@ def test_a_damaged_file_of_a_run_ends_no_command_in_a_traceback(
     known = path.read_bytes() if path.exists() else None
     try:
         for content in DAMAGES.values():
-            path.write_bytes(content)
+            path.write_bytes(content[:600] if path.suffix == ".yaml" else content)
             for command in commands(whole):
                 attempt(command, whole)
     finally:
@@ -103,7 +103,7 @@ def test_a_damaged_file_of_a_sweep_ends_no_command_in_a_traceback(
     (tmp_path / "multirun.yaml").write_text(yaml.safe_dump(overrides))
     (tmp_path / PLAN).write_text(json.dumps({"jobs": [["seed=1"], ["seed=2"]]}))
     for content in DAMAGES.values():
-        (tmp_path / file).write_bytes(content)
+        (tmp_path / file).write_bytes(content[:600] if file.endswith(".yaml") else content)
         for command in (
             lambda: expand([f"resume={tmp_path}"]),
             lambda: expand([f"resume={tmp_path / '0'}"]),

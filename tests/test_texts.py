@@ -1,11 +1,15 @@
 """Text that can't be meant is refused by its key; what is shown is not obeyed."""
 
+import logging
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+import yaml
 
 from mace_exp.config import composed_run
-from mace_exp.utils.texts import LONGEST, fault_of, shown
+from mace_exp.utils.conf import CONF
+from mace_exp.utils.texts import LONGEST, ShownFormatter, fault_of, shown
 
 REFUSED: dict[str, tuple[dict[str, object], str]] = {
     "yes": ({"concepts.names": ["Adam Driver", True]}, "concepts.names: 'True' is what YAML makes"),
@@ -54,6 +58,17 @@ def test_what_a_terminal_would_obey_is_written_out() -> None:
     assert shown("\x1b]0;title\x07 é \n\t\x9b2J\ud800") == "\\x1b]0;title\\x07 é \n\t\\x9b2J\\ud800"
     shown("\ud800").encode()
     assert fault_of("é \n\t") is None
+
+
+def test_log_lines_are_shown_and_not_obeyed() -> None:
+    record = logging.LogRecord("a", logging.WARNING, "b", 1, "%s", ("\x1b[2J\nnext",), None)
+    assert ShownFormatter("%(message)s").format(record) == "\\x1b[2J\nnext"
+    handlers = composed_hydra()["job_logging"]
+    assert handlers["formatters"]["simple"]["class"].endswith(ShownFormatter.__name__)
+
+
+def composed_hydra() -> dict[str, Any]:
+    return yaml.safe_load((CONF / "hydra" / "default.yaml").read_text(encoding="utf-8"))
 
 
 def test_messages_on_the_terminal_are_shown_and_not_obeyed(

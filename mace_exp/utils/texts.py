@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
@@ -21,6 +22,13 @@ def shown(text: str) -> str:
     """Return a text as a terminal can show it: what it would obey is written out."""
     text = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
     return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+class ShownFormatter(logging.Formatter):
+    """Formats log lines so that a terminal obeys nothing in them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return shown(super().format(record))
 
 
 def fault_of(text: str) -> str | None:
