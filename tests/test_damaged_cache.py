@@ -125,9 +125,11 @@ def test_entries_of_earlier_versions_are_taken_and_get_a_checksum(tmp_path: Path
 def test_a_lost_checksum_of_an_entry_that_is_gone_is_not_taken_for_the_next(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
     for content in ("one", "another"):
-        entry = cache.get_all(
-            "masks", {"a": "key"}, lambda m, c=content: m["a"].write_text(c), stage="masks"
-        )["a"]
+
+        def make(missing: Any, content: str = content) -> None:
+            missing["a"].write_text(content)
+
+        entry = cache.get_all("masks", {"a": "key"}, make, stage="masks")["a"]
         assert is_whole(entry)
         entry.unlink()
 
