@@ -19,12 +19,14 @@ from mace_exp.methods.mace.lora import Lora
 from mace_exp.methods.mace.method import Mace
 from mace_exp.models.editing import apply_edit, current_weights
 from mace_exp.models.latents import native_size
+from mace_exp.models.loading import check_finite
 from mace_exp.models.model import Model
 from mace_exp.models.schema import Precision
 from mace_exp.recipe import Recipe
 from mace_exp.runs.cache import Cache
+from mace_exp.runs.claims import claimed
 from mace_exp.runs.context import Context
-from mace_exp.runs.folder import RunFolder, check_writable
+from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.tracking import TrackerOptions, open_tracker
 from mace_exp.utils.progress import silenced
 
@@ -137,6 +139,7 @@ def _erased(pipeline: DiffusionPipeline, config: RunConfig, folder: RunFolder) -
             device=str(pipeline.device),
             makes=frozenset(config.chosen_stages()),
         )
+        check_finite(pipeline)
         recipe = Recipe(context, config)
         recipe.check()
         edit = recipe.edit.value.weights  # computes all stages before it
@@ -217,5 +220,5 @@ def _run_folder(folder: str | Path | None) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="mace_exp-") as temporary:
             yield Path(temporary)
     else:
-        check_writable(Path(folder), "folder")
-        yield Path(folder)
+        with claimed(Path(folder), "folder"):
+            yield Path(folder)

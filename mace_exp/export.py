@@ -8,7 +8,6 @@ A run saves its edited weights (edit.safetensors), and in erased.json the model 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,9 @@ from mace_exp.cli.common import run_command
 from mace_exp.models.loading import loaded
 from mace_exp.models.schema import Device, Precision
 from mace_exp.runs.folder import RunFolder
+from mace_exp.runs.manifest import changed_files, recorded_files
+from mace_exp.utils.errors import naming_setting
+from mace_exp.utils.files import read_json
 
 if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
@@ -46,8 +48,8 @@ def export(
     moved since the run; `dtype` the dtype of the stored weights (None: the run's).
 
     Raises:
-        ValueError: no run folder, no such weights in it, an existing target, or a model whose
-            fingerprint is not the run's.
+        ValueError: no run folder, no such weights in it, or changed ones, an existing target, or a
+            model whose fingerprint is not the run's.
     """
     folder = RunFolder(run)
     facts, file = _facts(folder), {"edit": folder.edit, "refined": folder.refined}[weights]
@@ -55,11 +57,18 @@ def export(
         raise ValueError(
             f"{file} is missing: the run has not reached that stage, continue it by resume={run}"
         )
+    recorded = recorded_files(folder)
+    for name in changed_files(folder, [file.name, folder.facts.name]):
+        if name in recorded:  # earlier versions recorded nothing
+            raise ValueError(
+                f"{run / name} is not what the run wrote: resume={run} writes it again"
+            )
     if target.exists():
         raise ValueError(f"{target} exists: name a new folder, or remove it")
     from mace_exp.runs.provenance import model_of
 
-    chosen = model_of(facts)
+    with naming_setting(str(run)):
+        chosen = model_of(facts)
     try:
         pipeline = loaded(chosen if model is None else replace(chosen, source=model), device)
     except ValueError as error:
@@ -70,18 +79,21 @@ def export(
 
 def _write(pipeline: DiffusionPipeline, file: Path, target: Path, dtype: str | None) -> None:
     import torch
-    from safetensors.torch import load_file
 
     from mace_exp.models.editing import apply_edit
     from mace_exp.models.saving import save_pipeline
+    from mace_exp.utils.tensors import load_tensors
 
-    apply_edit(pipeline, load_file(file))
+    edit, _ = load_tensors(file)
+    if not edit:
+        raise ValueError(f"{file} holds no weights: the model would be the original")
+    apply_edit(pipeline, edit)
     save_pipeline(pipeline, target, dtype=None if dtype is None else getattr(torch, dtype))
 
 
 def _facts(folder: RunFolder) -> dict[str, Any]:
     try:
-        return json.loads(folder.facts.read_text(encoding="utf-8"))
+        facts = read_json(folder.facts)
     except FileNotFoundError:
         raise ValueError(
             f"{folder.facts} is missing: {folder.root} is not the folder of a finished run; "
@@ -89,6 +101,9 @@ def _facts(folder: RunFolder) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder.facts} can't be read: {error}") from error
+    if not isinstance(facts, dict) or not isinstance(facts.get("model"), dict):
+        raise ValueError(f"{folder.facts} does not say which model was edited")
+    return facts
 
 
 def _check_fingerprint(pipeline: DiffusionPipeline, wanted: str) -> None:

@@ -27,7 +27,7 @@ from mace_exp.report.run_page import write_report
 from mace_exp.report.terminal import print_result
 from mace_exp.runs.cache import Cache
 from mace_exp.runs.context import Context
-from mace_exp.runs.folder import RunFolder
+from mace_exp.runs.folder import RunFolder, remove_leftovers
 from mace_exp.runs.interrupts import INTERRUPTED, exiting_on_sigterm
 from mace_exp.runs.memory import peak_memory
 from mace_exp.runs.ranks import Ranks, connected
@@ -35,7 +35,7 @@ from mace_exp.runs.record import Tracker
 from mace_exp.runs.stale import remove_stale
 from mace_exp.runs.status import Status, recorded_status
 from mace_exp.runs.tracking import open_tracker
-from mace_exp.utils.files import write_json
+from mace_exp.utils.files import write_json, write_text
 from mace_exp.utils.progress import silenced
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,9 @@ def run(config: RunConfig, run_dir: Path, composed: dict[str, Any]) -> dict[str,
     take_device(config.device.name)
     folder = RunFolder(run_dir)
     composed = composed | {"reads": sorted(config.method.reads())}
-    folder.config.write_text(yaml.safe_dump(composed, sort_keys=False), encoding="utf-8")
+    remove_leftovers(run_dir)
+    Cache(Path(config.cache_dir)).remove_leftovers()
+    write_text(folder.config, yaml.safe_dump(composed, sort_keys=False))
     with exiting_on_sigterm():
         try:
             with recorded_status(folder) as status, _tracker(config, folder, composed) as tracker:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import yaml
 
+from mace_exp.runs.arguments import read_yaml
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Resume the sweep in the folder where it was started, to which its relative paths refer."""
@@ -27,7 +29,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stderr.write(f"{said}\n")
         sys.exit(2)
     started_in = _started_in(sweep)
-    if started_in.is_dir():
+    if started_in is not None and started_in.is_dir():
         os.chdir(started_in)
     sys.argv = ["mace_exp", f"resume={sweep}", *chosen.changes]
     from mace_exp.__main__ import main as command
@@ -35,9 +37,13 @@ def main(arguments: list[str] | None = None) -> None:
     command()
 
 
-def _started_in(sweep: Path) -> Path:
-    saved = yaml.safe_load((sweep / "multirun.yaml").read_text(encoding="utf-8"))
-    return Path(saved["hydra"]["runtime"]["cwd"])
+def _started_in(sweep: Path) -> Path | None:
+    """Return the folder that the sweep was started in; None where its file does not say: what is
+    wrong with it, `resume=` says."""
+    try:
+        return Path(read_yaml(sweep / "multirun.yaml")["hydra"]["runtime"]["cwd"])
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
+        return None
 
 
 if __name__ == "__main__":

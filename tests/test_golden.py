@@ -33,13 +33,14 @@ def assert_same(found: Any, wanted: Any, place: str = "") -> None:
 
 
 def assert_golden(folder: Path, wanted: dict[str, Any]) -> None:
-    """Compare a run with its recording, made before keys.json and the cache of refinements.
+    """Compare a run with its recording, made before keys.json, manifest.json and the cache of
+    refinements.
 
     A log that would be empty was a file then, and is none now.
     """
     found = sketch(folder)
     files = {*found.pop("files"), "run.log"}
-    assert_same(sorted(files), sorted([*wanted["files"], "keys.json"]))
+    assert_same(sorted(files), sorted([*wanted["files"], "keys.json", "manifest.json"]))
     assert found["summary"]["made"].pop("refinements") == 1
     assert_same(found, {key: each for key, each in wanted.items() if key != "files"})
 

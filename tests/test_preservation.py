@@ -126,3 +126,43 @@ def test_names_that_no_caption_says_are_told(
         assert recipe.preservation.terms["domain"].value.count == count
     warned = "preservation.domain.count = 2: the last 1 of the 3 names of kept" if unsaid else ""
     assert warned in caplog.text and bool(caplog.text) == bool(unsaid)
+
+
+def square(*rows: list[float]) -> torch.Tensor:
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+FACTS = {"count": "2", "fingerprint": "model", "prompts_hash": "0" * 32}
+NO_STATISTICS = {
+    "a vector": (torch.ones(4), {}, "not a square matrix"),
+    "no square": (torch.ones(2, 3), {}, "not a square matrix"),
+    "whole numbers": (torch.ones(2, 2, dtype=torch.int64), {}, "not a square matrix"),
+    "zeros": (torch.zeros(2, 2), {}, "no sum of squares"),
+    "a negative square": (square([-1, 0], [0, 1]), {}, "no sum of squares"),
+    "more beside the diagonal": (square([1, 2], [2, 1]), {}, "no sum of squares"),
+    "asymmetric": (square([1, 0.5], [0.4, 1]), {}, "not symmetric"),
+    "NaN": (square([1, torch.nan], [torch.nan, 1]), {}, "not finite"),
+    "no prompt": (torch.eye(2), {"count": "0"}, "count of prompts is '0'"),
+    "no count": (torch.eye(2), {"count": "two"}, "count of prompts is 'two'"),
+    "no hash": (torch.eye(2), {"prompts_hash": "-1"}, "hash of prompts is '-1'"),
+    "another width": (torch.eye(4), {}, "matrix of width 4"),
+}
+
+
+@pytest.mark.parametrize("name", NO_STATISTICS)
+def test_a_file_that_can_be_no_sum_is_refused_by_what_is_wrong(tmp_path: Path, name: str) -> None:
+    total, facts, fault = NO_STATISTICS[name]
+    file = tmp_path / "given.safetensors"
+    save_file({"total": total}, file, metadata=FACTS | facts)
+    with pytest.raises(ValueError, match=fault) as error:
+        PreservationStatistics.load(file, "model", 2)
+    assert str(file) in str(error.value)
+
+
+def test_sums_in_single_precision_are_taken(tmp_path: Path) -> None:
+    states = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
+    total = states.mT @ states
+    total[0, 1] *= 1 + 1e-7
+    file = tmp_path / "given.safetensors"
+    save_file({"total": total}, file, metadata=FACTS)
+    assert torch.equal(PreservationStatistics.load(file, "model", 6).total, total)

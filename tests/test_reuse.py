@@ -77,14 +77,16 @@ def test_pictures_are_kept_as_they_are_drawn(
     sample_batches = samples.sample_batches
     left = [4]
 
-    def preempted(pipeline: Any, texts: Any, seeds: Any, settings: Any, take: Any) -> None:
+    def preempted(
+        pipeline: Any, texts: Any, seeds: Any, settings: Any, take: Any, **named: Any
+    ) -> None:
         def taking(batch: Samples) -> None:
             take(batch)
             left[0] -= len(batch.images)
             if left[0] <= 0:
                 raise RuntimeError("preempted")
 
-        sample_batches(pipeline, texts, seeds, settings, taking)
+        sample_batches(pipeline, texts, seeds, settings, taking, **named)
 
     monkeypatch.setattr(samples, "sample_batches", preempted)
     drawn = (PEOPLE, "evaluation.seed=7", "sampling.batch_size=2")

@@ -7,13 +7,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict, read_write
 
 from mace_exp.cli.common import refusing
-from mace_exp.config import are_numbered, check_jobs, planned_jobs
+from mace_exp.config import are_numbered, check_jobs, planned_jobs, quoted
+from mace_exp.runs.claims import claim, claim_new, release
 from mace_exp.runs.folder import PLAN
 from mace_exp.utils.files import write_json
 
@@ -26,12 +27,23 @@ class NewFolders(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         NewFolders.paths = []
-        folder = Path(config.hydra.run.dir).absolute()
-        NewFolders.paths = [each for each in (folder, *folder.parents) if not os.path.exists(each)]
+        with refusing():  # Hydra makes a mere warning of what is no SystemExit
+            folder = Path(config.hydra.run.dir).absolute()
+            new = [each for each in (folder, *folder.parents) if not os.path.exists(each)]
+            NewFolders.paths = new
+            try:
+                chosen = _claimed(config, "run")
+            except ValueError:
+                NewFolders.remove()
+                raise
+            if chosen != folder:
+                NewFolders.paths = [chosen]
 
     @classmethod
     def remove(cls) -> None:
         """Remove the recorded folders that are empty."""
+        if cls.paths:
+            release(cls.paths[0])
         with suppress(OSError):
             for folder in cls.paths:
                 folder.rmdir()
@@ -60,14 +72,36 @@ def _begin_sweep(config: DictConfig) -> Path:
     """
     from mace_exp.cli.sweep import is_finished
 
-    folder, jobs = Path(config.hydra.sweep.dir).absolute(), planned_jobs(config.hydra)
+    jobs = planned_jobs(config.hydra)
+    folder = Path(config.hydra.sweep.dir).absolute()
     numbered = are_numbered(config.hydra)
     done = {number for number in jobs if numbered and is_finished(folder / str(number))}
     check_jobs(config, {n: jobs[n] for n in jobs if not (config.get("resume") and n in done)})
+    folder = _claimed(config, "sweep")
     if jobs and numbered:
-        folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / PLAN, {"jobs": [*jobs.values()]})
     return folder
+
+
+def _claimed(config: DictConfig, mode: Literal["run", "sweep"]) -> Path:
+    """Claim the folder that a run or a sweep writes to; one that is named by the time is made anew,
+    if need be under another name, as two commands may begin in one second.
+
+    Raises:
+        ValueError: it is in use, or can't be written to.
+    """
+    key = f"hydra.{mode}.dir"
+    folder = Path(config.hydra[mode].dir).absolute()
+    overrides = config.hydra.overrides.hydra
+    if any(each.lstrip("+").startswith(f"{key}=") for each in overrides):
+        claim(folder, key)
+        return folder
+    chosen = claim_new(folder, key)
+    if chosen != folder:
+        with read_write(config.hydra), open_dict(config.hydra):
+            config.hydra[mode].dir = str(chosen)
+            overrides.append(f"{key}={quoted(chosen)}")  # jobs of a sweep are composed of these
+    return chosen
 
 
 @contextmanager
@@ -82,5 +116,6 @@ def closed_sweep() -> Iterator[None]:
             from mace_exp.cli.sweep import close_sweep
 
             whole = close_sweep(SweepFolder.path)
+            release(SweepFolder.path)
     if not whole:
         sys.exit(1)

@@ -17,6 +17,7 @@ from mace_exp.config import explain, model_named, quoted
 from mace_exp.models.schema import Device, ModelConfig, Precision
 from mace_exp.runs.interrupts import exiting_on_sigterm
 from mace_exp.runs.ranks import RankError
+from mace_exp.utils.texts import ShownFormatter, shown
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,9 @@ def chosen_model(arguments: argparse.Namespace) -> ModelConfig:
 
 def run_command(name: str, command: Callable[[], None]) -> int:
     """Run a command; return 1, after one message, if it refuses. Cleans up on SIGTERM."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(level=logging.INFO)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(ShownFormatter("%(message)s"))
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         with exiting_on_sigterm():
@@ -100,5 +103,5 @@ def refusals_shown() -> Iterator[None]:
     except Refusal as refusal:
         if full_error:
             raise refusal.error from None
-        sys.stderr.write(f"{refusal}\n")
+        sys.stderr.write(f"{shown(str(refusal))}\n")
         raise

@@ -21,6 +21,7 @@ from mace_exp.cli.callbacks import NewFolders, closed_sweep
 from mace_exp.cli.common import REFUSALS, Refusal, refusals_shown
 from mace_exp.config import CONF, register, to_run_config
 from mace_exp.config.run_config import RunConfig
+from mace_exp.runs.claims import claimed, release
 from mace_exp.runs.folder import RunFolder, check_writable
 from mace_exp.runs.ranks import dismissed_workers
 
@@ -62,15 +63,22 @@ def job(composed: DictConfig) -> None:
     jobs of a resumed sweep are skipped."""
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     if not _in_sweep():
-        with _refused_whole(run_dir):  # exit without Hydra's error lines
-            _run(composed, run_dir)
+        try:
+            with _refused_whole(run_dir):  # exit without Hydra's error lines
+                _run(composed, run_dir)
+        finally:
+            release(run_dir)  # claimed before Hydra made it
         return
     from mace_exp.cli.sweep import attempt, is_finished
 
     if composed.get("resume") and is_finished(run_dir):
         log.info("job %s has already finished", run_dir.name)
-    else:
-        attempt(run_dir, partial(_run, composed, run_dir))
+        return
+    try:
+        with claimed(run_dir, "hydra.sweep.dir"):
+            attempt(run_dir, partial(_run, composed, run_dir))
+    except ValueError as error:  # nothing is written to another's folder
+        log.error("job %s was not begun: %s", run_dir.name, error)
 
 
 @contextmanager

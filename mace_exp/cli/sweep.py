@@ -24,6 +24,7 @@ from mace_exp.report.sweep_page import write_sweep_report
 from mace_exp.runs.arguments import run_arguments
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.status import Status, status_of
+from mace_exp.utils.texts import shown
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +120,8 @@ def print_jobs(
         own = [each for each in job.overrides if len(jobs) == 1 or each not in shared]
         line = Text(f" {job.name:>3}  ")
         line.append(f"{job.status:<9}", _STYLES.get(job.status, "yellow"))
-        line.append(f"{duration(job.seconds):>12}  {' '.join(own)}  {job.error}".rstrip())
+        said = f"{duration(job.seconds):>12}  {' '.join(own)}  {job.error}"
+        line.append(shown(said).rstrip())
         line.truncate(console.width, overflow="ellipsis")
         console.print(line)
     finished = sum(job.status == FINISHED for job in jobs)

@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from mace_exp.utils.texts import fault_of
+
 
 def read_captions(path: Path) -> list[str]:
     """Return the captions of a file: COCO's caption JSON (`.json`), or text with one per line.
@@ -11,13 +13,18 @@ def read_captions(path: Path) -> list[str]:
     Empty lines are skipped, runs of white space become one space.
 
     Raises:
-        ValueError: the file is missing, not UTF-8, JSON of another format, or without captions.
+        ValueError: the file is missing, not UTF-8, JSON of another format, or without captions;
+            one is no text to be read, or too long to be one.
     """
     text = _text("captions", path)
     lines = _coco(path, text) if path.suffix.lower() == ".json" else text.splitlines()
     captions = [" ".join(line.split()) for line in lines if line.strip()]
     if not captions:
         raise ValueError(f"captions {path} holds none: give one per line, or COCO's caption JSON")
+    for number, caption in enumerate(captions, start=1):
+        fault = fault_of(caption)
+        if fault:
+            raise ValueError(f"captions {path}, caption {number}: {fault}")
     return captions
 
 
@@ -48,6 +55,9 @@ def read_templates(path: Path) -> dict[int, str]:
     lines = enumerate(_text("templates", path).splitlines(), start=1)
     templates = {number: " ".join(line.split()) for number, line in lines if line.strip()}
     for number, template in templates.items():
+        fault = fault_of(template)
+        if fault:
+            raise ValueError(f"templates {path}, line {number}: {fault}")
         if not _is_template(template):
             raise ValueError(f"templates {path}, line {number}, {template!r}: {_TEMPLATE_RULE}")
     if not templates:
@@ -72,7 +82,7 @@ def _text(what: str, path: Path) -> str:
 def _coco(path: Path, text: str) -> Iterable[str]:
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"captions {path} is not valid JSON: {error}") from error
     try:
         found = [each["caption"] for each in content["annotations"]]

@@ -68,8 +68,8 @@ def build_concepts(
 
     Raises:
         ValueError: no names, one that is not text or is empty, a duplicate (or two names with the
-            same slug), a concept equal to its anchor, or an override for a name that is not in the
-            list.
+            same slug), an anchor that names its concept, or an override for a name that is not in
+            the list.
     """
     for name in names:
         if not isinstance(name, str):  # a list within the list passes the schema
@@ -121,7 +121,7 @@ def check_erased(key: str, by_name: Mapping[str, object], names: Sequence[str]) 
 
 
 def _check_distinct(concepts: Sequence[Concept]) -> None:
-    """Raise ValueError for two concepts with the same slug, or a concept equal to its anchor."""
+    """Raise ValueError for two concepts with the same slug, or an anchor that names its concept."""
     seen: dict[str, str] = {}
     for concept in concepts:
         if concept.slug in seen:
@@ -133,5 +133,10 @@ def _check_distinct(concepts: Sequence[Concept]) -> None:
         if slugify(concept.anchor) == concept.slug:
             raise ValueError(
                 f"the anchor of {concept.name!r} is {concept.anchor!r}, the concept itself: "
+                f"choose another by 'anchors.per_concept={{{concept.name}: ...}}'"
+            )
+        if f"-{concept.slug}-" in f"-{slugify(concept.anchor)}-":
+            raise ValueError(
+                f"the anchor of {concept.name!r} is {concept.anchor!r}, which names the concept: "
                 f"choose another by 'anchors.per_concept={{{concept.name}: ...}}'"
             )

@@ -13,6 +13,7 @@ from mace_exp.config.run_config import RunConfig
 from mace_exp.config.suggestions import unknown_key
 from mace_exp.methods.base import OPTIONAL_GROUPS
 from mace_exp.utils.ranges import out_of_range
+from mace_exp.utils.texts import unmeant_texts
 
 
 def to_run_config(
@@ -34,6 +35,7 @@ def to_run_config(
     config = OmegaConf.to_object(general)
     assert isinstance(config, RunConfig)
     _refuse(out_of_range(config))
+    _refuse(unmeant_texts(replace(config, resume=config.resume or None)))
     _refuse(_unread(config, given))
     overrides, problems = typed_overrides(composed, config)
     _refuse(problems)

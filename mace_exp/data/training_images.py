@@ -13,14 +13,13 @@ from pathlib import Path
 
 import numpy as np
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-from safetensors.torch import load_file
 from torch import Tensor
 
 from mace_exp.data.files import read_image
 from mace_exp.models.sampling import SamplingSettings, sample_with_latents
 from mace_exp.utils.files import atomic_folder, save_png
 from mace_exp.utils.progress import Progress
-from mace_exp.utils.tensors import save_tensors
+from mace_exp.utils.tensors import load_tensors, save_tensors
 
 COLUMNS = ("index", "file", "prompt", "seed")
 
@@ -89,8 +88,8 @@ def load_images(folder: Path) -> TrainingImages:
     rows = _read_rows(folder / "prompts.csv")
     images = stack_images([folder / row["file"] for row in rows])
     try:
-        latents = load_file(folder / "latents.safetensors")["latents"]
-    except Exception as error:  # safetensors' errors are not OSErrors
+        latents = load_tensors(folder / "latents.safetensors")[0]["latents"]
+    except (OSError, KeyError) as error:
         raise ValueError(f"{folder / 'latents.safetensors'} can't be read: {error}") from error
     prompts, seeds = [row["prompt"] for row in rows], [int(row["seed"]) for row in rows]
     return TrainingImages(prompts, seeds, images, latents)

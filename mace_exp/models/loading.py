@@ -36,7 +36,8 @@ def load_pipeline(
     kept on the CPU and moved to the device in turn, by diffusers' `enable_model_cpu_offload`.
 
     Raises:
-        ValueError: as `find_model`; the device does not exist; offload without a GPU.
+        ValueError: as `find_model`; the device does not exist; offload without a GPU; weights that
+            are not finite.
     """
     location = find_model(source, file_config=file_config, allow_download=allow_download)
     import torch
@@ -72,7 +73,31 @@ def load_pipeline(
     for module in pipeline.components.values():
         if isinstance(module, torch.nn.Module):
             module.eval().requires_grad_(False)
+    check_finite(pipeline)
     return pipeline
+
+
+def check_finite(pipeline: Any) -> None:
+    """Refuse a model with weights that are not finite: it draws black pictures, in which nothing is
+    recognised, as if all were erased.
+
+    Raises:
+        ValueError: the message names the weight.
+    """
+    import torch
+
+    for part, module in pipeline.components.items():
+        if not isinstance(module, torch.nn.Module):
+            continue
+        for name, weight in module.state_dict().items():
+            # A sum takes no memory; it may overflow where no number of it does.
+            if not weight.is_floating_point() or weight.sum(dtype=torch.float32).isfinite():
+                continue
+            if not weight.isfinite().all():
+                raise ValueError(
+                    f"the model has weights that are not finite, as in {part}.{name}: the file is "
+                    f"damaged, or its numbers are too large for {weight.dtype}"
+                )
 
 
 def _load_file(location: ModelLocation, options: dict[str, Any]) -> DiffusionPipeline:

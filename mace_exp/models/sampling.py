@@ -1,4 +1,4 @@
-"""Sample images: one image per prompt and seed, independent of the batch it is sampled in.
+"""Sample images: one image per prompt and seed, independent, but for rounding, of its batch.
 
 The denoising loop is the pipeline's. A custom loop was measured and was no faster, and the
 pipeline's supports every model family.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from mace_exp.models.devices import (
     is_offloaded,
     on_device,
 )
+from mace_exp.utils.errors import naming_setting
 from mace_exp.utils.progress import Progress
 
 # Options replace class defaults that do not suit Stable Diffusion: its latents exceed [-1, 1], and
@@ -124,30 +126,37 @@ def sample_batches(
     on_batch: Callable[[Samples], object],
     *,
     checked: bool = True,
+    pieces: Sequence[int] | None = None,
 ) -> None:
     """Sample in batches, in order; `on_batch` receives each batch before the next one starts.
 
-    `checked` as in `sample_with_latents`. A batch that does not fit into the device's memory, and
-    those after it, are halved: the pictures are the same.
+    `checked` as in `sample_with_latents`. No batch goes beyond the end of one of the `pieces` that
+    the prompts consist of, which are as many as they say: the last digits of a picture depend on
+    the batch that it is drawn in. A batch that does not fit into the device's memory, and those
+    after it, are halved: the pictures are the same but for these digits.
 
     Raises:
-        ValueError: no prompts, not one seed per prompt, an unknown scheduler, or a size that the
-            autoencoder can't downsample.
+        ValueError: no prompts, not one seed per prompt, an unknown scheduler, a size that the
+            autoencoder can't downsample, or pictures that are not finite.
     """
     _check(pipeline, prompts, seeds, settings)
     with swapped_scheduler(pipeline, settings.scheduler), _without_progress_bar(pipeline):
         states = _TextStates(pipeline, prompts, guided=settings.guidance > 1)
-        start, size = 0, settings.batch_size
+        start, most = 0, settings.batch_size
 
         def batch(size: int) -> Samples:
             part = slice(start, start + size)
             latents = _denoise(pipeline, states.of(prompts[part]), seeds[part], settings)
-            return Samples(decode(pipeline, latents, checked=checked), latents.float().cpu())
+            with naming_setting(f"{prompts[start]!r}"):
+                return Samples(decode(pipeline, latents, checked=checked), latents.float().cpu())
 
-        while start < len(prompts):
-            done, size = halving_on_out_of_memory(batch, min(size, len(prompts) - start))
-            on_batch(done)
-            start += len(done.images)
+        for end in accumulate(pieces or [len(prompts)]):
+            while start < end:
+                wanted = min(most, end - start)
+                done, fitted = halving_on_out_of_memory(batch, wanted)
+                most = most if fitted == wanted else fitted
+                on_batch(done)
+                start += len(done.images)
 
 
 @torch.no_grad()
@@ -155,10 +164,17 @@ def decode(pipeline: DiffusionPipeline, latents: Tensor, *, checked: bool = True
     """Return images [n, H, W, 3], uint8, of scaled latents [n, c, h, w].
 
     Images flagged by the pipeline's safety checker are black; `checked=False` skips the checker.
+
+    Raises ValueError where numbers are not finite: they would be black pictures.
     """
     with stable_autoencoder(pipeline) as vae:
         unscaled = unscale_latents(pipeline, latents.to(vae.device, vae.dtype))
         images = vae.decode(unscaled, return_dict=False)[0]
+    if not images.isfinite().all():
+        raise ValueError(
+            f"what the model draws in {vae.dtype} is not finite (NaN): take model.dtype=float32; "
+            "if only the edited model draws it, weigh closeness or preservation more"
+        )
     flagged: list[bool] = []
     if checked and has_safety_checker(pipeline):
         images, flagged = pipeline.run_safety_checker(images, images.device, vae.dtype)

@@ -48,6 +48,10 @@ class SchedulerName(Enum):
     pndm = "pndm"
 
 
+SIDE = Range(low=8, high=8192)
+"""Pixels of a side: above, one latent would take the memory of a model."""
+
+
 @dataclass(kw_only=True)
 class SamplingConfig:
     """Sampling settings."""
@@ -56,8 +60,8 @@ class SamplingConfig:
     guidance: Annotated[float, NONNEGATIVE]
     scheduler: SchedulerName
     batch_size: Annotated[int, WHOLE]
-    height: Annotated[int | None, Range(low=8)]  # pixels; null: the model's native size
-    width: Annotated[int | None, Range(low=8)]
+    height: Annotated[int | None, SIDE]  # pixels; null: the model's native size
+    width: Annotated[int | None, SIDE]
 
     def __post_init__(self) -> None:
         check_pixels("sampling.height", self.height)

@@ -85,7 +85,7 @@ def _part_config(location: ModelLocation, part: str) -> dict[str, Any]:
         return {}
     try:
         config = json.loads((location.folder / part / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return config if isinstance(config, dict) else {}
 
@@ -121,7 +121,7 @@ def read_index(folder: Path | None) -> dict[str, Any]:
         index = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"{folder} is not a diffusers pipeline: {file.name} is missing") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{folder} is not a diffusers pipeline: {file.name}: {error}") from None
     return index if isinstance(index, dict) else {}
 

@@ -87,8 +87,9 @@ class CacheBuild:
                     self._save_partial(sums.result())
                     saved = time.monotonic()
         except BaseException:
-            with suppress(OSError):  # a full disk must not mask the original error
-                self._save_partial(sums.result())
+            if done:
+                with suppress(OSError):  # a full disk must not mask the original error
+                    self._save_partial(sums.result())
             raise
         return sums.result()
 

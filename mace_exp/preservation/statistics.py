@@ -7,13 +7,13 @@ is a number of prompts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from mace_exp.models.devices import as_float64
@@ -21,6 +21,8 @@ from mace_exp.models.text import PromptEncoder
 from mace_exp.utils.tensors import load_tensors, save_tensors
 
 _HASH_BYTES = 16
+SYMMETRY = 1e-5
+"""By which two numbers of a sum may differ, relative to the largest: published ones are float32."""
 
 
 @dataclass(frozen=True)
@@ -80,31 +82,62 @@ class PreservationStatistics:
         save_tensors(path, {"total": self.total}, self.facts())
 
     @staticmethod
-    def load(path: Path, fingerprint: str) -> PreservationStatistics:
+    def load(path: Path, fingerprint: str, width: int | None = None) -> PreservationStatistics:
         """Read a file.
+
+        `width` is that of the text encoder's states, for a file of unknown origin.
 
         Raises ValueError if it belongs to another text encoder, or as `read_statistics`.
         """
         loaded = read_statistics(path)
         loaded.require(fingerprint, f"{path}: ")
+        if width not in (None, len(loaded.total)):
+            raise ValueError(
+                f"{path} holds a matrix of width {len(loaded.total)}, and the states of this "
+                f"model's text encoder have {width} numbers: build it again for this model"
+            )
         return loaded
 
 
 def read_statistics(path: Path) -> PreservationStatistics:
     """Read statistics without checking which text encoder they belong to.
 
-    Raises ValueError if the file can't be read or does not hold preservation statistics.
+    Raises ValueError if the file can't be read or does not hold preservation statistics: a sum of
+    e e^T is square, symmetric, finite, and no number exceeds those on the diagonal.
     """
     try:
         tensors, facts = load_tensors(path)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise ValueError(f"{path} can't be read as a safetensors file: {error}") from error
     missing = {"count", "fingerprint", "prompts_hash"} - facts.keys()
     if missing or tensors.keys() != {"total"}:
         raise ValueError(f"{path} holds no preservation statistics")
+    fault = _fault(tensors["total"], facts)
+    if fault:
+        raise ValueError(f"{path} holds no preservation statistics: {fault}")
     return PreservationStatistics(
         tensors["total"], int(facts["count"]), facts["fingerprint"], facts["prompts_hash"]
     )
+
+
+def _fault(total: Tensor, facts: Mapping[str, str]) -> str | None:
+    """Say why a matrix can't be a sum of e e^T over at least one prompt, or None."""
+    shape = list(total.shape)
+    if not facts["count"].isdecimal() or int(facts["count"]) < 1:
+        return f"its count of prompts is {facts['count']!r}"
+    if not re.fullmatch(r"[0-9a-f]{32}", facts["prompts_hash"]):
+        return f"its hash of prompts is {facts['prompts_hash']!r}"
+    if len(shape) != 2 or shape[0] != shape[1] or not total.is_floating_point():
+        return f"its tensor is {total.dtype} {shape}, not a square matrix of numbers"
+    values = total.double()
+    if not values.isfinite().all():
+        return "its matrix has numbers that are not finite"
+    diagonal, largest = values.diagonal(), float(values.abs().max())
+    if largest == 0 or float(diagonal.min()) < 0 or largest > float(diagonal.max()) * (1 + 1e-6):
+        return "its matrix is no sum of squares"
+    if float((values - values.mT).abs().max()) > SYMMETRY * largest:
+        return "its matrix is not symmetric"
+    return None
 
 
 class PreservationAccumulator:

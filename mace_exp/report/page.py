@@ -71,5 +71,5 @@ def policy(script: str) -> str:
 def save(path: Path, text: str) -> Path:
     """Write the page atomically."""
     with atomic_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     return path

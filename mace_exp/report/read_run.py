@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +11,11 @@ from typing import Any
 
 import yaml
 
+from mace_exp.runs.arguments import read_yaml
+from mace_exp.runs.folder import RunFolder
+from mace_exp.runs.manifest import changed_files, recorded_files
 from mace_exp.runs.record import ROWS_FILE, ConceptCurves, numbers, read_rows
+from mace_exp.utils.files import read_json as file_json
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +84,7 @@ def read_run(path: Path) -> RunContents:
         raise FileNotFoundError(
             f"{path} is not a run folder: it has none of {', '.join(RUN_MARKS)}"
         )
+    _warn_of_changes(path)
     return RunContents(
         path=path,
         config=read_config(path),
@@ -93,6 +97,13 @@ def read_run(path: Path) -> RunContents:
     )
 
 
+def _warn_of_changes(path: Path) -> None:
+    """Warn where the metrics are not those that the run measured."""
+    folder, name = RunFolder(path), "metrics.json"
+    if name in recorded_files(folder) and changed_files(folder, [name]):
+        log.warning("%s is not what the run wrote: it was changed, or damaged", folder.metrics)
+
+
 def is_run(path: Path) -> bool:
     """Return whether the folder has a file of a run."""
     return any((path / name).is_file() for name in RUN_MARKS)
@@ -101,7 +112,7 @@ def is_run(path: Path) -> bool:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object; empty if the file is missing or broken."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = file_json(path)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
@@ -114,7 +125,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """Read the composed configuration; a run that was refused has none."""
     file = path / "config.yaml"
     try:
-        value = yaml.safe_load(file.read_text(encoding="utf-8"))
+        value = read_yaml(file)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, yaml.YAMLError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import yaml
 
 from mace_exp.runs.folder import PLAN, RunFolder
+from mace_exp.utils.files import read_json
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def planned_arguments(sweep_dir: Path) -> dict[str, list[str]]:
     """Return the arguments of every job of a sweep by the name of its folder; {} without a plan."""
     file = sweep_dir / PLAN
     try:
-        plan = json.loads(file.read_text(encoding="utf-8"))["jobs"]
+        plan = read_json(file)["jobs"]
         return {str(number): [str(each) for each in job] for number, job in enumerate(plan)}
     except FileNotFoundError:
         return {}
@@ -47,6 +47,14 @@ def planned_arguments(sweep_dir: Path) -> dict[str, list[str]]:
 
 
 def read_yaml(file: Path) -> Any:
-    """Read a file; interpolations in it stay text. Errors in it name the file."""
-    with file.open(encoding="utf-8") as opened:  # PyYAML takes the name from there
-        return yaml.safe_load(opened)
+    """Read a file; interpolations in it stay text. Errors in it name the file.
+
+    Raises:
+        OSError, yaml.YAMLError, ValueError: it can't be opened, is no YAML, or no UTF-8 or nested
+            too deeply.
+    """
+    try:
+        with file.open(encoding="utf-8") as opened:  # PyYAML takes the name from there
+            return yaml.safe_load(opened)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{file} can't be read as YAML: {error}") from error

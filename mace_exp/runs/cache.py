@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
+
+from mace_exp.utils.files import leftover_of, remove, write_text
+from mace_exp.utils.hashing import content_digest
+
+log = logging.getLogger(__name__)
+
+LOCKS, CHECKSUMS, DAMAGED = "locks", "checksums", "damaged"
+OWN = frozenset({LOCKS, CHECKSUMS, DAMAGED})
+"""Folders of the cache itself; all others are named by the kind of the entries in them."""
+
+
+MOMENT = 3600.0
+"""Seconds after which a temporary file of the cache's own folders is nobody's any more."""
 
 
 @dataclass
 class Cache:
     """Results that runs share, one entry per key; whoever comes first makes it, all others read it.
 
-    `reused` and `made` count the entries, by kind, that this run found and made.
+    `reused` and `made` count the entries, by kind, that this run found and made. Every entry has a
+    checksum of its content, in a folder of its own: it is checked before the entry is read.
     """
 
     root: Path
@@ -36,6 +52,7 @@ class Cache:
     ) -> dict[str, Path]:
         """Return the entries by name; `make` receives those that are missing, to make together.
 
+        An entry that is not what was written is set aside, with a warning, and counts as missing.
         Concurrent jobs create an entry only once: a job holds the lock of each missing entry while
         creating it. Locks are acquired in sorted order, so that jobs with overlapping entries can't
         deadlock.
@@ -44,29 +61,102 @@ class Cache:
             ValueError: one is missing and `make` is None (`stage` is not among those of this run).
         """
         paths = {name: self.path(kind, key, suffix) for name, key in keys.items()}
-        wanted = {path for path in paths.values() if not path.exists()}
+        wanted = {path for path in paths.values() if not is_whole(path)}
         if wanted and make is None:
             raise ValueError(
-                f"there are no {kind} for these settings in {self.root}: add {stage}, which makes "
-                "them, to stages"
+                f"there are no {kind} for these settings in {self.root}, or damaged ones: add "
+                f"{stage}, which makes them, to stages"
             )
         (self.root / kind).mkdir(parents=True, exist_ok=True)
         with ExitStack() as locks:
             for path in sorted(wanted):
-                locks.enter_context(FileLock(self._lock(path)))
-            missing = {name: path for name, path in paths.items() if not path.exists()}
+                locks.enter_context(FileLock(lock_file(path)))
+            missing = {name: path for name, path in paths.items() if path in wanted}
+            missing = {name: path for name, path in missing.items() if not _found(path)}
             if missing and make is not None:
                 make(missing)
+                for path in missing.values():
+                    if not checksum_file(path).exists():
+                        seal(path)
         self._count(kind, made=len(missing), reused=len(paths) - len(missing))
         return paths
 
-    def _lock(self, entry: Path) -> Path:
-        """Return the lock of an entry: all lie in one folder, not beside the entries."""
-        locks = self.root / "locks"
-        locks.mkdir(parents=True, exist_ok=True)
-        return locks / f"{entry.parent.name}-{entry.name}.lock"
+    def leftovers(self) -> Iterator[Path]:
+        """Yield what killed processes have left: temporary files whose entry nobody is making."""
+        for path in sorted(self.root.glob("*/.*")):
+            name = leftover_of(path)
+            if name is None:
+                continue
+            if path.parent.name in OWN:  # written without a lock, in a moment
+                left = time.time() - path.stat().st_mtime > MOMENT
+            else:
+                left = is_free(lock_file(path.with_name(name)))
+            if left:
+                yield path
+
+    def remove_leftovers(self) -> None:
+        """Remove what killed processes have left."""
+        for path in self.leftovers():
+            remove(path)
 
     def _count(self, kind: str, *, made: int, reused: int) -> None:
         for counts, count in ((self.made, made), (self.reused, reused)):
             if count:
                 counts[kind] = counts.get(kind, 0) + count
+
+
+def seal(entry: Path) -> None:
+    """Record the checksum of an entry that was just written."""
+    write_text(checksum_file(entry), content_digest(entry))
+
+
+def is_whole(entry: Path) -> bool:
+    """Return whether an entry is there, and is what was written; one that was made before there
+    were checksums, or by a process that was killed then, is taken as it is, and gets one."""
+    if not entry.exists():
+        return False
+    file = checksum_file(entry)
+    try:
+        return file.read_bytes() == content_digest(entry).encode()
+    except FileNotFoundError:
+        seal(entry)
+        return True
+
+
+def _found(entry: Path) -> bool:
+    """Return whether an entry whose lock is held is whole; set it aside where it is not."""
+    if is_whole(entry):
+        return True
+    if entry.exists():
+        aside = _beside(entry, DAMAGED)
+        remove(aside)
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        entry.rename(aside)
+        log.warning("%s is not what was written: it is now %s, and is made again", entry, aside)
+    checksum_file(entry).unlink(missing_ok=True)
+    return False
+
+
+def checksum_file(entry: Path) -> Path:
+    """Return the file with the checksum of an entry."""
+    return _beside(entry, CHECKSUMS)
+
+
+def lock_file(entry: Path) -> Path:
+    """Return the lock of an entry: all lie in one folder, not beside the entries."""
+    lock = _beside(entry, LOCKS)
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    return lock.with_name(f"{lock.name}.lock")
+
+
+def is_free(lock: Path) -> bool:
+    """Return whether no living process holds a lock."""
+    try:
+        with FileLock(lock, timeout=0):
+            return True
+    except Timeout:
+        return False
+
+
+def _beside(entry: Path, folder: str) -> Path:
+    return entry.parents[1] / folder / f"{entry.parent.name}-{entry.name}"

@@ -8,6 +8,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from mace_exp.utils.files import leftover_of, remove
+
 log = logging.getLogger(__name__)
 
 PLAN = "jobs.json"
@@ -35,6 +37,7 @@ class RunFolder:
     masks = property(lambda self: self.root / "masks")
     prompts = property(lambda self: self.root / "prompts.csv")
     keys = property(lambda self: self.root / "keys.json")
+    manifest = property(lambda self: self.root / "manifest.json")
 
     def lora(self, slug: str) -> Path:
         """Return the file of one concept's LoRA."""
@@ -43,6 +46,13 @@ class RunFolder:
     def name_of(self, path: Path) -> str | None:
         """Return a file's name relative to the folder; None where it does not exist."""
         return path.relative_to(self.root).as_posix() if path.exists() else None
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files that a killed process has left in a run folder, which is claimed."""
+    for path in [*folder.glob(".*"), *folder.glob("*/.*")]:
+        if leftover_of(path) is not None:
+            remove(path)
 
 
 def check_writable(folder: Path, key: str) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from mace_exp.runs.folder import RunFolder
-from mace_exp.utils.files import write_json
+from mace_exp.runs.manifest import record_files
+from mace_exp.utils.files import read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +21,12 @@ FILES = {
     "metrics": ("metrics.json",),
 }
 """The files of each result whose key is recorded, in the order in which they are made."""
+RECORDED = {
+    "edit": (*FILES["edit"], "refined.safetensors", "loras"),
+    "samples": ("samples",),
+    "metrics": ("metrics.json", "samples/prompts.csv"),
+}
+"""The files whose checksums are recorded with each key: what a later command may read."""
 _MARKS = {"samples": "prompts.csv", "attention": "index.csv", "erased": "model_index.json"}
 """The file in each folder of a run's by which it is one: others of these names are the user's."""
 
@@ -28,14 +34,15 @@ _MARKS = {"samples": "prompts.csv", "attention": "index.csv", "erased": "model_i
 def recorded_keys(folder: RunFolder) -> dict[str, str]:
     """Return the key of each result that the folder holds; none where nothing is recorded."""
     try:
-        found = json.loads(folder.keys.read_text(encoding="utf-8"))
+        found = read_json(folder.keys)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 
 
 def record_key(folder: RunFolder, name: str, key: str) -> None:
-    """Record the key of a result that the folder now holds."""
+    """Record the key of a result that the folder now holds, and the checksums of its files."""
+    record_files(folder, RECORDED[name])
     write_json(folder.keys, recorded_keys(folder) | {name: key})
 
 
@@ -58,6 +65,7 @@ def remove_stale(
     stale = _stale(recorded, wanted, stages, makes_edit=bool(set(stages) & set(edit_steps)))
     removed = [file for name in stale for file in _remove(folder.root, FILES[name])]
     if removed:
+        record_files(folder, removed)
         log.info(
             "removed from %s, as it is of an earlier edit: %s", folder.root, ", ".join(removed)
         )

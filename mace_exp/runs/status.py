@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import platform
@@ -18,7 +17,7 @@ from typing import Any
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.interrupts import stopped_by
 from mace_exp.runs.ranks import rank_count
-from mace_exp.utils.files import is_out_of_room, write_json
+from mace_exp.utils.files import is_out_of_room, read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -103,8 +102,8 @@ def explain_full_disk(root: Path) -> Iterator[None]:
 def status_of(folder: RunFolder) -> str | None:
     """Return the recorded status ("running", "finished" or "failed"), or None without a run."""
     try:
-        return json.loads(folder.status.read_text(encoding="utf-8"))["status"]
-    except (OSError, ValueError, KeyError):
+        return str(read_json(folder.status)["status"])
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 

@@ -10,6 +10,7 @@ from mace_exp.methods.base import Edit
 from mace_exp.models.editing import edited_pipeline
 from mace_exp.models.saving import save_pipeline
 from mace_exp.runs.context import Context
+from mace_exp.runs.manifest import changed_files
 from mace_exp.runs.result import Result
 from mace_exp.runs.stale import record_key, recorded_keys
 from mace_exp.utils.files import write_json
@@ -56,11 +57,15 @@ def read_edit(context: Context, key: str, step: str) -> Edit:
     """Return the edit of the run folder.
 
     Raises:
-        ValueError: there is none, or it is of other settings.
+        ValueError: there is none, it is of other settings, or it was changed.
     """
     folder = context.folder
     if not folder.edit.is_file() or recorded_keys(folder).get("edit") != key:
         raise ValueError(
             f"{folder.root} holds no edit of these settings: add {step}, which makes it, to stages"
+        )
+    if changed_files(folder, [folder.edit.name]):
+        raise ValueError(
+            f"{folder.edit} is not what the run wrote: add {step}, which makes it again, to stages"
         )
     return Edit(load_tensors(folder.edit)[0])

@@ -15,6 +15,7 @@ from mace_exp.data.images.folder import view_seeds
 from mace_exp.data.training_images import TrainingImages, load_images, save_images
 from mace_exp.data.user_images import encoded_views
 from mace_exp.data.views import Views
+from mace_exp.runs.cache import seal
 from mace_exp.runs.context import Context
 from mace_exp.runs.result import Result, result_key
 from mace_exp.utils.hashing import file_digest
@@ -69,6 +70,7 @@ def _draw_share(context: Context, jobs: Sequence[Job]) -> None:
     with progress("training images", total, "image") as advance:
         for source, path in jobs:
             save_images(source.make(context.model, advance), path)
+            seal(path)
 
 
 def read_prior_images(

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from mace_exp.concepts.concept import UNMASKED, Concept
@@ -21,9 +20,9 @@ from mace_exp.data.training_images import TrainingImages
 from mace_exp.runs.context import Context
 from mace_exp.runs.record import Picture
 from mace_exp.runs.result import Result, result_key
-from mace_exp.utils.files import save_png, write_table
+from mace_exp.utils.files import atomic_file, save_png, write_table
 from mace_exp.utils.progress import progress
-from mace_exp.utils.tensors import save_tensors
+from mace_exp.utils.tensors import load_tensors, save_tensors
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +112,7 @@ class _Finder:
         if not self.settings.cached:
             return find()
         path = self.context.entry(STAGE, STAGE, self.key, lambda path: _save(path, find()))
-        loaded = load_file(path)
+        loaded, _ = load_tensors(path)
         return Masks(loaded["masks"].numpy(), int(loaded["fallbacks"]))
 
 
@@ -154,7 +153,8 @@ def _write_overlays(
         for index, image in enumerate(training.images):
             name = f"{concept.slug}-{index:02d}.png"
             shown = overlay(image, masks[index])
-            save_png(folder / name, np.asarray(shown))
+            with atomic_file(folder / name) as temporary:
+                save_png(temporary, np.asarray(shown))
             rows.append((concept.name, index, name))
             if len(pictures) < MOST_SHOWN:
                 pictures.append(Picture(shown, f"{concept.name}: {training.prompts[index]}"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from mace_exp.evaluation.evaluate import COLUMNS, evaluate
 from mace_exp.evaluation.judges.base import JudgeConfig
 from mace_exp.evaluation.metrics.base import Metrics
@@ -11,6 +13,8 @@ from mace_exp.runs.result import Result, result_key
 from mace_exp.runs.stale import record_key
 from mace_exp.stages.samples import SuiteSamples, write_prompts
 from mace_exp.utils.files import write_json
+
+log = logging.getLogger(__name__)
 
 STAGE = "metrics"
 VERSION = 1
@@ -48,6 +52,7 @@ def measure(
             metrics=evaluation.metrics,
             specificity=specificity,
         )
+        _tell_of_blindness(found.metrics)
         write_json(folder.metrics, found.metrics)
         predictions = (found.before, found.after)
         write_prompts(folder.samples / "prompts.csv", drawn.prompts, predictions)
@@ -57,3 +62,16 @@ def measure(
         return found.metrics
 
     return Result(key, make)
+
+
+def _tell_of_blindness(metrics: Metrics) -> None:
+    """Say, in the log and beside what is not measured, where the judge recognises nothing in the
+    original's pictures: 0 % after the edit is then no success."""
+    for part, values in metrics.items():
+        if isinstance(values, dict) and values.get("accuracy", {}).get("original") == 0:
+            said = (
+                f"{part}: the judge recognises nothing in the pictures of the original model, so "
+                "that its accuracy after the edit says nothing of the edit"
+            )
+            log.warning(said)
+            metrics["missing"].append(said)

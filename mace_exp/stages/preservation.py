@@ -88,7 +88,7 @@ def check_terms(context: Context, terms: Mapping[str, TermConfig]) -> None:
     for name, term in terms.items():
         if term.cache is not None:
             with naming_setting(f"{term_key(name)}.cache"):
-                PreservationStatistics.load(Path(term.cache), context.model.text_fingerprint)
+                _given(context, term.cache)
             continue
         with naming_setting(f"{term_key(name)}.captions"):
             context.model.encoder.token_ids(term.captions)
@@ -100,9 +100,8 @@ def check_terms(context: Context, terms: Mapping[str, TermConfig]) -> None:
 def _statistics(
     context: Context, name: str, term: TermConfig, survivors: Survivors, *, least: float
 ) -> Result[PreservationStatistics]:
-    fingerprint = context.model.text_fingerprint
     if term.cache is not None:
-        given = PreservationStatistics.load(Path(term.cache), fingerprint)
+        given = _given(context, term.cache)
         numbers = tensors_digest({"total": given.total})
         key = result_key(STAGE, VERSION, given=given.facts(), numbers=numbers)
         found = Result(key, lambda: given)
@@ -114,6 +113,12 @@ def _statistics(
         return found.value
 
     return Result(found.key, make)
+
+
+def _given(context: Context, file: str) -> PreservationStatistics:
+    """Read sums that the user names, which must fit the model."""
+    model = context.model
+    return PreservationStatistics.load(Path(file), model.text_fingerprint, model.encoder.width)
 
 
 def _captioned(

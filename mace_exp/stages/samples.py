@@ -17,7 +17,9 @@ from mace_exp.evaluation.prompts import EvaluationPrompt
 from mace_exp.methods.base import Edit
 from mace_exp.models.editing import edited_pipeline
 from mace_exp.models.sampling import Samples, SamplingSettings, sample_batches
+from mace_exp.runs.cache import seal
 from mace_exp.runs.context import Context
+from mace_exp.runs.manifest import changed_files
 from mace_exp.runs.record import Picture
 from mace_exp.runs.result import Result, result_key
 from mace_exp.runs.stale import record_key, recorded_keys
@@ -27,12 +29,13 @@ from mace_exp.utils.progress import progress
 STAGE = "samples"
 VERSION = 1
 COLUMNS = ("index", "part", "concept", "prompt", "seed", "expected", "before", "after")
+PICTURES = ("samples/before", "samples/after")
 PREDICTIONS = ("before_prediction", "after_prediction")
 SHARD_SIZE = 64
 """Pictures per cache entry, at most: what a run that is killed may lose."""
 
-Job = tuple[list[EvaluationPrompt], Path]
-"""Prompts, with the cache entry that takes their pictures."""
+Shard = tuple[list[EvaluationPrompt], Path | None]
+"""Prompts, with the cache entry that takes their pictures; None where it is there."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,11 @@ class _Drawing:
 
         def make(missing: Mapping[str, Path]) -> None:
             weights = None if edit is None else _on_cpu(edit.value.weights)
-            jobs = [(pieces[name], path) for name, path in missing.items()]
+            jobs = [
+                [(pieces[name], missing.get(name)) for name in group]
+                for group in groups(pieces, self.sampling.batch_size)
+                if not missing.keys().isdisjoint(group)
+            ]
             shared.ranks.map(partial(_draw_share, self.sampling, weights), shared, jobs)
 
         entries = shared.entries(STAGE, kind, keys, make, suffix=".npy")
@@ -117,16 +124,31 @@ def shards(suite: Sequence[EvaluationPrompt]) -> dict[str, list[EvaluationPrompt
     return {str(number): shard for number, shard in enumerate(found)}
 
 
+def groups(pieces: Mapping[str, Sequence[EvaluationPrompt]], batch_size: int) -> list[list[str]]:
+    """Return the names of the shards that are drawn together: a batch is filled, if a shard's
+    neighbours let it, whichever of them are missing. So a run that goes on draws in the same
+    batches as one in one piece, and its pictures are the same to the bit."""
+    found: list[list[str]] = []
+    size = batch_size
+    for name, shard in pieces.items():
+        if size + len(shard) > batch_size:
+            found.append([])
+            size = 0
+        found[-1].append(name)
+        size += len(shard)
+    return found
+
+
 def _draw_share(
     sampling: SamplingSettings,
     weights: Mapping[str, Tensor] | None,
     context: Context,
-    jobs: Sequence[Job],
+    jobs: Sequence[Sequence[Shard]],
 ) -> None:
-    """Draw a rank's share in full batches, and keep each shard in its entry when its last picture
-    is drawn: a run that is preempted or killed goes on from there."""
-    wanted = [each for shard, _ in jobs for each in shard]
-    waiting: list[Job] = list(jobs)
+    """Draw a rank's share, and keep each shard in its entry when its last picture is drawn: a run
+    that is preempted or killed goes on from there."""
+    waiting = [shard for group in jobs for shard in group]
+    wanted = [each for shard, _ in waiting for each in shard]
     drawn: list[np.ndarray] = []
     label = "samples before" if weights is None else "samples after"
     pipeline = context.model.pipeline
@@ -139,12 +161,14 @@ def _draw_share(
             drawn.extend(batch.images)
             while waiting and len(drawn) >= len(waiting[0][0]):
                 shard, entry = waiting.pop(0)
-                _keep(drawn[: len(shard)], entry)
+                if entry is not None:
+                    _keep(drawn[: len(shard)], entry)
                 del drawn[: len(shard)]
             advance(len(batch.images))
 
         texts, seeds = [each.prompt for each in wanted], [each.seed for each in wanted]
-        sample_batches(pipeline, texts, seeds, sampling, take)
+        pieces = [sum(len(shard) for shard, _ in group) for group in jobs]
+        sample_batches(pipeline, texts, seeds, sampling, take, pieces=pieces)
 
 
 def _on_cpu(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -154,6 +178,7 @@ def _on_cpu(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _keep(images: Sequence[np.ndarray], entry: Path) -> None:
     with atomic_file(entry) as temporary:
         np.save(temporary, np.stack(images))
+    seal(entry)
 
 
 def _read(entries: Mapping[str, Path], count: int) -> np.ndarray:
@@ -171,11 +196,11 @@ def _read(entries: Mapping[str, Path], count: int) -> np.ndarray:
 
 
 def _write(context: Context, drawn: SuiteSamples, key: str) -> None:
-    """Write the pictures into the run folder, unless they are there."""
+    """Write the pictures into the run folder, unless they are there as they were written."""
     folder = context.folder
-    if recorded_keys(folder).get(STAGE) != key or not _are_there(
-        folder.samples, len(drawn.prompts)
-    ):
+    known = recorded_keys(folder).get(STAGE) == key
+    known = known and _are_there(folder.samples, len(drawn.prompts))
+    if not known or changed_files(folder, PICTURES):
         folder.metrics.unlink(missing_ok=True)
         with atomic_folder(folder.samples) as temporary:
             for phase, images in (("before", drawn.before), ("after", drawn.after)):
@@ -224,7 +249,8 @@ def _read_after(context: Context, count: int, key: str) -> np.ndarray:
     """Read the pictures that an earlier command drew.
 
     Raises:
-        ValueError: they are not there, or show another edit, other prompts or other sampling.
+        ValueError: they are not there, were changed, or show another edit, other prompts or other
+            sampling.
     """
     folder = context.folder.samples
     if not _are_there(folder, count):
@@ -233,6 +259,12 @@ def _read_after(context: Context, count: int, key: str) -> np.ndarray:
         raise ValueError(
             f"{folder} holds pictures of another edit, or of other prompts or sampling, than these "
             "settings ask for: add samples to stages, or take the settings that they were drawn by"
+        )
+    changed = changed_files(context.folder, PICTURES)
+    if changed:
+        raise ValueError(
+            f"{context.folder.root / changed[0]} is not what the run wrote, so it is not measured: "
+            "add samples to stages, which writes the pictures again"
         )
     files = [folder / "after" / f"{index:04d}.png" for index in range(count)]
     return np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])

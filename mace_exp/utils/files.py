@@ -6,6 +6,7 @@ import csv
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -18,6 +19,7 @@ from PIL import Image
 if TYPE_CHECKING:
     import numpy as np
 
+_LEFTOVER = re.compile(r"\.(.+)\.[0-9a-f]{8}(\.[^.]*)?")
 _NO_ROOM = {getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EFBIG")} - {None}
 
 
@@ -31,8 +33,9 @@ def is_out_of_room(error: OSError) -> bool:
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary file beside `path`; renamed to `path` on success, removed on an error.
 
-    The file gets the default permissions of a new file, whatever the writer set (safetensors
-    creates 0600): models and caches are shared between users.
+    The file is on the disk before it has its name: a power cut leaves the old one or the new. It
+    gets the default permissions of a new file, whatever the writer set (safetensors creates 0600):
+    models and caches are shared between users.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(path)
@@ -41,6 +44,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         mode = temporary.stat().st_mode
         yield temporary
         copy_permissions(temporary, mode)
+        _sync(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -75,6 +79,19 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def _sync(file: Path) -> None:
+    with file.open("rb+") as opened, suppress(OSError):  # a file system that can't
+        os.fsync(opened.fileno())
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def save_png(path: Path, image: np.ndarray) -> None:
     """Write an image [H, W, 3], uint8, as PNG with fast compression: at most half the time of
     zlib's default level, for a somewhat larger file."""
@@ -93,15 +110,41 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.stem}.{uuid4().hex[:8]}{path.suffix}")
 
 
+def leftover_of(path: Path) -> str | None:
+    """Return the name that a temporary file or folder of this module was to get; None for others.
+
+    A process that is killed leaves it; who owns the name may remove it.
+    """
+    found = _LEFTOVER.fullmatch(path.name)
+    return f"{found[1]}{found[2] or ''}" if found else None
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        OSError: it can't be opened.
+        ValueError: it is not UTF-8 or no JSON, or nested too deeply; the message names it.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} can't be read as JSON: {error}") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8 atomically."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write a JSON file atomically.
 
     Raises:
         ValueError: a number is not finite, which JSON can't represent.
     """
-    text = json.dumps(value, indent=1, default=str, allow_nan=False)
-    with atomic_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, json.dumps(value, indent=1, default=str, allow_nan=False))
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -31,6 +31,18 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def content_digest(path: Path) -> str:
+    """Return 64 hex digits: the hash of a file, or of all files in a folder with their names.
+
+    Raises OSError as `open` does.
+    """
+    if not path.is_dir():
+        return file_digest(path)
+    files = sorted(each for each in path.rglob("*") if each.is_file())
+    named = {each.relative_to(path).as_posix(): file_digest(each) for each in files}
+    return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
+
+
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
     """Return 64 hex digits: the hash of names, types, shapes and values, exact to the last bit.
 

@@ -21,6 +21,7 @@ class Range:
         """Return whether `value` is finite and lies in the interval."""
         return (
             isfinite(value)
+            and abs(value) < 2**53  # whole numbers above are no exact floating-point ones
             and (self.low is None or value >= self.low)
             and (self.above is None or value > self.above)
             and (self.high is None or value <= self.high)

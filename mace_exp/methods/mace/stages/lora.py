@@ -28,6 +28,7 @@ from mace_exp.methods.mace.training import LoraTraining, StepRow, train_loras
 from mace_exp.methods.mace.training_data import ConceptTraining, encoded_prior, training_data
 from mace_exp.models.model import Model
 from mace_exp.models.probe import mean_attention
+from mace_exp.runs.cache import seal
 from mace_exp.runs.context import Context
 from mace_exp.runs.result import Result, result_key
 from mace_exp.utils.files import atomic_folder
@@ -257,6 +258,7 @@ def _keep(entry: Path, lora: Lora, rows: Sequence[StepRow]) -> None:
         save_lora(temporary / "lora.safetensors", lora)
         (temporary / "curve.jsonl").write_text("\n".join(curve), encoding="utf-8")
         save_snapshots(temporary / SNAPSHOTS, rows)
+    seal(entry)
 
 
 def lora_shape(settings: LoraConfig) -> LoraShape:

@@ -1,0 +1,107 @@
+"""What is taken from a folder that a run or a sweep is resumed from: it may have come from anyone.
+
+Settings of our own schemas are. What Hydra does, and what reaches out, is not: who means it gives
+it anew on the command line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from mace_exp.config import CONF
+from mace_exp.config.run_config import RunConfig
+from mace_exp.runs.arguments import read_yaml, run_arguments
+
+REACHING = ("allow_download", "base_url", "key_env")
+"""Last words of the keys that reach out: downloads, endpoints, and which secret goes there."""
+_REACHES = re.compile(rf"\b({'|'.join(REACHING)})\b['\"]?\s*[=:](?!\s*(?:false|null)\b)", re.I)
+_RESOLVER = re.compile(r"\$\{(?!hydra:job\.\w+\})[^}]*:")
+"""An interpolation that does more than repeat another value: `${oc.env:...}` reads secrets."""
+_PLACES = ("hydra.mode=", "hydra.run.dir=", "hydra.sweep.dir=")
+"""Settings of Hydra's that a resumed command gets anew in any case."""
+
+
+def settings_of(folder: Path, given: Sequence[str]) -> list[str]:
+    """Return the settings that the run, or the sweep, in a folder was started with; `given` are the
+    arguments beside it, which win.
+
+    Raises:
+        ValueError: nothing was started in that folder, or with settings that are not taken from a
+            folder and not given beside it.
+    """
+    keys = {_key(each) for each in given}
+    sweep = folder / "multirun.yaml"
+    if sweep.is_file():
+        hydra, task = _sweep_overrides(sweep)
+        return [*_launcher(hydra, folder, keys), *_of_a_run(task, folder, keys)]
+    arguments = run_arguments(folder)
+    if arguments is None:
+        raise ValueError(
+            f"resume = {folder} is no run folder, nor a sweep's: there is no {folder}/config.yaml"
+        )
+    found = _of_a_run(arguments, folder, keys)
+    return [each for each in found if not each.startswith("sweep=")]
+
+
+def _sweep_overrides(file: Path) -> tuple[list[str], list[str]]:
+    """Return Hydra's settings of a sweep, as its launcher, and the other arguments."""
+    try:
+        overrides = read_yaml(file)["hydra"]["overrides"]
+        hydra, task = ([str(each) for each in overrides[key]] for key in ("hydra", "task"))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{file} holds no overrides of Hydra's: it is no sweep's") from error
+    return hydra, task
+
+
+def _launcher(hydra: Sequence[str], folder: Path, given: set[str]) -> Iterator[str]:
+    """Yield which of our launchers ran a sweep; whatever else Hydra was told is given anew."""
+    known = {file.stem for file in (CONF / "hydra" / "launcher").glob("*.yaml")} | {"basic"}
+    for each in hydra:
+        key, _, value = each.partition("=")
+        if key == "hydra/launcher" and value in known:
+            yield each
+        elif not each.startswith(_PLACES) and _key(each) not in given:
+            raise ValueError(
+                f"resume = {folder}: {each} tells Hydra what to do, and is not taken from a "
+                "folder: give it again beside it, if it is meant"
+            )
+
+
+def _of_a_run(arguments: Sequence[str], folder: Path, given: set[str]) -> list[str]:
+    """Return the settings of a run but `resume`, and refuse all else."""
+    known = {"experiment", "sweep", *(field.name for field in fields(RunConfig))}
+    kept = [each for each in arguments if not each.startswith("resume=")]
+    for each in kept:
+        key = re.match(r"~?\+*(\w+)", each)
+        if not key or key[1] not in known:
+            raise ValueError(
+                f"resume = {folder}: among its arguments is {each}, which is no setting of a run: "
+                "remove it there, and give it beside resume= if it is meant"
+            )
+        if _RESOLVER.search(each) and _key(each) not in given:
+            raise ValueError(
+                f"resume = {folder}: {each} asks for more than a value of this run: give "
+                f"{_key(each)}=... beside resume="
+            )
+        for wanted in _reaching(each):
+            if wanted not in given:
+                raise ValueError(
+                    f"resume = {folder}: {each} reaches out of this machine, and is not taken from "
+                    f"a folder: give {wanted}=... beside resume=, if it is meant"
+                )
+    return [each for each in kept if not (_RESOLVER.search(each) and _key(each) in given)]
+
+
+def _reaching(argument: str) -> Iterator[str]:
+    """Yield the keys of an argument that reach out: its own, or those in its braces."""
+    key = _key(argument)
+    for found in _REACHES.finditer(argument):
+        last = found[1].lower()
+        yield key if key.endswith(last) else f"{key}.{last}"
+
+
+def _key(argument: str) -> str:
+    return argument.partition("=")[0].lstrip("+~")

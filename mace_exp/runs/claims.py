@@ -1,0 +1,73 @@
+"""A run folder, or a sweep's, belongs to one process: by a lock that ends with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from mace_exp.runs.folder import check_writable
+
+LOCK = ".lock"
+_HELD: dict[Path, FileLock] = {}
+
+
+def claim(folder: Path, key: str) -> None:
+    """Keep other processes from writing their runs to a folder, which is made if it is not there.
+
+    What a killed process has claimed is free: the operating system lets go of its lock.
+
+    Raises:
+        ValueError: another process has it, or it can't be written to; the message names `key`.
+    """
+    if folder.absolute() in _HELD:
+        return
+    check_writable(folder, key)
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(
+            f"{key} = {folder} is in use: another command writes its run there. Wait for its end, "
+            "or choose another folder"
+        ) from None
+    _HELD[folder.absolute()] = lock
+
+
+def claim_new(folder: Path, key: str) -> Path:
+    """Make and claim a folder of this name or, where that is taken, of the first free one after it:
+    `-2`, `-3`, ... Raises ValueError where it can't be written to."""
+    for number in count(1):
+        chosen = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        try:
+            chosen.parent.mkdir(parents=True, exist_ok=True)
+            chosen.mkdir()
+        except FileExistsError:
+            continue
+        except OSError:
+            check_writable(chosen, key)
+        claim(chosen, key)
+        return chosen
+    raise AssertionError("count has no end")
+
+
+def release(folder: Path) -> None:
+    """Let go of a folder that this process has claimed; another's stays its own."""
+    lock = _HELD.pop(folder.absolute(), None)
+    if lock is not None:
+        with suppress(OSError):  # Windows removes no file that is open
+            (folder / LOCK).unlink()
+        lock.release()
+
+
+@contextmanager
+def claimed(folder: Path, key: str) -> Iterator[None]:
+    """Claim a folder for the length of a block. Raises ValueError as `claim`."""
+    claim(folder, key)
+    try:
+        yield
+    finally:
+        release(folder)

@@ -1,0 +1,82 @@
+"""Text from configurations, files and other people: what can't be meant, and how it is shown."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from types import NoneType
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+LONGEST = 10_000
+"""Characters of one text in a configuration or in a line of a file of captions."""
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Characters that a terminal obeys, tab and line feed left out, and those that turn the order of
+letters."""
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+
+
+def shown(text: str) -> str:
+    """Return a text as a terminal can show it: what it would obey is written out."""
+    text = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+class ShownFormatter(logging.Formatter):
+    """Formats log lines so that a terminal obeys nothing in them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return shown(super().format(record))
+
+
+def fault_of(text: str) -> str | None:
+    """Say why a text can't be meant, or None."""
+    found = _CONTROL.search(text) or _SURROGATE.search(text)
+    if found:
+        return f"{shown(text[:60])!r} holds {found[0]!a}, which is no character to be read"
+    if len(text) > LONGEST:
+        return f"{text[:40]!r}... has {len(text)} characters: at most {LONGEST} are allowed"
+    return None
+
+
+def unmeant_texts(config: object, prefix: str = "") -> Iterator[str]:
+    """Yield a message for each text in nested dataclasses that can't be meant: one that is empty,
+    holds control characters, or is what YAML makes of an unquoted yes or no."""
+    hints = get_type_hints(type(config), include_extras=True)
+    for field in fields(config):  # type: ignore[arg-type]
+        key, value = f"{prefix}{field.name}", getattr(config, field.name)
+        if is_dataclass(value):
+            yield from unmeant_texts(value, f"{key}.")
+            continue
+        for text in _texts(value):
+            fault = fault_of(text) or _unquoted(text) or _empty(text, hints[field.name])
+            if fault:
+                yield f"{key}: {fault}"
+
+
+def _texts(value: Any) -> Iterable[str]:
+    match value:
+        case str() if not isinstance(value, Enum):
+            return [value]
+        case list():
+            return [text for each in value for text in _texts(each)]
+        case Mapping():
+            return [text for pair in value.items() for each in pair for text in _texts(each)]
+    return []
+
+
+def _unquoted(text: str) -> str | None:
+    if text not in ("True", "False"):
+        return None
+    words = "yes, on and true" if text == "True" else "no, off and false"
+    return f"{text!r} is what YAML makes of {words}: put the word into quotes"
+
+
+def _empty(text: str, hint: Any) -> str | None:
+    if text.strip():
+        return None
+    kind = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    instead = ", or null" if NoneType in get_args(kind) else ""
+    return f"{text!r} is empty: give a text{instead}"

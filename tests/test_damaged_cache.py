@@ -1,0 +1,192 @@
+"""Entries of the cache that are not what was written are named, set aside and made again."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mace_exp.models import sampling
+from mace_exp.recipe import Recipe
+from mace_exp.runs.cache import CHECKSUMS, DAMAGED, OWN, Cache, checksum_file, is_whole, lock_file
+from mace_exp.stages.samples import groups, shards
+from tests.recipes import FEW, recipe_in
+from tests.tiny import tiny_pipeline
+
+SETTINGS = (
+    *("concepts=custom", "concepts.names=[Adam Driver,Amy Adams]", "judge=none", *FEW),
+    *("evaluation.images_per_part=3", "evaluation.parts=[erased,objects]", "sampling.batch_size=2"),
+)
+KINDS = ("images", "masks", "statistics", "refinements", "loras", "samples", "edited")
+
+
+def flip(file: Path) -> None:
+    """Change one bit in the middle."""
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-7])
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "a bit": flip,
+    "its end": truncate,
+    "all": lambda file: file.write_bytes(b""),
+}
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> Any:
+    return tiny_pipeline()
+
+
+@pytest.fixture(scope="module")
+def whole(pipeline: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A cache with all kinds of entries, and what was made of them."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder / "cache", results(recipe_in(folder, *SETTINGS, pipeline=pipeline))
+
+
+def results(recipe: Recipe) -> tuple[dict[str, torch.Tensor], np.ndarray, np.ndarray]:
+    samples = recipe.samples.value
+    return dict(recipe.edit.value.weights), samples.before, samples.after
+
+
+def entries(cache: Path) -> list[Path]:
+    folders = [folder for folder in cache.iterdir() if folder.name not in OWN]
+    return sorted(each for folder in folders for each in folder.iterdir())
+
+
+def assert_equal(found: Any, wanted: Any) -> None:
+    assert found[0].keys() == wanted[0].keys()
+    assert all(torch.equal(found[0][name], wanted[0][name]) for name in wanted[0])
+    assert all(np.array_equal(a, b) for a, b in zip(found[1:], wanted[1:], strict=True))
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_was_damaged_is_named_set_aside_and_made_again(
+    whole: tuple[Path, Any],
+    pipeline: Any,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    damage: str,
+) -> None:
+    cache, wanted = whole
+    known = entries(cache)
+    assert {each.parent.name for each in known} == set(KINDS)
+    for entry in known:
+        files = sorted(each for each in entry.rglob("*") if each.is_file()) or [entry]
+        DAMAGES[damage](files[-1])
+    with caplog.at_level(logging.WARNING):
+        recipe = recipe_in(tmp_path / "again", *SETTINGS, pipeline=pipeline, cache=cache)
+        assert_equal(results(recipe), wanted)
+    named = [each for each in known if any(str(each) in message for message in caplog.messages)]
+    assert named == known and entries(cache) == known
+    assert len(list((cache / DAMAGED).iterdir())) == len(known)
+    assert sum(recipe.context.cache.made.values()) == len(known)
+    assert all(is_whole(entry) for entry in known)
+
+
+def test_a_file_that_is_gone_from_an_entry_is_damage(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+
+    def make(missing: Any) -> None:
+        for path in missing.values():
+            path.mkdir()
+            (path / "one").write_text("1")
+            (path / "two").write_text("2")
+
+    for lost in ("one", "two"):
+        entry = cache.get_all("images", {"a": "key"}, make, stage="images")["a"]
+        (entry / lost).unlink()
+    with pytest.raises(ValueError, match="damaged ones: add images"):
+        cache.get_all("images", {"a": "key"}, None, stage="images")
+    cache.get_all("images", {"a": "key"}, make, stage="images")
+    assert (cache.made, cache.reused) == ({"images": 3}, {})
+
+
+def test_entries_of_earlier_versions_are_taken_and_get_a_checksum(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    entry = cache.path("masks", "key")
+    entry.parent.mkdir()
+    entry.write_text("made before")
+    cache.get_all("masks", {"a": "key"}, None, stage="masks")
+    assert cache.reused == {"masks": 1} and checksum_file(entry).is_file()
+    entry.write_text("made befor")
+    assert not is_whole(entry)
+
+
+def test_a_lost_checksum_of_an_entry_that_is_gone_is_not_taken_for_the_next(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    for content in ("one", "another"):
+
+        def make(missing: Any, content: str = content) -> None:
+            missing["a"].write_text(content)
+
+        entry = cache.get_all("masks", {"a": "key"}, make, stage="masks")["a"]
+        assert is_whole(entry)
+        entry.unlink()
+
+
+def test_leftovers_go_when_nobody_makes_their_entry(tmp_path: Path) -> None:
+    from filelock import FileLock
+
+    cache = Cache(tmp_path)
+    left = [tmp_path / "images" / ".abc.0123abcd", tmp_path / "edited" / ".abc.0123abcd.npy"]
+    for path in left:
+        path.mkdir(parents=True)
+    fresh = tmp_path / CHECKSUMS / ".masks-abc.0123abcd"
+    fresh.parent.mkdir()
+    fresh.touch()
+    mine = tmp_path / "images" / ".hidden"
+    mine.touch()
+    with FileLock(lock_file(tmp_path / "edited" / "abc.npy"), is_singleton=False):
+        cache.remove_leftovers()
+        assert not left[0].exists() and left[1].exists()
+    cache.remove_leftovers()
+    assert not left[1].exists() and fresh.exists() and mine.exists()
+
+
+def test_a_run_that_goes_on_draws_in_the_same_batches(
+    whole: tuple[Path, Any], pipeline: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last digits of a picture depend on what it is drawn beside."""
+    cache, wanted = whole
+    denoise, drawn = sampling._denoise, []
+
+    def spied(pipeline: Any, states: Any, seeds: list[int], settings: Any) -> Any:
+        drawn.append(tuple(seeds))
+        return denoise(pipeline, states, seeds, settings)
+
+    monkeypatch.setattr(sampling, "_denoise", spied)
+
+    def draw(name: str) -> list[tuple[int, ...]]:
+        drawn.clear()
+        found = recipe_in(tmp_path / name, *SETTINGS, pipeline=pipeline, cache=cache)
+        assert_equal(results(found), wanted)
+        return list(drawn)
+
+    known = entries(cache)
+    for each in known:
+        if each.parent.name == "edited":
+            each.unlink()
+    in_one = draw("whole")
+    edited = [each for each in known if each.parent.name == "edited"]
+    for lost in (edited[:1], edited[1::2]):
+        for each in lost:
+            each.unlink()
+        again = draw(f"again-{len(lost)}")
+        assert again and set(again) <= set(in_one)
+
+
+def test_shards_are_grouped_whatever_is_missing() -> None:
+    sizes = {"a": 1, "b": 1, "c": 1, "d": 3, "e": 64, "f": 1, "g": 2}
+    pieces: Any = {name: [None] * size for name, size in sizes.items()}
+    assert groups(pieces, 3) == [["a", "b", "c"], ["d"], ["e"], ["f", "g"]]
+    assert groups(pieces, 1) == [[name] for name in pieces] and shards([]) == {}
