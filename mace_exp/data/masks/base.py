@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -35,7 +36,7 @@ class SeenImages:
 
 
 @dataclass(kw_only=True)
-class MasksConfig:
+class MasksConfig(ABC):
     """Masks of training images; a subclass is one way to find them."""
 
     concept_keys: ClassVar[tuple[str, ...]] = ()
@@ -66,10 +67,10 @@ class MasksConfig:
         """Return what all concepts share while masks are found, such as loaded models."""
         return None
 
+    @abstractmethod
     def inputs(self, request: MaskRequest) -> Mapping[str, Any]:
         """Return all that decides the masks besides the images, as JSON can hold it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def find(self, request: MaskRequest, seen: SeenImages, opened: Any) -> Masks:
         """Return the masks [n, H, W] of a concept's images; `opened` is what `open` returned."""
-        raise NotImplementedError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
@@ -11,20 +12,20 @@ from mace_exp.utils.ranges import POSITIVE
 
 
 @dataclass(kw_only=True)
-class PriorImagesConfig:
+class PriorImagesConfig(ABC):
     """Class images; a subclass is one source of them."""
 
+    @abstractmethod
     def files(self) -> list[UserImage]:
         """Return the class images, each with its prompt; none where there are none.
 
         Raises:
             ValueError: what is missing or can't be read, with its path.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def loss_weight(self) -> float:
         """Return what their denoising error weighs beside the attention loss; 0 without images."""
-        raise NotImplementedError
 
     def problems(self) -> Iterator[str]:
         """Yield a message where class images are not there."""
