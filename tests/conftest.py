@@ -15,7 +15,7 @@ import mace_exp
 from tests.chromium import Browser, find_chromium
 from tests.quick_hydra import quick_hydra
 from tests.sweep_jobs import Command, Jobs
-from tests.whole_run import SMALL, Run
+from tests.whole_run import PEOPLE, SMALL, Run
 
 if TYPE_CHECKING:
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import (
@@ -175,6 +175,20 @@ def run(command: Callable[..., None], tmp_path: Path, arguments: list[str]) -> R
         return folder
 
     return whole
+
+
+@pytest.fixture(scope="session")
+def people_run(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a whole run of two people, to be read alone; its cache lies beside it."""
+    from mace_exp.__main__ import main
+
+    root = tmp_path_factory.mktemp("people")
+    places = (f"cache_dir={root / 'cache'}", f"hydra.run.dir={root / 'run'}")
+    with pytest.MonkeyPatch.context() as patch:
+        model = ("model=path", f"model.source={tiny_folder}")
+        patch.setattr(sys, "argv", ["mace_exp", *model, *SMALL, PEOPLE, *places])
+        main()
+    return root / "run"
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """Commands that go on in a run's folder: nothing of an earlier edit is taken for this one's."""
 
 import shutil
-import sys
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -13,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from mace_exp.stages import samples
-from tests.whole_run import PEOPLE, SMALL, UP_TO_FUSION, Run, read, read_table, rows
+from tests.whole_run import PEOPLE, UP_TO_FUSION, Run, read, read_table, rows
 
 RESULTS = {"metrics.json", "samples", "attention"}
 Whole = Callable[[str], Path]
@@ -21,25 +20,17 @@ EDIT = {"edit.safetensors", "erased.json", "erased"}
 
 
 @pytest.fixture(scope="module")
-def once(cache: Path, tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a whole run of two people."""
-    from mace_exp.__main__ import main
-
-    folder = tmp_path_factory.mktemp("once") / "run"
-    model = ("model=path", f"model.source={tiny_folder}", f"cache_dir={cache}")
-    with pytest.MonkeyPatch.context() as patch:
-        command = ["mace_exp", *model, *SMALL, PEOPLE, f"hydra.run.dir={folder}"]
-        patch.setattr(sys, "argv", command)
-        main()
-    return folder
+def cache(people_run: Path) -> Path:
+    """Of the run that these go on in."""
+    return people_run.parent / "cache"
 
 
 @pytest.fixture
-def whole(once: Path, tmp_path: Path) -> Whole:
-    """Put a copy of that folder where the fixture `run` goes on by its name."""
+def whole(people_run: Path, tmp_path: Path) -> Whole:
+    """Put a copy of a whole run where the fixture `run` goes on by its name."""
 
     def copy(name: str) -> Path:
-        return shutil.copytree(once, tmp_path / name)
+        return shutil.copytree(people_run, tmp_path / name)
 
     return copy
 
