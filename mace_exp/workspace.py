@@ -16,8 +16,7 @@ from mace_exp.cli.common import run_command
 from mace_exp.runs.tracking import has_key
 
 if TYPE_CHECKING:
-    from wandb_workspaces.reports.v2.interface import ParallelCoordinatesPlotColumn
-    from wandb_workspaces.workspaces import Section, Workspace
+    from wandb_workspaces.workspaces import Workspace
 
 log = logging.getLogger("mace_exp.workspace")
 
@@ -81,23 +80,11 @@ def create(chosen: argparse.Namespace) -> None:
 
 
 def workspace(project: str, entity: str, name: str = NAME) -> Workspace:
-    """Return the view, without contacting the service."""
-    import wandb_workspaces.workspaces as ws
+    """Return the view, without contacting the service.
 
-    return ws.Workspace(
-        entity=entity,
-        project=project,
-        name=name,
-        sections=[_trade_off(), _pictures(), _training(), _comparison()],
-        settings=ws.WorkspaceSettings(max_runs=50),
-        runset_settings=ws.RunsetSettings(
-            order=[ws.Ordering(ws.Summary("harmonic_mean"), ascending=False)]
-        ),
-    )
-
-
-def _trade_off() -> Section:
-    """Erased against preserved, and parallel coordinates of settings and measures."""
+    Parallel coordinates are inverted where lower is better, so that up is better on all axes;
+    curves are medians over each run's concepts, readable also with a hundred concepts.
+    """
     import wandb_workspaces.reports.v2.interface as wr
     import wandb_workspaces.workspaces as ws
 
@@ -108,58 +95,41 @@ def _trade_off() -> Section:
         z=wr.SummaryMetric("harmonic_mean"),
         layout=wr.Layout(x=0, y=0, w=10, h=10),
     )
-    columns = [_setting(key) for key in SETTINGS] + [_measure(key) for key in MEASURES]
+    axis = wr.ParallelCoordinatesPlotColumn
+    settings = [axis(wr.Config(k), display_name=k, log=k in LOGARITHMIC) for k in SETTINGS]
+    measures = [
+        axis(wr.SummaryMetric(k), display_name=_title(k), inverted=k == ERASED) for k in MEASURES
+    ]
     parallel = wr.ParallelCoordinatesPlot(
         title="Settings and what they lead to",
-        columns=columns,
+        columns=[*settings, *measures],
         layout=wr.Layout(x=10, y=0, w=14, h=10),
     )
-    return ws.Section(name="Trade-off", is_open=True, panels=[pareto, parallel])
-
-
-def _setting(key: str) -> ParallelCoordinatesPlotColumn:
-    import wandb_workspaces.reports.v2.interface as wr
-
-    metric, log_scale = wr.Config(key), key in LOGARITHMIC
-    return wr.ParallelCoordinatesPlotColumn(metric, display_name=key, log=log_scale)
-
-
-def _measure(key: str) -> ParallelCoordinatesPlotColumn:
-    """Return a measure's axis, inverted where lower is better, so that up is better on all axes."""
-    import wandb_workspaces.reports.v2.interface as wr
-
-    name = key.split("/")[0].replace("_", " ")
-    return wr.ParallelCoordinatesPlotColumn(
-        wr.SummaryMetric(key), display_name=name, inverted=key == ERASED
-    )
-
-
-def _pictures() -> Section:
-    import wandb_workspaces.reports.v2.interface as wr
-    import wandb_workspaces.workspaces as ws
-
-    panels = [wr.MediaBrowser(title=key, media_keys=[key], num_columns=4) for key in MEDIA]
-    return ws.Section(name="Pictures, before and after", is_open=True, panels=[*panels])
-
-
-def _training() -> Section:
-    """Curves of the median over each run's concepts, readable also with a hundred concepts."""
-    import wandb_workspaces.reports.v2.interface as wr
-    import wandb_workspaces.workspaces as ws
-
-    panels = [
+    pictures = [wr.MediaBrowser(title=key, media_keys=[key], num_columns=4) for key in MEDIA]
+    curves = [
         wr.LinePlot(title=f"LoRA: {title}", x="lora/step", y=[f"lora/{key}/median"])
         for key, title in CURVES.items()
     ]
-    return ws.Section(name="Training", panels=[*panels])
-
-
-def _comparison() -> Section:
-    import wandb_workspaces.reports.v2.interface as wr
-    import wandb_workspaces.workspaces as ws
-
     comparer = wr.RunComparer(diff_only="split", layout=wr.Layout(w=24, h=12))
-    return ws.Section(name="What differs between runs", panels=[comparer])
+    sections = [
+        ws.Section(name="Trade-off", is_open=True, panels=[pareto, parallel]),
+        ws.Section(name="Pictures, before and after", is_open=True, panels=[*pictures]),
+        ws.Section(name="Training", panels=[*curves]),
+        ws.Section(name="What differs between runs", panels=[comparer]),
+    ]
+    best_first = [ws.Ordering(ws.Summary("harmonic_mean"), ascending=False)]
+    return ws.Workspace(
+        entity=entity,
+        project=project,
+        name=name,
+        sections=sections,
+        settings=ws.WorkspaceSettings(max_runs=50),
+        runset_settings=ws.RunsetSettings(order=best_first),
+    )
+
+
+def _title(measure: str) -> str:
+    return measure.split("/")[0].replace("_", " ")
 
 
 if __name__ == "__main__":

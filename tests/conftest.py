@@ -13,7 +13,9 @@ import pytest
 
 import mace_exp
 from tests.chromium import Browser, find_chromium
-from tests.whole_run import SMALL, Run
+from tests.quick_hydra import quick_hydra
+from tests.sweep_jobs import Command, Jobs
+from tests.whole_run import PEOPLE, SMALL, Run
 
 if TYPE_CHECKING:
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import (
@@ -34,6 +36,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # torch's threads of several processes 
 def pytest_xdist_auto_num_workers() -> int:
     """Take a process for each processor, and four at most: each needs a gigabyte or more."""
     return min(os.cpu_count() or 1, 4)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick() -> Iterator[None]:
+    """Save what Hydra does again at every command."""
+    with quick_hydra():
+        yield
 
 
 @pytest.fixture
@@ -78,6 +87,31 @@ def stand_in(
         monkeypatch.chdir(tmp_path)
 
     return replace
+
+
+@pytest.fixture
+def jobs(stand_in: Callable[[Callable[..., object]], None]) -> Jobs:
+    """Let the jobs of sweeps be stand-ins."""
+    fake = Jobs()
+    stand_in(fake.run)
+    return fake
+
+
+@pytest.fixture
+def ends(monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Run a command; return the code that it exits with, 0 where it just returns, or the message
+    of a refusal."""
+    from mace_exp.__main__ import main
+
+    def run(*arguments: str, command: Callable[[], None] = main) -> object:
+        monkeypatch.setattr(sys, "argv", ["mace_exp", *arguments])
+        try:
+            command()
+        except SystemExit as stop:
+            return str(stop) if stop.code == 2 else stop.code
+        return 0
+
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -141,6 +175,20 @@ def run(command: Callable[..., None], tmp_path: Path, arguments: list[str]) -> R
         return folder
 
     return whole
+
+
+@pytest.fixture(scope="session")
+def people_run(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a whole run of two people, to be read alone; its cache lies beside it."""
+    from mace_exp.__main__ import main
+
+    root = tmp_path_factory.mktemp("people")
+    places = (f"cache_dir={root / 'cache'}", f"hydra.run.dir={root / 'run'}")
+    with pytest.MonkeyPatch.context() as patch:
+        model = ("model=path", f"model.source={tiny_folder}")
+        patch.setattr(sys, "argv", ["mace_exp", *model, *SMALL, PEOPLE, *places])
+        main()
+    return root / "run"
 
 
 @pytest.fixture(scope="session")

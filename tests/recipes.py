@@ -1,9 +1,10 @@
 """A recipe on a model in memory: single stages with explicit settings, without a command line."""
 
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mace_exp.config import composed_run
 from mace_exp.models.loading import load_model
 from mace_exp.models.model import Model
 from mace_exp.recipe import Recipe
@@ -11,6 +12,7 @@ from mace_exp.runs.cache import Cache
 from mace_exp.runs.context import Context
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.record import Tracker
+from tests.composing import composed
 
 FEW = (
     *("prompts.count=3", "preservation.prior.count=8", "preservation.domain.count=8"),
@@ -25,7 +27,7 @@ def recipe_in(
 
     Its context may make the results of every stage that the settings ask for.
     """
-    config = composed_run(*overrides, f"cache_dir={cache or folder / 'cache'}")
+    config = replace(deepcopy(composed(*overrides)), cache_dir=str(cache or folder / "cache"))
     folder.mkdir(exist_ok=True)
 
     def load() -> Model:

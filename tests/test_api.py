@@ -12,27 +12,20 @@ import torch
 from rich.progress import Progress
 from safetensors.torch import load_file
 
-from mace_exp import Erasure, erase
+from mace_exp import Erasure, api, erase
 from mace_exp.config import composed_run
 from mace_exp.data import training_images
 from mace_exp.models.loading import load_pipeline
 from mace_exp.models.saving import save_pipeline
 from tests.tiny import tiny_pipeline
 from tests.tiny_xl import tiny_xl_pipeline
+from tests.whole_run import FEW_IN_MEMORY
 
 PAGE = Path(__file__).parents[1] / "docs" / "python_api.md"
-SMALL: dict[str, object] = {
-    "sampling.steps": 1,
-    "images.per_concept": 2,
-    "prompts.count": 3,
-    "preservation.prior.count": 8,
-    "preservation.domain.count": 8,
-    "lora.learning_rate": 0.01,
-}
 
 
 def erased(pipeline: Any, concepts: str | list[str], **more: Any) -> Erasure:
-    settings = SMALL | more.pop("settings", {})
+    settings = FEW_IN_MEMORY | more.pop("settings", {})
     return erase(pipeline, concepts, steps=2, progress=False, settings=settings, **more)
 
 
@@ -70,7 +63,7 @@ def test_it_is_the_command_in_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     from mace_exp.__main__ import main
 
     save_pipeline(tiny_pipeline(), tmp_path / "model")
-    keys = [f"{key}={value}" for key, value in (SMALL | {"lora.steps": 2}).items()]
+    keys = [f"{key}={value}" for key, value in (FEW_IN_MEMORY | {"lora.steps": 2}).items()]
     arguments = [
         *("concepts=[Adam Driver]", "model=path", f"model.source={tmp_path / 'model'}"),
         *("kept=object_10", "kept.people=[Amy Poehler]", "anchors=man", "lora.rank=2", *keys),
@@ -87,16 +80,16 @@ def test_it_is_the_command_in_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         torch.testing.assert_close(done.weights[name], weight, rtol=1e-4, atol=1e-5)
 
 
-def test_anchors_by_concept_and_names_that_need_quoting() -> None:
-    done = erased(tiny_pipeline(), ["Conan O'Brien", "Ann, B"], anchor={"Conan O'Brien": "a man"})
+def test_anchors_by_concept_and_names_that_need_quoting(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = tiny_pipeline()
+    done = erased(pipeline, ["Conan O'Brien", "Ann, B"], anchor={"Conan O'Brien": "a man"})
     assert [concept.anchor for concept in done.concepts] == ["a man", "a person"]
+    monkeypatch.setattr(api, "_erased", lambda _, config, folder: config)  # what it would run
     kinds = {"concepts.kinds": {"cat": "object"}, "masks": "none"}
-    mixed = erased(
-        tiny_pipeline(), ["Adam Driver", "cat"], preserve=["Amy Poehler"], settings=kinds
-    )
-    assert [concept.kind.name for concept in mixed.concepts] == ["person", "object"]
-    ship = erased(tiny_pipeline(), "ship", kind="object", anchor="sky", preserve=["dog"])
-    assert [concept.anchor for concept in ship.concepts] == ["sky"]
+    mixed: Any = erased(pipeline, ["Adam Driver", "cat"], preserve=["Amy Poehler"], settings=kinds)
+    assert [concept.kind.name for concept in mixed.concept_list()] == ["person", "object"]
+    ship: Any = erased(pipeline, "ship", kind="object", anchor="sky", preserve=["dog"])
+    assert [concept.anchor for concept in ship.concept_list()] == ["sky"]
 
 
 def test_a_folder_keeps_the_files_and_what_can_be_used_again(tmp_path: Path) -> None:
@@ -151,7 +144,7 @@ def test_what_the_model_rules_out_is_refused_before_anything_is_drawn(
 
 
 def test_another_method_takes_no_rank_and_makes_no_lora() -> None:
-    settings = {k: v for k, v in SMALL.items() if not k.startswith(("lora", "images"))}
+    settings = {k: v for k, v in FEW_IN_MEMORY.items() if not k.startswith(("lora", "images"))}
     settings |= {"method": "uce"}
     pipeline = tiny_pipeline()
     before = state(pipeline)
@@ -167,7 +160,7 @@ def test_another_method_takes_no_rank_and_makes_no_lora() -> None:
 def test_further_methods_take_what_they_read(name: str) -> None:
     """And nobody gave the weight of captions that `speed` does not read."""
     unread = ("lora", "images", *(["preservation"] if name == "speed" else []))
-    settings = {k: v for k, v in SMALL.items() if not k.startswith(unread)} | {"method": name}
+    settings = {k: v for k, v in FEW_IN_MEMORY.items() if not k.startswith(unread)} | {"method": name}
     pipeline = tiny_pipeline()
     before = state(pipeline)
     done = erase(pipeline, "dog", kind="object", preserve=["cat"], settings=settings)
@@ -221,5 +214,8 @@ def test_the_page_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     code = "\n".join(blocks)
     assert "CompVis/stable-diffusion-v1-4" in code
     monkeypatch.chdir(tmp_path)
+    few = [f"{key}={value}" for key, value in FEW_IN_MEMORY.items()]
+    monkeypatch.setattr(api, "BASE", (*api.BASE, *few, "lora.steps=2"))  # what it leaves to us
+    code = code.replace("steps=20", "steps=2").replace('steps": 20', 'steps": 2')
     exec(code.replace("CompVis/stable-diffusion-v1-4", str(tmp_path / "model")), {})
     assert (tmp_path / "after.png").is_file() and (tmp_path / "run" / "edit.safetensors").is_file()

@@ -3,7 +3,6 @@
 import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor
-from tiny import tiny_pipeline
 
 from mace_exp.methods.mace.attention_loss import AttentionLoss, AttentionTarget, mask_on_grid
 from mace_exp.models.attention import (
@@ -13,6 +12,7 @@ from mace_exp.models.attention import (
     visible_attention,
 )
 from mace_exp.models.unet import attention_layers
+from tests.tiny import tiny_pipeline
 
 LENGTH = 24
 

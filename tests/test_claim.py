@@ -10,8 +10,8 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-IMAGES = 50
-"""A part: an interval of Wilson's at 95 % reaches from 0 to 0.07 where none is recognised."""
+IMAGES = 30
+"""A part: an interval of Wilson's at 95 % reaches from 0 to 0.11 where none is recognised."""
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +22,7 @@ def metrics(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     root = tmp_path_factory.mktemp("claim")
     arguments = (
         *("experiment=mini_celebrity_5", "lora.rank=4", "tracking=none", "save=weights"),
+        *("sampling.steps=8", "lora.snapshots=0", "evaluation.attention_maps=0"),
         *(f"evaluation.images_per_part={IMAGES}", "evaluation.parts=[erased,preserved,objects]"),
         *(f"cache_dir={root / 'cache'}", f"hydra.run.dir={root / 'run'}"),
     )
@@ -48,6 +49,6 @@ def test_erased_people_are_gone(metrics: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("part", ["preserved", "objects"])
 def test_the_rest_stays(metrics: dict[str, Any], part: str) -> None:
-    """Within 0.05, the aim, and one picture more: fifty pictures tell no finer."""
+    """Within 0.05, the aim, and one picture more: so few pictures tell no finer."""
     accuracy = metrics[part]["accuracy"]
     assert accuracy["value"] >= accuracy["original"] - 0.05 - 1 / IMAGES

@@ -11,9 +11,10 @@ from PIL import Image
 
 from mace_exp.cli.help import LAUNCHERS, groups
 from mace_exp.concepts.concept import Kind
-from mace_exp.config import CONF, VARIANTS
+from mace_exp.config import CONF, VARIANTS, composed_run
 from mace_exp.config.run_config import RunConfig
 from tests.composing import composed
+from tests.quick_hydra import plain_hydra
 
 NAMES = Path(__file__).parents[2] / "shared" / "names.csv"
 FILES = sorted(file.relative_to(CONF) for file in CONF.rglob("*.yaml"))
@@ -77,6 +78,14 @@ def test_every_option_composes(file: Path, tmp_path: Path) -> None:
     group, _, option = file.with_suffix("").as_posix().partition("/")
     config = composed(f"{group}={option}", *needs.get(f"{group}/{option}", []))
     assert config.concept_list()
+
+
+def test_what_is_composed_quickly_is_what_hydra_composes() -> None:
+    """conftest spares Hydra what it does again; here it does all of it."""
+    chosen = ("experiment=celebrity_10", "masks=whole", "lora.rank=3", "model=sdxl")
+    quick = composed_run(*chosen)
+    with plain_hydra():
+        assert composed_run(*chosen) == quick
 
 
 @pytest.mark.parametrize("file", OPTIONS, ids=str)

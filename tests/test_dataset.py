@@ -1,173 +1,105 @@
-"""The dataset: its items, its tokens, and what it refuses. It needs nothing but a tokenizer."""
+"""The dataset of a LoRA: its tokens, what a model makes of it, and what it refuses."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
-from mace_exp.data.dataset import ClassImages, Instances, MACEDataset, collate
+from mace_exp.concepts.concept import Concept, Kind
+from mace_exp.data.training_images import TrainingImages
+from mace_exp.methods.mace.training_data import MACEDataset
+from mace_exp.models.model import Model
+from mace_exp.models.text import PromptEncoder
 from tests.pictures import own_folder
-from tests.tiny import tiny_tokenizer
 
 DOCS = Path(__file__).parents[1] / "docs" / "data.md"
-LENGTH = 24
+ADAM = Concept("Adam Driver", Kind.person, "a person")
+PROMPTS = [
+    "a photo of Adam Driver",
+    "ADAM DRIVER's dog",
+    "adam driver and Adam Driver in the park",
+]
 
 
-def pixels(count: int, *, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (count, 16, 16, 3), dtype=np.uint8)
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return tiny_tokenizer(context_length=LENGTH)
+def images(prompts: list[str]) -> TrainingImages:
+    drawn = np.random.default_rng(0).integers(0, 256, (len(prompts), 16, 16, 3), dtype=np.uint8)
+    latents = torch.randn(len(prompts), 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    return TrainingImages(prompts, list(range(len(prompts))), drawn, latents)
 
 
 MASKS = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0)).round()
-ADAM = Instances(
-    "Adam Driver",
-    ["a photo of Adam Driver", "ADAM DRIVER's dog", "adam driver and Adam Driver in the park"],
-    pixels(3),
-    MASKS,
-)
-DOODLE = Instances("doodle", ["a portrait in the style of doodle"], pixels(1, seed=1))
+DATASET = MACEDataset(concept=ADAM, images=images(PROMPTS), masks=MASKS, end_of_text=False)
 
 
-def words(tokenizer, item) -> str:
+def words(encoder: PromptEncoder, prompt: str, marked: torch.Tensor) -> str:
     """The marked tokens, spelled."""
-    ids = item["instance_prompt_ids"][item["concept_positions"]].tolist()
-    return "".join(tokenizer.convert_ids_to_tokens(ids)).replace("</w>", " ").strip()
+    ids = encoder.token_ids([prompt])[0][marked].tolist()
+    return "".join(encoder.tokenizer.convert_ids_to_tokens(ids)).replace("</w>", " ").strip()
 
 
-def test_an_item_holds_what_it_promises(tokenizer) -> None:
-    dataset = MACEDataset(tokenizer, [ADAM])
-    item = dataset[1]
-    assert set(item) == {
-        "instance_prompt",
-        "instance_images",
-        "instance_masks",
-        "instance_prompt_ids",
-        "concept_positions",
-    }
-    assert len(dataset) == 3 and item["instance_prompt"] == "ADAM DRIVER's dog"
-    assert item["instance_images"].shape == (3, 16, 16)
-    assert item["instance_images"].min() >= -1 and item["instance_images"].max() <= 1
-    restored = (item["instance_images"] + 1).mul(127.5).round().to(torch.uint8)
-    assert np.array_equal(restored.permute(1, 2, 0), ADAM.images[1])
-    assert item["instance_masks"] is not None and torch.equal(item["instance_masks"], MASKS[1])
-    assert item["instance_prompt_ids"].shape == item["concept_positions"].shape == (LENGTH,)
-    assert item["concept_positions"].dtype == torch.bool
-
-
-def test_bool_masks_give_the_same_items(tokenizer) -> None:
-    as_bool = Instances(ADAM.concept, ADAM.prompts, ADAM.images, MASKS.bool())
-    given = (MACEDataset(tokenizer, [each])[1]["instance_masks"] for each in (ADAM, as_bool))
-    torch.testing.assert_close(*given)
-
-
-def test_every_occurrence_is_marked_in_any_case(tokenizer) -> None:
-    dataset = MACEDataset(tokenizer, [ADAM])
+def test_every_occurrence_is_marked_in_any_case(encoder: PromptEncoder) -> None:
+    positions = DATASET.positions(encoder)
+    assert positions.shape == (3, 24) and positions.dtype == torch.bool
+    spelled = [words(encoder, *each) for each in zip(PROMPTS, positions, strict=True)]
     name = "adam driver"
-    assert [words(tokenizer, item) for item in map(dataset.__getitem__, range(3))] == [
-        name,
-        name,  # and not its possessive ending
-        f"{name} {name}",
-    ]
-    once, twice = (dataset[index]["concept_positions"].sum() for index in (0, 2))
+    assert spelled == [name, name, f"{name} {name}"], "and not the possessive ending"
+    once, _, twice = positions.sum(dim=1)
     assert once > 2 and twice == 2 * once  # the name is several tokens long
 
 
-def test_the_end_and_the_padding_count_on_request(tokenizer) -> None:
-    plain = MACEDataset(tokenizer, [ADAM]).concept_positions
-    ended = MACEDataset(tokenizer, [ADAM], end_of_text=True)
-    for row, (first, second) in enumerate(zip(plain, ended.concept_positions, strict=True)):
-        end = ended.instance_prompt_ids[row].tolist().index(tokenizer.eos_token_id)
+def test_the_end_and_the_padding_count_on_request(encoder: PromptEncoder) -> None:
+    plain = DATASET.positions(encoder)
+    ended = replace(DATASET, end_of_text=True).positions(encoder)
+    for ids, first, second in zip(encoder.token_ids(PROMPTS), plain, ended, strict=True):
+        end = ids.tolist().index(encoder.tokenizer.eos_token_id)
         assert torch.equal(second[:end], first[:end])
         assert second[end:].all() and not first[end:].any()
 
 
-def test_prompts_that_cannot_be_used_show_their_tokens(tokenizer) -> None:
-    other = Instances("noah", ["a photo of Adam Driver"], pixels(1))
+def test_a_model_encodes_each_image_with_its_prompt(pipeline: Any) -> None:
+    data = DATASET.encoded(Model(pipeline), None, seed=0, watched=True)
+    assert (data.slug, len(DATASET)) == ("adam-driver", 3)
+    assert data.latents is DATASET.images.latents and data.masks is MASKS
+    encoder = Model(pipeline).encoder
+    torch.testing.assert_close(data.states, encoder.encode(PROMPTS))
+    assert torch.equal(data.positions, DATASET.positions(encoder))
+    assert data.probe is not None and data.prior is None
+    assert DATASET.encoded(Model(pipeline), None, seed=0, watched=False).probe is None
+
+
+def test_prompts_that_cannot_be_used_show_their_tokens(encoder: PromptEncoder) -> None:
+    other = replace(DATASET, concept=Concept("noah", Kind.person, "a person"))
     with pytest.raises(ValueError, match="'a photo of Adam Driver': tokens.*'photo</w>'"):
-        MACEDataset(tokenizer, [ADAM, other])
-    with pytest.raises(
-        ValueError, match=r"tokens, start and end included; the model reads 8: 'a photo"
-    ):
-        MACEDataset(tokenizer, [ADAM], context_length=8)
-    long = ClassImages(["a photo " * 20], pixels(1))
+        other.positions(encoder)
+    long = replace(DATASET, images=images(["a photo of Adam Driver " * 9]), masks=None)
     with pytest.raises(ValueError, match=r"reads 24: 'a photo .*'photo</w>'"):
-        MACEDataset(tokenizer, [ADAM], preserved=long)
-
-
-def test_a_tokenizer_without_a_limit_needs_one() -> None:
-    tokenizer = tiny_tokenizer()
-    tokenizer.model_max_length = 10**30
-    with pytest.raises(ValueError, match="context_length=77"):
-        MACEDataset(tokenizer, [ADAM])
-    assert MACEDataset(tokenizer, [ADAM], context_length=30)[0]["concept_positions"].shape == (30,)
-
-
-def test_class_images_stand_beside_and_go_around(tokenizer) -> None:
-    preserved = ClassImages(
-        [f"a {noun}" for noun in ("man", "dog", "cat", "ship", "truck")], pixels(5)
-    )
-    dataset = MACEDataset(tokenizer, [ADAM], preserved=preserved)
-    assert len(dataset) == 5
-    items = [dataset[index] for index in range(5)]
-    assert items[4]["instance_prompt"] == ADAM.prompts[1]
-    for index, item in enumerate(items):
-        assert "preserve_images" in item and "preserve_prompt_ids" in item
-        shown = (item["preserve_images"] + 1).mul(127.5).round().to(torch.uint8)
-        assert np.array_equal(shown.permute(1, 2, 0), preserved.images[index])
-        assert torch.equal(item["preserve_prompt_ids"], dataset.preserve_prompt_ids[index])
-    few = MACEDataset(tokenizer, [ADAM], preserved=ClassImages(["a dog"], pixels(1)))
-    assert len(few) == 3
-    for item in (few[0], few[2]):
-        assert "preserve_prompt_ids" in item
-        assert torch.equal(item["preserve_prompt_ids"], few.preserve_prompt_ids[0])
-    with pytest.raises(IndexError):
-        few[3]
-
-
-def test_kinds_can_be_mixed_in_a_loader(tokenizer) -> None:
-    dataset = MACEDataset(tokenizer, [ADAM, DOODLE])
-    assert dataset[3]["instance_masks"] is None
-    [batch] = DataLoader(dataset, batch_size=4, collate_fn=collate)
-    assert batch["instance_prompt"] == [*ADAM.prompts, *DOODLE.prompts]
-    assert batch["instance_masks"].shape == (4, 16, 16) and batch["instance_masks"][3].all()
-    assert torch.equal(batch["instance_masks"][:3], MASKS)
-    assert batch["instance_images"].shape == (4, 3, 16, 16)
-    assert torch.equal(batch["concept_positions"], dataset.concept_positions)
-    [alone] = DataLoader(MACEDataset(tokenizer, [DOODLE]), collate_fn=collate)
-    assert alone["instance_masks"] is None
+        long.positions(encoder)
 
 
 @pytest.mark.skipif(not DOCS.exists(), reason="the documentation is not beside these tests")
-def test_the_example_of_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_of_the_docs_runs(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own_folder(tmp_path / "photos", "Ada Example")
-    tiny_tokenizer().save_pretrained(tmp_path / "tokenizer")
     [code] = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
     names: dict[str, Any] = {}
     monkeypatch.chdir(tmp_path)
-    exec(code.replace("/models/sd/tokenizer", "tokenizer"), names)
-    batches = list(names["loader"])
-    assert [len(batch["instance_prompt"]) for batch in batches] == [2, 1]
-    for batch in batches:
-        images, masks = batch["instance_images"], batch["instance_masks"]
-        assert images.shape[1:] == (3, 512, 512) and masks.shape[1:] == (512, 512)
-        assert ((images[:, 0] > 0) == (masks > 0.5)).float().mean() > 0.99
-        assert batch["concept_positions"].any(dim=1).all()
+    exec(code.replace("/models/sd", str(tiny_folder)), names)
+    data, pictures = names["data"], names["dataset"].images.images
+    assert data.latents.shape == (3, 4, 128, 128) and data.masks.shape == (3, 512, 512)
+    assert ((pictures[..., 0] > 127) == data.masks.numpy()).mean() > 0.99
+    assert data.positions.any(dim=1).all()
 
 
-def test_what_does_not_fit_is_refused(tokenizer) -> None:
-    with pytest.raises(ValueError, match="at least one concept"):
-        MACEDataset(tokenizer, [])
-    with pytest.raises(ValueError, match="cat: 2 images and 1 prompts"):
-        Instances("cat", ["a cat"], pixels(2))
-    with pytest.raises(ValueError, match=r"cat: masks \[1, 8, 8\] do not fit images \[1, 16, 16\]"):
-        Instances("cat", ["a cat"], pixels(1), torch.ones(1, 8, 8))
-    with pytest.raises(ValueError, match="class images: images are float"):
-        ClassImages(["a cat"], pixels(1) / 255)
+def test_masks_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"Driver: masks \[3, 8, 8\] do not fit images \[3, 16, 16\]"
+    ):
+        replace(DATASET, masks=torch.ones(3, 8, 8))
+    for count in (2, 4):
+        with pytest.raises(ValueError, match=r"do not fit images \[3, 16, 16\]"):
+            replace(DATASET, masks=torch.ones(count, 16, 16))

@@ -12,7 +12,7 @@ import shlex
 import sys
 import tomllib
 from collections.abc import Iterator
-from itertools import product
+from functools import cache
 from pathlib import Path
 from typing import get_type_hints
 
@@ -83,8 +83,15 @@ def nothing_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crossing, "missing_files", lambda config: ())
 
 
+@cache
+def compose_once(*arguments: str) -> None:
+    """Compose a run; pages that share a command need not do so again."""
+    composed_run(*arguments)
+
+
 def check_run(arguments: list[str]) -> None:
-    """Compose what a command asks for; of a sweep every job. Raises ValueError where it refuses."""
+    """Compose what a command asks for; of a sweep as many jobs as hold each of its values. Raises
+    ValueError where it refuses."""
     sweep = "-m" in arguments
     given, search = [each for each in arguments if not each.startswith("-")], []
     if "--help" in arguments:
@@ -106,8 +113,9 @@ def check_run(arguments: list[str]) -> None:
     if sweep:
         keys = [each.partition("=") for each in own]
         choices = [[f"{key}={value}" for value in COMMA.split(values)] for key, _, values in keys]
-    for job in product(*choices):
-        composed_run(*search, *expand(list(job)))
+    for number in range(max(map(len, choices), default=1)):
+        job = [values[min(number, len(values) - 1)] for values in choices]
+        compose_once(*search, *expand(job))
 
 
 @pytest.mark.parametrize(("where", "module", "rest"), RUNS)

@@ -4,12 +4,12 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
 from safetensors.torch import load_file, save_file
-from tiny import tiny_pipeline
 
 from mace_exp.methods.mace.lora import Factors, Lora, LoraShape, initial_lora, load_lora, save_lora
 from mace_exp.methods.mace.stacked import stacked_loras
 from mace_exp.models.editing import edited_weights
 from mace_exp.models.projections import cross_attention_projections
+from tests.tiny import tiny_pipeline
 
 ALL = ("to_k", "to_v", "to_q", "to_out")
 

@@ -10,7 +10,7 @@ from mace_exp.mini import captions
 
 pytest.importorskip("dicebear", reason="drawing the world needs the mini extra")
 
-from experiments.mini_world import art, scenes  # noqa: E402
+from experiments.mini_world import art, scenes, world  # noqa: E402
 from experiments.mini_world.caption_sampling import draw_caption  # noqa: E402
 from experiments.mini_world.language import CONTEXT, tokenizer  # noqa: E402
 from experiments.mini_world.world import LEAST_DISTANCE, World, compose  # noqa: E402
@@ -67,6 +67,11 @@ def test_every_template_of_a_run_fits_the_context() -> None:
         assert len(words(template.format(longest)).input_ids) <= CONTEXT
 
 
-def test_a_picture_is_a_function_of_its_index(tmp_path: Path) -> None:
+def test_a_picture_is_a_function_of_its_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = {"_TEST_EXPRESSIONS": 1, "_NAMELESS": 8, "_PORTRAITS": 8, "_BACKGROUNDS": 8}
+    for name, count in few.items():
+        monkeypatch.setattr(world, name, count)
     first, again = World("test", tmp_path).draw(7), World("test", tmp_path).draw(7)
     assert np.array_equal(first.image, again.image) and first.caption == again.caption

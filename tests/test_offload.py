@@ -26,20 +26,13 @@ from mace_exp.models.sampling import SamplingSettings, sample
 from mace_exp.models.saving import save_pipeline
 from tests.tiny import tiny_pipeline, with_strict_checker
 from tests.tiny_xl import tiny_xl_pipeline
+from tests.whole_run import FEW_IN_MEMORY
 
 GPU = torch.device("cpu:0")
 PARTS = ("text_encoder", "text_encoder_2", "unet", "vae")
 INNER = {"text_encoder": "layer_norm", "unet": "conv_in", "vae": "conv_norm_out"}
 """Of each part the end of the name of a layer that runs in each of its forwards."""
 SETTINGS = SamplingSettings(steps=2, guidance=3.0, scheduler="ddim", batch_size=2)
-SMALL: dict[str, object] = {
-    "sampling.steps": 1,
-    "images.per_concept": 2,
-    "prompts.count": 3,
-    "preservation.prior.count": 8,
-    "preservation.domain.count": 8,
-    "lora.learning_rate": 0.01,
-}
 
 
 class Turns:
@@ -88,7 +81,9 @@ def test_an_offloaded_model_is_erased_and_draws_as_any(
     plain, offloaded = make(), make()
     turns = Turns(offloaded, monkeypatch)
     expected, found = (
-        erase(each, ["Adam Driver"], preserve=["cat"], steps=2, progress=False, settings=SMALL)
+        erase(
+            each, ["Adam Driver"], preserve=["cat"], steps=2, progress=False, settings=FEW_IN_MEMORY
+        )
         for each in (plain, offloaded)
     )
     assert expected.weights.keys() == found.weights.keys()

@@ -11,8 +11,8 @@ from tests.full_disk import no_file_over
 from tests.whole_run import PEOPLE, UP_TO_FUSION, Run, read, read_table, rows
 
 
-def test_a_run_leaves_what_it_promises(run: Run, tiny_folder: Path) -> None:
-    folder = run("whole", PEOPLE)
+def test_a_run_leaves_what_it_promises(people_run: Path) -> None:
+    folder = people_run
     for name in (
         "config.yaml",
         "metrics.json",
@@ -45,15 +45,16 @@ def test_a_run_leaves_what_it_promises(run: Run, tiny_folder: Path) -> None:
     assert edit.keys() == refined.keys() and all(key.endswith("weight") for key in edit)
 
 
-def test_the_erased_folder_is_the_edit_in_plain_diffusers(run: Run, tiny_folder: Path) -> None:
+def test_the_erased_folder_is_the_edit_in_plain_diffusers(
+    people_run: Path, tiny_folder: Path
+) -> None:
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import (
         StableDiffusionPipeline,
     )
 
-    folder = run("plain", PEOPLE)
-    erased = StableDiffusionPipeline.from_pretrained(folder / "erased").unet.state_dict()
+    erased = StableDiffusionPipeline.from_pretrained(people_run / "erased").unet.state_dict()
     original = StableDiffusionPipeline.from_pretrained(tiny_folder).unet.state_dict()
-    edit = load_file(folder / "edit.safetensors")
+    edit = load_file(people_run / "edit.safetensors")
     for name, value in erased.items():
         expected = edit.get(f"unet.{name}", original[name])
         torch.testing.assert_close(value, expected, msg=name)

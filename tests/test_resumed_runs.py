@@ -1,8 +1,6 @@
 """Commands that go on in a run's folder: nothing of an earlier edit is taken for this one's."""
 
-import os
-import subprocess
-import sys
+import shutil
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -17,7 +15,24 @@ from mace_exp.stages import samples
 from tests.whole_run import PEOPLE, UP_TO_FUSION, Run, read, read_table, rows
 
 RESULTS = {"metrics.json", "samples", "attention"}
+Whole = Callable[[str], Path]
 EDIT = {"edit.safetensors", "erased.json", "erased"}
+
+
+@pytest.fixture(scope="module")
+def cache(people_run: Path) -> Path:
+    """Of the run that these go on in."""
+    return people_run.parent / "cache"
+
+
+@pytest.fixture
+def whole(people_run: Path, tmp_path: Path) -> Whole:
+    """Put a copy of a whole run where the fixture `run` goes on by its name."""
+
+    def copy(name: str) -> Path:
+        return shutil.copytree(people_run, tmp_path / name)
+
+    return copy
 
 
 def results(folder: Path) -> set[str]:
@@ -30,8 +45,10 @@ def times(folder: Path) -> dict[Path, int]:
     return {file: file.stat().st_mtime_ns for file in files}
 
 
-def test_pictures_of_another_edit_or_of_other_prompts_are_not_measured(run: Run) -> None:
-    folder = run("measured", PEOPLE)
+def test_pictures_of_another_edit_or_of_other_prompts_are_not_measured(
+    run: Run, whole: Whole
+) -> None:
+    folder = whole("measured")
     measured = (folder / "metrics.json").read_bytes()
     run("measured", PEOPLE, "stages=[fusion,metrics]")  # the same edit again
     assert (folder / "metrics.json").read_bytes() == measured
@@ -62,10 +79,10 @@ def test_erased_json_lists_no_file_of_an_earlier_edit(run: Run) -> None:
 
 
 def test_a_run_that_goes_on_as_it_was_keeps_its_results(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    run: Run, whole: Whole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So does one whose settings leave the edit as it is."""
-    folder = run("kept", PEOPLE)
+    folder = whole("kept")
     before = times(folder)
     monkeypatch.setattr(samples, "sample_batches", None)  # nothing is drawn again
     run("kept", PEOPLE, "stages=[images,masks,preservation,cfr,lora,fusion,samples]")
@@ -74,9 +91,9 @@ def test_a_run_that_goes_on_as_it_was_keeps_its_results(
 
 
 def test_what_was_measured_of_an_earlier_edit_goes(
-    run: Run, command: Callable[..., None], arguments: list[str]
+    whole: Whole, command: Callable[..., None], arguments: list[str]
 ) -> None:
-    folder = run("unmeasured", PEOPLE)
+    folder = whole("unmeasured")
     small = [each for each in arguments if not each.startswith("evaluation.")]
     unmeasured = (*small, PEOPLE, f"hydra.run.dir={folder}", "evaluation=none")
     command(*unmeasured)
@@ -86,22 +103,22 @@ def test_what_was_measured_of_an_earlier_edit_goes(
 
 
 def test_a_run_that_fails_shows_nothing_of_an_earlier_edit(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    run: Run, whole: Whole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mace_exp.methods.mace.stages import lora
 
     def broken(*arguments: object, **named: object) -> None:
         raise RuntimeError("training breaks")
 
-    folder = run("cut", PEOPLE)
+    folder = whole("cut")
     monkeypatch.setattr(lora, "train_loras", broken)
     with pytest.raises(RuntimeError, match="training breaks"):
         run("cut", PEOPLE, "lora.learning_rate=0.003")
     assert not results(folder)
 
 
-def test_an_earlier_edit_does_not_lie_beside_other_weights(run: Run) -> None:
-    folder = run("refined", PEOPLE)
+def test_an_earlier_edit_does_not_lie_beside_other_weights(run: Run, whole: Whole) -> None:
+    folder = whole("refined")
     run("refined", PEOPLE, "cfr.closeness=50", "stages=[cfr]")
     assert not (RESULTS | EDIT) & {path.name for path in folder.iterdir()}
     assert (folder / "refined.safetensors").exists()
@@ -126,8 +143,8 @@ def test_other_files_of_the_users_make_another_edit(run: Run, tmp_path: Path) ->
     assert not results(folder)
 
 
-def test_what_was_measured_of_other_pictures_goes(run: Run) -> None:
-    folder = run("seen", PEOPLE)
+def test_what_was_measured_of_other_pictures_goes(run: Run, whole: Whole) -> None:
+    folder = whole("seen")
     run("seen", PEOPLE, "stages=[samples]", "evaluation.parts=[erased]")
     assert results(folder) == {"samples", "attention"}
 
@@ -142,19 +159,20 @@ def test_folders_of_the_users_own_stay(run: Run, tmp_path: Path) -> None:
     assert [file.read_text() for file in own] == ["mine"] * 3
 
 
-@pytest.mark.slow
 def test_another_number_of_threads_makes_nothing_again(
-    arguments: list[str], tmp_path: Path
+    run: Run, command: Callable[..., None]
 ) -> None:
     """Whose last digits differ: keys hold none of them."""
-    folder = tmp_path / "threads"
-    command = [sys.executable, "-m", "mace_exp", *arguments, PEOPLE, f"hydra.run.dir={folder}"]
-    for threads in ("1", "2"):
-        environment = os.environ | {"OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"}
-        subprocess.run(command, check=True, env=environment)
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            folder = run("threads", PEOPLE, "seed=12")  # made here, by one thread
+    finally:
+        torch.set_num_threads(before)
     assert read(folder / "summary.json")["made"] == {}
     assert "earlier edit" not in (folder / "run.log").read_text(encoding="utf-8")
-    subprocess.run([*command[:3], f"resume={folder}", "stages=[samples,metrics]"], check=True)
+    command(f"resume={folder}", "stages=[samples,metrics]")
     assert read(folder / "summary.json")["made"] == {}
     stages = [row["stage"] for row in rows(folder, "stage")]
     assert stages[-2:] == ["samples", "metrics"], "nothing is solved for them"

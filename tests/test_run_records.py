@@ -70,8 +70,8 @@ def test_losses_by_layer_are_summed_over_concepts_and_known_again(run: Run) -> N
     assert read(folder / "summary.json")["reused"]["loras"] == 2
 
 
-def test_attention_is_drawn_in_every_phase_and_resolution(run: Run) -> None:
-    folder = run("attended", PEOPLE) / "attention"
+def test_attention_is_drawn_in_every_phase_and_resolution(people_run: Path) -> None:
+    folder = people_run / "attention"
     index, finer = (read_table(folder / name) for name in ("index.csv", "resolutions.csv"))
     assert [row["phase"] for row in index] == list(PHASES)
     assert [row["resolution"] for row in finer] == [

@@ -10,16 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_run import (
-    ERASED,
-    HOSTILE,
-    make_failed_run,
-    make_run,
-    make_sweep,
-    text_of,
-    write_config,
-    write_samples,
-)
 from PIL import Image
 
 from mace_exp.report.charts import Scale
@@ -31,6 +21,16 @@ from mace_exp.report.parallel import Axis, measure_axis, setting_axis
 from mace_exp.report.read_run import RunContents
 from mace_exp.report.scatter import Point, place_names
 from mace_exp.report.sweep_page import write_sweep_report
+from tests.fake_run import (
+    ERASED,
+    HOSTILE,
+    make_failed_run,
+    make_run,
+    make_sweep,
+    text_of,
+    write_config,
+    write_samples,
+)
 
 
 def test_sweep_page_shows_what_varies_and_who_failed(tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
-from fake_run import make_failed_run, make_run
 from rich.console import Console
 
 from mace_exp.report.terminal import print_result
+from tests.fake_run import make_failed_run, make_run
 
 
 def shown(run_dir: Path, width: int) -> str:

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import tiny_pipeline, tiny_tokenizer
 
 from mace_exp.models.text import (
     Branch,
@@ -15,6 +14,7 @@ from mace_exp.models.text import (
     stable_diffusion_encoder,
     token_ids,
 )
+from tests.tiny import tiny_pipeline, tiny_tokenizer
 
 PROMPTS = ["a photo of adam driver in the park", "", "Adam Driver's dog"]
 

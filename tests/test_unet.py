@@ -1,11 +1,11 @@
 """Finding the projections of cross-attention, and changing a UNet for a while."""
 
 import pytest
-from tiny import tiny_pipeline
 from torch import nn
 
 from mace_exp.models.projections import projection_weights
 from mace_exp.models.unet import attention_layers, frozen, replaced_modules
+from tests.tiny import tiny_pipeline
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 READ_SECONDS = 60
@@ -16,7 +17,9 @@ def offline_run(run_dir: Path) -> Path:
     return found
 
 
+@cache
 def inspect(path: Path, *options: str) -> str:
+    """Read a log that has been closed, once."""
     command = [sys.executable, "-m", "wandb", "leet", "inspect", str(path), "--json", *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=READ_SECONDS, check=True)
     return done.stdout

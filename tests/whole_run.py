@@ -21,6 +21,15 @@ SMALL = (
     "save=pipeline",
     "tracking=none",
 )
+FEW_IN_MEMORY: dict[str, object] = {
+    "sampling.steps": 1,
+    "images.per_concept": 2,
+    "prompts.count": 3,
+    "preservation.prior.count": 8,
+    "preservation.domain.count": 8,
+    "lora.learning_rate": 0.01,
+}
+"""Settings that make `erase` small."""
 PEOPLE = "concepts=[Adam Driver,Amy Adams]"
 UP_TO_FUSION = "[images,masks,preservation,cfr,lora,fusion]"
 Run = Callable[..., Path]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -145,28 +146,28 @@ class Phase:
 
 
 @dataclass(kw_only=True)
-class MethodConfig:
+class MethodConfig(ABC):
     """One way to edit a model; a subclass is one method, with the keys of the group `method`."""
 
     name: ClassVar[str]
     source: ClassVar[str]
     """Paper."""
 
+    @abstractmethod
     def steps(self) -> tuple[str, ...]:
         """Return the names of the steps in `stages=`, in order; the last makes the edit."""
-        raise NotImplementedError
 
+    @abstractmethod
     def reads(self) -> frozenset[str]:
         """Return those of `OPTIONAL_GROUPS` that the method reads."""
-        raise NotImplementedError
 
     def term_weights(self, settings: Settings) -> dict[str, dict[str, float]]:
         """Return the weight of every term of preservation, by the group that gives it."""
         return {}
 
+    @abstractmethod
     def build(self, context: Context, settings: Settings, given: Given) -> Method:
         """Return the method at work in a run; imports what is heavy."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -80,15 +80,7 @@ def sample(
     progress: Progress | None = None,
 ) -> np.ndarray:
     """Return images [n, H, W, 3], uint8; `progress` receives the size of each finished batch."""
-    images = []
-
-    def on_batch(batch: Samples) -> None:
-        images.append(batch.images)
-        if progress is not None:
-            progress(len(batch.images))
-
-    sample_batches(pipeline, prompts, seeds, settings, on_batch)
-    return np.concatenate(images)
+    return sample_with_latents(pipeline, prompts, seeds, settings, progress=progress).images
 
 
 def sample_with_latents(

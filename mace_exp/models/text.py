@@ -122,9 +122,12 @@ class PromptEncoder:
 
         Raises ValueError if the phrase is not in the prompt, or the prompt is longer than L.
         """
-        return phrase_mask(
-            self.tokenizer, prompt, phrase, self.context_length, include_end=include_end
-        )
+        ids = self.token_ids([prompt])[0].tolist()
+        mask = torch.zeros(self.context_length, dtype=torch.bool)
+        mask[phrase_positions(self.tokenizer, prompt, phrase)] = True
+        if include_end:
+            mask[end_positions(ids, self.tokenizer.eos_token_id)] = True
+        return mask
 
 
 def has_two_encoders(pipeline: DiffusionPipeline) -> bool:
@@ -196,27 +199,6 @@ def phrase_positions(tokenizer: Tokenizer, prompt: str, phrase: str) -> list[int
             f" {_token_texts(tokenizer, row)}"
         )
     return [start + offset for start in found for offset in range(len(phrase_ids))]
-
-
-def phrase_mask(
-    tokenizer: Tokenizer,
-    prompt: str,
-    phrase: str,
-    context_length: int,
-    *,
-    include_end: bool = False,
-) -> Tensor:
-    """Return a mask [context_length], bool: tokens of every occurrence of `phrase`; with
-    `include_end`, also end-of-text and padding.
-
-    Raises ValueError as `token_ids` and `phrase_positions` do.
-    """
-    ids = token_ids(tokenizer, [prompt], context_length)[0].tolist()
-    mask = torch.zeros(context_length, dtype=torch.bool)
-    mask[phrase_positions(tokenizer, prompt, phrase)] = True
-    if include_end:
-        mask[end_positions(ids, tokenizer.eos_token_id)] = True
-    return mask
 
 
 def end_positions(ids: Sequence[int], end_id: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,7 @@ class Drawing:
 
 
 @dataclass(kw_only=True)
-class ImagesConfig:
+class ImagesConfig(ABC):
     """Training images; each subclass is one source."""
 
     concept_keys: ClassVar[tuple[str, ...]] = ()
@@ -83,13 +84,13 @@ class ImagesConfig:
         """Yield a message for missing images of a concept; it begins with the key."""
         yield from ()
 
+    @abstractmethod
     def mask_problems(self, concept: Concept, path: str | None, size: Size | None) -> Iterator[str]:
         """Yield a message if precomputed masks do not fit the images of a concept.
 
         `path` as in `masks.path`; `size` is the size at which the model draws, if known.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def of(self, concept: Concept, prompts: Sequence[str], drawing: Drawing) -> ConceptImages:
         """Return the source of a concept's images; `prompts` are its training prompts."""
-        raise NotImplementedError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -35,7 +36,7 @@ class SeenImages:
 
 
 @dataclass(kw_only=True)
-class MasksConfig:
+class MasksConfig(ABC):
     """Masks of training images; each subclass is one source."""
 
     concept_keys: ClassVar[tuple[str, ...]] = ()
@@ -66,10 +67,10 @@ class MasksConfig:
         """Return resources that all concepts share while masks are computed, such as models."""
         return None
 
+    @abstractmethod
     def inputs(self, request: MaskRequest) -> Mapping[str, Any]:
         """Return everything that determines the masks besides the images, as JSON values."""
-        raise NotImplementedError
 
+    @abstractmethod
     def find(self, request: MaskRequest, seen: SeenImages, opened: Any) -> Masks:
         """Return the masks [n, H, W] of a concept's images; `opened` is what `open` returned."""
-        raise NotImplementedError

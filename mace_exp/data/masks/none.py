@@ -13,14 +13,6 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True)
-class NoMasks(MasksConfig):
-    """Train on the whole image; save no masks."""
-
-    trains_whole: ClassVar[bool] = True
-    for_one_concept: ClassVar[bool] = True
-
-
-@dataclass(kw_only=True)
 class WholeMasks(MasksConfig):
     """All-ones masks: the same loss, but masks are saved and overlaid."""
 
@@ -36,3 +28,10 @@ class WholeMasks(MasksConfig):
         from mace_exp.data.masks.pixels import Masks
 
         return Masks(np.ones(seen.images.images.shape[:3], dtype=bool))
+
+
+@dataclass(kw_only=True)
+class NoMasks(WholeMasks):
+    """Train on the whole image; save no masks."""
+
+    trains_whole: ClassVar[bool] = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
@@ -11,20 +12,20 @@ from mace_exp.utils.ranges import POSITIVE
 
 
 @dataclass(kw_only=True)
-class PriorImagesConfig:
+class PriorImagesConfig(ABC):
     """Class images; each subclass is one source."""
 
+    @abstractmethod
     def files(self) -> list[UserImage]:
         """Return the class images, each with its prompt; empty without class images.
 
         Raises:
             ValueError: a missing or unreadable file, with its path.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def loss_weight(self) -> float:
         """Return the weight of the denoising loss relative to the attention loss; 0: no images."""
-        raise NotImplementedError
 
     def problems(self) -> Iterator[str]:
         """Yield a message if class images are missing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -27,7 +28,7 @@ class Sentences:
 
 
 @dataclass(kw_only=True)
-class PromptsConfig:
+class PromptsConfig(ABC):
     """Training prompts; each subclass is one source."""
 
     concept_keys: ClassVar[tuple[str, ...]] = ("count",)
@@ -52,6 +53,6 @@ class PromptsConfig:
         """Return resources that all concepts share, such as a loaded model; here None."""
         return None
 
+    @abstractmethod
     def sentences(self, context: Context, concept: Concept, opened: Any) -> Sentences:
         """Return the training prompts of a concept; `opened` is what `open` returned."""
-        raise NotImplementedError

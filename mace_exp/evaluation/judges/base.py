@@ -8,6 +8,7 @@ what a judge needs before a run begins.
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
@@ -50,7 +51,7 @@ class Judge(Protocol):
 
 
 @dataclass(kw_only=True)
-class JudgeConfig:
+class JudgeConfig(ABC):
     """The judge of a run; a subclass is an option of conf/judge and answers for itself."""
 
     name: ClassVar[str]
@@ -62,9 +63,9 @@ class JudgeConfig:
     scope: ClassVar[str] = "a fixed list of names"
     """What the judge recognises, in words."""
 
+    @abstractmethod
     def load(self) -> Judge | None:
         """Import and load the judge; None where there is none."""
-        raise NotImplementedError
 
     def known_subjects(self) -> frozenset[str] | None:
         """Return the subjects that the judge recognises; None where it has no fixed list."""

@@ -9,61 +9,78 @@ import torch
 from torch import Tensor
 
 from mace_exp.concepts.concept import Concept
-from mace_exp.data.dataset import Instances, MACEDataset
 from mace_exp.data.probes import probe_of
 from mace_exp.data.training_images import TrainingImages
 from mace_exp.methods.mace.snapshots import MOST_OF_JOINT
 from mace_exp.methods.mace.training import ConceptData, JointData, PriorImages, TrainingData
 from mace_exp.models.denoiser import added_conditions, select_rows
 from mace_exp.models.model import Model
+from mace_exp.models.text import PromptEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConceptTraining:
-    """One concept of a LoRA: its images, masks [n, H, W] (None: the whole image) and whether the
-    end of the text counts as its tokens. Plain values, which can be sent to other ranks."""
+class MACEDataset:
+    """What a LoRA is trained on, of one concept: n images with their prompts, where each shows the
+    concept, and which tokens of its prompt name it.
+
+    `masks` [n, H, W], bool or in [0, 1], or None where the concept is everywhere. With
+    `end_of_text`, the end of the text and the padding count as its tokens. Plain values, which can
+    be sent to other ranks: a model encodes them.
+
+    Raises ValueError where masks do not fit the images.
+    """
 
     concept: Concept
     images: TrainingImages
     masks: Tensor | None
     end_of_text: bool
 
-    def dataset(self, model: Model) -> MACEDataset:
-        """Return the concept as a dataset.
+    def __post_init__(self) -> None:
+        shapes = [
+            list(part.shape[:3]) for part in (self.masks, self.images.images) if part is not None
+        ]
+        if shapes[0] != shapes[-1]:
+            raise ValueError(
+                f"{self.concept.name}: masks {shapes[0]} do not fit images {shapes[-1]}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def positions(self, encoder: PromptEncoder) -> Tensor:
+        """Return [n, L], bool: the tokens of every occurrence of the concept's name in each prompt.
 
         Raises:
-            ValueError: a prompt that does not name the concept or is too long, or a mask that does
-                not fit its image.
+            ValueError: a prompt that does not name the concept or is longer than L tokens.
         """
-        images = self.images
-        return MACEDataset(
-            model.encoder.tokenizer,
-            [Instances(self.concept.name, images.prompts, images.images, self.masks)],
-            end_of_text=self.end_of_text,
-            context_length=model.encoder.context_length,
-        )
+        name, end = self.concept.name, self.end_of_text
+        rows = [encoder.positions(each, name, include_end=end) for each in self.images.prompts]
+        return torch.stack(rows)
 
     def encoded(
         self, model: Model, prior: PriorImages | None, *, seed: int, watched: bool
     ) -> ConceptData:
-        """Return what the UNet trains on; `watched` adds a probe of the concept's attention."""
-        dataset, latents = self.dataset(model), self.images.latents
+        """Return what the UNet trains on; `watched` adds a probe of the concept's attention.
+
+        Raises ValueError as `positions` does.
+        """
+        prompts, latents = self.images.prompts, self.images.latents
         return ConceptData(
             slug=self.concept.slug,
             latents=latents,
-            states=model.encoder.encode(dataset.instance_prompts),
-            positions=dataset.concept_positions,
+            states=model.encoder.encode(prompts),
+            positions=self.positions(model.encoder),
             masks=self.masks,
             prior=prior,
             probe=probe_of(model, self.concept, self.images, seed=seed) if watched else None,
-            added=added_conditions(model.pipeline, dataset.instance_prompts, latents),
+            added=added_conditions(model.pipeline, prompts, latents),
         )
 
 
 def training_data(
     model: Model,
     slug: str,
-    parts: Sequence[ConceptTraining],
+    parts: Sequence[MACEDataset],
     prior: PriorImages | None,
     *,
     seed: int,

@@ -25,7 +25,7 @@ from mace_exp.methods.mace.snapshots import (
 )
 from mace_exp.methods.mace.timesteps import focal_density, uniform_density
 from mace_exp.methods.mace.training import LoraTraining, StepRow, train_loras
-from mace_exp.methods.mace.training_data import ConceptTraining, encoded_prior, training_data
+from mace_exp.methods.mace.training_data import MACEDataset, encoded_prior, training_data
 from mace_exp.models.model import Model
 from mace_exp.models.probe import mean_attention
 from mace_exp.runs.cache import seal
@@ -145,7 +145,7 @@ class _Job:
     """A LoRA to train, as it is sent to a rank, and the cache entry that takes it."""
 
     request: LoraRequest
-    parts: Sequence[ConceptTraining]
+    parts: Sequence[MACEDataset]
     entry: Path
 
 
@@ -180,7 +180,7 @@ def _train_missing(
         _Job(
             request=requests[slug],
             parts=[
-                ConceptTraining(
+                MACEDataset(
                     concept=concept,
                     images=images[concept.slug],
                     masks=masks[concept.slug],

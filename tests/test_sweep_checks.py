@@ -1,0 +1,74 @@
+"""Sweeps: all jobs are checked before one begins, and what is wrong is said once."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.sweep_jobs import HERE, Command, Jobs, broken, status
+
+
+def test_a_sweep_that_is_refused_whole_says_so_once(
+    jobs: Jobs, ends: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "Did you mean lora.rank?" in str(ends("-m", HERE, "lora.rnak=1,2"))
+    assert "jobs" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["lora.rank=4,0"], ["job 1: lora.rank = 0 is out of range: it must be at least 1"]),
+        (["lora.rank=1,abc"], ["job 1: lora.rank = abc: it takes"]),
+        (["lora.rank=4,0,-1"], ["job 1: lora.rank = 0 is", "job 2: lora.rank = -1 is"]),
+        (["lora.steps=0,5", "seed=1,2"], ["jobs 0, 1: lora.steps = 0 is out of range"]),
+        (["lora.rank=${hydra:job.num}", "seed=1,2"], ["job 0: lora.rank = 0 is out of range"]),
+    ],
+)
+def test_no_job_begins_before_all_can(
+    jobs: Jobs, ends: Command, tmp_path: Path, arguments: list[str], told: list[str]
+) -> None:
+    said = str(ends("-m", *arguments))
+    assert said.startswith("mace_exp: no job was started")
+    assert all(f"\n{each}" in said for each in told)
+    assert not jobs.runs and not any(tmp_path.iterdir()), "a refused sweep leaves nothing"
+
+
+def test_what_is_wrong_with_all_jobs_is_said_once(
+    jobs: Jobs, ends: Command, tmp_path: Path
+) -> None:
+    said = str(ends("sweep=lora_rank", "concepts=[]"))
+    assert said.startswith("mace_exp: concepts.names is empty") and "job" not in said
+    assert not jobs.runs and not any(tmp_path.iterdir())
+
+
+def test_jobs_that_finished_are_checked_no_more(jobs: Jobs, ends: Command) -> None:
+    """What they read may be gone by now; the others are checked against what is there."""
+    one, two = Path("one.txt"), Path("two.txt")
+    for file in (one, two):
+        file.write_text("a house\n")
+    jobs.breaks = {8: broken}
+    swept = ["-m", HERE, f"preservation.prior.file={one},{two}", "lora.rank=4,8"]
+    assert ends(*swept) == 1
+    one.unlink()
+    said = str(ends("resume=swept"))
+    assert "job 1: preservation.prior.file = one.txt is not a file" in said and "job 0" not in said
+    assert status(Path("swept/1"))["error"] == "RuntimeError: it breaks"
+    assert len(json.loads(Path("swept/jobs.json").read_text(encoding="utf-8"))["jobs"]) == 4
+    one.write_text("a house\n")
+    jobs.breaks = {}
+    assert ends("resume=swept") == 0 and jobs.ranks == [4, 8, 4, 8, 8, 8]
+
+
+def test_a_value_can_be_what_hydra_knows_of_its_job(jobs: Jobs, ends: Command) -> None:
+    settings = ["cache_dir=${hydra:runtime.output_dir}/cache", "lora.steps=${hydra:sweep.subdir}"]
+    assert ends("-m", HERE, "lora.rank=2,4", "hydra.sweep.subdir=${lora.rank}", *settings) == 0
+    assert [config.lora.steps for config, _ in jobs.runs] == [2, 4]
+    assert [Path(config.cache_dir).parent for config, _ in jobs.runs] == [d for _, d in jobs.runs]
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_folder_that_cant_be_written_is_refused_in_one_message(jobs: Jobs, ends: Command) -> None:
+    Path("file").touch()
+    said = str(ends("-m", "hydra.sweep.dir=file/swept", "lora.rank=2,4"))
+    assert said.startswith("mace_exp: ") and "file/swept" in said and not jobs.runs
