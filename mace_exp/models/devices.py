@@ -116,9 +116,10 @@ def _offload_hook(module: nn.Module) -> CpuOffload | None:
     return hook if isinstance(hook, CpuOffload) else None
 
 
-def halving_on_out_of_memory(run: Callable[[int], R], batch: int) -> tuple[R, int]:
+def halving_on_out_of_memory(run: Callable[[int], R], batch: int, key: str) -> tuple[R, int]:
     """Return `run(batch)` and the batch that fitted: halved after each time that the device's
-    memory was too small, which `run` has to bear. Raises the device's error at a batch of 1."""
+    memory was too small, which `run` has to bear. `key` is the setting that the warning names.
+    Raises the device's error at a batch of 1."""
     while True:
         try:
             return run(batch), batch
@@ -127,7 +128,9 @@ def halving_on_out_of_memory(run: Callable[[int], R], batch: int) -> tuple[R, in
                 raise
         # Here, as the error has held on to what the attempt had on the device.
         clear_device_cache(garbage_collection=True)
-        log.warning("out of memory with a batch of %d: going on with %d", batch, batch // 2)
+        log.warning(
+            "out of memory with %d in a batch: going on with %s = %d", batch, key, batch // 2
+        )
         batch //= 2
 
 

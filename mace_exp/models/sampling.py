@@ -145,7 +145,8 @@ def sample_batches(
             return Samples(decode(pipeline, latents, checked=checked), latents.float().cpu())
 
         while start < len(prompts):
-            done, size = halving_on_out_of_memory(batch, min(size, len(prompts) - start))
+            size = min(size, len(prompts) - start)
+            done, size = halving_on_out_of_memory(batch, size, "sampling.batch_size")
             on_batch(done)
             start += len(done.images)
 
