@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from mace_exp.methods import optimization
 from mace_exp.methods.mace import step
 from mace_exp.methods.mace.lora import initial_lora
 from mace_exp.methods.mace.step import lora_optimizer, lora_step, lora_training, noise_scheduler
@@ -118,7 +119,7 @@ def faint_gradient(batch, dtype):
 def test_faint_gradients_survive_float16(monkeypatch):
     batch = draw_batch(concept("cat", prior=True), 2, TRAINING.density, generator(0))
     exact, scaled = (faint_gradient(batch, dtype) for dtype in (torch.float32, torch.float16))
-    monkeypatch.setattr(step, "FLOAT16_SCALES", (1.0,))
+    monkeypatch.setattr(optimization, "FLOAT16_SCALES", (1.0,))
     lost = faint_gradient(batch, torch.float16)
     assert (scaled - exact).norm() < 0.1 * exact.norm()
     assert (lost - exact).norm() > 0.3 * exact.norm()
@@ -135,7 +136,7 @@ def test_a_scale_that_overflows_is_lowered_for_good(monkeypatch):
 
     monkeypatch.setattr(step, "clip_each", watched)
     for scales in [(1024.0,), (2.0**24, 1024.0)]:
-        monkeypatch.setattr(step, "FLOAT16_SCALES", scales)
+        monkeypatch.setattr(optimization, "FLOAT16_SCALES", scales)
         pipeline = tiny_pipeline(context_length=LENGTH)
         pipeline.unet.half()
         found.append(train(pipeline, CONCEPTS))
