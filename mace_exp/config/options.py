@@ -19,13 +19,14 @@ from mace_exp.data.prompts.llm import LlmPrompts
 from mace_exp.data.prompts.templates import TemplatePrompts
 from mace_exp.evaluation.judges import JUDGES
 from mace_exp.evaluation.schema import NoEvaluation, SampledEvaluation
+from mace_exp.methods.esd.config import EsdConfig
 from mace_exp.methods.mace.config import MaceConfig
 from mace_exp.methods.uce import UceConfig
 from mace_exp.runs.schema import NoTracking, WandbTracking
 from mace_exp.utils.conf import CONF as CONF
 
 VARIANTS: dict[str, Mapping[str, type]] = {
-    "method": {"mace": MaceConfig, "uce": UceConfig},
+    "method": {"esd_x": EsdConfig, "mace": MaceConfig, "uce": UceConfig},
     "prompts": {"file": FilePrompts, "llm": LlmPrompts, "templates": TemplatePrompts},
     "images": {"generated": GeneratedImages, "folder": FolderImages},
     "masks": {

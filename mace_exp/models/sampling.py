@@ -181,15 +181,24 @@ def swapped_scheduler(pipeline: DiffusionPipeline, name: str) -> Iterator[None]:
     Raises:
         ValueError: an unknown name.
     """
-    if name not in SCHEDULERS:
-        raise ValueError(f"sampling.scheduler = {name!r}: allowed are {', '.join(SCHEDULERS)}")
-    family, options = SCHEDULERS[name]
     original = pipeline.scheduler
     try:
-        pipeline.scheduler = family.from_config(noise_schedule_config(original.config), **options)
+        pipeline.scheduler = scheduler_for(pipeline, name)
         yield
     finally:
         pipeline.scheduler = original
+
+
+def scheduler_for(pipeline: DiffusionPipeline, name: str) -> Any:
+    """Return a new scheduler with the model's noise schedule.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if name not in SCHEDULERS:
+        raise ValueError(f"sampling.scheduler = {name!r}: allowed are {', '.join(SCHEDULERS)}")
+    family, options = SCHEDULERS[name]
+    return family.from_config(noise_schedule_config(pipeline.scheduler.config), **options)
 
 
 def noise_schedule_config(config: Mapping[str, Any]) -> dict[str, Any]:

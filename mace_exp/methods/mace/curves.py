@@ -67,12 +67,6 @@ def log_layers(context: Context, entries: Sequence[Path]) -> None:
         context.tracker.log("layers", summed, step)
 
 
-def _read_curve(entry: Path) -> list[dict[str, Any]]:
-    """Return the rows of a LoRA's training, as they were logged, with the loss of every layer."""
-    lines = (entry / FILE).read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
-
-
 def _logged(row: StepRow) -> dict[str, Any]:
     values = {
         "concept": row.slug,
@@ -88,3 +82,9 @@ def _logged(row: StepRow) -> dict[str, Any]:
         shares = [mean_attention(maps) for maps in row.attention.values()]
         values["lora/attention"] = sum(shares) / len(shares)
     return values
+
+
+def _read_curve(entry: Path) -> list[dict[str, Any]]:
+    """Return the rows of a LoRA's training, as they were logged, with the loss of every layer."""
+    lines = (entry / FILE).read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
