@@ -206,7 +206,7 @@ def test_weights_of_a_half_precision_model_are_trained_in_float32() -> None:
 
 
 @pytest.mark.parametrize("target", ["unconditional", "anchor"])
-@pytest.mark.parametrize("text", ["sentences", "name"])
+@pytest.mark.parametrize("text", ["sentences", "names"])
 def test_sdxl_is_edited(tmp_path: Path, target: str, text: str) -> None:
     of_text = SHORT if text == "sentences" else SHORT[:-1]
     chosen = (f"method.target={target}", f"method.text={text}")

@@ -104,7 +104,7 @@ class EsdX(NoPhases):
         return [self._texts_of(concept) for concept in self.given.concepts]
 
     def _texts_of(self, concept: Concept) -> ConceptTexts:
-        if self.config.text is Text.name:
+        if self.config.text is Text.names:
             return ConceptTexts(concept.slug, [concept.name], [concept.anchor])
         texts = self.given.sentences[concept.slug]
         return ConceptTexts(concept.slug, texts, [anchor_prompt(each, concept) for each in texts])

@@ -23,7 +23,7 @@ class Text(Enum):
     """What text the concept is erased from."""
 
     sentences = "sentences"  # the training sentences of the group prompts
-    name = "name"  # the concept's name alone, as published
+    names = "names"  # the names of the concepts alone, as published
 
 
 @dataclass(kw_only=True)
