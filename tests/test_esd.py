@@ -205,8 +205,7 @@ def test_weights_of_a_half_precision_model_are_trained_in_float32() -> None:
     assert {each.dtype for each in pipeline.unet.parameters()} == {torch.bfloat16}
 
 
-@pytest.mark.parametrize("target", ["unconditional", "anchor"])
-@pytest.mark.parametrize("text", ["sentences", "names"])
+@pytest.mark.parametrize(("target", "text"), [("unconditional", "sentences"), ("anchor", "names")])
 def test_sdxl_is_edited(tmp_path: Path, target: str, text: str) -> None:
     of_text = SHORT if text == "sentences" else SHORT[:-1]
     chosen = (f"method.target={target}", f"method.text={text}")
@@ -281,9 +280,11 @@ def test_what_decides_the_edit_is_in_its_key(tmp_path: Path) -> None:
         return recipe_in(tmp_path, *TWO, *SHORT, *more, pipeline=pipeline).edit.key
 
     usual = key()
-    assert key("method.checkpoint_every=7") == key("sampling.steps=3") == usual
-    others = ("method.negative_guidance=2", "method.target=anchor", "seed=1", "prompts.count=3")
-    keys = [usual, *(key(each) for each in others), key("method.learning_rate=0.1")]
+    same = ("method.checkpoint_every=7", "sampling.steps=3", "anchors.person=a man")
+    assert {key(each) for each in same} == {usual}
+    others = ("method.negative_guidance=2", "method.learning_rate=0.1", "seed=1", "prompts.count=3")
+    anchored = [key("method.target=anchor", *more) for more in ([], ["anchors.person=a man"])]
+    keys = [usual, *anchored, *(key(each) for each in others)]
     assert len(set(keys)) == len(keys)
 
 

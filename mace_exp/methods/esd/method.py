@@ -20,7 +20,6 @@ from mace_exp.methods.esd.schema import NON_DETERMINING_KEYS, EsdSettings, Targe
 from mace_exp.methods.esd.training import TARGETS, EsdConcept, EsdRow, EsdTrainer, EsdTraining
 from mace_exp.models.conditions import condition_on, unconditional
 from mace_exp.models.devices import on_device
-from mace_exp.models.model import Model
 from mace_exp.models.projections import cross_attention_projections
 from mace_exp.models.sampling import scheduler_for
 from mace_exp.runs.context import Context
@@ -37,7 +36,8 @@ WEIGHTS, CURVE, STATE = "weights.safetensors", "curve.jsonl", "state.safetensors
 
 @dataclass(frozen=True)
 class ConceptTexts:
-    """What one concept is erased from, and the same with its anchor; as many."""
+    """What one concept is erased from, and the same with its anchor: as many, or none where the
+    target is the unconditional prediction."""
 
     slug: str
     concept: Sequence[str]
@@ -105,17 +105,23 @@ class EsdX(NoPhases):
 
     def _texts_of(self, concept: Concept) -> ConceptTexts:
         if self.config.text is Text.names:
-            return ConceptTexts(concept.slug, [concept.name], [concept.anchor])
-        texts = self.given.sentences[concept.slug]
-        return ConceptTexts(concept.slug, texts, [anchor_prompt(each, concept) for each in texts])
+            texts, anchors = [concept.name], [concept.anchor]
+        else:
+            texts = self.given.sentences[concept.slug]
+            anchors = [anchor_prompt(each, concept) for each in texts]
+        return ConceptTexts(
+            concept.slug, texts, anchors if self.config.target is Target.anchor else []
+        )
 
     def _train(self, entry: Path) -> None:
         """Train, and keep the weights in the entry; what an interrupted training has reached lies
         beside it meanwhile."""
-        model = self.context.model
+        unet = self.context.model.pipeline.unet
         checkpoint = _Checkpoint(entry.with_suffix(".partial"))
-        with on_device(model.pipeline.unet):
-            trainer = self._trainer(model)
+        shape = self._latent_shape()
+        sampler, concepts = self._conditions(shape)
+        with on_device(unet):
+            trainer = EsdTrainer(unet, concepts, sampler, self._training(shape))
             rows = checkpoint.restore(trainer)
             for row in rows:
                 self.context.tracker.log(STAGE, row)
@@ -142,31 +148,37 @@ class EsdX(NoPhases):
                 if trainer.step < total:
                     checkpoint.keep(trainer, rows)
 
-    def _trainer(self, model: Model) -> EsdTrainer:
-        config, pipeline, texts = self.config, model.pipeline, self._texts
+    def _conditions(self, shape: tuple[int, int, int]) -> tuple[Sampler, list[EsdConcept]]:
+        """Encode all texts, at the size of latents of this shape."""
+        pipeline, latents = self.context.model.pipeline, torch.empty(shape)
         scheduler = scheduler_for(pipeline, "ddim")
-        scheduler.set_timesteps(config.sampling_steps)
-        height, width = (side // pipeline.vae_scale_factor for side in model.native_size)
-        shape = (pipeline.unet.config.in_channels, height, width)
-        empty = unconditional(pipeline, torch.empty(shape))
+        scheduler.set_timesteps(self.config.sampling_steps)
+        empty = unconditional(pipeline, latents)
+        concepts = [
+            EsdConcept(
+                each.slug,
+                condition_on(pipeline, each.concept, latents),
+                condition_on(pipeline, each.anchor, latents) if each.anchor else empty,
+            )
+            for each in self._texts
+        ]
+        return Sampler(scheduler, empty, self.config.sampling_guidance), concepts
 
-        def of(each: ConceptTexts) -> EsdConcept:
-            concept = condition_on(pipeline, each.concept, torch.empty(shape))
-            if config.target is Target.unconditional:
-                return EsdConcept(each.slug, concept, empty)
-            anchor = condition_on(pipeline, each.anchor, torch.empty(shape))
-            return EsdConcept(each.slug, concept, anchor)
-
-        training = EsdTraining(
-            steps=config.steps_per_concept * len(texts),
+    def _training(self, shape: tuple[int, int, int]) -> EsdTraining:
+        config = self.config
+        return EsdTraining(
+            steps=config.steps_per_concept * len(self.given.concepts),
             learning_rate=config.learning_rate,
             eta=config.negative_guidance,
             batch_size=config.batch_size,
             shape=shape,
             seed=self.settings.seed,
         )
-        sampler = Sampler(scheduler, empty, config.sampling_guidance)
-        return EsdTrainer(pipeline.unet, [of(each) for each in texts], sampler, training)
+
+    def _latent_shape(self) -> tuple[int, int, int]:
+        model = self.context.model
+        height, width = (side // model.pipeline.vae_scale_factor for side in model.native_size)
+        return model.pipeline.unet.config.in_channels, height, width
 
 
 @dataclass(frozen=True)
