@@ -121,7 +121,8 @@ def erase(
         **_anchors(anchor, kind),
     }
     with _run_folder(folder) as root, silenced(not progress):
-        config = _config(values, settings or {}, pipeline, root / "cache")
+        defaults = (*BASE, *_held(preserve, kind))
+        config = _config(values, settings or {}, pipeline, root / "cache", defaults=defaults)
         return _erased(pipeline, config, RunFolder(root))
 
 
@@ -150,6 +151,8 @@ def _config(
     settings: Mapping[str, object],
     pipeline: DiffusionPipeline,
     cache: Path,
+    *,
+    defaults: Sequence[str],
 ) -> RunConfig:
     """Return the configuration of a command with these settings, for a model that is loaded."""
     options = [f"{key}={value}" for key, value in settings.items() if _is_group(key)]
@@ -157,7 +160,7 @@ def _config(
     height, width = native_size(pipeline)  # no file here tells what this one draws
     size: dict[str, object] = {"sampling.height": height, "sampling.width": width}
     own = {**size, **values, **keys, "cache_dir": str(cache)}
-    config = composed_run(*options, values=own, defaults=BASE)
+    config = composed_run(*options, values=own, defaults=defaults)
     name = getattr(pipeline, "name_or_path", "") or type(pipeline).__name__
     model = replace(
         config.model,
@@ -196,10 +199,14 @@ def _kept(preserve: Sequence[str], kind: str) -> dict[str, object]:
     """
     if kind not in KEPT:
         raise ValueError(f"kind = {kind!r} is no choice: it takes {', '.join(KEPT)}")
-    names: dict[str, object] = {f"kept.{KEPT[kind]}": list(preserve)} if preserve else {}
-    if preserve and KEPT[kind] != "objects":
-        return names
-    return names | {"preservation.domain_weight": 0}
+    return {f"kept.{KEPT[kind]}": list(preserve)} if preserve else {}
+
+
+def _held(preserve: Sequence[str], kind: str) -> tuple[str, ...]:
+    """Return what nobody gives and a method need not read: without names of people or artists there
+    are no captions of the domain."""
+    named = preserve and KEPT[kind] != "objects"
+    return () if named else ("preservation.domain_weight=0",)
 
 
 @contextmanager

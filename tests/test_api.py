@@ -163,6 +163,17 @@ def test_another_method_takes_no_rank_and_makes_no_lora() -> None:
         erase(pipeline, "Adam Driver", rank=2, settings=settings)
 
 
+def test_a_method_that_preserves_nothing_needs_no_names() -> None:
+    settings: dict[str, object] = {"method": "esd_x", "prompts.count": 2}
+    settings |= {f"method.{key}": 1 for key in ("updates", "sampling_steps")}
+    pipeline = tiny_pipeline()
+    before = state(pipeline)
+    done = erase(pipeline, "Adam Driver", settings=settings)
+    assert {f"unet.{name}" for name in changed(before, pipeline)} == set(done.weights)
+    done.restore()
+    assert not changed(before, pipeline)
+
+
 def test_one_bar_is_shown_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stage that needs another asks for it before it opens its own: two are hard to read."""
     open_bars: list[int] = []

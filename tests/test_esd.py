@@ -36,7 +36,7 @@ SHAPE = (4, 8, 8)
 TRAINING = EsdTraining(steps=4, learning_rate=1e-3, eta=1.5, batch_size=2, shape=SHAPE, seed=3)
 TWO = ("concepts=custom", "concepts.names=[Adam Driver,Amy Adams]", "judge=none", "tracking=none")
 SHORT = (
-    *("method=esd_x", "method.steps_per_concept=2", "method.batch_size=1"),
+    *("method=esd_x", "method.updates=4", "method.batch_size=1"),
     *("method.sampling_steps=2", "evaluation=none", "prompts.count=2"),
 )
 

@@ -167,7 +167,7 @@ class EsdX(NoPhases):
     def _training(self, shape: tuple[int, int, int]) -> EsdTraining:
         config = self.config
         return EsdTraining(
-            steps=config.steps_per_concept * len(self.given.concepts),
+            steps=config.updates,
             learning_rate=config.learning_rate,
             eta=config.negative_guidance,
             batch_size=config.batch_size,

@@ -30,7 +30,7 @@ class Text(Enum):
 class EsdSettings:
     """How ESD-x trains."""
 
-    steps_per_concept: Annotated[int, WHOLE]  # updates; each is for one concept
+    updates: Annotated[int, WHOLE]  # of the model in all; each is for one concept
     learning_rate: Annotated[float, POSITIVE]
     negative_guidance: Annotated[float, NONNEGATIVE]  # eta; 0: predict what the target does
     target: Target
