@@ -10,7 +10,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 .PHONY: run test lint help
 .DEFAULT_GOAL := help
 
-run: $(READY)  ## erase ten people from the embedded model and show what came of it
+run: $(READY)  ## erase ten people from the embedded model and show the results
 	$(BIN)/python -m mace_exp concepts=celebrity_10 lora.rank=4
 
 test: $(READY_TO_TEST)  ## run the tests

@@ -1,7 +1,7 @@
 """`python docs/make_picture.py <run folder>`: the picture of the main README.
 
-The first pair of each of some erased and some preserved people, evenly spaced, before above after,
-as the run drew them: nothing is chosen by what it shows.
+The first image pair, before above after, of evenly spaced erased and preserved concepts of a run:
+the choice does not depend on the images.
 """
 
 import csv
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-COLUMNS, GAP, LINE, LETTER = 10, 4, 16, 6  # pixels, but for the columns
+COLUMNS, GAP, LINE, LETTER = 10, 4, 16, 6  # in pixels, except COLUMNS
 PARTS = (("erased", "erased"), ("preserved", "preserved"), ("objects", "objects and styles"))
 SIDE = 96
 
@@ -30,12 +30,12 @@ def main(run_dir: Path) -> Path:
 
 
 def belongs(row: dict[str, str], part: str) -> bool:
-    """Whether a row is shown in a band; objects and styles share one."""
+    """Return whether a row belongs to a band; objects and styles share one."""
     return row["part"] == part or (part == "objects" and row["part"] == "styles")
 
 
 def band(run_dir: Path, rows: list[dict[str, str]], title: str) -> np.ndarray:
-    """A titled strip: one column a subject, before above after."""
+    """Return a titled strip: one column per subject, before above after."""
     first = list({row["concept"]: row for row in reversed(rows)}.values())[::-1]
     places = np.linspace(0, len(first) - 1, min(COLUMNS, len(first))).round().astype(int)
     chosen = [first[place] for place in places]

@@ -1,8 +1,7 @@
-"""`python experiments/table.py <run folder>...`: the figures of runs as the rows of a results.csv.
+"""`python experiments/table.py <run folder>...`: the metrics of runs as rows of a results.csv.
 
-One row a run and part: how often the judge's first guess is right after the edit, its Wilson
-interval at 95 %, number of pictures, and the same pictures of the original model; then how often
-one of its first five guesses is, likewise.
+One row per run and part: top-1 accuracy of the judge after the edit, its 95 % Wilson interval,
+number of images, and the accuracy on the original model; then the same for top-5 accuracy.
 """
 
 import csv

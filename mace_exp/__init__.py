@@ -17,7 +17,7 @@ __all__ = ["Erasure", "erase"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import torch when it is first needed: the command line refuses mistakes without it."""
+    """Import torch lazily: the command line reports mistakes without it."""
     if name in __all__:
         from mace_exp import api
 

@@ -7,7 +7,7 @@ from mace_exp.runs.ranks import is_worker
 
 
 def main() -> None:
-    """Run the command; one that is refused ends with one message on stderr and exit status 2."""
+    """Run the command. A refused command prints one message to stderr and exits with status 2."""
     said = answer(sys.argv[1:])
     if said:
         sys.stdout.write("" if is_worker() else said)

@@ -1,4 +1,4 @@
-"""Erase concepts from a pipeline in memory: the recipe of a run, without its command line."""
+"""Erase concepts from a pipeline in memory: the recipe of a run, without the command line."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ BASE = (
     "tracking=none",
     "save=weights",
 )
-"""The options that `erase` starts from; its arguments and `settings` come after them."""
+"""The default options of `erase`; its arguments and `settings` override them."""
 KEPT = {"person": "people", "object": "objects", "style": "artists", "explicit": "objects"}
-"""The key of `kept` that the neighbours of a kind go to."""
+"""The key of `kept` that receives the names to preserve, by kind."""
 
 
 @dataclass(frozen=True)
 class Erasure:
-    """What `erase` did to a pipeline.
+    """The edit of a pipeline by `erase`.
 
-    `weights` are the edited weights and `original` the former ones, by component and parameter
+    `weights` are the edited and `original` the original weights, by component and parameter
     ("unet.down_blocks.0...to_k.weight"); `method` holds the results of its steps.
     """
 
@@ -74,11 +74,11 @@ class Erasure:
         return self.method
 
     def restore(self) -> None:
-        """Put the original weights back."""
+        """Restore the original weights."""
         apply_edit(self.pipeline, self.original)
 
     def apply(self) -> None:
-        """Put the edited weights in again, after `restore`."""
+        """Apply the edited weights again, after `restore`."""
         apply_edit(self.pipeline, self.weights)
 
 
@@ -96,15 +96,15 @@ def erase(
     folder: str | Path | None = None,
     progress: bool = True,
 ) -> Erasure:
-    """Erase concepts from a Stable Diffusion pipeline, in place, and return what was done.
+    """Erase concepts from a Stable Diffusion pipeline, in place, and return the edit.
 
-    `anchor` takes the concepts' place: one for all, or by concept; None is the default of the kind.
-    `kind` is person, object, style or explicit. `preserve` names neighbours that must survive.
-    `rank` and `steps` are those of every concept's LoRA (None: 1 and 50). `settings` are further
-    ones as on the command line: options by group ("method": "uce", "masks": "none") and values by
-    key ("lora.learning_rate": 1e-3). `folder` keeps edit.safetensors, the LoRAs, erased.json and
-    what can be used again; without one nothing is left on the disk. Nothing is changed where an
-    error is raised, and nothing is drawn before everything that can be checked was checked.
+    `anchor` replaces the concepts: one for all, or by concept; None is the default of the kind.
+    `kind` is person, object, style or explicit. `preserve` are names of that kind to preserve.
+    `rank` and `steps` apply to every LoRA (None: 1 and 50). `settings` are further settings with
+    the key names of the command line: options by group ("method": "uce", "masks": "none") and
+    values by key ("lora.learning_rate": 1e-3). `folder` stores edit.safetensors, the LoRAs,
+    erased.json and the cache; without it no file remains. All arguments are checked before
+    anything is drawn. If an error is raised, the pipeline is unchanged.
 
     Raises:
         ValueError: a wrong setting, a prompt that the model can't read, or a closed form without a
@@ -139,7 +139,7 @@ def _erased(pipeline: DiffusionPipeline, config: RunConfig, folder: RunFolder) -
         )
         recipe = Recipe(context, config)
         recipe.check()
-        edit = recipe.edit.value.weights  # asks for every stage before it
+        edit = recipe.edit.value.weights  # computes all stages before it
         original = current_weights(pipeline, edit)
     done = Erasure(pipeline, recipe.concepts, edit, original, recipe.method)
     done.apply()
@@ -154,10 +154,10 @@ def _config(
     *,
     defaults: Sequence[str],
 ) -> RunConfig:
-    """Return the configuration of a command with these settings, for a model that is loaded."""
+    """Return the configuration of a command with these settings, for a loaded model."""
     options = [f"{key}={value}" for key, value in settings.items() if _is_group(key)]
     keys = {key: value for key, value in settings.items() if not _is_group(key)}
-    height, width = native_size(pipeline)  # no file here tells what this one draws
+    height, width = native_size(pipeline)  # its native size is not known from files
     size: dict[str, object] = {"sampling.height": height, "sampling.width": width}
     own = {**size, **values, **keys, "cache_dir": str(cache)}
     config = composed_run(*options, values=own, defaults=defaults)
@@ -193,25 +193,25 @@ def _anchors(anchor: str | Mapping[str, str] | None, kind: str) -> dict[str, obj
 
 
 def _kept(preserve: Sequence[str], kind: str) -> dict[str, object]:
-    """Return who must survive: people and artists weigh as the domain, objects in the prior.
+    """Return the retain set: people and artists belong to the domain, objects to the prior.
 
     Raises ValueError for an unknown kind.
     """
     if kind not in KEPT:
-        raise ValueError(f"kind = {kind!r} is no choice: it takes {', '.join(KEPT)}")
+        raise ValueError(f"kind = {kind!r} is not allowed: give {', '.join(KEPT)}")
     return {f"kept.{KEPT[kind]}": list(preserve)} if preserve else {}
 
 
 def _held(preserve: Sequence[str], kind: str) -> tuple[str, ...]:
-    """Return what nobody gives and a method need not read: without names of people or artists there
-    are no captions of the domain."""
+    """Return defaults that a method need not read: without names of people or artists there are no
+    domain captions."""
     named = preserve and KEPT[kind] != "objects"
     return () if named else ("preservation.domain_weight=0",)
 
 
 @contextmanager
 def _run_folder(folder: str | Path | None) -> Iterator[Path]:
-    """Yield the folder that was asked for, or one that is gone afterwards."""
+    """Yield the given folder, or a temporary one."""
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="mace_exp-") as temporary:
             yield Path(temporary)

@@ -1,7 +1,8 @@
-"""`python -m mace_exp.convert their.yaml`: the experiment file that does the same here.
+"""`python -m mace_exp.convert their.yaml`: convert a published configuration to an experiment file.
 
-Reads a configuration of the published implementation by the names of its keys and prints a file for
-conf/experiment/. What is left out is named in comments at its end, what no run takes is refused.
+Reads a configuration of the published implementation by the names of its keys, and prints a file
+for conf/experiment/. Keys that are left out are listed in comments at its end. A configuration that
+no run would accept is refused.
 """
 
 from __future__ import annotations
@@ -41,11 +42,11 @@ RENAMED: dict[str, tuple[type, *tuple[str, ...]]] = {
     "resolution": (int, "sampling.height", "sampling.width"),
     "seed": (int, "seed"),
 }
-"""The type of a published key's value, and the keys that take it here; later ones win."""
+"""The type of a published key's value, and the keys that receive it here; later entries win."""
 ALIASES = {"class_prompt": "preserve_prompt", "preserve_data_dir": "class_data_dir"}
-"""Keys that are read where the other one is missing."""
-_CACHE = (False, "captions of our own stand for it; preservation=cached takes an imported cache")
-_CROP = (False, "drawn images are taken whole; images=folder crops and flips with its masks")
+"""Keys that are read if the other one is missing."""
+_CACHE = (False, "captions of this project replace it; preservation=cached uses an imported cache")
+_CROP = (False, "generated images are not cropped; images=folder crops and flips images and masks")
 _MOST = len(TRAINING_TEMPLATES)
 UNCONVERTED: dict[str, tuple[object, str]] = {
     "adam_beta1": (0.9, "always 0.9"),
@@ -55,33 +56,33 @@ UNCONVERTED: dict[str, tuple[object, str]] = {
     "lr_warmup_steps": (0, "always 0"),
     "gradient_accumulation_steps": (1, "always 1"),
     "max_memory": (None, "memory does not grow with the number of concepts"),
-    "use_gpt": (False, "prompts come out of templates; prompts=llm asks a language model"),
-    "generate_data": (True, "a run draws its images; your own by images=folder images.path=..."),
+    "use_gpt": (False, "prompts come from templates; prompts=llm uses a language model"),
+    "generate_data": (True, "a run generates its images; images=folder reads your images"),
     **dict.fromkeys(("augment", "center_crop", "random_flip"), _CROP),
-    **dict.fromkeys(("exp_name", "output_dir"), (None, "hydra.run.dir=... names a run's folder")),
-    # Not converted where their value, or another key, forbids it:
+    **dict.fromkeys(("exp_name", "output_dir"), (None, "hydra.run.dir=... sets the run folder")),
+    # Not converted if their value, or another key, forbids it:
     "prior_preservation_cache_path": _CACHE,
     "domain_preservation_cache_path": _CACHE,
     "use_gsam_mask": (False, "styles and explicit words are trained on whole images"),
-    "with_prior_preservation": (False, "wants one folder, one prompt, and a weight above 0"),
-    "mixed_precision": (None, "model.dtype takes float32, float16 and bfloat16"),
-    "report_to": ("none", "a run keeps its record; tracking=wandb sends it to Weights & Biases"),
+    "with_prior_preservation": (False, "needs one folder, one prompt, and a weight above 0"),
+    "mixed_precision": (None, "model.dtype accepts float32, float16 and bfloat16"),
+    "report_to": ("none", "the run folder has all rows; tracking=wandb sends them, too"),
 }
-"""Keys without a counterpart: the value that asks for nothing, and what is to say of any other."""
+"""Keys without a counterpart: the value that changes nothing, the remark for other values."""
 DTYPES = {"no": "float32", "fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 ANCHOR_KINDS = {"person": "person", "man": "person", "woman": "person", "clothes": "explicit"}
-"""Kind of an object that our lists do not have, by the last word of its anchor."""
+"""Kind of a concept that is not in conf/concepts, by the last word of its anchor."""
 
 
 class Experiment(NamedTuple):
-    """What stands in an experiment file: options by group, values by dotted key, and remarks."""
+    """The content of an experiment file: options by group, values by dotted key, and remarks."""
 
     options: dict[str, str]
     values: dict[str, Any]
     remarks: list[str]
 
     def text(self, name: str) -> str:
-        """Return the file; `name` is that of its option."""
+        """Return the text of the file; `name` is the name of the option."""
         head = f"# @package _global_\n# python -m mace_exp experiment={name}\n# Made by {NAME}.\n"
         nested: dict[str, Any] = {
             "defaults": [{f"override {k}": v} for k, v in self.options.items()]
@@ -89,13 +90,13 @@ class Experiment(NamedTuple):
         for key, value in self.values.items():
             group, _, last = key.rpartition(".")
             (nested.setdefault(group, {}) if group else nested)[last] = value
-        # A value may have several lines, and every line has to stay a comment.
+        # A value may have several lines; each must be a comment.
         remarks = "".join(f"# {' '.join(remark.split())}\n" for remark in self.remarks)
         return head + yaml.safe_dump(nested, sort_keys=False, allow_unicode=True) + remarks
 
 
 def convert(theirs: Mapping[str, Any]) -> Experiment:
-    """Return the experiment that does here what a published configuration does there.
+    """Return the experiment that corresponds to a published configuration.
 
     Raises:
         ValueError: no concepts, another number of anchors, or a value of a wrong type.
@@ -105,7 +106,7 @@ def convert(theirs: Mapping[str, Any]) -> Experiment:
         other = left.pop(alias, None)
         left[key] = other if left.get(key) is None else left[key]
     for part in (_model, _concepts, _masks, _weights, _prior_images, _tracking):
-        part(ours, left)  # takes what it converts out of `left`
+        part(ours, left)  # removes the converted keys from `left`
     for key, (kind, *names) in RENAMED.items():
         value = _take(left, key, kind)
         ours |= {} if value is None else dict.fromkeys(names, value)
@@ -117,7 +118,7 @@ def convert(theirs: Mapping[str, Any]) -> Experiment:
         with suppress(ValueError):  # YAML reads 1e-8 as text
             value = float(value) if isinstance(value, str) else value
         if value is not None and not reason:
-            remarks.append(f"{key}: unknown")  # without its value, which may be a secret
+            remarks.append(f"{key}: unknown")  # without the value, which may be a secret
         elif value not in (None, neutral):
             remarks.append(f"{key} = {left[key]}: {reason}")
     options = {key: value for key, value in ours.items() if key.startswith("/")}
@@ -137,7 +138,7 @@ def _model(ours: dict[str, Any], left: dict[str, Any]) -> None:
 
 
 def _concepts(ours: dict[str, Any], left: dict[str, Any]) -> None:
-    """Set names, kinds and anchors, which stand there in nested lists, anchors by position."""
+    """Set names, kinds and anchors from the published nested lists; anchors are by position."""
     pairs = _pairs(left.pop("multi_concept", None) or [])
     anchors = _texts(left.pop("mapping_concept", None) or "", "mapping_concept")
     if not pairs:
@@ -157,7 +158,7 @@ def _concepts(ours: dict[str, Any], left: dict[str, Any]) -> None:
 
 
 def _pairs(node: Any) -> list[tuple[str, str]]:
-    """Return (name, kind) of every concept, however deep the lists are nested."""
+    """Return (name, kind) of every concept, at any depth of nesting."""
     match node:
         case [str(name), str(kind)] if kind in Kind.__members__:
             return [(name, kind)]
@@ -167,7 +168,7 @@ def _pairs(node: Any) -> list[tuple[str, str]]:
 
 
 def _concept(name: str, kind: str, anchor: str) -> tuple[str, str]:
-    """Return name and kind as our lists have them: there, people and words are objects too."""
+    """Return name and kind as in conf/concepts: published people and words have kind object."""
     spelled = " ".join(name.replace("-", " ").split())  # hyphens of file names
     guess = ANCHOR_KINDS.get(anchor.lower().rpartition(" ")[2], "object")
     name, listed = _listed().get(slugify(name), (spelled, guess))
@@ -196,14 +197,14 @@ def _masks(ours: dict[str, Any], left: dict[str, Any]) -> None:
 
 
 def _weights(ours: dict[str, Any], left: dict[str, Any]) -> None:
-    """Set what is preserved, and how much: the published refinement scales its caches twice."""
+    """Set the preservation terms and weights; the published refinement scales its caches twice."""
     keys = ("train_preserve_scale", "fuse_preserve_scale", "preserve_weight")
     train, fuse, ratio = (_take(left, key, float) or 0.0 for key in keys)
     caches = (f"{term}_preservation_cache_path" for term in ("prior", "domain"))
     prior, domain = (left.get(key, True) not in (None, False, "") for key in caches)
     for stage, scale in (("cfr", train * train), ("fusion", fuse)):
         for term, factor in (("prior", prior), ("domain", ratio * domain)):
-            # Twelve digits: without those that binary fractions leave of a product.
+            # Twelve digits, to remove rounding errors of binary floats.
             ours[f"{stage}.{term}_weight"] = float(f"{scale * factor:.12g}")
     prior, domain = (train or fuse) and prior, (train or fuse) and ratio * domain
     kept = {"style": "artist_100", "person": "celebrity_100"}
@@ -221,7 +222,7 @@ def _prior_images(ours: dict[str, Any], left: dict[str, Any]) -> None:
 
 
 def _tracking(ours: dict[str, Any], left: dict[str, Any]) -> None:
-    """Who reported elsewhere, or nowhere, did not ask for Weights & Biases, the default here."""
+    """Turn off Weights & Biases, the default here, if another tracker or none was configured."""
     project, given = _take(left, "tracker_project_name", str), left.get("report_to")
     wanted = {"wandb", "all"} & set(_texts(given or [], "report_to"))
     if given is not None:
@@ -232,28 +233,28 @@ def _tracking(ours: dict[str, Any], left: dict[str, Any]) -> None:
 
 
 def _take(left: dict[str, Any], key: str, kind: type) -> Any:
-    """Take a value of this type out, or None. YAML reads 1e-5 as text: hence through a string."""
+    """Remove and return a value of this type, or None. YAML reads 1e-5 as text, so it is parsed."""
     given = left.pop(key, None)
     if given is None or type(given) is kind:
         return given
     with suppress(ValueError, OverflowError):  # int(inf) overflows
         if kind in (int, float) and (value := kind(float(str(given)))) == float(str(given)):
             return value
-    named = {int: "whole number", float: "number", bool: "true or false", str: "text"}
-    raise ValueError(f"{key} = {given!r} is no {named[kind]}")
+    named = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    raise ValueError(f"{key} = {given!r}: it must be {named[kind]}")
 
 
 def _texts(node: Any, key: str) -> list[str]:
-    """Return the texts of lists nested however deep."""
+    """Return the texts in nested lists of any depth."""
     if isinstance(node, list):
         return [text for each in node for text in _texts(each, key)]
     if not isinstance(node, str):
-        raise ValueError(f"{key} holds {node!r}, which is no text: put it into quotation marks")
+        raise ValueError(f"{key} holds {node!r}, which is not text: put it into quotation marks")
     return [node]
 
 
 def read(path: Path) -> Mapping[str, Any]:
-    """Return the keys of a file, those of a block in it too; ValueError where there are none."""
+    """Return the keys of a file, including those in a block; ValueError if there are none."""
     try:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -273,7 +274,7 @@ def main(arguments: list[str] | None = None) -> int:
     file = parser.parse_args(arguments).file
 
     def command() -> None:
-        """Compose as a run does, which refuses what no run would take, and print."""
+        """Compose the experiment, which refuses invalid settings, and print it."""
         made = convert(read(file))
         options = (f"{group[1:]}={option}" for group, option in made.options.items())
         composed_run(*options, values=made.values, files=False)

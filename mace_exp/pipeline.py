@@ -1,4 +1,4 @@
-"""A run: its folder, its status, its tracker and its ranks around the stages of a recipe."""
+"""A run: a recipe with its run folder, status, tracker and ranks."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ log = logging.getLogger(__name__)
 
 
 def run(config: RunConfig, run_dir: Path, composed: dict[str, Any]) -> dict[str, Any]:
-    """Run the stages of `config` in `run_dir`; return the metrics (empty where none were measured).
+    """Run the stages of `config` in `run_dir`; return the metrics (empty if none were measured).
 
     Raises:
-        ValueError: what is wrong with the settings, the model or the machine, in one message;
-            before anything is written where it is the device.
+        ValueError: invalid settings, model or machine, in one message. A wrong device is reported
+            before anything is written.
     """
     take_device(config.device.name)
     folder = RunFolder(run_dir)
@@ -69,7 +69,7 @@ def run(config: RunConfig, run_dir: Path, composed: dict[str, Any]) -> dict[str,
 
 
 def open_context(config: RunConfig, folder: RunFolder, tracker: Tracker, ranks: Ranks) -> Context:
-    """Return what the stages of a run may use; the model is loaded when it is first needed."""
+    """Return the context of the stages; the model is loaded when it is first needed."""
     return Context(
         load=lambda: load_model(config.model, config.device.name),
         cache=Cache(Path(config.cache_dir)),
@@ -113,8 +113,8 @@ def _timed(context: Context, stage: str, step: Callable[[], object]) -> None:
 
 
 def _summary(recipe: Recipe) -> dict[str, Any]:
-    """Return what was erased from which model, what was reused, how many masks and prompts failed,
-    and what the safety checker did."""
+    """Return concepts, model, computed and cached results, numbers of replaced masks and prompts,
+    and the state of the safety checker."""
     context, config = recipe.context, recipe.config
     return {
         "model": config.model.name,
@@ -133,18 +133,18 @@ def _summary(recipe: Recipe) -> dict[str, Any]:
 
 
 def _first_rank(config: RunConfig, run_dir: Path) -> Ranks:
-    """Meet the workers, if there are any, and send them what they need."""
+    """Connect to the workers, if there are any, and send them what they need."""
     ranks = connected()
     ranks.broadcast((config.model, config.device.name, config.cache_dir, run_dir))
     return ranks
 
 
 def take_part() -> None:
-    """Do shares of the first rank's work, silently, until it ends."""
-    logging.disable(logging.WARNING)  # the first rank says the same
+    """Work on jobs from the first rank, without output, until it ends."""
+    logging.disable(logging.WARNING)  # the first rank logs the same
     ranks = connected()
     received = ranks.receive()
-    if received is not None:  # not a command without a run, such as --help
+    if received is not None:  # but not in commands without a run, such as --help
         try:
             with silenced():
                 _serve(ranks, *received)
@@ -167,7 +167,7 @@ def _serve(ranks: Ranks, model: ModelConfig, device: str, cache_dir: str, run_di
 
 
 def _report(run_dir: Path) -> None:
-    """Write the page, of a failed run too; a page that fails must not hide why the run did."""
+    """Write the report, also of a failed run; an error in it must not mask the run's error."""
     try:
         write_report(run_dir)
     except OSError as error:

@@ -1,11 +1,11 @@
-"""What is made of what in a run: the one module that knows all stages.
+"""The dependencies between the results of a run: the one module that knows all stages.
 
     concepts + anchors -> prompts -> training images -> masks -> preservation statistics
         -> method (MACE: refinement -> one LoRA per concept -> fusion) -> edit
         -> samples before and after -> metrics
 
-Results flow down: each is made, or read from the cache, when its value is first asked for; its key
-is known before.
+Each result is computed, or read from the cache, when its value is first accessed; its key is known
+before.
 """
 
 from __future__ import annotations
@@ -36,14 +36,19 @@ from mace_exp.stages.edit import keep_edit
 from mace_exp.stages.images import draw_training_images, read_prior_images
 from mace_exp.stages.masks import ConceptMasks, find_masks
 from mace_exp.stages.metrics import measure
-from mace_exp.stages.preservation import Survivors, check_terms, sum_preservation
+from mace_exp.stages.preservation import (
+    Survivors,
+    check_terms,
+    retained_captions,
+    sum_preservation,
+)
 from mace_exp.stages.prompts import Prompts, training_prompts
 from mace_exp.stages.samples import SuiteSamples, draw_suite
 from mace_exp.utils.errors import naming_setting
 
 
 class Recipe:
-    """The results of a run with these settings. A method reads it as what it is `Given`."""
+    """The results of a run with these settings. To a method it is the `Given` object."""
 
     def __init__(self, context: Context, config: RunConfig) -> None:
         self.context, self.config = context, config
@@ -54,7 +59,7 @@ class Recipe:
 
     @cached_property
     def sampling(self) -> SamplingSettings:
-        """How pictures are drawn, the model's native size spelled out: keys hold it."""
+        """Sampler settings, with the native size of the model filled in: keys contain it."""
         sampling, (height, width) = self.config.sampling, self.context.model.native_size
         return SamplingSettings(
             steps=sampling.steps,
@@ -74,24 +79,24 @@ class Recipe:
 
     @cached_property
     def checks_images(self) -> bool:
-        """Whether a safety checker may blacken training images: not where a run erases explicit
-        content, which it has to see."""
+        """Whether a safety checker may blacken training images: not if a run erases explicit
+        content, which training images must show."""
         return all(concept.kind is not Kind.explicit for concept in self.concepts)
 
     @cached_property
     def prompts(self) -> Prompts:
-        """Training sentences: text, made at once."""
+        """Training prompts; computed immediately."""
         settings = {slug: each.prompts for slug, each in self.settings.items()}
         return training_prompts(self.context, self.config.prompts, settings, self.concepts)
 
     @property
     def sentences(self) -> Mapping[str, list[str]]:
-        """Training sentences by concept slug."""
+        """Training prompts by concept slug."""
         return self.prompts.sentences
 
     @cached_property
     def image_sources(self) -> dict[str, ConceptImages]:
-        """How the training images of each concept come about, by slug."""
+        """The source of the training images of each concept, by slug."""
         drawing = Drawing(self.sampling, self.training_size, self.checks_images)
         return {
             each.slug: self.settings[each.slug].images.of(each, self.sentences[each.slug], drawing)
@@ -105,7 +110,7 @@ class Recipe:
 
     @cached_property
     def prior_images(self) -> Result[TrainingImages | None]:
-        """Class images of prior preservation; None where there are none."""
+        """Class images of prior preservation; None if there are none."""
         return read_prior_images(
             self.context,
             self.config.prior_images.files(),
@@ -115,7 +120,7 @@ class Recipe:
 
     @cached_property
     def masks(self) -> Result[ConceptMasks]:
-        """Where each training image shows its concept."""
+        """Masks of the concept in each training image."""
         return find_masks(
             self.context,
             self.config.masks,
@@ -128,25 +133,33 @@ class Recipe:
 
     @property
     def mask_fallbacks(self) -> int:
-        """How many masks were empty, of those that this run has found or read."""
+        """The number of empty masks, among those computed or read in this run."""
         masks = vars(self).get("masks")
         return masks.value.fallbacks if masks is not None and masks.is_made else 0
 
+    @property
+    def _survivors(self) -> Survivors:
+        return Survivors(self.config.kept, [concept.name for concept in self.concepts])
+
     @cached_property
     def preservation(self) -> Preservation:
-        """The second moments of what must survive, of every term with a weight."""
-        survivors = Survivors(self.config.kept, [concept.name for concept in self.concepts])
+        """Second moments of the captions to preserve, for every term with a weight."""
         weights = list(self.config.method.term_weights(self.config).values())
-        return sum_preservation(self.context, self._weighed_terms, survivors, weights)
+        return sum_preservation(self.context, self._weighed_terms, self._survivors, weights)
+
+    @cached_property
+    def retained(self) -> list[str]:
+        """Captions of what must survive, of every term with a weight."""
+        return retained_captions(self.context, self._weighed_terms, self._survivors)
 
     @cached_property
     def method(self) -> Method:
-        """The method, given this recipe."""
+        """The method, with this recipe as its input."""
         return self.config.method.build(self.context, self.config, self)
 
     @cached_property
     def edit(self) -> Result[Edit]:
-        """The edited weights, kept in the run folder."""
+        """The edited weights, saved in the run folder."""
         return keep_edit(
             self.context,
             self.method.edit,
@@ -158,7 +171,7 @@ class Recipe:
 
     @cached_property
     def suite(self) -> list[EvaluationPrompt]:
-        """The prompts of the evaluation; none where it is off."""
+        """The prompts of the evaluation; empty if it is off."""
         evaluation = self.config.evaluation
         if not isinstance(evaluation, SampledEvaluation):
             return []
@@ -166,14 +179,14 @@ class Recipe:
 
     @cached_property
     def samples(self) -> Result[SuiteSamples]:
-        """Pictures of the suite before and after the edit."""
+        """Images of the evaluation prompts before and after the edit."""
         return draw_suite(self.context, self.suite, self.sampling, self.edit)
 
     @cached_property
     def metrics(self) -> Result[dict[str, Any]]:
-        """What is measured of the samples."""
+        """The metrics of the samples."""
         evaluation = self.config.evaluation
-        assert isinstance(evaluation, SampledEvaluation), "asked for where the suite has prompts"
+        assert isinstance(evaluation, SampledEvaluation), "needs evaluation prompts"
         return measure(
             self.context,
             self.samples,
@@ -183,7 +196,7 @@ class Recipe:
         )
 
     def steps(self) -> dict[str, Callable[[], object]]:
-        """Return what each stage of this run makes, in order."""
+        """Return a function per stage of this run, in order, that computes its results."""
         made: dict[str, Callable[[], object]] = {
             "images": self._make_images,
             "masks": lambda: self.masks.value,
@@ -195,7 +208,7 @@ class Recipe:
         return {stage: made[stage] for stage in self.config.chosen_stages() if stage in made}
 
     def check(self) -> None:
-        """Refuse, before anything is drawn, what the model or the settings can't do.
+        """Refuse, before anything is drawn, what the model or the settings do not support.
 
         Raises:
             ValueError: one message that names the key and the value.
@@ -206,17 +219,17 @@ class Recipe:
             check_terms(self.context, self._weighed_terms)
         if stages & set(steps):
             self.method.check()
-        self.keys()  # reads the heads of all files that are named
+        self.keys()  # reads the headers of all named files
 
     def keys(self) -> dict[str, str]:
-        """Return the key of every result whose files lie in the run folder."""
+        """Return the key of every result that has files in the run folder."""
         keys = {"edit": self.method.edit.key}
         if self.suite:
             keys |= {"samples": self.samples.key, "metrics": self.metrics.key}
         return keys
 
     def safety_checker(self) -> str:
-        """Return what the model's safety checker did in this run."""
+        """Return the state of the model's safety checker in this run."""
         if not self.context.model.has_safety_checker:
             return "none"
         if self.checks_images or not self.config.images.drawn:
@@ -225,7 +238,7 @@ class Recipe:
 
     @property
     def _weighed_terms(self) -> dict[str, TermConfig]:
-        """The terms of preservation that one of the method's closed forms weighs."""
+        """The preservation terms with a weight in at least one closed form of the method."""
         weights = self.config.method.term_weights(self.config).values()
         terms = self.config.preservation.by_name()
         return {name: terms[name] for name in terms if any(each.get(name) for each in weights)}
@@ -235,7 +248,7 @@ class Recipe:
         return self.config.method.steps()
 
     def _make_images(self) -> None:
-        self.images.value  # noqa: B018 -- made by being asked for
+        self.images.value  # noqa: B018 -- accessing the value computes it
         self.prior_images.value  # noqa: B018
 
     def _make_step(self, step: str) -> object:
@@ -253,8 +266,8 @@ class Recipe:
             draw_attention(self.context, shown, images, self.method, edit, seed=self.config.seed)
 
     def _check_prompts(self) -> None:
-        """Refuse a prompt that is too long or does not name its concept, and an anchor that makes
-        it too long."""
+        """Refuse prompts that are too long, with the concept or its anchor, or do not name their
+        concept."""
         encoder = self.context.model.encoder
         draws = "images" in self.config.method.reads()
         for concept in self.concepts:

@@ -1,8 +1,8 @@
-"""`python -m mace_exp.rerun SWEEP [key=value ...]`: run what has not finished of a sweep again.
+"""`python -m mace_exp.rerun SWEEP [key=value ...]`: run the unfinished jobs of a sweep again.
 
-Failed and missing jobs run in their own folders, with their own settings; finished ones are left
-alone. Then the sweep's report is written anew. `key=value` changes a setting of what runs, as in
-`lora.batch_size=1` after a job ran out of memory.
+Failed and missing jobs run in their folders, with their settings; finished jobs are skipped. Then
+the sweep's report is written again. `key=value` changes a setting of the jobs that run, for example
+`lora.batch_size=1` after an out-of-memory error.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import yaml
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Resume the sweep in the folder that it was started in: its relative paths start there."""
+    """Resume the sweep in the folder where it was started, to which its relative paths refer."""
     parser = argparse.ArgumentParser(prog="python -m mace_exp.rerun", description=__doc__)
     parser.add_argument("sweep", type=Path, metavar="SWEEP", help="the sweep's folder")
     parser.add_argument("changes", nargs="*", metavar="key=value", help="settings to change")
     chosen = parser.parse_args(arguments)
     sweep = chosen.sweep.resolve()
     if not (sweep / "multirun.yaml").is_file():
-        said = f"mace_exp.rerun: {sweep} is no sweep's folder: it has no multirun.yaml"
+        said = f"mace_exp.rerun: {sweep} is not the folder of a sweep: it has no multirun.yaml"
         sys.stderr.write(f"{said}\n")
         sys.exit(2)
     started_in = _started_in(sweep)

@@ -120,7 +120,7 @@ def test_without_progress_nothing_is_printed(capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"kind": "persn"}, "kind = 'persn' is no choice"),
+        ({"kind": "persn"}, "kind = 'persn'"),
         ({"settings": {"lora.rnak": 4}}, "Did you mean lora.rank?"),
         ({"settings": {"masks": "atention"}}, "Did you mean masks=attention?"),
         ({"settings": {"lora.rank": 0}}, "lora.rank = 0 is out of range"),

@@ -40,26 +40,26 @@ def test_the_default_run_is_ten_people_of_the_embedded_model() -> None:
         ("lora.learning_rate=inf", "lora.learning_rate = inf is out of range"),
         ("masks.threshold=1.5", "it must be at least 0 and at most 1"),
         ("preservation.prior.count=-1", "preservation.prior.count = -1"),
-        ("sampling.height=4", "sampling.height = 4 is no multiple of 8"),
+        ("sampling.height=4", "sampling.height = 4"),
         ("sampling.width=100", "take 96, or null"),
         ("lora.t1=500", "lora.t1 = 500 is not below lora.t2 = 400"),
-        ("lora.targets=[to_k,to_vv]", "names to_vv: it takes some of to_k, to_v"),
+        ("lora.targets=[to_k,to_vv]", "names to_vv"),
         ("lora.targets=[]", "names nothing"),
-        ("lora.targets=[to_k,to_q]", "names to_q, which reads the image and not the text"),
+        ("lora.targets=[to_k,to_q]", "names to_q"),
         ("images=folder", "images.path is not set: give images.path="),
         ("prior_images=lists", "prior_images.images is not set"),
-        ("prompts.count=200", "prompts.count = 200 is more than there are: at most 128"),
+        ("prompts.count=200", "prompts.count = 200: "),
         ("evaluation.templates=65", "at most 64"),
         (
             "evaluation.parts=[]",
-            "evaluation.parts = [] leaves nothing to draw",
+            "evaluation.parts = []",
         ),
-        ("sampling.height=128", "sampling.height = 128 with judge = mini, which reads pictures"),
+        ("sampling.height=128", "sampling.height = 128 with judge = mini"),
         ("sampling.width=64", "give sampling.width=null, or judge=none"),
-        ("stages=[]", "must name at least one stage"),
-        ("stages=[lora,lora]", "each once"),
-        ("preservation.prior.count=0", "cfr.prior_weight = 300 weighs no captions"),
-        ("kept=none", "cfr.domain_weight = 300 weighs no captions"),
+        ("stages=[]", "stages = []: give at least one"),
+        ("stages=[lora,lora]", "stages = ['lora', 'lora']"),
+        ("preservation.prior.count=0", "cfr.prior_weight = 300, but"),
+        ("kept=none", "cfr.domain_weight = 300, but"),
         ("concepts.names=[]", "concepts.names is empty"),
         ("concepts.names=[cat]", "kept.objects lists: give concepts.kind=object"),
         ("concepts.names=[Pixel Art]", "kept.styles lists: give concepts.kind=style"),
@@ -67,7 +67,7 @@ def test_the_default_run_is_ten_people_of_the_embedded_model() -> None:
         ("masks=precomputed", "masks.path is not set: give masks.path="),
         ("prompts=file", "prompts.path is not set"),
         ("preservation=captions", "preservation.prior.file is not set"),
-        ("preservation.prior.file=/nowhere", "/nowhere is no file"),
+        ("preservation.prior.file=/nowhere", "preservation.prior.file = /nowhere"),
         ("model.source=/nowhere", "model.source = /nowhere: model source"),
     ],
 )
@@ -78,7 +78,7 @@ def test_wrong_values_are_refused(override: str, message: str) -> None:
 
 def test_captions_of_neighbours_need_one_who_is_not_erased() -> None:
     kept = ("kept.people=[adam driver]", "kept.artists=[]")
-    with pytest.raises(ValueError, match="cfr.domain_weight = 300 weighs no captions: .*erased"):
+    with pytest.raises(ValueError, match="cfr.domain_weight = 300, but .*erased"):
         composed("concepts.names=[Adam Driver]", *kept)
     assert composed("concepts.names=[Amy Adams]", *kept)
 
@@ -86,9 +86,7 @@ def test_captions_of_neighbours_need_one_who_is_not_erased() -> None:
 def test_a_part_that_holds_nothing_is_no_evaluation() -> None:
     """What is erased is drawn in no other part: erasing all objects leaves none that stay."""
     object_parts = ("concepts=object_10", "evaluation.parts=[objects]")
-    with pytest.raises(
-        ValueError, match=r"evaluation.parts = \['objects'\] leaves nothing to draw"
-    ):
+    with pytest.raises(ValueError, match=r"evaluation.parts = \['objects'\]"):
         composed(*object_parts)
     assert composed("concepts=object_cat", "evaluation.parts=[objects]")
     assert composed("concepts=object_10", "evaluation.parts=[objects,general]")

@@ -200,8 +200,8 @@ def test_without_the_package_the_message_says_what_to_install(
         (["prompts.base_url=http://x/v1", "prompts.folder=/y"], "give one of them"),
         (["prompts.base_url=http://x/v1"], "prompts.model = None"),
         (["prompts.folder=/y", "prompts.model=z"], "prompts.model = z"),
-        (["prompts.folder=/nowhere"], "prompts.folder = /nowhere is no folder"),
-        (["prompts.base_url=x/v1", "prompts.model=y"], "prompts.base_url = x/v1 is no address"),
+        (["prompts.folder=/nowhere"], "prompts.folder = /nowhere"),
+        (["prompts.base_url=x/v1", "prompts.model=y"], "prompts.base_url = x/v1"),
         (["prompts.base_url='http://a:b@x/v1'", "prompts.model=y"], "holds a user or password"),
         (
             ["prompts.base_url=http://x/v1", "prompts.model=y", "prompts.key_env=NO_SUCH_KEY"],

@@ -26,8 +26,8 @@ ORACLE = Path(__file__).parents[2] / "shared" / "oracle" / "tiny_sd"
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda f: (f / "model_index.json").unlink(), "no diffusers pipeline"),
-        (lambda f: (f / "model_index.json").write_text("{"), "no diffusers pipeline"),
+        (lambda f: (f / "model_index.json").unlink(), "model_index.json"),
+        (lambda f: (f / "model_index.json").write_text("{"), "model_index.json"),
         (lambda f: _set_index(f, "_class_name", "FluxPipeline"), "supported are"),
         (lambda f: _set_index(f, "unet", ["my_code", "MyUNet"]), "my_code"),
         (lambda f: shutil.rmtree(f / "vae"), "'vae' is missing"),

@@ -14,7 +14,7 @@ def test_a_model_whose_pictures_its_judge_cannot_read_is_refused(
     refusal: Refusal, tiny_folder: Path
 ) -> None:
     said = refusal("model=path", f"model.source={tiny_folder}", "judge=mini")
-    assert "judge = mini reads pictures of 96 x 96 alone" in said
+    assert "judge = mini reads only images of 96 x 96" in said
     assert f"model.source = {tiny_folder} draws 32 x 32: give judge=none" in said
 
 

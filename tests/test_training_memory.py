@@ -210,5 +210,5 @@ def test_loras_that_do_not_fit_together_are_trained_in_smaller_batches(
     for slug, lora in expected.items():
         assert_same(loras[slug], lora, atol=0)
     assert sorted(steps) == sorted((slug, step) for slug in expected for step in range(2))
-    warned = "out of memory with 3 in a batch: going on with lora.concepts_per_batch = 1"
+    warned = "out of memory with 3 in a batch: continuing with lora.concepts_per_batch = 1"
     assert caplog.text.count("out of memory") == 1 and warned in caplog.text

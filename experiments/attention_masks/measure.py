@@ -1,8 +1,8 @@
-"""Measure how well the model's own masks fit: intersection over union with the true ones.
+"""Measure the accuracy of attention masks: intersection over union with the true masks.
 
-Pictures of the embedded world, whose renderer knows where the subject is, are encoded with the
-model's autoencoder and masked by `data.attention_masks` with their own captions. Needs the packages
-of the `mini` extra; writes results.csv beside this file.
+Rendered images of the embedded model's world, with known true masks, are encoded by the model's
+autoencoder and masked by `mace_exp.data.masks.cross_attention` with their captions. Needs the
+packages of the `mini` extra; writes results.csv beside this file.
 """
 
 import argparse
@@ -27,22 +27,22 @@ from mace_exp.models.loading import load_pipeline
 
 VARIANTS: dict[str, tuple[Sequence[int], dict[str, Any]]] = {
     "attention masks": (TIMESTEPS, {}),
-    "cross-attention alone": (TIMESTEPS, {"signs": ("attention",), "spreads": 0}),
-    "cross-attention, spread": (TIMESTEPS, {"signs": ("attention",)}),
-    "change alone": (TIMESTEPS, {"signs": ("change",), "spreads": 0}),
-    "change, spread": (TIMESTEPS, {"signs": ("change",)}),
-    "both, not spread": (TIMESTEPS, {"spreads": 0}),
+    "cross-attention only": (TIMESTEPS, {"signs": ("attention",), "spreads": 0}),
+    "cross-attention, propagated": (TIMESTEPS, {"signs": ("attention",)}),
+    "change only": (TIMESTEPS, {"signs": ("change",), "spreads": 0}),
+    "change, propagated": (TIMESTEPS, {"signs": ("change",)}),
+    "both, not propagated": (TIMESTEPS, {"spreads": 0}),
     "at one timestep": (TIMESTEPS[1:2], {}),
     "at two timesteps": (TIMESTEPS[:2], {}),
 }
-"""Timesteps, and what is left out; the first is the method as it is."""
+"""Timesteps, and what is left out; the first is the complete procedure."""
 RESULTS = Path(__file__).with_name("results.csv")
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Case:
-    """A picture with its true mask [H, W], bool, and what it shows."""
+    """An image with its true mask [H, W], bool, and its concept."""
 
     picture: Picture
     truth: np.ndarray
@@ -50,9 +50,11 @@ class Case:
 
 
 def main() -> None:
-    """Draw the pictures, mask them in every way, write and log the table."""
+    """Render the images, mask them with every variant, write and log the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pictures", type=int, default=40, help="three of four show people")
+    parser.add_argument(
+        "--pictures", type=int, default=40, help="number of images; three of four show people"
+    )
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "mace_exp" / "mini")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -72,7 +74,7 @@ def main() -> None:
 
 
 def draw_cases(world: World, count: int) -> list[Case]:
-    """Return pictures of people, and of an object after every third, each of another subject."""
+    """Return images of different subjects: three people, then an object, and so on."""
     anchors = composed_run().anchors
     cases = []
     for index in range(count):
@@ -88,7 +90,7 @@ def draw_cases(world: World, count: int) -> list[Case]:
 
 
 def masks(pipeline: Any, case: Case, seed: int) -> dict[str, np.ndarray]:
-    """Return the mask [H, W], bool, that a run would train with, and its variants, by name."""
+    """Return the mask [H, W], bool, that a run would use, and its variants, by name."""
     prompt = case.picture.caption.text
     described = Described(
         latents=encode_images(pipeline, case.picture.image[None]),
@@ -108,7 +110,7 @@ def masks(pipeline: Any, case: Case, seed: int) -> dict[str, np.ndarray]:
 
 
 def scores(name: str, masks: Sequence[np.ndarray], cases: Sequence[Case]) -> list[tuple[Any, ...]]:
-    """Return a row for all pictures, for people and for objects: mean and its 95 % interval."""
+    """Return a row for all images, for people and for objects: mean and its 95 % interval."""
     values = np.array(
         [intersection_over_union(mask, case.truth) for mask, case in zip(masks, cases, strict=True)]
     )
@@ -118,7 +120,7 @@ def scores(name: str, masks: Sequence[np.ndarray], cases: Sequence[Case]) -> lis
 
 
 def _mean(values: np.ndarray) -> tuple[str, str, str, int]:
-    """Mean, and the interval of 1.96 standard errors."""
+    """Return mean, interval of 1.96 standard errors, and number."""
     error = 1.96 * values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else float("nan")
     mean = values.mean()
     return f"{mean:.3f}", f"{mean - error:.3f}", f"{mean + error:.3f}", len(values)

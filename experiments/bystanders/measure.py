@@ -1,7 +1,8 @@
-"""Measure people whom a run neither erased nor was told to keep: do they survive it?
+"""Measure people whom a run neither erased nor listed in its retain set.
 
-Draws all other people that the embedded model knows, with the model as it was and with what a run
-left in `erased/`, same prompts and seeds; writes results.csv beside this file, a row a run folder.
+Draws all other people that the embedded model knows, with the original model and with the model
+in `erased/` of a run, with the same prompts and seeds; writes results.csv beside this file, with
+one row per run folder.
 """
 
 import argparse
@@ -44,8 +45,8 @@ log = logging.getLogger(__name__)
 def main() -> None:
     """Measure every run folder; write and log the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", type=Path, nargs="+", help="with erased/ in it")
-    parser.add_argument("--pictures", type=int, default=5, help="of each person")
+    parser.add_argument("runs", type=Path, nargs="+", help="run folders that contain erased/")
+    parser.add_argument("--pictures", type=int, default=5, help="images per person")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     rows = [row(run, arguments.pictures) for run in arguments.runs]
@@ -56,23 +57,23 @@ def main() -> None:
 
 
 def row(run: Path, pictures: int) -> list[Any]:
-    """Return what became of the others in one run, with the person who lost most."""
+    """Return the rates of unlisted people in one run, and the person with the largest loss."""
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     suite = others(config, pictures)
     before, after = (drawn(source, suite) for source in (None, run / "erased"))
     found = evaluate(suite, before, after, judge=MiniJudge.load()).metrics[PRESERVED]
     shares = [round(found["accuracy"][key], 4) for key in ("value", "low", "high")]
     worst = min(found["concepts"].values(), key=lambda each: each["value"] - each["original"])
-    told = f"{worst['name']}: {worst['original']:.1f} to {worst['value']:.1f}"
+    largest = f"{worst['name']}: {worst['original']:.1f} to {worst['value']:.1f}"
     count, original = found["accuracy"]["n"], round(found["accuracy"]["original"], 4)
     people = len({prompt.concept for prompt in suite})
     fusion = config["fusion"]
     settings = [config["lora"]["rank"], fusion["domain_weight"], fusion["closeness"]]
-    return [*settings, people, *shares, count, original, told]
+    return [*settings, people, *shares, count, original, largest]
 
 
 def others(config: dict[str, Any], pictures: int) -> list[EvaluationPrompt]:
-    """Return the prompts of all people in neither list."""
+    """Return the prompts of all people who are neither erased nor listed."""
     listed = {name.casefold() for name in _listed(config)}
     people = [name for name in captions.people() if name.casefold() not in listed]
     subjects = [Subject(name, Kind.person) for name in people]
@@ -91,7 +92,7 @@ def _listed(config: dict[str, Any]) -> Iterator[str]:
 
 
 def drawn(source: Path | None, suite: list[EvaluationPrompt]) -> Any:
-    """Return pictures [n, H, W, 3], uint8, by the shipped sampler; None is the model as it was."""
+    """Return images [n, H, W, 3], uint8, by the default sampler; None is the original model."""
     shipped = composed_run().sampling
     sampler = SamplingSettings(
         steps=shipped.steps,

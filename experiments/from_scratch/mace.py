@@ -4,7 +4,7 @@
 
 W is a key or value projection of cross-attention, [d_out, d]; e, [d], is the text encoder's state
 of one token. f is a prompt that names a concept, g the same with the anchor in its place. S is a
-sum of e e^T over tokens, [d, d]; P and D are means over prompts of such sums: what must survive.
+sum of e e^T over tokens, [d, d]; P and D are means over prompts of such sums, for preservation.
 """
 
 import argparse
@@ -54,7 +54,7 @@ from mace_exp.utils.tensors import save_tensors
 
 NAMES = ("Adam Driver", "Amy Adams")
 SEED, PROMPTS, IMAGES, CAPTIONS = 0, 30, 8, 1000
-CLOSENESS, PRIOR, DOMAIN = 0.1, 300.0, 300.0  # the last two in prompts' worth
+CLOSENESS, PRIOR, DOMAIN = 0.1, 300.0, 300.0  # ridge weight; the others in prompts
 SHAPE, LEARNING_RATE, STEPS, BATCH = LoraShape(rank=4, alpha=4), 1e-3, 50, 4
 
 
@@ -66,7 +66,7 @@ def erase(
     images: int = IMAGES,
     captions: int = CAPTIONS,
 ) -> dict[str, Tensor]:
-    """Return W* of every projection by parameter name; the pipeline is left as it was."""
+    """Return W* of every projection by parameter name; the pipeline is not changed."""
     encoder, W = stable_diffusion_encoder(pipeline), projection_weights(pipeline.unet)
     prompts = {concept: training_prompts(concept, PROMPTS) for concept in concepts}
     data = [training_data(pipeline, concept, prompts[concept][:images]) for concept in concepts]
@@ -78,20 +78,20 @@ def erase(
 
 
 def training_data(pipeline: DiffusionPipeline, concept: Concept, f: Sequence[str]) -> ConceptData:
-    """Draw a picture of each prompt with the model itself; where it attends is the mask."""
+    """Draw an image of each prompt with the model; the masks come from its attention."""
     encoder = stable_diffusion_encoder(pipeline)
     drawn = sample_with_latents(pipeline, f, image_seeds(SEED, concept.slug, len(f)), SAMPLING)
     g = [anchor_prompt(prompt, concept) for prompt in f]
     (height, width), seen = drawn.images.shape[1:3], Described(drawn.latents, f, g, concept.name)
     masks = torch.from_numpy(attention_masks(pipeline, seen, (height, width), seed=SEED).masks)
-    # The concept's tokens, end-of-text and padding: nothing inside the mask shall attend to them.
+    # Train against attention from the mask to the concept's tokens, end-of-text and padding.
     tokens = [encoder.positions(prompt, concept.name, include_end=True) for prompt in f]
     states = encoder.encode(f)
     return ConceptData(concept.slug, drawn.latents, states, torch.stack(tokens), masks)
 
 
 def preserved(encoder: PromptEncoder, concepts: Sequence[Concept], captions: int) -> Tensor:
-    """Return R = prior P + domain D, of general captions and of captions of the kept people."""
+    """Return R = prior P + domain D: general captions, and captions of the retained people."""
     names = [concept.name for concept in concepts]
     general = prior_captions(OBJECTS, STYLES, captions, avoid=names)
     neighbours = domain_captions(kept_people(), (), captions, avoid=names)
@@ -106,11 +106,11 @@ def second_moment(encoder: PromptEncoder, prompts: Sequence[str]) -> Tensor:
 
 
 def refine(encoder: PromptEncoder, prompts: Mapping[Concept, Sequence[str]], R: Tensor) -> Tensor:
-    """Section 4.1: the words around a concept become what they would be around its anchor.
+    """Section 4.1: map the words around a concept to their states around its anchor.
 
         min_W' sum ||W' e_f - W e_g||^2 + closeness ||W' - W||^2 + tr (W' - W) R (W' - W)^T
 
-    Every target is W times something, so W' = W T, with one T [d, d] for all projections.
+    Every target is W times a vector, so W' = W T, with one T [d, d] for all projections.
     """
     S_gf, S_ff = torch.zeros(2, encoder.width, encoder.width, dtype=torch.float64)
     for concept, f in prompts.items():
@@ -131,7 +131,7 @@ def train(
     refined: Mapping[str, Tensor],
     steps: int,
 ) -> list[Lora]:
-    """Section 4.2: on top of frozen W', one LoRA B_c A_c takes attention off the concept's tokens.
+    """Section 4.2: on frozen W', train one LoRA B_c A_c per concept against its attention.
 
     loss_c = sum over layers of || attention [heads, positions in the mask, concept's tokens] ||_F
     """
@@ -143,7 +143,7 @@ def train(
         factors = [factor for each in modules.values() for factor in (each.down, each.up)]
         optimizer = torch.optim.AdamW(factors, lr=LEARNING_RATE)
         for _ in range(steps):
-            # Of each concept some images and their masks, t ~ p and noise ~ N(0, I); one forward.
+            # Images and masks of every concept, t ~ p, noise ~ N(0, I); one forward pass for all.
             pairs = zip(data, sources, strict=True)
             batches = [draw_batch(each, BATCH, p, source) for each, source in pairs]
             x_0 = torch.cat([batch.latents for batch in batches])
@@ -157,13 +157,13 @@ def train(
                 unet(x_t, t, e)
             optimizer.zero_grad()
             loss.total().sum().backward()
-            clip_each(factors, max_norm=1.0)  # per concept: each is trained as if it were alone
+            clip_each(factors, max_norm=1.0)  # per concept: as if each were trained alone
             optimizer.step()
         return unstacked(modules, SHAPE)
 
 
 def focal_density(timesteps: int, k: float = 0.05, t1: float = 200, t2: float = 400) -> Tensor:
-    """Return p(t), [timesteps]: what a picture shows is settled between t1 and t2 (section 4.2)."""
+    """Return p(t), [timesteps]: the subject of an image forms between t1 and t2 (section 4.2)."""
     t = torch.arange(timesteps, dtype=torch.float64) * (1000 / timesteps)
     p = torch.sigmoid(k * (t - t1)) - torch.sigmoid(k * (t - t2))
     return p / p.sum()
@@ -200,13 +200,13 @@ def run(
     pictures: int = 20,
     folder: Path = Path("outputs/from_scratch"),
 ) -> dict[str, Rate]:
-    """Erase people from the embedded model; draw `pictures` of each before and after.
+    """Erase people from the embedded model; draw `pictures` images of each before and after.
 
-    Writes the fused weights and a grid of pictures to `folder`; returns how often the judge
-    recognises each person, and the kept people.
+    Writes the fused weights and a grid of images to `folder`; returns how often the judge
+    recognises each person, and the retained people.
 
     Raises:
-        ValueError: a name that is none of the 200 of the model.
+        ValueError: a name that is not one of the model's 200 people.
     """
     check_names(names)
     pipeline = load_pipeline(None, device="cpu")
@@ -222,7 +222,7 @@ def run(
 
 
 def main() -> None:
-    """Erase the people that the command line names, and print how often they are recognised."""
+    """Erase the people named on the command line, and print how often they are recognised."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", default=NAMES)
     for person, rate in run(parser.parse_args().names).items():

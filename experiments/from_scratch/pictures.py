@@ -1,4 +1,4 @@
-"""Pictures before and after an edit of the embedded model, and what its judge sees in them."""
+"""Images before and after an edit of the embedded model, and their classification by the judge."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from mace_exp.mini.judge import MiniJudge
 from mace_exp.models.sampling import SamplingSettings, sample
 
 SAMPLING = SamplingSettings(steps=15, guidance=4.0, scheduler="dpm", batch_size=16)
-KEPT = "kept people"
-SHOWN = 8  # pictures in a row of the grid
+KEPT = "preserved people"
+SHOWN = 8  # images per row of the grid
 GAP = 4  # pixels
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """Pictures [n, 96, 96, 3], uint8, with what they were drawn of."""
+    """Images [n, 96, 96, 3], uint8, with their prompts."""
 
     suite: Sequence[EvaluationPrompt]
     images: np.ndarray
@@ -29,7 +29,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Rate:
-    """In how many of `count` pictures the judge's first guess is the person whom they are of."""
+    """Number of images, of `count`, in which the judge recognises the person of the prompt."""
 
     before: int
     after: int
@@ -37,24 +37,24 @@ class Rate:
 
 
 def kept_people() -> tuple[str, ...]:
-    """Return the hundred people whom the published benchmark keeps."""
+    """Return the hundred people of the published benchmark's retain set."""
     return people()[100:]
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raise ValueError for no name, or one that is none of the 200 people of the model."""
+    """Raise ValueError for an empty list, or a name that is not one of the model's 200 people."""
     if not names:
         raise ValueError("names is empty: give at least one person, such as 'Adam Driver'")
     for name in names:
         if name not in people():
             raise ValueError(
                 f"names holds {name!r}: the embedded model knows the 200 people of"
-                " mace_exp/mini/identities.json; spell one of them as there"
+                " mace_exp/mini/identities.json; use the same spelling"
             )
 
 
 def draw_suite(pipeline: DiffusionPipeline, names: Sequence[str], pictures: int) -> Drawn:
-    """Draw `pictures` of each name, and as many in all of kept people, from fixed seeds."""
+    """Draw `pictures` images of each name, and as many in total of preserved people."""
     erased = [Subject(name, Kind.person) for name in names]
     kept = [Subject(name, Kind.person) for name in kept_people()]
     suite = build_suite(
@@ -69,7 +69,7 @@ def draw_suite(pipeline: DiffusionPipeline, names: Sequence[str], pictures: int)
 
 
 def rates(before: Drawn, after: Drawn) -> dict[str, Rate]:
-    """Return how often each erased person is recognised, and the kept people together."""
+    """Return how often each erased person, and the preserved people together, are recognised."""
     first, then = recognised(before), recognised(after)
     return {
         subject: Rate(int(first[rows].sum()), int(then[rows].sum()), len(rows))
@@ -78,7 +78,7 @@ def rates(before: Drawn, after: Drawn) -> dict[str, Rate]:
 
 
 def recognised(drawn: Drawn) -> np.ndarray:
-    """Return for each picture whether the judge sees who was asked for, [n], bool."""
+    """Return for each image whether the judge recognises the person of its prompt, [n], bool."""
     judge = MiniJudge.load()
     classes = np.array(judge.classes["subject"])
     guesses = classes[judge.probabilities(drawn.images)["subject"].argmax(axis=1)]
@@ -86,7 +86,7 @@ def recognised(drawn: Drawn) -> np.ndarray:
 
 
 def grid(before: Drawn, after: Drawn) -> np.ndarray:
-    """Return one picture: two rows for each erased person and for the kept, before above after."""
+    """Return one image: two rows, before and after, per erased person and for preserved people."""
     bands = []
     for rows in rows_of(before.suite).values():
         shown = rows[:SHOWN]
@@ -99,7 +99,7 @@ def grid(before: Drawn, after: Drawn) -> np.ndarray:
 
 
 def rows_of(suite: Sequence[EvaluationPrompt]) -> dict[str, list[int]]:
-    """Return the numbers of the pictures of each erased person, then of the kept people."""
+    """Return the indices of the images of each erased person, then of the preserved people."""
     found: dict[str, list[int]] = {}
     for number, each in enumerate(suite):
         found.setdefault(each.concept if each.part == ERASED else KEPT, []).append(number)

@@ -1,6 +1,6 @@
-"""Measure what runs on a GPU cost at Stable Diffusion's size: seconds and memory by stage.
+"""Measure time and memory per stage of runs on a GPU, at the size of Stable Diffusion.
 
-Erases from the two models that `random_model.py` writes; writes results.csv beside this file.
+Uses the two models that `random_model.py` writes; writes results.csv beside this file.
 """
 
 import argparse
@@ -19,7 +19,7 @@ COLUMNS = ("run", "concepts", "stage", "seconds", "peak_gpu_memory_mb")
 UP_TO_FUSION = "stages=[images,masks,preservation,cfr,lora,fusion]"
 FIVE = ("experiment=celebrity_5", "evaluation=none")
 BATCHED = ("sampling.batch_size=16", "lora.concepts_per_batch=5")
-# In float32 the random encoder's states leave directions open at the published closeness of 0.
+# In float32 the system of a random encoder is ill-conditioned with the published closeness of 0.
 TWO_IMAGES = ("images.per_concept=2", "cfr.closeness=1", "fusion.closeness=1")
 XL = ("kept=celebrity_100", "evaluation=none", "sampling.batch_size=1", "images.per_concept=1")
 CHECKPOINTED = ("model.dtype=float16", "lora.gradient_checkpointing=true")
@@ -30,15 +30,15 @@ VARIANTS: dict[str, tuple[bool, int, tuple[str, ...]]] = {
     "batched, float32": (False, 5, (*FIVE, *BATCHED, *TWO_IMAGES)),
     "batched, float16, checkpointed": (False, 5, (*FIVE, *BATCHED, *TWO_IMAGES, *CHECKPOINTED)),
 }
-"""Whether it is SDXL, the number of people, and the settings."""
+"""Whether the model is SDXL, the number of people, and the settings."""
 log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Run every variant with a cache of its own; write and log the table."""
+    """Run every variant with an empty cache; write and log the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", type=Path, help="what random_model.py wrote")
-    parser.add_argument("xl_model", type=Path, help="what random_model.py --xl wrote")
+    parser.add_argument("model", type=Path, help="model written by random_model.py")
+    parser.add_argument("xl_model", type=Path, help="model written by random_model.py --xl")
     parser.add_argument(
         "--only", nargs="*", default=list(VARIANTS), choices=list(VARIANTS), metavar="RUN"
     )
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def earlier_rows() -> list[list[str]]:
-    """Return the rows of the table as it is, without its head; none where there is no table."""
+    """Return the rows of the existing table without its header; none if there is no table."""
     if not RESULTS.exists():
         return []
     with RESULTS.open(newline="", encoding="utf-8") as file:
@@ -65,7 +65,7 @@ def earlier_rows() -> list[list[str]]:
 
 
 def measured(model: Path, concepts: int, settings: tuple[str, ...]) -> Iterator[tuple[Any, ...]]:
-    """Run the command; yield stage, seconds and the peak of the GPU's memory in MB."""
+    """Run the command; yield stage, seconds and peak GPU memory in MB."""
     with tempfile.TemporaryDirectory() as folder:
         places = (
             f"model.source={model}",

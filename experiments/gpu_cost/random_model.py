@@ -1,8 +1,8 @@
-"""Write a model of Stable Diffusion's size with random weights: what a run costs does not depend on
-what they are, and no hub is needed.
+"""Write a model of the size of Stable Diffusion with random weights; needs no hub.
 
-The shapes are those of the published 1.4, or of SDXL: 0.86 and 2.57 thousand million parameters in
-the denoiser, 77 text positions, 512 and 1024 pixels. The tokenizer is the embedded model's.
+The cost of a run does not depend on the values of the weights. The shapes are those of Stable
+Diffusion 1.4, or of SDXL: 0.86 and 2.57 billion parameters in the UNet, 77 text positions, 512 and
+1024 pixels. The tokenizer is the embedded model's.
 """
 
 import argparse
@@ -33,7 +33,7 @@ LARGE_TEXT: dict[str, Any] = dict(
     num_attention_heads=20,
     projection_dim=1280,
 )
-DENOISER: dict[str, Any] = dict(sample_size=64, cross_attention_dim=768)  # else as diffusers' own
+DENOISER: dict[str, Any] = dict(sample_size=64, cross_attention_dim=768)  # else diffusers' defaults
 XL_DENOISER: dict[str, Any] = dict(
     sample_size=128,
     block_out_channels=(320, 640, 1280),
@@ -60,10 +60,10 @@ SCHEDULE: dict[str, Any] = dict(
 
 
 def main() -> None:
-    """Make the model on the GPU where there is one, and save it in half precision."""
+    """Create the model on the GPU, if there is one, and save it in half precision."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--xl", action="store_true", help="of the size of SDXL")
+    parser.add_argument("--xl", action="store_true", help="write a model of the size of SDXL")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     torch.set_default_dtype(torch.float16)
@@ -112,7 +112,7 @@ def _text_encoder(family: Any, shape: dict[str, Any]) -> Any:
     ends = {name: getattr(tokenizer, name) for name in names}
     encoder = family(CLIPTextConfig(vocab_size=49408, max_position_embeddings=77, **shape, **ends))
     for name, parameter in encoder.named_parameters():
-        # Else every state sums to zero: a direction that no closed form could tell from none.
+        # Otherwise the features of every state sum to zero, and no prompt reaches that direction.
         if "final_layer_norm" in name:
             torch.nn.init.normal_(parameter, float(name.endswith("weight")), 0.3)
     return encoder

@@ -1,8 +1,8 @@
-"""Measure how many captions preservation needs: when do the refined weights stop changing?
+"""Measure how many captions preservation needs until the refined weights stop changing.
 
-Captions are drawn at random, or taken in the order in which a run takes them; the weights refined
-with them are compared with those refined with every caption that there is. Writes results.csv and
-convergence.svg beside this file. Needs the `figures` extra.
+Captions are drawn at random, or taken in the order of a run. The weights refined with them are
+compared with those refined with all captions. Writes results.csv and convergence.svg beside this
+file. Needs the `figures` extra.
 """
 
 import argparse
@@ -38,12 +38,12 @@ HERE = Path(__file__).parent
 log = logging.getLogger(__name__)
 
 Preserved = Callable[[dict[str, Tensor]], Tensor]
-"""From the mean of each source [d, d] to the weighted sum that the closed form reads."""
+"""Maps the mean of each source [d, d] to the weighted sum in the closed form."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """How far the refined weights are from those of all captions, of the way that they go."""
+    """Distance to the weights refined with all captions, relative to the size of that edit."""
 
     concepts: str
     source: str
@@ -57,7 +57,7 @@ def main() -> None:
     """Measure every set of concepts, write the table and the plot, log the medians."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--concepts", nargs="+", default=["celebrity_10", "celebrity_100"])
-    parser.add_argument("--seeds", type=int, default=5, help="random draws of each size")
+    parser.add_argument("--seeds", type=int, default=5, help="random draws per size")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     pipeline = load_pipeline(None, device="cpu")
@@ -75,8 +75,8 @@ def main() -> None:
 
 
 def measure(name: str, encoder: PromptEncoder, weights: Tensor, seeds: int) -> Iterator[Row]:
-    """Yield the distances for one set of concepts; one source is cut short at a time, the other is
-    whole. `weights` [sum of d_out, d] are all projections, one below the other."""
+    """Yield the distances for one set of concepts, with a subset of one source and all of the
+    other. `weights` [sum of d_out, d] are all projections, stacked."""
     config = composed_run(f"concepts={name}")
     concepts, captions = config.concept_list(), all_captions(config)
     states = {source: encoder.encode(texts) for source, texts in captions.items()}
@@ -97,7 +97,7 @@ def measure(name: str, encoder: PromptEncoder, weights: Tensor, seeds: int) -> I
 
 
 def all_captions(config: RunConfig) -> dict[str, list[str]]:
-    """Every caption that a run could take, each once, in the order in which it takes them."""
+    """Return every caption that a run can use, without repetition, in the order of a run."""
     names, kept = config.concepts.names, config.kept
     many = 128 * (len(kept.people) + len(kept.objects) + len(kept.styles) + 4)
     return {
@@ -111,7 +111,7 @@ def all_captions(config: RunConfig) -> dict[str, list[str]]:
 def concept_sums(
     config: RunConfig, concepts: Sequence[Concept], encoder: PromptEncoder
 ) -> PairSums:
-    """Return what refinement sums over the concepts' own sentences."""
+    """Return the sums of the refinement over the training prompts of all concepts."""
     sums = PairSums.zeros(encoder.width)
     for concept in concepts:
         prompts = training_prompts(concept, config.prompts.count)
@@ -121,16 +121,16 @@ def concept_sums(
 
 
 def subsets(source: str, size: int, seeds: int) -> Iterator[tuple[str, int, int, Tensor]]:
-    """Yield order, count, seed and indices of the captions that are taken, of `size`."""
+    """Yield order, count, seed and indices of each subset of `size` captions."""
     for count in (each for each in COUNTS if each < size):
         yield "a run's", count, 0, torch.arange(count)
         for seed in range(seeds):
-            source_of_chance = generator(seed, "preservation size", source, count)
-            yield "random", count, seed, torch.randperm(size, generator=source_of_chance)[:count]
+            random = generator(seed, "preservation size", source, count)
+            yield "random", count, seed, torch.randperm(size, generator=random)[:count]
 
 
 def grouped(rows: Sequence[Row]) -> dict[tuple[str, str, str, int], list[float]]:
-    """Return the distances over the seeds, by what else tells the rows apart."""
+    """Return the distances of all seeds, grouped by the other columns."""
     found: dict[tuple[str, str, str, int], list[float]] = {}
     for row in rows:
         key = (row.concepts, row.source, row.order, row.captions)
@@ -152,7 +152,7 @@ def write(rows: Sequence[Row]) -> None:
 
 
 def plot(rows: Sequence[Row]) -> None:
-    """Draw the medians with the range over the seeds, one panel a source."""
+    """Draw the medians with the range over the seeds, one panel per source."""
     figure = Figure(figsize=(7.2, 2.8), layout="constrained")
     panels = figure.subplots(1, len(SOURCES), sharey=True)
     names = sorted({row.concepts for row in rows}, key=[row.concepts for row in rows].index)
@@ -177,7 +177,7 @@ def plot(rows: Sequence[Row]) -> None:
                 axes.fill_between(counts, low, high, color=colour, alpha=0.2, linewidth=0)
         axes.set(xscale="log", yscale="log", xlabel=f"{source} captions")
         axes.grid(alpha=0.3)
-    panels[0].set_ylabel("distance / way")
+    panels[0].set_ylabel("relative distance")
     panels[0].legend(fontsize=7)
     figure.savefig(HERE / "convergence.svg", metadata={"Date": None})
 

@@ -1,4 +1,4 @@
-"""What the command line takes beyond Hydra's grammar, written out for Hydra."""
+"""Translate this project's extensions of the command line into Hydra's grammar."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from mace_exp.runs.arguments import read_yaml, run_arguments
 from mace_exp.runs.ranks import rank_count
 
 OPEN_KEYS = ("concepts.kinds", "anchors.per_concept", "overrides")
-"""Dictionaries that take any name; Hydra wants `++` before a key that is new."""
+"""Mappings that accept any name; Hydra requires `++` before a new key."""
 _LAUNCHERS = {"slurm": "hydra-submitit-launcher", "ray_gpu": "hydra-ray-launcher"}
-"""What each option of hydra/launcher needs: the extra is named like the option's first word."""
+"""The package that each option of hydra/launcher needs; the option's first word is the extra."""
 _PLACES = ("hydra.mode=", "hydra.run.dir=", "hydra.sweep.dir=")
-"""Settings of Hydra's that a resumed sweep gets anew."""
+"""Hydra settings that are not taken over when a sweep is resumed."""
 
 
 def expand(arguments: Sequence[str]) -> list[str]:
-    """Write out what the command line takes beyond Hydra's grammar.
+    """Translate the arguments into Hydra overrides.
 
-    `concepts=[A,B]` names concepts, `concepts.kinds=`, `anchors.per_concept=` and `overrides=` take
-    any name, and `resume=<folder>` brings a run's or a sweep's settings along; those given beside
-    it win.
+    `concepts=[A,B]` names concepts; `concepts.kinds=`, `anchors.per_concept=` and `overrides=`
+    accept any name; `resume=<folder>` inserts the arguments of that run or sweep, before those of
+    the command line, which take precedence.
 
     Raises:
-        ValueError: a launcher that is not installed, or a folder that nothing was started in.
+        ValueError: a launcher that is not installed, or a folder without a run or sweep.
     """
     expanded: list[str] = []
     for argument in arguments:
@@ -48,19 +48,19 @@ def expand(arguments: Sequence[str]) -> list[str]:
 
 
 def check_ranks(arguments: Sequence[str]) -> None:
-    """Raise ValueError where several processes are started for several runs."""
+    """Raise ValueError if torchrun is used to start a sweep."""
     sweeping = {"-m", "--multirun", "hydra.mode=MULTIRUN"}.intersection(arguments) or [
         each for each in arguments if each.startswith("sweep=") and each != "sweep=null"
     ]
     if sweeping and rank_count() > 1:
         raise ValueError(
-            "a sweep can't be started by torchrun: start it with python, and give each job a GPU "
-            "of its own with hydra/launcher=ray_gpu or hydra/launcher=slurm"
+            "a sweep can't be started by torchrun: start it with python; for one GPU per job use "
+            "hydra/launcher=ray_gpu or hydra/launcher=slurm"
         )
 
 
 def _check_launcher(option: str) -> None:
-    """Raise ValueError where a launcher is asked for whose package is missing."""
+    """Raise ValueError if the package of the chosen launcher is not installed."""
     package = _LAUNCHERS.get(option)
     try:
         if package:
@@ -73,10 +73,10 @@ def _check_launcher(option: str) -> None:
 
 
 def _settings_of(folder: Path) -> list[str]:
-    """Return the overrides that a run or a sweep was started with, and its folder to write to.
+    """Return the overrides of an earlier run or sweep, and its folder as output folder.
 
     Raises:
-        ValueError: nothing was started in that folder, or with settings of something else.
+        ValueError: the folder contains no run or sweep, or its arguments are not settings of a run.
     """
     sweep = folder / "multirun.yaml"
     if sweep.is_file():
@@ -86,31 +86,32 @@ def _settings_of(folder: Path) -> list[str]:
     arguments = run_arguments(folder)
     if arguments is None:
         raise ValueError(
-            f"resume = {folder} is no run folder, nor a sweep's: there is no {folder}/config.yaml"
+            f"resume = {folder} is neither a run folder nor a sweep folder: there is no "
+            f"{folder}/config.yaml"
         )
     given = [each for each in _of_a_run(arguments, folder) if not each.startswith("sweep=")]
     return [*given, f"hydra.run.dir={quoted(folder)}"]
 
 
 def _sweep_overrides(file: Path) -> tuple[list[str], list[str]]:
-    """Return Hydra's settings of a sweep, as its launcher, and the other arguments."""
+    """Return the Hydra settings of a sweep, such as its launcher, then its other overrides."""
     try:
         overrides = read_yaml(file)["hydra"]["overrides"]
         hydra, task = ([str(each) for each in overrides[key]] for key in ("hydra", "task"))
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{file} holds no overrides of Hydra's: it is no sweep's") from error
+        raise ValueError(f"{file} is not the file of a sweep: it has no Hydra overrides") from error
     return [each for each in hydra if not each.startswith(_PLACES)], task
 
 
 def _of_a_run(arguments: Sequence[str], folder: Path) -> list[str]:
-    """Return the settings of a run but `resume`, and refuse all else: a folder that came from
-    elsewhere must not set what Hydra does."""
+    """Return the settings of a run without `resume`. Refuse all other arguments: a folder from an
+    untrusted source must not configure Hydra."""
     known = {"experiment", "sweep", *(field.name for field in fields(RunConfig))}
     for each in arguments:
         key = re.match(r"~?\+*(\w+)", each)
         if not key or key[1] not in known:
             raise ValueError(
-                f"resume = {folder}: among its arguments is {each}, which is no setting of a run: "
-                "remove it there, and give it beside resume= if it is meant"
+                f"resume = {folder}: its arguments have {each}, which is not a setting of a run: "
+                "remove it there, and give it on the command line if you need it"
             )
     return [each for each in arguments if not each.startswith("resume=")]

@@ -1,4 +1,4 @@
-"""Where a command writes, as Hydra calls back: conf/hydra/default.yaml names these classes."""
+"""Hydra callbacks that record output folders; conf/hydra/default.yaml names these classes."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from mace_exp.utils.files import write_json
 
 
 class NewFolders(Callback):
-    """Knows the folders that Hydra made for a run; Hydra builds the object, and the class
-    remembers them, the innermost first."""
+    """Records the folders that Hydra creates for a run, innermost first. Hydra creates the object,
+    so the folders are stored in the class."""
 
     paths: ClassVar[list[Path]] = []
 
@@ -31,32 +31,32 @@ class NewFolders(Callback):
 
     @classmethod
     def remove(cls) -> None:
-        """Remove those that are empty."""
+        """Remove the recorded folders that are empty."""
         with suppress(OSError):
             for folder in cls.paths:
                 folder.rmdir()
 
 
 class SweepFolder(Callback):
-    """Checks a sweep before its first job; Hydra builds the object, and the class remembers the
-    folder.
+    """Checks all jobs of a sweep before the first starts. Hydra creates the object, so the folder
+    is stored in the class.
 
-    What the jobs will be is written there: a sweep that is killed can then be told from one that
-    has run to its end.
+    The list of jobs is written to the folder, so that jobs of a killed sweep that never started
+    are known.
     """
 
     path: ClassVar[Path | None] = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        with refusing():  # Hydra makes a mere warning of what is no SystemExit
+        with refusing():  # Hydra only warns about other exceptions in callbacks
             SweepFolder.path = _begin_sweep(config)
 
 
 def _begin_sweep(config: DictConfig) -> Path:
-    """Check the jobs that are to run, and write all into the sweep's folder, which is returned.
+    """Check the jobs that will run, write the list of all jobs to the sweep's folder, return it.
 
     Raises:
-        ValueError: some can't be run; nothing is written then.
+        ValueError: some jobs can't run; then nothing is written.
     """
     from mace_exp.cli.sweep import is_finished
 
@@ -72,8 +72,8 @@ def _begin_sweep(config: DictConfig) -> Path:
 
 @contextmanager
 def closed_sweep() -> Iterator[None]:
-    """End a sweep, however it ended, with one line for each job and a report; exit with 1 if a
-    job has failed."""
+    """Print one line per job and write the report when a sweep ends, in whatever way; exit with
+    status 1 if a job has not finished."""
     SweepFolder.path, whole = None, True
     try:
         yield

@@ -1,4 +1,4 @@
-"""What the commands share: choosing a model, and refusing in one message."""
+"""Shared parts of the commands: model options, and error messages without a traceback."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REFUSALS = (
     *(HydraException, OmegaConfBaseException, yaml.YAMLError),
     *(ValueError, OSError, RankError),
 )
-"""What a wrong command raises, or another rank's end: shown as a message, without a traceback."""
+"""Errors of a wrong command or of another rank: shown as a message, without a traceback."""
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
@@ -40,14 +40,16 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, default: str | None 
         "--file-config", metavar="FOLDER", help="the diffusers folder that describes a checkpoint"
     )
     parser.add_argument(
-        "--allow-download", action="store_true", help="fetch a hub id that is not there"
+        "--allow-download",
+        action="store_true",
+        help="download a hub id that is not in the local cache",
     )
     parser.add_argument("--dtype", choices=[each.name for each in Precision], help="to compute in")
     parser.add_argument("--device", choices=[each.name for each in Device], default="auto")
 
 
 def chosen_model(arguments: argparse.Namespace) -> ModelConfig:
-    """Return the model's settings. Raises ValueError where there is no such model."""
+    """Return the model's settings. Raises ValueError if there is no such model."""
     more = [f"model.dtype={arguments.dtype}"] if arguments.dtype else []
     if arguments.allow_download:
         more.append("model.allow_download=true")
@@ -57,7 +59,7 @@ def chosen_model(arguments: argparse.Namespace) -> ModelConfig:
 
 
 def run_command(name: str, command: Callable[[], None]) -> int:
-    """Run a command; 1, and one message, where it refuses; its files are closed on SIGTERM."""
+    """Run a command; return 1, after one message, if it refuses. Cleans up on SIGTERM."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
@@ -70,8 +72,8 @@ def run_command(name: str, command: Callable[[], None]) -> int:
 
 
 class Refusal(SystemExit):
-    """Ends a command with a message in the place of a traceback: with exit status 2 where nothing
-    was begun, with 1 where a run has failed."""
+    """Ends a command with a message instead of a traceback; exit status 2 if nothing was started,
+    1 if a run has failed."""
 
     def __init__(self, error: Exception, *, begun: bool = False) -> None:
         super().__init__(f"mace_exp: {explain(error)}")
@@ -81,7 +83,7 @@ class Refusal(SystemExit):
 
 @contextmanager
 def refusing() -> Iterator[None]:
-    """Raise Refusal for what a wrong command raises."""
+    """Convert the errors of a wrong command to Refusal."""
     try:
         yield
     except REFUSALS as error:
@@ -90,7 +92,7 @@ def refusing() -> Iterator[None]:
 
 @contextmanager
 def refusals_shown() -> Iterator[None]:
-    """Say on stderr why a command is refused; with HYDRA_FULL_ERROR=1 by the traceback."""
+    """Print the error to stderr; with HYDRA_FULL_ERROR=1 as a traceback."""
     full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
         with refusing():

@@ -1,6 +1,6 @@
-"""`--help` and `--version`. The groups, their options and what is said of them come from conf/.
+"""`--help` and `--version`. Groups, options and their descriptions are read from conf/.
 
-Hydra is not asked: importing it takes longer than reading conf/ does.
+Hydra is not imported: that would take longer than reading conf/.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from mace_exp.utils.conf import CONF, summary
 
 WIDTH = 100
 _DEFAULT = re.compile(r"  - (\w+): (\w+)(?:  # (.+))?")
-"""A line of the defaults in conf/config.yaml: a group, its default, and what the group is."""
+"""A line of the defaults in conf/config.yaml: a group, its default option and a description."""
 LAUNCHERS = "hydra/launcher"
-"""The one group that Hydra brings, with its default."""
+"""The one group that Hydra defines itself, with its default option."""
 _BEFORE = """\
-Erase concepts from a text-to-image diffusion model, and measure what is gone and what is left.
+Erase concepts from a text-to-image diffusion model, and measure erasure and preservation.
 
   python -m mace_exp [group=option ...] [key=value ...]
 
@@ -31,19 +31,19 @@ Groups (the first option is the default)
 """
 _AFTER = """\
 
-What is said here of a group's options: --help <group>, as in --help masks.
-One run on two GPUs: torchrun --nproc-per-node=2 -m mace_exp ...
-Values that belong to no group: stages, seed, device, cache_dir, resume=<run folder>, and
-overrides='{<concept>: {lora.rank: 4}}', the settings of single concepts.
---cfg job --resolve shows every key with its value, as composed and not yet checked;
--m runs every combination of values given with commas;
-mace-exp --shell-completion install=bash prints the completion for your shell.
+Options of a group: --help <group>, for example --help masks.
+Keys outside groups: stages, seed, device, cache_dir, resume=<run folder>, and
+overrides='{<concept>: {lora.rank: 4}}' for settings of single concepts.
+-m runs every combination of the values given with commas.
+--cfg job --resolve prints every key with its value, before validation.
+Two GPUs for one run: torchrun --nproc-per-node=2 -m mace_exp ...
+Shell completion: mace-exp --shell-completion install=bash prints the script.
 """
 
 
 @dataclass(frozen=True)
 class Group:
-    """A group of conf/ with its options, the default first where there is one."""
+    """A group of conf/ with its options, the default first if there is one."""
 
     name: str
     meaning: str
@@ -51,7 +51,7 @@ class Group:
 
 
 def answer(arguments: Sequence[str]) -> str | None:
-    """Return the text that a command asks for; None where it asks for none."""
+    """Return the help or version text that a command asks for, else None."""
     if not {"--help", "-h"}.isdisjoint(arguments):
         asked = [group for group in groups() if group.name in arguments]
         return "\n".join(map(options_text, asked)) or help_text()
@@ -68,7 +68,7 @@ def help_text() -> str:
 
 
 def options_text(group: Group) -> str:
-    """Return the text of --help <group>: its options, with what their files say of themselves."""
+    """Return the text of --help <group>: its options with the first comment of their files."""
     folder = CONF / group.name
     files = {option: folder / f"{option}.yaml" for option in group.options}
     said = {name: summary(file) for name, file in files.items() if file.is_file()}
@@ -76,11 +76,11 @@ def options_text(group: Group) -> str:
 
 
 def groups() -> list[Group]:
-    """Return the groups in the order of conf/config.yaml, and the launchers of sweeps."""
+    """Return the groups in the order of conf/config.yaml, then the launchers of sweeps."""
     text = (CONF / "config.yaml").read_text(encoding="utf-8")
     found = [_DEFAULT.fullmatch(line) for line in text.splitlines()]
     named = [each.groups("") for each in found if each and each[1] != "hydra"]
-    named.append((LAUNCHERS, "basic", "where the jobs of a sweep run (basic: here, in turn)"))
+    named.append((LAUNCHERS, "basic", "where jobs of a sweep run (basic: here, in sequence)"))
     return [Group(name, meaning, _options(name, default)) for name, default, meaning in named]
 
 
@@ -92,13 +92,13 @@ def _options(group: str, default: str) -> tuple[str, ...]:
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """Order names as people do: celebrity_5 before celebrity_10, folders last."""
+    """Return a natural sort key: celebrity_5 before celebrity_10, folders last."""
     parts = re.split(r"(\d+)", name)
     return [(name.count("/"), ""), *((int(p), "") if p.isdigit() else (-1, p) for p in parts)]
 
 
 def _table(texts: Mapping[str, str]) -> str:
-    """Return names in a column, and beside each its text in as many lines as it needs."""
+    """Return two columns: names, and their texts wrapped to the line width."""
     column = max(map(len, texts)) + 4
     rows = (
         textwrap.fill(

@@ -1,4 +1,4 @@
-"""A command through Hydra: composed, checked, and handed to the pipeline."""
+"""Run a command with Hydra: compose the configuration, validate it, start the pipeline."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ log = logging.getLogger("mace_exp")
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Run what the arguments ask for: one run, the jobs of a sweep, or what Hydra answers itself.
+    """Run the command: a single run, the jobs of a sweep, or one of Hydra's own flags.
 
     Raises:
-        Refusal: the command can't be run, or its run has failed; why is said on stderr.
+        Refusal: the command is invalid, or its run has failed; the reason is printed on stderr.
         SystemExit: a job of a sweep has failed.
     """
     with refusals_shown():
@@ -44,8 +44,8 @@ def run(arguments: Sequence[str]) -> None:
 
 @contextmanager
 def _errors_passed_on() -> Iterator[None]:
-    """Let Hydra pass its errors on instead of printing them; the variable is put back, for what
-    this process starts or runs later."""
+    """Make Hydra raise errors instead of printing them; restore the environment variable
+    afterwards, for subprocesses and later commands."""
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
@@ -58,25 +58,25 @@ def _errors_passed_on() -> Iterator[None]:
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def job(composed: DictConfig) -> None:
-    """Run one job of a command: the only one, or one of a sweep, which keeps its errors to
-    itself. What a resumed sweep has finished stays."""
+    """Run one job: a single run, or a job of a sweep, whose errors do not stop the sweep. Finished
+    jobs of a resumed sweep are skipped."""
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     if not _in_sweep():
-        with _refused_whole(run_dir):  # ends without Hydra's lines
+        with _refused_whole(run_dir):  # exit without Hydra's error lines
             _run(composed, run_dir)
         return
     from mace_exp.cli.sweep import attempt, is_finished
 
     if composed.get("resume") and is_finished(run_dir):
-        log.info("job %s has finished before", run_dir.name)
+        log.info("job %s has already finished", run_dir.name)
     else:
         attempt(run_dir, partial(_run, composed, run_dir))
 
 
 @contextmanager
 def _refused_whole(run_dir: Path) -> Iterator[None]:
-    """Raise Refusal for what a wrong command raises; a run that has not begun leaves the folder as
-    it was, or none."""
+    """Convert the errors of a wrong command to Refusal. A run that has not started leaves its
+    folder unchanged, or removes it if it is new."""
     folder, log_file = RunFolder(run_dir), run_dir / "run.log"
     started, logged = _content(folder.status), log_file.exists()
     try:
@@ -91,7 +91,7 @@ def _refused_whole(run_dir: Path) -> Iterator[None]:
 
 
 def _remove_log(file: Path) -> None:
-    """Remove a log file, and let nothing in this process write to it any more."""
+    """Remove a log file, and the handlers of this process that write to it."""
     for handler in list(logging.getLogger().handlers):
         if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename) == file:
             logging.getLogger().removeHandler(handler)
@@ -111,7 +111,7 @@ def _run(composed: DictConfig, run_dir: Path) -> None:
 
 
 def _validated(composed: DictConfig, run_dir: Path) -> RunConfig:
-    """Return the typed configuration, of a run whose folders can be written to."""
+    """Return the typed configuration, after checking that its folders are writable."""
     _group_by_sweep(composed)
     config = to_run_config(composed, given=_arguments())
     check_writable(run_dir, "hydra.run.dir")
@@ -124,14 +124,14 @@ def _in_sweep() -> bool:
 
 
 def _group_by_sweep(composed: DictConfig) -> None:
-    """Give the jobs of a sweep one group in the tracker: the name of the sweep's folder."""
+    """Put the jobs of a sweep into one tracker group, named like the sweep's folder."""
     ungrouped = OmegaConf.select(composed, "tracking.group", default="") is None
     if _in_sweep() and ungrouped:
         composed.tracking.group = "-".join(Path(HydraConfig.get().sweep.dir).absolute().parts[-2:])
 
 
 def _plain(composed: DictConfig) -> dict[str, Any]:
-    """Return the resolved configuration with the options and arguments that it was composed of."""
+    """Return the resolved configuration, with its options and arguments."""
     plain = OmegaConf.to_container(composed, resolve=True, enum_to_str=True)
     assert isinstance(plain, dict)
     choices = OmegaConf.to_container(HydraConfig.get().runtime.choices)
@@ -141,7 +141,7 @@ def _plain(composed: DictConfig) -> dict[str, Any]:
 
 
 def _arguments() -> list[str]:
-    """Return the arguments of the job; interpolations in them stay text."""
+    """Return the arguments of the job; interpolations are not resolved."""
     arguments = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
     assert isinstance(arguments, list)
     return arguments

@@ -1,8 +1,7 @@
-"""A sweep: jobs that cannot harm one another, and what is said of them at the end.
+"""Sweeps: isolated jobs, and the summary at the end.
 
-A job's fate is in the `status.json` of its own folder and nowhere else: whatever ran the jobs (this
-process, Ray, Slurm), and whether it lived to tell, the sweep's folder says which are to be run
-again.
+The state of a job is stored only in `status.json` of its folder. So it is known which jobs must run
+again, whichever launcher ran them (this process, Ray, Slurm), and even if the launcher was killed.
 """
 
 from __future__ import annotations
@@ -32,19 +31,18 @@ FINISHED = "finished"
 MISSING = "missing"
 _STYLES = {FINISHED: "green", "failed": "bold red"}
 _OWN = ("resume=", "sweep=", "hydra.")
-"""Overrides that say how a sweep was started, not what sets a job apart."""
+"""Overrides that concern the start of a sweep, not the settings of a job."""
 
 
 def attempt(run_dir: Path, work: Callable[[], object]) -> None:
-    """Run one job; an error ends the job and not the sweep, and is left in its `status.json`.
+    """Run one job; an error ends the job, not the sweep, and is recorded in its `status.json`.
 
-    Nothing is raised, so that nothing is kept: an error holds on to the frames it went through,
-    and they to the job's model. What had references in a circle is let go of here too, before the
-    next job takes memory of its own. Being told to stop (Ctrl-C, SIGTERM) ends the sweep.
+    The error is not re-raised, because its traceback would keep the job's model in memory.
+    Reference cycles are collected before the next job starts. Ctrl-C and SIGTERM end the sweep.
     """
     folder = RunFolder(run_dir)
     status = Status(folder)
-    status.update()  # an earlier attempt's must not stand for this one
+    status.update()  # a result of an earlier attempt must not be taken for this one's
     try:
         work()
     except Exception as error:
@@ -57,13 +55,13 @@ def attempt(run_dir: Path, work: Callable[[], object]) -> None:
 
 
 def is_finished(run_dir: Path) -> bool:
-    """Whether the job of a folder has nothing left to do."""
+    """Return whether the job of a folder has finished."""
     return status_of(RunFolder(run_dir)) == FINISHED
 
 
 @dataclass(frozen=True)
 class JobStatus:
-    """One job, as its folder tells of it."""
+    """The state of one job, read from its folder."""
 
     name: str
     status: str
@@ -73,17 +71,17 @@ class JobStatus:
 
 
 def close_sweep(sweep_dir: Path, console: Console | None = None) -> bool:
-    """Print a line a job, write the sweep's report; return whether every job has finished.
+    """Print one line per job, write the sweep's report; return whether every job has finished.
 
-    A job that never began, as the sweep was ended before, is missing, and has a line, too. A sweep
-    that was refused before its first job has nothing to show, and counts as finished.
+    Jobs that never started, because the sweep was stopped, are listed as missing. A sweep that was
+    refused before its first job prints nothing, and counts as finished.
     """
     jobs = job_statuses(sweep_dir) if sweep_dir.is_dir() else []
     if not jobs:
         return True
     try:
         report = write_sweep_report(sweep_dir)
-    except Exception:  # a page that fails must not hide how the jobs ended
+    except Exception:  # an error in the report must not mask the state of the jobs
         log.exception("the report of %s could not be written", sweep_dir)
         report = None
     print_jobs(sweep_dir, jobs, report, console or Console())
@@ -91,7 +89,7 @@ def close_sweep(sweep_dir: Path, console: Console | None = None) -> bool:
 
 
 def job_statuses(sweep_dir: Path) -> list[JobStatus]:
-    """Read every job of the sweep, those that never began included."""
+    """Read the state of every job of the sweep, including jobs that never started."""
     begun = [job_status(folder) for folder in job_folders(sweep_dir)]
     missing = [
         JobStatus(name, MISSING, _telling(overrides), error="", seconds=None)
@@ -101,7 +99,7 @@ def job_statuses(sweep_dir: Path) -> list[JobStatus]:
 
 
 def job_status(run_dir: Path) -> JobStatus:
-    """Read what is said of a job at the end of its sweep."""
+    """Read the state of one job."""
     status = read_json(run_dir / "status.json")
     return JobStatus(
         name=run_dir.name,
@@ -115,7 +113,7 @@ def job_status(run_dir: Path) -> JobStatus:
 def print_jobs(
     sweep_dir: Path, jobs: Sequence[JobStatus], report: Path | None, console: Console
 ) -> None:
-    """Print a line a job, then where the report lies and how to run again what did not finish."""
+    """Print one line per job, the path of the report, and the command to rerun unfinished jobs."""
     shared = set(jobs[0].overrides).intersection(*(job.overrides for job in jobs[1:]))
     for job in jobs:
         own = [each for each in job.overrides if len(jobs) == 1 or each not in shared]

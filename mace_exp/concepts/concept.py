@@ -73,7 +73,7 @@ def build_concepts(
     """
     for name in names:
         if not isinstance(name, str):  # a list within the list passes the schema
-            raise ValueError(f"concepts.names: {name!r} is no name: give a list of names")
+            raise ValueError(f"concepts.names: {name!r} is not a name: give a list of names")
     names = [" ".join(name.split()) for name in names]
     if not names:
         raise ValueError(

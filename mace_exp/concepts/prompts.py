@@ -106,7 +106,7 @@ def scene_prompts(count: int) -> list[str]:
 
 
 def scene_of(prompt: str) -> str | None:
-    """Return the scene at the end of a prompt, or None where it has none."""
+    """Return the scene at the end of a prompt, or None if it has none."""
     return next((scene for scene in SCENES if prompt.endswith(f" {scene}")), None)
 
 

@@ -1,4 +1,4 @@
-"""What is erased, what takes its place, and what must survive."""
+"""Configuration of concepts, anchors and the retain set."""
 
 from dataclasses import dataclass
 

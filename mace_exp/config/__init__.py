@@ -1,6 +1,6 @@
-"""The run configuration: conf/ composed, checked, and handed over as dataclasses.
+"""The run configuration: conf/ composed, validated, and converted to dataclasses.
 
-Nothing here imports torch: a run that is refused is refused in about a second.
+Nothing here imports torch, so that errors are reported quickly.
 """
 
 from mace_exp.config.composing import composed_run, model_named, quoted

@@ -1,4 +1,4 @@
-"""conf/ composed inside a program, as the command line composes it."""
+"""Compose conf/ from Python, as the command line does."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,14 +24,14 @@ def composed_run(
     files: bool = True,
     defaults: Sequence[str] = (),
 ) -> RunConfig:
-    """Return the configuration that `python -m mace_exp <overrides>` would have.
+    """Return the configuration of `python -m mace_exp <overrides>`.
 
-    `values` by dotted key are set after it: names in them need no quoting. Without `files`, what it
-    names need not be here. `defaults` are overrides that come before: nobody gave them, so they
-    may be of groups that the method does not read.
+    `values` by dotted key are set after composition: names in them need no quoting. Without
+    `files`, the existence of named files is not checked. `defaults` are overrides with lower
+    priority; they may concern groups that the method does not read, as the user did not give them.
 
     Raises:
-        ValueError: as `to_run_config`, and for what Hydra refuses.
+        ValueError: as `to_run_config`, or Hydra can't compose the overrides.
     """
     register()
     try:
@@ -46,7 +46,7 @@ def composed_run(
 
 @contextmanager
 def _composition() -> Iterator[None]:
-    """Let `compose` read conf/, also inside an application that uses Hydra itself."""
+    """Initialise Hydra for conf/, also inside an application that uses Hydra itself."""
     outer = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
@@ -57,7 +57,7 @@ def _composition() -> Iterator[None]:
 
 
 def quoted(value: str | Path) -> str:
-    """Return a value in quotes, as an override takes any text: of a path, apostrophes too."""
+    """Return a value quoted for an override: any text, including paths with apostrophes."""
     escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
 
@@ -65,7 +65,7 @@ def quoted(value: str | Path) -> str:
 def model_named(model: str, *more: str) -> ModelConfig:
     """Return the settings of an option of conf/model, or of a folder, checkpoint file or hub id.
 
-    `more` are further overrides, as in "model.allow_download=true". Raises ValueError as above.
+    `more` are further overrides, such as "model.allow_download=true". Raises ValueError as above.
     """
     if model in {file.stem for file in (CONF / "model").glob("*.yaml")} - {"path"}:
         return composed_run(f"model={model}", *more).model

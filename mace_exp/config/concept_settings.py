@@ -1,4 +1,4 @@
-"""What a concept may have for itself, in place of the run's settings."""
+"""Settings that a single concept may override."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from mace_exp.data.prompts.base import PromptsConfig
 from mace_exp.methods.mace.schema import LoraConfig
 
 MASK_OVERRIDES: dict[str, type[MasksConfig]] = {"none": NoMasks, "whole": WholeMasks}
-"""Options of `masks` that one concept may have beside others whose masks are found."""
+"""Options of `masks` that a single concept may use while others have computed masks."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConceptSettings:
-    """The groups of settings of one concept; each field has the name of its group."""
+    """The settings of one concept; each field is named like its group."""
 
     prompts: PromptsConfig
     images: ImagesConfig
@@ -35,7 +35,7 @@ class ConceptSettings:
         return [*dotted, "masks"]
 
     def changed(self, values: Mapping[str, Any]) -> ConceptSettings:
-        """Return the settings with values by key, typed as the schemas have them."""
+        """Return the settings with these values, given by key with the types of the schemas."""
         groups = {group.name: getattr(self, group.name) for group in fields(self)}
         for name, group in groups.items():
             given = values_of(name, values)

@@ -1,4 +1,4 @@
-"""The options of conf/, and the schema that each of them fills."""
+"""The options of conf/ and their schemas."""
 
 from collections.abc import Mapping
 
@@ -20,13 +20,19 @@ from mace_exp.data.prompts.templates import TemplatePrompts
 from mace_exp.evaluation.judges import JUDGES
 from mace_exp.evaluation.schema import NoEvaluation, SampledEvaluation
 from mace_exp.methods.esd.config import EsdConfig
+from mace_exp.methods.gates.config import GatesConfig
 from mace_exp.methods.mace.config import MaceConfig
 from mace_exp.methods.uce import UceConfig
 from mace_exp.runs.schema import NoTracking, WandbTracking
 from mace_exp.utils.conf import CONF as CONF
 
 VARIANTS: dict[str, Mapping[str, type]] = {
-    "method": {"esd_x": EsdConfig, "mace": MaceConfig, "uce": UceConfig},
+    "method": {
+        "esd_x": EsdConfig,
+        "gates": GatesConfig,
+        "mace": MaceConfig,
+        "uce": UceConfig,
+    },
     "prompts": {"file": FilePrompts, "llm": LlmPrompts, "templates": TemplatePrompts},
     "images": {"generated": GeneratedImages, "folder": FolderImages},
     "masks": {
@@ -48,7 +54,7 @@ VARIANTS: dict[str, Mapping[str, type]] = {
 
 
 def register() -> None:
-    """Put the schemas where conf/ finds them: `run_schema` and `/schema/<group>/<variant>`."""
+    """Register the schemas for conf/: `run_schema` and `/schema/<group>/<variant>`."""
     store = ConfigStore.instance()
     store.store(name="run_schema", node=RunConfig)
     for group, variants in VARIANTS.items():

@@ -1,4 +1,4 @@
-"""Settings of single concepts: read as those of the run are, and what is refused of them."""
+"""Read and validate the settings of single concepts."""
 
 import copy
 import difflib
@@ -18,18 +18,18 @@ from mace_exp.methods.mace.schema import JOINT_LORA_KEY
 from mace_exp.utils.ranges import out_of_range
 
 Values = dict[str, Any]
-"""By dotted key, as in {"lora.rank": 4, "masks": "none"}."""
+"""Settings by dotted key, such as {"lora.rank": 4, "masks": "none"}."""
 
 
 def typed_overrides(composed: DictConfig, config: RunConfig) -> tuple[dict[str, Values], list[str]]:
-    """Return by concept what differs from the run's settings, and what is refused of it.
+    """Return the settings that differ from the run's, by concept, and a list of error messages.
 
-    `config` is the run's, without them. Values are merged into a copy of their group as it was
-    composed: they get the types that the command line gives them there, and what follows another
-    key by interpolation follows the concept's own, as alpha its rank.
+    `config` is the configuration of the run without overrides. Values are merged into a copy of
+    the composed group. So they get the types of the schema, and interpolations refer to the
+    concept's values: its alpha follows its rank.
 
     Raises:
-        ValueError: settings of something that is not erased.
+        ValueError: settings of a name that is not erased.
     """
     given: Any = OmegaConf.to_container(composed.overrides, resolve=True)
     concepts = {concept.name: concept for concept in config.concept_list()}
@@ -46,7 +46,7 @@ def typed_overrides(composed: DictConfig, config: RunConfig) -> tuple[dict[str, 
 
 
 def flattened(given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield (dotted key, value): `{lora: {rank: 4}}` says the same as `{lora.rank: 4}`."""
+    """Yield (dotted key, value): `{lora: {rank: 4}}` is equivalent to `{lora.rank: 4}`."""
     for key, value in given.items():
         if isinstance(value, Mapping):
             yield from ((f"{key}.{inner}", each) for inner, each in flattened(value))
@@ -56,7 +56,7 @@ def flattened(given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 @dataclass(frozen=True)
 class _Reader:
-    """Reads what one concept has for itself."""
+    """Reads the settings of one concept."""
 
     composed: DictConfig
     config: RunConfig
@@ -67,7 +67,7 @@ class _Reader:
         return f"overrides.{self.concept.name}."
 
     def refusals(self, pairs: list[tuple[str, Any]]) -> Iterator[str]:
-        """Yield a message for each key that it can't have, or that another one rules out."""
+        """Yield a message for each key that is not allowed, or contradicts another one."""
         keys, known = [key for key, _ in pairs], self.config.general().allowed_keys()
         joint, unmasked = not self.config.lora.per_concept, self.concept.kind in UNMASKED
         for key, value in pairs:
@@ -78,26 +78,27 @@ class _Reader:
                 yield f"{shown}: {self._unknown(key, value, known)}"
             elif key.startswith("lora.") and joint and key != JOINT_LORA_KEY:
                 yield (
-                    f"{shown} with lora.per_concept = false: one LoRA serves all concepts, and of "
-                    f"its keys a concept may have {JOINT_LORA_KEY} alone; give {key} for all, or "
-                    "lora.per_concept=true"
+                    f"{shown} with lora.per_concept = false: one LoRA serves all concepts, and a "
+                    f"concept may override only {JOINT_LORA_KEY} of it; give {key} for all "
+                    "concepts, or lora.per_concept=true"
                 )
             elif key == "masks" and value not in list(MASK_OVERRIDES):
                 yield (
-                    f"{shown}: of its own a concept may have {' or '.join(MASK_OVERRIDES)}, as in "
-                    f"{self.prefix}masks=none; how the others' masks are found is the run's"
+                    f"{shown}: a concept may only override masks with "
+                    f"{' or '.join(MASK_OVERRIDES)}, as in {self.prefix}masks=none; the source of "
+                    "all other masks is a setting of the run"
                 )
             elif key.startswith("masks") and unmasked and value != "none":
                 yield (
                     f"{shown}: {self.concept.name} is of kind {self.concept.kind.name}, which "
-                    "fills the image and is trained without masks; remove it, or give another "
-                    "kind by concepts.kinds"
+                    "fills the image and is trained without masks; remove it, or set another "
+                    "kind with concepts.kinds"
                 )
             elif key.startswith("masks.") and "masks" in keys:
-                yield f"{shown} is not read beside masks = {dict(pairs)['masks']}: give one of them"
+                yield f"{shown} has no effect with masks = {dict(pairs)['masks']}: give one of them"
 
     def typed(self, values: Values) -> tuple[Values, list[str]]:
-        """Return the typed values with what follows them, and what is wrong with them."""
+        """Return the typed values, including interpolated ones, and error messages."""
         found = {key: value for key, value in values.items() if key == "masks"}
         problems: list[str] = []
         for group in fields(ConceptSettings):
@@ -110,7 +111,7 @@ class _Reader:
         return found, problems
 
     def _differing(self, group: str, settings: Any, own: Values) -> Values:
-        """Return what was given, and whatever else is not as the run has it."""
+        """Return the given values, and all others that differ from the run's."""
         general = getattr(self.config, group)
         pairs = {field.name: getattr(settings, field.name) for field in fields(general)}
         return {
@@ -120,8 +121,8 @@ class _Reader:
         }
 
     def _merged(self, group: str, own: Values) -> tuple[Any, list[str]]:
-        """Return a group with the concept's values in it; None where it can't be made."""
-        node = copy.deepcopy(self.composed[group])  # interpolations still see the whole run
+        """Return a group with the concept's values, or None if that fails, and error messages."""
+        node = copy.deepcopy(self.composed[group])  # keeps its parent, for interpolations
         wrong = [message for key, value in own.items() for message in _set(node, key, value)]
         if not wrong:
             try:
@@ -134,15 +135,15 @@ class _Reader:
         return None, [f"{self.prefix}{message}" for message in wrong]
 
     def _unknown(self, key: str, value: object, known: list[str]) -> str:
-        """Say of a key that it can't have whether it is the run's, or which one was meant."""
+        """Return the message for a key that is not allowed: a setting of the run, or a typo."""
         if _is_runs(self.config, key):
-            why = f"{key} is one for all concepts; give {key}={as_typed(value)} for the run."
+            why = f"{key} applies to all concepts; give {key}={as_typed(value)} for the run."
         else:
-            why = f"a concept has no such key.{self._nearest(key, known)}"
-        return f"{why} Keys that a concept may have in this run: {', '.join(known)}."
+            why = f"a concept can't override it.{self._nearest(key, known)}"
+        return f"{why} Keys that a concept can override in this run: {', '.join(known)}."
 
     def _nearest(self, key: str, known: list[str]) -> str:
-        """Suggest the key that resembles most, by the whole of it or by its last part."""
+        """Suggest the most similar key, compared as a whole or by the last part."""
         last = {each.rpartition(".")[2]: each for each in known}
         bare = key.rpartition(".")[2]
         close = difflib.get_close_matches(key, known, n=1, cutoff=0.7)
@@ -151,7 +152,7 @@ class _Reader:
 
 
 def _is_runs(config: RunConfig, key: str) -> bool:
-    """Whether the run has a value of this key."""
+    """Return whether the run has this key."""
     found: Any = config
     for part in key.split("."):
         if not is_dataclass(found) or part not in {field.name for field in fields(found)}:
@@ -161,7 +162,7 @@ def _is_runs(config: RunConfig, key: str) -> bool:
 
 
 def _set(node: DictConfig, key: str, value: object) -> Iterator[str]:
-    """Set one value; yield a message where its type is not the key's."""
+    """Set one value; yield a message if it has the wrong type."""
     try:
         OmegaConf.update(node, key, value, merge=False)
     except OmegaConfBaseException as error:

@@ -1,4 +1,4 @@
-"""Files, folders and models that a configuration names: are they there, and do they fit?"""
+"""Check the files, folders and models that a configuration names, before torch is imported."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ _NEED_WANDB = (WandbMode.online, WandbMode.offline)
 
 
 def missing_files(config: RunConfig) -> Iterator[str]:
-    """Yield a message for each file or folder that is named and not there, or does not fit."""
+    """Yield a message for each named file or folder that is missing or unsuitable."""
     model, reads = config.model, config.method.reads()
     if model.source is not None:
         try:
@@ -39,19 +39,17 @@ def missing_files(config: RunConfig) -> Iterator[str]:
 def _missing_captions(config: RunConfig) -> Iterator[str]:
     for name, term in config.preservation.by_name().items():
         if term.file is not None and not Path(term.file).is_file():
-            yield (
-                f"{term_key(name)}.file = {term.file} is no file: name text, one caption per line"
-            )
+            yield (f"{term_key(name)}.file = {term.file} is not a file: give one caption per line")
         if term.cache is not None and not Path(term.cache).is_file():
             yield (
-                f"{term_key(name)}.cache = {term.cache} is no file: name one that `python -m "
+                f"{term_key(name)}.cache = {term.cache} is not a file: give one that `python -m "
                 "mace_exp.preservation` wrote"
             )
 
 
 def _of_concepts(config: RunConfig) -> Iterator[str]:
-    """Yield a message for each concept whose sentences, images or masks are not there; it begins
-    with the key that names them."""
+    """Yield a message for each concept whose prompts, images or masks are missing; it begins with
+    the key that names them."""
     size, reads = _drawn_size(config), config.method.reads()
     evaluation = config.evaluation
     templates = evaluation.templates if isinstance(evaluation, SampledEvaluation) else 0
@@ -70,7 +68,7 @@ def _of_concepts(config: RunConfig) -> Iterator[str]:
 
 
 def _drawn_size(config: RunConfig) -> Size | None:
-    """Return the (height, width) of the pictures that the model draws, where that is known."""
+    """Return the (height, width) of the images that the model draws, or None if unknown."""
     model, sampling = config.model, config.sampling
     if sampling.height is not None and sampling.width is not None:
         return sampling.height, sampling.width
@@ -78,14 +76,14 @@ def _drawn_size(config: RunConfig) -> Size | None:
         location = find_model(
             model.source, file_config=model.file_config, allow_download=model.allow_download
         )
-    except ValueError:  # a model that is not there is said beside this
+    except ValueError:  # a missing model is reported separately
         return None
     native = native_size(location)
     return native and (sampling.height or native[0], sampling.width or native[1])
 
 
 def _misjudged_size(config: RunConfig) -> Iterator[str]:
-    """Yield a message where the model's native size is not the one that the judge reads."""
+    """Yield a message if the model does not draw images of the judge's input size."""
     side = config.judge.side
     measured = "metrics" in config.chosen_stages() and isinstance(
         config.evaluation, SampledEvaluation
@@ -96,7 +94,7 @@ def _misjudged_size(config: RunConfig) -> Iterator[str]:
     if size not in (None, (side, side)):
         source = config.model.source
         yield (
-            f"judge = {config.judge.name} reads pictures of {side} x {side} alone, and "
+            f"judge = {config.judge.name} reads only images of {side} x {side}, and "
             f"model.source = {source} draws {size[1]} x {size[0]}: give judge=none, or "
             f"sampling.height={side} sampling.width={side}"
         )

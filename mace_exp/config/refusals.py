@@ -1,4 +1,4 @@
-"""What Hydra and OmegaConf refuse, in one message that says what to do."""
+"""Explain errors of Hydra and OmegaConf in one message with a remedy."""
 
 import re
 import sys
@@ -27,8 +27,8 @@ from mace_exp.utils.ranges import expected
 
 
 def named_option(argument: str) -> str:
-    """Let `masks=null` be refused like any option that there is not: Hydra, which takes text alone,
-    would not say of which group it is."""
+    """Quote the null of `masks=null`, so that it is refused like any unknown option: Hydra, which
+    expects text, would not name the group."""
     group, _, value = argument.partition("=")
     is_group = group.isidentifier() and (CONF / group).is_dir()
     no_text = re.fullmatch(r"null|true|false|[-+]?\d[\d._]*", value, re.IGNORECASE)
@@ -36,14 +36,14 @@ def named_option(argument: str) -> str:
 
 
 def explain(error: Exception) -> str:
-    """Say in one message what Hydra, OmegaConf, YAML or our own checks refused, and what to do."""
+    """Return one message, with a remedy, for an error of Hydra, OmegaConf, YAML or our checks."""
     match error:
         case MissingConfigException(missing_cfg_file=str(wanted)):
             return _unknown_option(wanted, error.options or ())
         case OverrideParseException():
             return (
-                f"{error.override}: this can't be read as key=value. Quote the whole argument for "
-                "the shell, and inside it what holds quotes, commas or brackets: "
+                f"{error.override}: this is not key=value. Quote the whole argument for the shell, "
+                "and inside it values with quotes, commas or brackets: "
                 """"concepts=['A, B',Amy Adams]\""""
             )
         case HydraException() | OmegaConfBaseException():
@@ -54,7 +54,7 @@ def explain(error: Exception) -> str:
 
 
 def _syntax_problem(error: yaml.MarkedYAMLError) -> str:
-    """Name the file and the line where YAML can't be read, and where what it is in began."""
+    """Return file and line of a YAML error, and the line where the enclosing block began."""
     mark, began = error.problem_mark, error.context_mark
     assert mark is not None
     inside = f" ({error.context} from line {began.line + 1})" if began and error.context else ""
@@ -68,14 +68,14 @@ def _unknown_option(wanted: str, options: Sequence[str]) -> str:
     hint = suggestion(option, known, f"{group}=")
     own = ""
     if group == "concepts" and option:
-        own = f" Names of your own go into brackets: concepts='[{option}]'."
+        own = f" To erase other names, use brackets: concepts='[{option}]'."
     typed = any(each.startswith(f"{group}=") for each in sys.argv)
     where = "" if typed else next(_files_that_choose(group, option), "")
     return f"{where}{choice}: there is no such option.{hint}{own} {group} takes {', '.join(known)}."
 
 
 def _files_that_choose(group: str, option: str) -> Iterator[str]:
-    """Find the file whose defaults list has the option; Hydra does not say where it met it."""
+    """Yield the files whose defaults list contains the option; Hydra does not name them."""
     name = re.escape(option)
     chosen = re.compile(rf"^\s*-.*\b{group}(@\S+)?:\s*['\"]?{name}['\"]?\s*(#.*)?$", re.MULTILINE)
     for folder in _folders():
@@ -85,7 +85,7 @@ def _files_that_choose(group: str, option: str) -> Iterator[str]:
 
 
 def _folders() -> list[Path]:
-    """The folders that options are looked for in, as the command line names them."""
+    """Return the folders that are searched for options, from the command line."""
     parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--config-dir", "-cd", type=Path, nargs="?")
     given = parser.parse_known_args(sys.argv[1:])[0].config_dir
@@ -93,13 +93,13 @@ def _folders() -> list[Path]:
 
 
 def _file_of(place: str) -> str:
-    """The path of what Hydra calls `experiment/mine`."""
+    """Return the path of a file that Hydra calls `experiment/mine`."""
     paths = [folder / f"{place}.yaml" for folder in _folders()]
     return str(next((path for path in paths if path.is_file()), f"{place}.yaml"))
 
 
 def _composition_problem(error: Exception) -> str:
-    """Explain a key or a value that the schemas refused, and name the file that it stands in."""
+    """Explain a key or value that does not fit the schemas, and name its file."""
     cause = error.__cause__ or error.__context__
     if isinstance(error, OmegaConfBaseException):
         cause = error
@@ -111,7 +111,7 @@ def _composition_problem(error: Exception) -> str:
 
 
 def _unknown_group(message: str) -> str:
-    """Name the likely group where a file overrides one that there is not."""
+    """Suggest a group if a file overrides an unknown one."""
     wrong = re.match(r"Could not override '([\w/]+)'\. No match", message)
     if not wrong:
         return message.strip()
@@ -119,7 +119,7 @@ def _unknown_group(message: str) -> str:
 
 
 def _key_problem(cause: OmegaConfBaseException, *, typed: bool) -> str:
-    """Say what is wrong with a key or its value, which may have been typed as an argument."""
+    """Explain an error in a key or its value, which may come from the command line."""
     key, problem = cause.full_key or str(cause.key), (cause.msg or str(cause)).split("\n")[0]
     group = key.split(".")[0]
     unknown = isinstance(cause, ConfigKeyError | ConfigAttributeError)
@@ -128,11 +128,11 @@ def _key_problem(cause: OmegaConfBaseException, *, typed: bool) -> str:
         if known and cause.object_type not in {MasksConfig, EvaluationConfig, TrackingConfig}:
             return unknown_key(key, known)
         return (
-            f"{key}: this option names no schema; its file needs the line "
+            f"{key}: the file of this option has no schema; it needs the line "
             f"defaults: [/schema/{group}/<variant>@_here_, _self_]"
         )
     if group == "overrides":
-        hint = "It takes settings by concept, as in overrides='{ship: {lora.rank: 4}}'"
+        hint = "Give settings by concept, as in overrides='{ship: {lora.rank: 4}}'"
         return f"{key}: {problem}. {hint}"
     if isinstance(cause, ValidationError):
         return _wrong_value(key, problem, cause, typed=typed)
@@ -140,12 +140,12 @@ def _key_problem(cause: OmegaConfBaseException, *, typed: bool) -> str:
 
 
 def _wrong_value(key: str, problem: str, cause: ValidationError, *, typed: bool) -> str:
-    """Say what a key takes; of an argument that should be a list, how to write it."""
+    """State which values a key accepts, and how to write a list as an argument."""
     given = as_typed(cause.value)
     choices = re.search(r"expected one of \[(.*)\]", problem)
     if choices:
         hint = suggestion(given, choices[1].split(", "))
-        return f"{key}: {given!r} is no choice.{hint} Choices: {choices[1]}."
+        return f"{key}: {given!r} is not allowed.{hint} Choices: {choices[1]}."
     hints = get_type_hints(cause.object_type, include_extras=True) if cause.object_type else {}
     if cause.key not in hints:
         return f"{key}: {problem}"

@@ -1,4 +1,4 @@
-"""The whole configuration of a run, and what its parts ask of each other."""
+"""The configuration of a run, and checks between its groups."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mace_exp.runs.schema import SaveConfig, TrackingConfig
 from mace_exp.utils.ranges import NONNEGATIVE
 
 BEFORE_METHOD = ("images", "masks", "preservation")
-"""Stages before the method's steps; a run has those whose group its method reads."""
+"""Stages before the method's steps; a run has those whose group the method reads."""
 AFTER_METHOD = ("samples", "metrics", "report")
 
 
@@ -68,7 +68,7 @@ class RunConfig:
         self._check_evaluation()
 
     def concept_list(self) -> list[Concept]:
-        """Return the concepts to erase, each with its own kind and anchor."""
+        """Return the concepts to erase, with kind and anchor."""
         return build_concepts(
             self.concepts.names,
             self.concepts.kind,
@@ -89,13 +89,13 @@ class RunConfig:
         return [each for each in self.all_stages() if chosen is None or each in chosen]
 
     def general(self) -> ConceptSettings:
-        """Return the settings of a concept that overrides none."""
+        """Return the settings of concepts without overrides."""
         return ConceptSettings(
             prompts=self.prompts, images=self.images, masks=self.masks, lora=self.lora
         )
 
     def settings(self, name: str) -> ConceptSettings:
-        """Return the settings of one concept: the run's, and what it overrides."""
+        """Return the settings of one concept: those of the run with the concept's overrides."""
         return self.general().changed(self.overrides.get(name, {}))
 
     def concept_lora(self, name: str) -> LoraConfig:
@@ -103,15 +103,15 @@ class RunConfig:
         return self.settings(name).lora
 
     def prior_weight(self) -> float:
-        """Return what the denoising error on class images weighs; 0 without images."""
+        """Return the weight of the denoising loss on class images; 0 without images."""
         return self.prior_images.loss_weight()
 
     def _erased(self) -> set[str]:
-        """The names of the concepts, in lower case."""
+        """Return the names of the concepts, in lower case."""
         return {concept.name.casefold() for concept in self.concept_list()}
 
     def _by_prefix(self) -> Iterator[tuple[str, ConceptSettings]]:
-        """Yield the run's settings and each concept's, with what its keys begin with."""
+        """Yield the settings of the run and of each concept, with the prefix of their keys."""
         yield "", self.general()
         for name in self.overrides:
             yield f"overrides.{name}.", self.settings(name)
@@ -125,18 +125,18 @@ class RunConfig:
             if kind is not concept.kind:
                 raise ValueError(
                     f"concepts.kind = {concept.kind.name} for {concept.name!r}, which "
-                    f"kept.{kind.name}s lists: give concepts.kind={kind.name}, or for this one "
-                    f"alone concepts.kinds='{{{concept.name}: {kind.name}}}'"
+                    f"kept.{kind.name}s lists: give concepts.kind={kind.name}, or for this concept "
+                    f"only concepts.kinds='{{{concept.name}: {kind.name}}}'"
                 )
 
     def _check_weights(self) -> None:
-        """Refuse a weight of captions that are none, or of a term that there is not."""
+        """Refuse a weight of a term without captions, or of an unknown term."""
         terms = self.preservation.by_name()
         for name, term in terms.items():
             if term.cache and (term.captions or term.file):
                 raise ValueError(
-                    f"{term_key(name)}.cache = {term.cache} takes the place of all captions: give "
-                    f"no {term_key(name)}.captions and no {term_key(name)}.file beside it"
+                    f"{term_key(name)}.cache = {term.cache} replaces all captions: do not give "
+                    f"{term_key(name)}.captions or {term_key(name)}.file with it"
                 )
         for group, weights in self.method.term_weights(self).items():
             for name, weight in weights.items():
@@ -146,13 +146,13 @@ class RunConfig:
         key = weight_key(group, name)
         if term is None:
             known = ", ".join(self.preservation.by_name())
-            raise ValueError(f"{key} = {weight:g}: there is no term {name!r}, there is {known}")
+            raise ValueError(f"{key} = {weight:g}: there is no term {name!r}; terms are {known}")
         if not weight >= 0:
-            raise ValueError(f"{key} = {weight:g}: at least 0 is allowed")
+            raise ValueError(f"{key} = {weight:g}: it must be at least 0")
         if weight and not self._has_captions(term):
             raise ValueError(
-                f"{key} = {weight:g} weighs no captions: give {term_key(name)}.count (with "
-                f"names in kept that are not erased), .captions, .file or .cache, or {key}=0"
+                f"{key} = {weight:g}, but the term has no captions: give {term_key(name)}.count "
+                f"(with names in kept that are not erased), .captions, .file or .cache, or {key}=0"
             )
 
     def _has_captions(self, term: TermConfig) -> bool:
@@ -162,7 +162,7 @@ class RunConfig:
         return bool(captions_of(term.source, self.kept, count, erased=erased))
 
     def _check_targets(self) -> None:
-        """Refuse to fuse what no closed form can: LoRAs of projections that read the image."""
+        """Refuse to fuse LoRAs of projections that read image features: no closed form can."""
         if "lora" not in self.method.reads():
             return
         edited = (self.method.steps()[-1], "samples", "metrics")
@@ -171,13 +171,13 @@ class RunConfig:
             reading = [target for target in settings.lora.targets if target in IMAGE_TARGETS]
             if reading and fusing:
                 raise ValueError(
-                    f"{prefix}lora.targets names {reading[0]}, which reads the image and not the "
-                    f"text: fusion can't merge it, and stages has {', '.join(fusing)}. Train to_k "
+                    f"{prefix}lora.targets names {reading[0]}, which reads image features: no "
+                    f"closed form can fuse it, and stages has {', '.join(fusing)}. Train to_k "
                     "and to_v, or end with the LoRAs: stages=[images,masks,preservation,cfr,lora]"
                 )
 
     def _check_templates(self) -> None:
-        """Refuse more prompts than there are templates."""
+        """Refuse more prompts than the source has templates."""
         wanted = [
             (f"{prefix}prompts.count", settings.prompts.count, settings.prompts.most())
             for prefix, settings in self._by_prefix()
@@ -187,7 +187,7 @@ class RunConfig:
             wanted.append(("evaluation.templates", templates, len(EVALUATION_TEMPLATES)))
         for key, count, most in wanted:
             if most is not None and count > most:
-                raise ValueError(f"{key} = {count} is more than there are: at most {most}")
+                raise ValueError(f"{key} = {count}: there are only {most}; give at most {most}")
 
     def _check_stages(self) -> None:
         if self.stages is None:
@@ -197,16 +197,16 @@ class RunConfig:
         if strangers:
             raise ValueError(
                 f"stages names {strangers[0]!r}, which method={self.method.name} does not have: "
-                f"it takes some of {', '.join(known)}"
+                f"give some of {', '.join(known)}"
             )
         if not self.stages or len(set(self.stages)) != len(self.stages):
             raise ValueError(
-                f"stages = {self.stages} must name at least one stage, and each once, "
-                f"out of {', '.join(known)}"
+                f"stages = {self.stages}: give at least one stage, and each only once, "
+                f"of {', '.join(known)}"
             )
 
     def _check_evaluation(self) -> None:
-        """Refuse what would fail after training: nothing to draw, or what the judge can't read."""
+        """Refuse an evaluation without images, and image sizes that the judge can't read."""
         if not isinstance(self.evaluation, SampledEvaluation):
             return
         kept, parts = self.kept, self.evaluation.parts
@@ -219,8 +219,8 @@ class RunConfig:
         empty = [part for part in names if erased.issuperset(map(str.casefold, names[part]))]
         if set(parts) <= set(empty):
             raise ValueError(
-                f"evaluation.parts = {[part.name for part in parts]} leaves nothing to draw: what "
-                "is erased is in no other part. Take some of "
+                f"evaluation.parts = {[part.name for part in parts]} leaves nothing to draw, "
+                "because erased concepts are not in other parts. Give some of "
                 f"{', '.join(part.name for part in Part)}, or evaluation=none"
             )
         side, sampling = self.judge.side, self.sampling
@@ -228,5 +228,5 @@ class RunConfig:
             if side is not None and "metrics" in self.chosen_stages() and size not in (None, side):
                 raise ValueError(
                     f"sampling.{key} = {size} with judge = {self.judge.name}, which reads "
-                    f"pictures of {side} x {side} alone: give sampling.{key}=null, or judge=none"
+                    f"only images of {side} x {side}: give sampling.{key}=null, or judge=none"
                 )

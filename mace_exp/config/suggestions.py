@@ -1,18 +1,18 @@
-"""What to say of a word that nothing here is called."""
+"""Messages and suggestions for unknown words."""
 
 import difflib
 from collections.abc import Sequence
 
 _OFF = ("", "null", "false", "off", "no")
-"""What people write to switch something off."""
+"""Values that users write to turn something off."""
 
 
 MOVED = {"model.judge": "judge is a group: give judge=none, or the name of a judge."}
-"""Keys of earlier versions, with what takes their place."""
+"""Keys of earlier versions, and their replacements."""
 
 
 def suggestion(word: str, known: Sequence[str], prefix: str = "") -> str:
-    """Return ` Did you mean ...?`, or the empty string when nothing known resembles `word`."""
+    """Return ` Did you mean ...?`, or the empty string if no known word is similar."""
     word = word.lower()
     likely = difflib.get_close_matches(word, known, n=1)
     likely += [each for each in known if word and each.startswith(word)]
@@ -22,7 +22,7 @@ def suggestion(word: str, known: Sequence[str], prefix: str = "") -> str:
 
 
 def unknown_key(key: str, known: Sequence[str]) -> str:
-    """Return the message for a key that nobody reads; `known` are the keys in its place."""
+    """Return the message for an unknown key; `known` are the allowed keys."""
     parent, _, name = key.rpartition(".")
     if key in MOVED:
         return f"{key}: there is no such key. {MOVED[key]}"
@@ -32,7 +32,7 @@ def unknown_key(key: str, known: Sequence[str]) -> str:
 
 
 def as_typed(value: object) -> str:
-    """Return a value as the command line has it."""
+    """Return a value as it is written on the command line."""
     match value:
         case None:
             return "null"

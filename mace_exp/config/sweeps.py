@@ -1,4 +1,4 @@
-"""What the jobs of a sweep will be, and whether each can be run, before the first begins."""
+"""List the jobs of a sweep, and check each before the first starts."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,14 +17,14 @@ from mace_exp.config.refusals import explain, named_option
 from mace_exp.config.validation import to_run_config
 
 _HERE = "BasicLauncher"
-"""The launcher whose jobs run on this machine; another's may see other files."""
+"""The launcher that runs jobs on this machine; with others, jobs may see other files."""
 
 
 def planned_jobs(settings: Any) -> dict[int, list[str]]:
-    """Return every job's overrides by its number; `settings` are Hydra's own.
+    """Return the overrides of every job by number; `settings` are those of Hydra.
 
-    None where they are not known before: another sweeper than Hydra's own makes jobs of what it
-    has learned. What is refused here Hydra refuses next, with its own message.
+    Empty if they are not known in advance, as with sweepers that choose jobs from earlier results.
+    Overrides that can't be parsed here are refused by Hydra later, with its message.
     """
     if settings.sweeper._target_.rpartition(".")[2] != BasicSweeper.__name__:
         return {}
@@ -40,16 +40,16 @@ def planned_jobs(settings: Any) -> dict[int, list[str]]:
 
 
 def are_numbered(settings: Any) -> bool:
-    """Tell whether the jobs' folders are called by their numbers."""
+    """Return whether the folders of the jobs are named by their numbers."""
     sweep = OmegaConf.to_container(settings.sweep, resolve=False)
     return sweep["subdir"] == "${hydra.job.num}"  # type: ignore[index,call-overload]
 
 
 def check_jobs(sweep: DictConfig, jobs: Mapping[int, list[str]]) -> None:
-    """Compose every job, as its launcher will, and check it as `to_run_config` does.
+    """Compose every job as its launcher will, and validate it as `to_run_config` does.
 
     Raises:
-        ValueError: some can't be run; one message says which, and why.
+        ValueError: some jobs are invalid; one message names them with the reasons.
     """
     wrong: dict[str, list[int]] = {}
     for number, overrides in jobs.items():
@@ -62,17 +62,17 @@ def check_jobs(sweep: DictConfig, jobs: Mapping[int, list[str]]) -> None:
             wrong.setdefault(explain(error), []).append(number)
     if not wrong:
         return
-    if [*wrong.values()] == [[*jobs]]:  # what all have in common is no single job's fault
+    if [*wrong.values()] == [[*jobs]]:  # an error of all jobs is reported without job numbers
         raise ValueError(next(iter(wrong)))
     lines = [
         f"{_named(numbers)}: " + problem.replace("\n", "\n  ") for problem, numbers in wrong.items()
     ]
-    raise ValueError("\n".join(["no job was started, as not all of them can be run", *lines]))
+    raise ValueError("\n".join(["no job was started, because some are invalid", *lines]))
 
 
 @contextmanager
 def _composed_job(sweep: DictConfig, number: int, overrides: list[str]) -> Iterator[DictConfig]:
-    """Give a job's configuration, in which `${hydra:...}` stands for what it will stand for."""
+    """Yield the configuration of a job, in which `${hydra:...}` is resolved as in the job."""
     composed = GlobalHydra.instance().config_loader().load_sweep_config(sweep, overrides)
     before = HydraConfig.instance().cfg
     try:

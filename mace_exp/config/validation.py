@@ -1,4 +1,4 @@
-"""From Hydra's DictConfig to dataclasses, once, and what is refused there."""
+"""Convert Hydra's DictConfig to dataclasses, and validate it."""
 
 import copy
 import re
@@ -20,11 +20,11 @@ def to_run_config(
 ) -> RunConfig:
     """Return the typed configuration; past this point no DictConfig exists.
 
-    Without `files`, the files, folders and models that it names need not be here. `given` are the
-    keys or overrides that the user gave: one of a group that the method does not read is refused.
+    Without `files`, the existence of named files, folders and models is not checked. `given` are
+    the keys or overrides of the user: a key of a group that the method does not read is refused.
 
     Raises:
-        ValueError: an unknown key, a value that is not given, one out of its range, two that
+        ValueError: an unknown key, a missing value, a value out of range, two values that
             contradict each other, or (with `files`) a file that does not exist.
     """
     _refuse(_unknown_keys(composed))
@@ -63,7 +63,7 @@ def _refuse(problems: Iterable[str]) -> None:
 
 
 def _unknown_keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
-    """Yield a message for each key that no schema has; Hydra lets `+key` past its own check."""
+    """Yield a message for each key without a schema; Hydra does not check `+key`."""
     schema = OmegaConf.get_type(node)
     known = [field.name for field in fields(schema)] if is_dataclass(schema) else None
     for key in node:

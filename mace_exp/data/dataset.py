@@ -1,5 +1,5 @@
-"""The training data of the method as a torch dataset: images, masks, prompts, and which tokens are
-the concept's."""
+"""The training data of the method as a torch dataset: images, masks, prompts, positions of the
+concept's tokens."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from mace_exp.models.text import UNLIMITED, phrase_mask, token_ids
 class Instances:
     """n images of one concept.
 
-    `images` [n, H, W, 3], uint8; `masks` [n, H, W], bool or in [0, 1], where the concept is in
-    them, or None where it is everywhere.
+    `images` [n, H, W, 3], uint8; `masks` [n, H, W], bool or in [0, 1], the region of the
+    concept, or None for the whole image.
     """
 
     concept: str
@@ -40,7 +40,7 @@ class Instances:
 
 @dataclass(frozen=True)
 class ClassImages:
-    """Images [m, H, W, 3], uint8, whose denoising must survive, and what they show."""
+    """Class images [m, H, W, 3], uint8, for prior preservation, and their prompts."""
 
     prompts: Sequence[str]
     images: np.ndarray
@@ -50,7 +50,7 @@ class ClassImages:
 
 
 class Item(TypedDict):
-    """One image of a concept, beside one class image where there are any.
+    """One image of a concept, with one class image if there are any.
 
     `instance_images`, `preserve_images` [3, H, W] in [-1, 1]; `instance_masks` [H, W] in [0, 1],
     float32, or None; `instance_prompt_ids`, `preserve_prompt_ids` [L], int64; `concept_positions`
@@ -67,10 +67,11 @@ class Item(TypedDict):
 
 
 class MACEDataset(Dataset[Item]):
-    """Images of concepts with the tokens that name them.
+    """Images of concepts with the positions of their tokens.
 
-    All is checked when it is made: an item never fails. `instance_prompts`, `instance_prompt_ids`
-    [n, L], `concept_positions` [n, L] and `preserve_prompt_ids` [m, L] hold every item's at once.
+    Everything is checked on construction: reading an item never fails. `instance_prompts`,
+    `instance_prompt_ids` [n, L], `concept_positions` [n, L] and `preserve_prompt_ids` [m, L] hold
+    the values of all items.
     """
 
     def __init__(
@@ -82,13 +83,13 @@ class MACEDataset(Dataset[Item]):
         end_of_text: bool = False,
         context_length: int | None = None,
     ) -> None:
-        """Take any CLIP tokenizer; `end_of_text` counts the end and the padding as the concept's.
+        """Accept any CLIP tokenizer; `end_of_text` adds end-of-text and padding to the positions.
 
-        L is `context_length`, or the tokenizer's own.
+        L is `context_length`, or the tokenizer's limit.
 
         Raises:
-            ValueError: no instances; a prompt that does not name its concept or would be cut (the
-                message shows it and its tokens); a tokenizer without a limit of its own.
+            ValueError: no instances; a prompt that does not name its concept or is too long (the
+                message shows it and its tokens); a tokenizer without a limit.
         """
         if not instances:
             raise ValueError("instances is empty: images of at least one concept are needed")
@@ -109,7 +110,7 @@ class MACEDataset(Dataset[Item]):
         self.preserve_prompt_ids = token_ids(tokenizer, prompts, length)
 
     def __len__(self) -> int:
-        """The larger number of the two kinds of images: the smaller goes around again."""
+        """Return the larger number of instance or class images; the smaller set repeats."""
         return max(len(self._rows), len(self.preserve_prompt_ids))
 
     def __getitem__(self, index: int) -> Item:
@@ -134,7 +135,7 @@ class MACEDataset(Dataset[Item]):
 def collate(items: Sequence[Item]) -> dict[str, Any]:
     """Make a batch of items, for a DataLoader: tensors stacked, prompts in a list.
 
-    Masks are None where no item has one; beside others, an item without one counts as whole.
+    Masks are None if no item has one; otherwise an item without a mask gets an all-ones mask.
     """
     batch: dict[str, Any] = {"instance_prompt": [item["instance_prompt"] for item in items]}
     masks = [item["instance_masks"] for item in items]
@@ -162,5 +163,5 @@ def _check_images(name: str, prompts: Sequence[str], images: np.ndarray) -> None
 def _length(tokenizer: Any, context_length: int | None) -> int:
     length = context_length or tokenizer.model_max_length
     if length > UNLIMITED:
-        raise ValueError("the tokenizer has no limit of its own: give context_length=77, as CLIP's")
+        raise ValueError("the tokenizer has no length limit: give context_length=77, as for CLIP")
     return length

@@ -29,7 +29,7 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class UserImage:
-    """An image file with its prompt and its mask, each None where not given."""
+    """An image file with its prompt and its mask, each None if not given."""
 
     image: Path
     prompt: str | None = None
@@ -106,7 +106,7 @@ def mask_folder(files: Sequence[UserImage]) -> Path | None:
 def named_folder(root: Path, names: Sequence[str]) -> Path | None:
     """Return the subfolder of `root` named by the first of `names` that exists, or None.
 
-    Raises ValueError where `root` is not a folder.
+    Raises ValueError if `root` is not a folder.
     """
     if not root.is_dir():
         raise ValueError(f"{root} is not a folder")
@@ -116,7 +116,7 @@ def named_folder(root: Path, names: Sequence[str]) -> Path | None:
 def image_files(folder: Path) -> list[Path]:
     """Return the image files of a folder, sorted by name.
 
-    Raises ValueError where there is none, two differ only in their suffix, or one can't be read.
+    Raises ValueError if there is none, two differ only in their suffix, or one can't be read.
     """
     images = _images_in(folder)
     if not images:
@@ -157,7 +157,7 @@ def listed_files(images: Path, prompts: Path) -> list[UserImage]:
 def read_image(path: Path, *, mode: str = "RGB") -> np.ndarray:
     """Return pixels, uint8: [H, W, 3], or [H, W] for mode "L"; rotated as the EXIF tag says.
 
-    Raises ValueError, naming the path, where the file is missing or can't be read.
+    Raises ValueError, naming the path, if the file is missing or can't be read.
     """
     import numpy as np  # here, so that early error messages do not wait for the import
 
@@ -185,7 +185,7 @@ def image_size(path: Path) -> Size:
 
 
 def check_size(mask: object, size: Size, expected: Size) -> None:
-    """Raise ValueError where a mask and its image differ in size (height, width)."""
+    """Raise ValueError if a mask and its image differ in size (height, width)."""
     if size != expected:
         ours, theirs = (f"{width}x{height}" for height, width in (size, expected))
         raise ValueError(f"mask {mask} is {ours} pixels, its image is {theirs}")
@@ -196,7 +196,7 @@ def _images_in(folder: Path) -> list[Path]:
 
 
 def _prompts(file: Path, images: Sequence[Path]) -> dict[str, str]:
-    """Return the prompts by file name; empty where there is no prompts.csv."""
+    """Return the prompts by file name; empty if there is no prompts.csv."""
     if not file.exists():
         return {}
     try:

@@ -1,4 +1,4 @@
-"""Where a concept's attention is read: its first training image, noised."""
+"""Probes: the noised first training image of a concept, to record attention on."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from mace_exp.models.model import Model
 from mace_exp.models.probe import Probe
 
 TIMESTEP = 300
-"""Of the noise under which attention is read, in thousandths of the schedule: the middle of what
-LoRAs are trained on (section 4.2)."""
+"""Timestep of a probe, in thousandths of the noise schedule: the centre of the density from which
+training timesteps are drawn (section 4.2)."""
 
 
 def probe_of(model: Model, concept: Concept, images: TrainingImages, *, seed: int) -> Probe:
-    """Return the concept's first training image, noised, with the tokens of its name."""
+    """Return the concept's first training image, noised, with the positions of its tokens."""
     pipeline, prompts = model.pipeline, images.prompts[:1]
     timestep = timestep_at(pipeline, TIMESTEP)
     noised = noise_latents(pipeline, images.latents[:1], timestep, seed=(seed, 0))

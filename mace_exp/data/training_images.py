@@ -31,7 +31,7 @@ class TrainingImages:
 
     `images` [n, H, W, 3], uint8; `latents` [n, c, h, w], float32, scaled as the UNet expects them.
 
-    Raises ValueError where the numbers of prompts, seeds, images and latents differ.
+    Raises ValueError if the numbers of prompts, seeds, images and latents differ.
     """
 
     prompts: list[str]

@@ -21,7 +21,7 @@ class Views:
     times as long, anywhere, and "none" the whole image, without keeping its aspect ratio. `flip`
     mirrors an image with probability 1/2.
 
-    Raises ValueError where crop or share is not allowed.
+    Raises ValueError if crop or share is not allowed.
     """
 
     size: Size

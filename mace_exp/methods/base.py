@@ -72,6 +72,15 @@ class Given(Protocol):
         """The second moments of what must survive."""
         ...
 
+    @cached_property
+    def retained(self) -> list[str]:
+        """Captions of what must survive, of all terms of preservation that have a weight.
+
+        Raises:
+            ValueError: a term is given by sums, which hold no captions.
+        """
+        ...
+
 
 class Settings(Protocol):
     """The groups of a run's configuration that a method may read."""

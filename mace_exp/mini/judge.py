@@ -81,7 +81,9 @@ def load_recogniser(folder: Path) -> Recogniser:
     missing, unexpected = network.load_state_dict(state, strict=False)
     strange = [key for key in missing if not key.endswith("num_batches_tracked")] + unexpected
     if strange:
-        raise ValueError(f"{folder / _FILE} is no judge of this version: it differs in {strange}")
+        raise ValueError(
+            f"{folder / _FILE} is not a judge of this version: it differs in {strange}"
+        )
     return network
 
 

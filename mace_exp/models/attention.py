@@ -113,7 +113,7 @@ class AttentionMaps:
         """Return the attention [images, H, W] to the tokens at `positions`, averaged over sizes.
 
         `positions` is [images, L] or [L], bool. Each map is resized to `size` bilinearly; `grids`
-        selects sizes (default: all). Raises ValueError where none of them was recorded.
+        selects sizes (default: all). Raises ValueError if none of them was recorded.
         """
         maps = self.maps()
         chosen = [maps[grid] for grid in (maps if grids is None else grids) if grid in maps]
@@ -142,7 +142,7 @@ def record_attention(
 def attention_grid(queries: int, latent_size: Grid) -> Grid:
     """Return (height, width) of a layer with this many queries: latents halved, rounded up.
 
-    Raises ValueError where no halving of `latent_size` has that many positions.
+    Raises ValueError if no halving of `latent_size` has that many positions.
     """
     height, width = latent_size
     while height * width > queries and height * width > 1:

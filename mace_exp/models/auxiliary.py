@@ -28,12 +28,12 @@ def check_auxiliary(
     if path.is_dir():
         _check_folder(path, model_type)
     elif not hub:
-        raise ValueError("is no folder: name the folder of a transformers model")
+        raise ValueError("is not a folder: name the folder of a transformers model")
     elif not HUB_ID.fullmatch(source):
         raise ValueError("is neither a folder nor a hub id, as in facebook/sam-vit-base")
     elif not (allow_download or in_hub_cache(source, "config.json")):
         raise ValueError(
-            "is no folder and not in the hub's local cache, and downloads are off: "
+            "is not a folder and not in the hub's local cache, and downloads are off: "
             "name a folder, or set allow_download=true next to it"
         )
 
@@ -72,7 +72,7 @@ def _config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError("is no transformers model: config.json is missing") from None
+        raise ValueError("is not a transformers model: config.json is missing") from None
     except (OSError, ValueError) as error:
-        raise ValueError(f"is no transformers model: config.json: {error}") from None
+        raise ValueError(f"is not a transformers model: config.json: {error}") from None
     return config if isinstance(config, dict) else {}

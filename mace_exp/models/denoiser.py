@@ -40,7 +40,7 @@ def added_conditions(
     pipeline: DiffusionPipeline, prompts: Sequence[str], latents: Tensor
 ) -> AddedConditions | None:
     """Return the conditions that the pipeline uses to sample these prompts at the size of `latents`
-    [..., h, w]; None where it has none (Stable Diffusion 1.x and 2.x).
+    [..., h, w]; None if it has none (Stable Diffusion 1.x and 2.x).
 
     Used for user images too, so that training conditions match sampling.
     """
@@ -60,7 +60,7 @@ def select_rows(added: AddedConditions | None, rows: Tensor | slice) -> AddedCon
 def concatenate(parts: Sequence[AddedConditions | None]) -> AddedConditions | None:
     """Return the rows of all parts in order; None if all parts are None.
 
-    Raises ValueError where only some of the parts are None.
+    Raises ValueError if only some of the parts are None.
     """
     given = [part for part in parts if part is not None]
     if len(given) not in (0, len(parts)):

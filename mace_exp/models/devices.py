@@ -1,4 +1,4 @@
-"""Devices: the one that a run computes on, what it can compute, and how much of it was used."""
+"""Devices: choice, float64 support, offloading, out-of-memory handling, memory use."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ log = logging.getLogger(__name__)
 
 R = TypeVar("R")
 WITH_FLOAT64 = ("cpu", "cuda")
-"""Types of device that have float64. Apple's GPUs have none, nor have some of Intel's."""
+"""Device types with float64. Apple GPUs and some Intel GPUs do not support it."""
 
 
 def choose_device(device: str) -> torch.device:
     """Return the device; "auto" is CUDA, Intel's XPU, Apple's MPS or else the CPU.
 
-    Raises ValueError for a GPU that is not there.
+    Raises ValueError for a GPU that does not exist.
     """
-    # Not through PartialState().device: under torchrun that joins the processes, by NCCL.
+    # Not PartialState().device: under torchrun that would connect the processes with NCCL.
     there = {
         "cuda": torch.cuda.is_available(),
         "xpu": is_xpu_available(),
@@ -63,20 +63,20 @@ def take_device(device: str) -> None:
 
 
 def as_float64(tensor: Tensor) -> Tensor:
-    """Return the numbers in float64, on the tensor's device or, where that has none, the CPU."""
+    """Return the tensor in float64, on its device if that supports float64, else on the CPU."""
     return (tensor if tensor.device.type in WITH_FLOAT64 else tensor.cpu()).double()
 
 
 def indexed(device: torch.device) -> torch.device:
-    """Return the device with the number of the GPU that this process has taken."""
+    """Return the device with the index of the GPU of this process."""
     if device.index is not None or device.type not in ("cuda", "xpu"):
         return device
     return torch.device(device.type, torch.get_device_module(device).current_device())
 
 
 def execution_device(module: nn.Module) -> torch.device:
-    """Return the device of a module's forward: that of its parameters or, where they wait on the
-    CPU (`model.offload`), the one that accelerate's hook brings them to."""
+    """Return the device on which a module computes: that of its parameters or, if it is offloaded
+    (`model.offload`), the execution device of accelerate's hook."""
     hook = _offload_hook(module)
     if hook is None or hook.execution_device is None:
         return next(module.parameters()).device
@@ -84,23 +84,23 @@ def execution_device(module: nn.Module) -> torch.device:
 
 
 def is_offloaded(module: nn.Module) -> bool:
-    """Return whether the module waits on the CPU between its forwards."""
+    """Return whether the module is offloaded to the CPU between forward passes."""
     return _offload_hook(module) is not None
 
 
 @contextmanager
 def on_device(*modules: nn.Module | None) -> Iterator[None]:
-    """Keep offloaded modules together on their devices inside the block; then each goes back.
+    """Keep offloaded modules on their execution devices inside the block; then offload them again.
 
-    Outside of it a forward brings a module there, may send another back, and leaves it there. Does
-    nothing for None and for modules that are not offloaded.
+    Outside the block, a forward pass moves a module to its device, may offload another one, and
+    leaves it there. Does nothing for None and for modules that are not offloaded.
     """
     found = [(module, _offload_hook(module)) for module in modules if module is not None]
     hooks = [(module, hook, hook.prev_module_hook) for module, hook in found if hook is not None]
     places = [next(module.parameters()).device for module, _, _ in hooks]
     try:
         for module, hook, _ in hooks:
-            hook.prev_module_hook = None  # a forward would send it back
+            hook.prev_module_hook = None  # a forward pass would offload it
             module.to(execution_device(module))
         yield
     finally:
@@ -117,19 +117,19 @@ def _offload_hook(module: nn.Module) -> CpuOffload | None:
 
 
 def halving_on_out_of_memory(run: Callable[[int], R], batch: int, key: str) -> tuple[R, int]:
-    """Return `run(batch)` and the batch that fitted: halved after each time that the device's
-    memory was too small, which `run` has to bear. `key` is the setting that the warning names.
-    Raises the device's error at a batch of 1."""
+    """Return `run(batch)` and the batch size that fitted; it is halved after each out-of-memory
+    error, so `run` must be repeatable. The warning names `key`, the setting. Raises the error at a
+    batch size of 1."""
     while True:
         try:
             return run(batch), batch
         except RuntimeError as error:
             if batch == 1 or not should_reduce_batch_size(error):
                 raise
-        # Here, as the error has held on to what the attempt had on the device.
+        # Only here, because the error's traceback kept tensors of the attempt alive.
         clear_device_cache(garbage_collection=True)
         log.warning(
-            "out of memory with %d in a batch: going on with %s = %d", batch, key, batch // 2
+            "out of memory with %d in a batch: continuing with %s = %d", batch, key, batch // 2
         )
         batch //= 2
 

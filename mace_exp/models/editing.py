@@ -1,8 +1,8 @@
-"""Put edited weights into a model: for a while, or for good.
+"""Apply edited weights to a model, temporarily or permanently.
 
 Weights of a pipeline are named by component and parameter, as in
 "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight"; those of a module by
-parameter alone.
+parameter only.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from mace_exp.models.widening import describe_width, hidden_shapes, padded
+
 
 @contextmanager
 def edited_pipeline(pipeline: Any, weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """Put `weights` in for the length of the context; always restore.
+    """Apply `weights` inside the block; always restore.
 
     Raises:
         ValueError: as `edited_weights`.
@@ -28,19 +30,21 @@ def edited_pipeline(pipeline: Any, weights: Mapping[str, Tensor]) -> Iterator[No
 
 
 def apply_edit(pipeline: Any, weights: Mapping[str, Tensor]) -> None:
-    """Put `weights` in for good: all of them or, where a check fails, none.
+    """Apply `weights` permanently: all of them or, if a check fails, none.
 
     Raises:
         ValueError: as `edited_weights`.
     """
-    parts = by_component(weights)
-    edits = [_checked_edits(_module(pipeline, name), values) for name, values in parts.items()]
-    for parameter, value in (pair for edit in edits for pair in edit):
-        parameter.data = value
+    parts = [(_module(pipeline, name), each) for name, each in by_component(weights).items()]
+    edits = [_checked_edits(module, values) for module, values in parts]
+    for (module, _), edit in zip(parts, edits, strict=True):
+        for parameter, value in edit:
+            parameter.data = value
+        describe_width(module)
 
 
 def current_weights(pipeline: Any, names: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors that the pipeline has under these names now."""
+    """Return the current tensors of the pipeline with these names."""
     found: dict[str, Tensor] = {}
     for component, values in by_component(names).items():
         module = _module(pipeline, component)
@@ -66,10 +70,10 @@ def _module(pipeline: Any, component: str) -> nn.Module:
 
 @contextmanager
 def edited_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """Put `weights` (by parameter name) in for the length of the context; always restore.
+    """Apply `weights` (by parameter name) inside the block; always restore.
 
     The original tensors are kept, not copied, so they are restored bit for bit, on the device where
-    the model is by then.
+    the model then is. Weights may add hidden neurons to an MLP (`widening`).
 
     Raises:
         ValueError: an unknown name, a wrong shape, or a number that is not finite.
@@ -79,10 +83,12 @@ def edited_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> Iterator
     try:
         for parameter, value in edits:
             parameter.data = value
+        describe_width(module)
         yield
     finally:
         for parameter, value in originals:
             parameter.data = value.to(parameter.device)
+        describe_width(module)
 
 
 def _checked_edits(
@@ -93,12 +99,13 @@ def _checked_edits(
     unknown = [name for name in weights if name not in parameters]
     if unknown:
         raise ValueError(f"{len(unknown)} weights are not in this model, such as {unknown[0]!r}")
-    edits = []
-    for name, value in weights.items():
+    edits, shapes = [], hidden_shapes(module, weights) or {}
+    for name, value in padded(module, weights).items():
         parameter = parameters[name]
-        if value.shape != parameter.shape:
+        shape = shapes.get(name, parameter.shape)
+        if tuple(value.shape) != tuple(shape):
             raise ValueError(
-                f"weight {name!r}: shape {list(value.shape)}, the model's {list(parameter.shape)}"
+                f"weight {name!r}: shape {list(value.shape)}, the model's {list(shape)}"
             )
         cast = value.detach().to(parameter.device, parameter.dtype, copy=True)
         if not cast.isfinite().all():

@@ -43,7 +43,7 @@ def fingerprint(pipeline: DiffusionPipeline) -> str:
 
 
 def text_fingerprint(pipeline: DiffusionPipeline) -> str:
-    """Return the fingerprint of tokenizers and text encoders alone, 16 hex digits.
+    """Return the fingerprint of tokenizers and text encoders only, 16 hex digits.
 
     Rounded as in `fingerprint`. Prompt statistics depend on nothing else: models with the same text
     encoder (Stable Diffusion 1.4 and 1.5, a model before and after erasure) share them.

@@ -32,8 +32,8 @@ def load_pipeline(
     """Load a pipeline, frozen and in evaluation mode, on `device` (`choose_device`).
 
     `source`, `file_config` and `allow_download` as in `find_model`. The safety checker is loaded
-    if the model has one, unless `safety_checker` is false. With `offload="model"` the parts wait on
-    the CPU and take turns on the device, by diffusers' `enable_model_cpu_offload`.
+    if the model has one, unless `safety_checker` is false. With `offload="model"` components are
+    kept on the CPU and moved to the device in turn, by diffusers' `enable_model_cpu_offload`.
 
     Raises:
         ValueError: as `find_model`; the device does not exist; offload without a GPU.

@@ -1,4 +1,4 @@
-"""One model: the loaded pipeline, and all that stages ask of it whatever its family."""
+"""One model: the loaded pipeline, behind an interface that is the same for all families."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mace_exp.models.text import PromptEncoder, stable_diffusion_encoder
 class Model:
     """A Stable Diffusion pipeline (1.x, 2.x or SDXL), before any edit.
 
-    `dtype` names the type that it computes in, as in "float32".
+    `dtype` is the name of its compute dtype, such as "float32".
     """
 
     pipeline: Any
@@ -28,7 +28,7 @@ class Model:
 
     @cached_property
     def encoder(self) -> PromptEncoder:
-        """The text side: prompts as cross-attention reads them."""
+        """The text encoder: prompts to cross-attention states."""
         return stable_diffusion_encoder(self.pipeline)
 
     @cached_property
@@ -38,7 +38,7 @@ class Model:
 
     @cached_property
     def text_fingerprint(self) -> str:
-        """Identifies the text encoder: in the key of whatever depends on prompts alone."""
+        """Identifies the text encoder, in keys of results that depend only on prompts."""
         return text_fingerprint(self.pipeline)
 
     @cached_property
@@ -48,31 +48,31 @@ class Model:
 
     @property
     def precision(self) -> dict[str, str]:
-        """The type that the model computes in, unless that is float32: part of keys.
+        """The compute dtype, unless it is float32; part of keys.
 
-        Fingerprints hash weights rounded to float16, whatever type they are computed in.
+        Fingerprints hash weights rounded to float16, whatever the compute dtype is.
         """
         return {} if self.dtype == "float32" else {"dtype": self.dtype}
 
     @property
     def computed_by(self) -> Mapping[str, str]:
-        """What decides what the model makes of an input: part of the key of latents."""
+        """Fingerprint and compute dtype; part of the keys of the model's outputs."""
         return {"model": self.fingerprint} | self.precision
 
     def drawn_by(self, *, checked: bool = True) -> dict[str, str]:
-        """Return what decides the pictures that the model draws: part of their key.
+        """Return what determines the images that the model draws; part of their key.
 
-        `checked` says whether the safety checker, if there is one, may blacken them.
+        `checked` is whether the safety checker, if there is one, may blacken them.
         """
         blackens = checked and self.has_safety_checker
         return dict(self.computed_by) | ({"safety_checker": "kept"} if blackens else {})
 
     @property
     def has_safety_checker(self) -> bool:
-        """Whether a safety checker may blacken pictures."""
+        """Whether the model has a safety checker, which may blacken images."""
         return has_safety_checker(self.pipeline)
 
     @property
     def native_size(self) -> tuple[int, int]:
-        """Height and width in pixels that the model draws by default."""
+        """Default height and width of generated images, in pixels."""
         return native_size(self.pipeline)

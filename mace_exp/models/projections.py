@@ -60,7 +60,7 @@ def projection_weights(
 ) -> dict[str, Tensor]:
     """Return detached views of the weights that the method edits, by parameter name.
 
-    Raises ValueError where a projection has a bias: the closed forms hold for linear maps.
+    Raises ValueError if a projection has a bias: the closed forms hold for linear maps.
     """
     found = cross_attention_projections(unet, targets)
     return {f"{path}.weight": module.weight.detach() for path, module in found.items()}

@@ -37,7 +37,7 @@ def find_model(
     (then `file_config` is the diffusers folder that describes it), or a hub id.
 
     Raises:
-        ValueError: no such model, a folder that is no pipeline or lacks a component.
+        ValueError: no such model, a folder that is not a pipeline or lacks a component.
     """
     if source in (None, EMBEDDED):
         return ModelLocation(folder=_checked_folder(Path(__file__).parents[1] / "mini" / "weights"))
@@ -50,7 +50,7 @@ def find_model(
         raise ValueError(f"model source {str(source)!r} does not exist: {_EXPECTED}")
     if not (allow_download or in_hub_cache(str(source), "model_index.json")):
         raise ValueError(
-            f"model source {str(source)!r} is no local folder and not in the hub's local cache, "
+            f"model source {str(source)!r} is not a local folder and not in the hub's local cache, "
             f"and downloads are off: {_EXPECTED}"
         )
     return ModelLocation(hub_id=str(source))
@@ -80,7 +80,7 @@ def native_size(location: ModelLocation) -> tuple[int, int] | None:
 
 
 def _part_config(location: ModelLocation, part: str) -> dict[str, Any]:
-    """Return config.json of a component ({} where it can't be read)."""
+    """Return config.json of a component ({} if it can't be read)."""
     if location.folder is None:
         return {}
     try:
@@ -98,7 +98,7 @@ def _checked_folder(folder: Path) -> Path:
         if value[0] not in LIBRARIES:
             raise ValueError(f"{folder} takes {name} from {value[0]!r}: remote code is not run")
         if name not in OPTIONAL and not (folder / name).is_dir():
-            raise ValueError(f"{folder} is no complete pipeline: its folder {name!r} is missing")
+            raise ValueError(f"{folder} is not a complete pipeline: its folder {name!r} is missing")
         if name in WITH_WEIGHTS and not any((folder / name).glob("*.safetensors")):
             raise ValueError(f"{folder / name} has no .safetensors weights")
     return folder
@@ -113,16 +113,16 @@ def _checked_family(folder: Path) -> dict[str, Any]:
 
 
 def read_index(folder: Path | None) -> dict[str, Any]:
-    """Return model_index.json of a folder ({} for None). Raises ValueError where it is missing."""
+    """Return model_index.json of a folder ({} for None). Raises ValueError if it is missing."""
     if folder is None:
         return {}
     file = folder / "model_index.json"
     try:
         index = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"{folder} is no diffusers pipeline: {file.name} is missing") from None
+        raise ValueError(f"{folder} is not a diffusers pipeline: {file.name} is missing") from None
     except (OSError, ValueError) as error:
-        raise ValueError(f"{folder} is no diffusers pipeline: {file.name}: {error}") from None
+        raise ValueError(f"{folder} is not a diffusers pipeline: {file.name}: {error}") from None
     return index if isinstance(index, dict) else {}
 
 

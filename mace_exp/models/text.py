@@ -120,7 +120,7 @@ class PromptEncoder:
         """Return a mask [L], bool: tokens of every occurrence of `phrase`; with `include_end`, also
         end-of-text and padding.
 
-        Raises ValueError where the phrase is not in the prompt, or the prompt is longer than L.
+        Raises ValueError if the phrase is not in the prompt, or the prompt is longer than L.
         """
         return phrase_mask(
             self.tokenizer, prompt, phrase, self.context_length, include_end=include_end
@@ -184,7 +184,7 @@ def phrase_positions(tokenizer: Tokenizer, prompt: str, phrase: str) -> list[int
     Tokens are compared, not characters: "cat" is found in "Cat's" but not in "catalogue", and the
     possessive ending is not part of the phrase.
 
-    Raises ValueError, with the prompt and its tokens, where the phrase does not occur.
+    Raises ValueError, with the prompt and its tokens, if the phrase does not occur.
     """
     phrase_ids = _plain_ids(tokenizer, phrase)[1:-1]
     row = _plain_ids(tokenizer, prompt)
@@ -233,7 +233,7 @@ def paired_positions(
     L - max(length of old, length of new) padding positions. The tokens that differ, concept and
     anchor, are left out. `all_words` pairs every position with itself instead.
 
-    Raises ValueError where the rows differ in length or have no end-of-text token.
+    Raises ValueError if the rows differ in length or have no end-of-text token.
     """
     if len(old_ids) != len(new_ids):
         raise ValueError(f"rows of {len(old_ids)} and {len(new_ids)} ids: pad both to one length")

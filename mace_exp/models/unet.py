@@ -13,7 +13,7 @@ from torch import nn
 def attention_layers(unet: nn.Module, *, cross: bool = True) -> dict[str, Attention]:
     """Return the cross-attention layers by name, or with `cross=False` the self-attention layers.
 
-    Raises ValueError where there is no cross-attention layer.
+    Raises ValueError if there is no cross-attention layer.
     """
     found = {
         name: module
@@ -79,7 +79,7 @@ def frozen(unet: nn.Module) -> Iterator[None]:
 def checkpointing(unet: nn.Module, on: bool) -> Iterator[None]:
     """Turn gradient checkpointing on or off inside the block; always restore the former state.
 
-    Raises ValueError where the UNet does not support checkpointing.
+    Raises ValueError if the UNet does not support checkpointing.
     """
     names = ("gradient_checkpointing", "_gradient_checkpointing_func")
     modules = [module for module in unet.modules() if hasattr(module, names[0])]

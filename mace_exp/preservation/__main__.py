@@ -77,7 +77,7 @@ def show(arguments: argparse.Namespace) -> None:
 
 
 def _captions(arguments: argparse.Namespace) -> list[str]:
-    """Return the captions in --captions, or --names put into templates; at most --limit."""
+    """Return the captions in --captions, or --names inserted into templates; at most --limit."""
     if arguments.captions is not None:
         captions = read_captions(arguments.captions)
     else:
@@ -126,13 +126,13 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
         "--captions", type=Path, metavar="FILE", help="COCO's caption JSON, or text, one per line"
     )
     source.add_argument(
-        "--names", type=Path, metavar="FILE", help="names, one per line, put into templates"
+        "--names", type=Path, metavar="FILE", help="names, one per line, inserted into templates"
     )
     parser.add_argument(
         "--kind",
         choices=("person", "style"),
         default="person",
-        help="which built-in templates --names are put into (default: person)",
+        help="kind of the built-in templates for --names (default: person)",
     )
     parser.add_argument(
         "--templates", type=Path, metavar="FILE", help="custom templates, {} for the name"

@@ -1,4 +1,4 @@
-"""What the captions of a preservation term are about: each source is a function of this module."""
+"""Sources of captions for preservation terms: each source is a function of this module."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from mace_exp.concepts.schema import KeptConfig
 class CaptionSource(Enum):
     """Configuration files name members."""
 
-    general = "general"  # kept objects and styles, nameless people, bare scenes
-    names = "names"  # the kept people and artists
-    none = "none"  # no captions out of templates
+    general = "general"  # retained objects and styles, unnamed people, empty scenes
+    names = "names"  # retained people and artists
+    none = "none"  # no captions from templates
 
 
 def captions_of(
     source: CaptionSource, kept: KeptConfig, count: int, *, erased: Sequence[str]
 ) -> list[str]:
-    """Return up to `count` captions out of the templates; none names what is erased."""
+    """Return up to `count` captions from templates; none names an erased concept."""
     return _SOURCES[source](kept, count, erased) if count else []
 
 
 def names_of(source: CaptionSource, kept: KeptConfig, *, erased: Sequence[str]) -> list[str]:
-    """Return the names that captions of a source are to hold, each once at least."""
+    """Return the names that the captions of a source must cover, each at least once."""
     if source is not CaptionSource.names:
         return []
     gone = {name.casefold() for name in erased}

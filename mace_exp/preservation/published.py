@@ -79,7 +79,7 @@ def _tensors(path: Path) -> Mapping[str, Tensor]:
     except Exception as error:  # torch passes on the unpickler's errors, which vary
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
-            f"{path} can't be read as a file with tensors alone (weights_only): {reason}"
+            f"{path} can't be read as a file with only tensors (weights_only): {reason}"
         ) from error
     if not isinstance(content, dict) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()

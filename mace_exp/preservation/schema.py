@@ -1,4 +1,4 @@
-"""What the closed forms hold fixed: terms by name, each a set of captions, and their weights."""
+"""Preservation terms of the closed forms: captions by term, and weights."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,31 +10,31 @@ from mace_exp.utils.ranges import NONNEGATIVE, WHOLE
 
 @dataclass(kw_only=True)
 class TermConfig:
-    """One term: captions of something that must survive, or their sum made before."""
+    """One term: captions whose outputs are preserved, or statistics built earlier."""
 
-    source: CaptionSource  # what the captions out of the templates are about
+    source: CaptionSource  # subjects of the captions from templates
     unit: Annotated[int, WHOLE]  # prompts that a weight of 1 stands for, see PreservationConfig
-    count: Annotated[int, NONNEGATIVE]  # captions out of the templates
-    captions: list[str]  # further ones
-    file: str | None  # further ones: a text file, one per line, or COCO's caption JSON
-    cache: str | None  # the sum of captions made before, in place of all these
+    count: Annotated[int, NONNEGATIVE]  # number of captions from templates
+    captions: list[str]  # additional captions
+    file: str | None  # additional captions: text, one per line, or COCO's JSON
+    cache: str | None  # statistics built earlier, instead of captions
 
 
 @dataclass(kw_only=True)
 class PreservationConfig:
     """Prompts whose outputs the closed forms preserve, and their weights.
 
-    A weight counts in units of so many prompts: with a unit of 1 it says how many prompts' worth
-    the captions weigh, with N it acts like a weight of the raw sum over N prompts, as published
-    weights do. `terms` and `weights` take further terms by name.
+    With a unit of 1, a weight of 300 counts as much as 300 prompts. With a unit of N, a weight acts
+    like a weight of the raw sum over N prompts, as published weights do. `terms` and `weights`
+    define additional terms by name.
     """
 
     prior_weight: Annotated[float, NONNEGATIVE]
     domain_weight: Annotated[float, NONNEGATIVE]
-    weights: dict[str, float]  # of further terms
+    weights: dict[str, float]  # of additional terms
     prior: TermConfig
     domain: TermConfig
-    terms: dict[str, TermConfig]  # further ones, by name
+    terms: dict[str, TermConfig]  # additional terms, by name
 
     def __post_init__(self) -> None:
         taken = [name for name in self.terms if name in ("prior", "domain")]
@@ -51,11 +51,11 @@ class PreservationConfig:
 
 @dataclass(kw_only=True)
 class WeightedConfig:
-    """A closed form that holds the terms of preservation fixed, each with its weight."""
+    """A closed form with preservation terms and their weights."""
 
     prior_weight: Annotated[float, NONNEGATIVE]
     domain_weight: Annotated[float, NONNEGATIVE]
-    weights: dict[str, float]  # of further terms, where not preservation's
+    weights: dict[str, float]  # of additional terms; overrides preservation.weights
 
     def term_weights(self, preservation: PreservationConfig) -> dict[str, float]:
         """Return the weight of every term in this closed form, zeros included."""
@@ -65,7 +65,7 @@ class WeightedConfig:
 def term_weights(
     group: WeightedConfig | PreservationConfig, preservation: PreservationConfig
 ) -> dict[str, float]:
-    """Return the weight of every term by name: `group` has those of prior and domain."""
+    """Return the weight of every term by name; `group` has those of prior and domain."""
     known: Mapping[str, float] = {"prior": group.prior_weight, "domain": group.domain_weight}
     further = {name: preservation.weights.get(name, 0.0) for name in preservation.terms}
     return {**known, **further}

@@ -41,7 +41,7 @@ class PreservationStatistics:
     def mean(self) -> Tensor:
         """Return the mean over prompts of the sum over tokens of e e^T, [d, d].
 
-        Raises ValueError where there is no prompt.
+        Raises ValueError if there is no prompt.
         """
         if self.count == 0:
             raise ValueError("preservation statistics hold no prompt: give at least one")
@@ -83,7 +83,7 @@ class PreservationStatistics:
     def load(path: Path, fingerprint: str) -> PreservationStatistics:
         """Read a file.
 
-        Raises ValueError where it belongs to another text encoder, or as `read_statistics`.
+        Raises ValueError if it belongs to another text encoder, or as `read_statistics`.
         """
         loaded = read_statistics(path)
         loaded.require(fingerprint, f"{path}: ")
@@ -93,7 +93,7 @@ class PreservationStatistics:
 def read_statistics(path: Path) -> PreservationStatistics:
     """Read statistics without checking which text encoder they belong to.
 
-    Raises ValueError where the file can't be read or does not hold preservation statistics.
+    Raises ValueError if the file can't be read or does not hold preservation statistics.
     """
     try:
         tensors, facts = load_tensors(path)
@@ -112,7 +112,7 @@ class PreservationAccumulator:
 
     `start` holds earlier sums to continue from.
 
-    Raises ValueError where `start` belongs to another text encoder.
+    Raises ValueError if `start` belongs to another text encoder.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class PreservationAccumulator:
     def add(self, prompts: Sequence[str], states: Tensor) -> None:
         """Add n prompts and their hidden states [n, L, d]: all, or none if interrupted.
 
-        Raises ValueError where the numbers of prompts and states differ.
+        Raises ValueError if the numbers of prompts and states differ.
         """
         if len(prompts) != len(states):
             raise ValueError(f"{len(prompts)} prompts with the states of {len(states)}")
@@ -162,7 +162,7 @@ def preservation_statistics(
 
 def gram(states: Tensor) -> Tensor:
     """Return sum e e^T over all leading dimensions of states [..., d], [d, d] in float64: on the
-    device of the states or, where that has no float64, on the CPU."""
+    device of the states or, if that has no float64, on the CPU."""
     rows = as_float64(states.reshape(-1, states.shape[-1]))
     return rows.mT @ rows
 

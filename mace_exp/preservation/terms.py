@@ -1,4 +1,4 @@
-"""The terms of preservation in a run: their statistics, and their weighted sum."""
+"""The preservation terms of a run: statistics, and their weighted sum."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mace_exp.runs.result import Result
 
 @dataclass(frozen=True)
 class Preservation:
-    """The second moments of what must survive, by term; only those with a weight are there.
+    """The second moments of the captions to preserve, by term; only terms with a weight.
 
     A weight of a term counts in units of `units[term]` prompts.
     """
@@ -33,7 +33,7 @@ class Preservation:
         )
 
     def inputs(self, weights: Mapping[str, float]) -> dict[str, Any]:
-        """Return what decides the weighted sum: part of the key of a closed form."""
+        """Return what determines the weighted sum; part of the key of a closed form."""
         return {
             name: {"weight": weight * self.units[name], "key": self.terms[name].key}
             for name, weight in weights.items()
@@ -42,7 +42,7 @@ class Preservation:
 
 
 def weighted_sum(*terms: tuple[float, Tensor | None]) -> Tensor | None:
-    """Return the sum of weight * matrix in float64; None where nothing has weight.
+    """Return the sum of weight * matrix in float64; None if nothing has weight.
 
     Raises ValueError for a weight that is not a finite number of at least zero, and for a positive
     weight without a matrix.

@@ -78,7 +78,9 @@ def read_run(path: Path) -> RunContents:
         FileNotFoundError: the folder has no file of a run.
     """
     if not is_run(path):
-        raise FileNotFoundError(f"{path} is no run folder: it has none of {', '.join(RUN_MARKS)}")
+        raise FileNotFoundError(
+            f"{path} is not a run folder: it has none of {', '.join(RUN_MARKS)}"
+        )
     return RunContents(
         path=path,
         config=read_config(path),

@@ -59,6 +59,25 @@ def sum_preservation(
     return Preservation(found, {name: term.unit for name, term in terms.items()})
 
 
+def retained_captions(
+    context: Context, terms: Mapping[str, TermConfig], survivors: Survivors
+) -> list[str]:
+    """Return the captions of all terms: what must survive, as text.
+
+    Raises:
+        ValueError: a term is given by sums, which hold no captions.
+    """
+    captions: list[str] = []
+    for name, term in terms.items():
+        if term.cache is not None:
+            raise ValueError(
+                f"{term_key(name)}.cache = {term.cache} holds sums, and this method reads captions:"
+                f" give them by preservation=captions, or set {term_key(name)}.cache=null"
+            )
+        captions += _captions(context, name, term, survivors)
+    return list(dict.fromkeys(captions))
+
+
 def check_terms(context: Context, terms: Mapping[str, TermConfig]) -> None:
     """Refuse, before anything is drawn, sums and captions that the closed forms can't read.
 

@@ -1,4 +1,4 @@
-"""Where the configuration files lie, and what they say of themselves, without Hydra."""
+"""The folder of configuration files, and their descriptions, without Hydra."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ _NOT_SAID = ("# @package", "# python -m")
 
 
 def summary(file: Path) -> str:
-    """Return the comment that a file begins with, as one line, without directives and commands."""
+    """Return the first comment of a file as one line, without Hydra directives and commands."""
     said = []
     for line in file.read_text(encoding="utf-8").splitlines():
         if not line.startswith("# "):

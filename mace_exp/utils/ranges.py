@@ -43,11 +43,11 @@ def check_pixels(key: str, size: int | None) -> None:
     """Check that a size in pixels is a multiple of 8, the autoencoder's downsampling factor.
 
     Raises:
-        ValueError: the size is no multiple of 8.
+        ValueError: the size is not a multiple of 8.
     """
     if size is not None and size % 8:
         raise ValueError(
-            f"{key} = {size} is no multiple of 8, the pixels of one latent: "
+            f"{key} = {size} is not a multiple of 8, the pixels of one latent: "
             f"take {max(8, size - size % 8)}, or null for the model's native size"
         )
 

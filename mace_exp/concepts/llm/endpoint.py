@@ -20,7 +20,7 @@ def endpoint_problems(base_url: str, key_env: str | None) -> Iterator[str]:
     parts = urlsplit(base_url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         yield (
-            f"prompts.base_url = {base_url} is no address: give one such as http://localhost:8000/v1"
+            f"prompts.base_url = {base_url} is not an address: give one such as http://localhost:8000/v1"
         )
     elif parts.username or parts.password:
         yield "prompts.base_url holds a user or password: put the key into an environment variable"
@@ -95,7 +95,7 @@ def open_endpoint(
 
 
 def _text(answer: Any) -> str:
-    """Return the text of a completion; empty where it has none (a refusal, a content filter)."""
+    """Return the text of a completion; empty if it has none (a refusal, a content filter)."""
     if not getattr(answer, "choices", None):
         raise ValueError(f"no choices in {str(answer)[:80]!r}")
     choice = answer.choices[0]

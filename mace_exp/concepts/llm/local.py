@@ -36,7 +36,7 @@ def open_local(
     dropped. Without `temperature` the model's default applies.
 
     Raises:
-        ValueError: the folder is no text-generation model, or (from the function) the instruction
+        ValueError: the folder has no text-generation model, or (from the function) the instruction
             exceeds the model's context length.
     """
     log.info("loading the language model %s", folder)
@@ -75,7 +75,7 @@ def open_local(
 
 
 def _inputs(tokenizer: Any, instruction: str) -> BatchEncoding:
-    """Return the tokens of an instruction, as a chat where the tokenizer has a chat template."""
+    """Return the tokens of an instruction, as a chat if the tokenizer has a chat template."""
     if tokenizer.chat_template:
         chat = [{"role": "user", "content": instruction}]
         return tokenizer.apply_chat_template(

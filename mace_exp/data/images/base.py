@@ -1,4 +1,4 @@
-"""Training images of concepts: where they come from. Each source is a module beside this one."""
+"""Sources of training images. Each source is a module in this folder."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 class ConceptImages(Protocol):
-    """How the training images of one concept come about: all that decides them, nothing made yet.
+    """The source of the training images of one concept: everything that determines them.
 
-    It is sent to other ranks, so it holds plain values alone.
+    It is sent to other ranks, so it contains only plain values.
     """
 
     @property
@@ -29,35 +29,35 @@ class ConceptImages(Protocol):
         ...
 
     def inputs(self, model: Model) -> Mapping[str, Any]:
-        """Return all that decides the images, as JSON can hold it."""
+        """Return everything that determines the images, as JSON values."""
         ...
 
     def make(self, model: Model, advance: Callable[[int], object]) -> TrainingImages:
-        """Draw or read the images; `advance` receives how many were just done."""
+        """Draw or read the images; `advance` receives the number just finished."""
         ...
 
     def names(self, entry: Path) -> list[str]:
-        """Return the images' files as a user knows them, for warnings; `entry` is their folder in
-        the cache."""
+        """Return the files to name in warnings; `entry` is the folder of the images in the
+        cache."""
         ...
 
     def mask_files(self, path: str | None) -> list[Path]:
-        """Return the mask files made elsewhere, one per image; `path` as in `masks.path`."""
+        """Return the precomputed mask files, one per image; `path` as in `masks.path`."""
         ...
 
     def read_masks(self, files: Sequence[Path]) -> Masks:
-        """Read `mask_files` as the images are seen, [n, H, W]."""
+        """Read `mask_files` with the crops and flips of the images, [n, H, W]."""
         ...
 
     def unread_masks(self) -> Path | None:
-        """Return the folder of masks beside the user's images; None where there is none."""
+        """Return the folder of masks beside the user's images, or None."""
         ...
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """How the run draws pictures: `size` (height, width) is that of every training image, `checked`
-    says whether a safety checker may blacken what the model draws."""
+    """How a run draws images: `size` (height, width) is the size of training images, `checked`
+    whether a safety checker may blacken generated images."""
 
     sampling: SamplingSettings
     size: Size
@@ -66,30 +66,30 @@ class Drawing:
 
 @dataclass(kw_only=True)
 class ImagesConfig:
-    """Training images; a subclass is one source of them."""
+    """Training images; each subclass is one source."""
 
     concept_keys: ClassVar[tuple[str, ...]] = ()
     """Keys that single concepts may override."""
     masks_beside: ClassVar[bool] = False
-    """Whether masks may lie beside the images, without a path of their own."""
+    """Whether masks may be beside the images, without a path."""
     drawn: ClassVar[bool] = False
-    """Whether the model itself draws them."""
+    """Whether the model draws them."""
 
     def fixed_size(self) -> Size | None:
-        """Return (height, width) of the images; None: as the model draws pictures."""
+        """Return (height, width) of the images; None: the size at which the model draws."""
         return None
 
     def problems(self, concept: Concept) -> Iterator[str]:
-        """Yield a message where images of a concept are not there; it begins with the key."""
+        """Yield a message for missing images of a concept; it begins with the key."""
         yield from ()
 
     def mask_problems(self, concept: Concept, path: str | None, size: Size | None) -> Iterator[str]:
-        """Yield a message where masks made elsewhere do not fit the images of a concept.
+        """Yield a message if precomputed masks do not fit the images of a concept.
 
-        `path` as in `masks.path`; `size` is that of the pictures the model draws, where known.
+        `path` as in `masks.path`; `size` is the size at which the model draws, if known.
         """
         raise NotImplementedError
 
     def of(self, concept: Concept, prompts: Sequence[str], drawing: Drawing) -> ConceptImages:
-        """Return how the images of a concept come about; `prompts` are its training sentences."""
+        """Return the source of a concept's images; `prompts` are its training prompts."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Training images that the user brings: `<path>/<concept>/` holds those of one concept."""
+"""The user's training images: `<path>/<concept>/` contains those of one concept."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
 
 
 class Crop(Enum):
-    """Which part of a user's image is trained on."""
+    """The part of a user's image that is used in training."""
 
-    center = "center"  # the largest part of the right shape, in the middle
-    random = "random"  # a part of the right shape, anywhere
-    none = "none"  # all of it, squeezed into the shape
+    center = "center"  # the largest crop with the right aspect ratio, in the middle
+    random = "random"  # a crop with the right aspect ratio, at a random place
+    none = "none"  # the whole image, resized without keeping its aspect ratio
 
 
 @dataclass(kw_only=True)
 class FolderImages(ImagesConfig):
-    """The user's images: `<path>/<concept>/` holds those of one concept."""
+    """The user's images: `<path>/<concept>/` contains those of one concept."""
 
     concept_keys: ClassVar[tuple[str, ...]] = (
         *("path", "per_concept", "crop", "crop_share", "flip", "seed"),
@@ -49,12 +49,12 @@ class FolderImages(ImagesConfig):
     masks_beside: ClassVar[bool] = True
 
     path: str
-    per_concept: Annotated[int | None, WHOLE]  # the first so many; null: all
-    size: Annotated[int | None, Range(low=8)]  # pixels a side; null: as pictures are drawn
+    per_concept: Annotated[int | None, WHOLE]  # use only the first images; null: all
+    size: Annotated[int | None, Range(low=8)]  # side in pixels; null: as the model draws
     crop: Crop
-    crop_share: Annotated[float, Range(above=0, high=1)]  # least side of a random crop
-    flip: bool  # mirror every other image, by a coin
-    seed: Annotated[int, NONNEGATIVE]  # of crops and flips
+    crop_share: Annotated[float, Range(above=0, high=1)]  # smallest side of a random crop, relative
+    flip: bool  # mirror each image with probability 1/2
+    seed: Annotated[int, NONNEGATIVE]  # seed of crops and flips
 
     def __post_init__(self) -> None:
         check_pixels("images.size", self.size)
@@ -78,8 +78,8 @@ class FolderImages(ImagesConfig):
         """Return the user's images of a concept, without masks.
 
         Raises:
-            ValueError: what is missing or can't be read, with its path; a prompt that does not
-                name the concept.
+            ValueError: a missing or unreadable file, with its path; a prompt that does not name
+                the concept.
         """
         names = (concept.name, concept.slug)
         files = concept_files(Path(self.path), names, count=self.per_concept)
@@ -89,8 +89,8 @@ class FolderImages(ImagesConfig):
         return files
 
     def of(self, concept: Concept, prompts: Sequence[str], drawing: Drawing) -> UserImages:
-        """As in `ImagesConfig`. An image without a prompt takes one of `prompts` that leaves the
-        scene open: nobody knows what the user's picture shows besides the concept."""
+        """As in `ImagesConfig`. An image without a prompt gets one of `prompts` without a scene,
+        because it is not known what else the image shows."""
         from mace_exp.data.views import Views
 
         files = self.files(concept)
@@ -111,7 +111,7 @@ class FolderImages(ImagesConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class UserImages:
-    """Files of the user's, each seen through the view of its seed, under its prompt."""
+    """The user's files, with a prompt and a seed per file; the seed determines crop and flip."""
 
     concept: Concept
     files: list[UserImage]
@@ -159,7 +159,7 @@ def masked_files(concept: Concept, files: Sequence[UserImage], path: str | None)
     """Return a concept's images with their masks, found in `path` or (None) beside the images.
 
     Raises:
-        ValueError: no folder of masks, one that is missing, or one of another size than its image.
+        ValueError: no folder of masks, a missing mask, or one of another size than its image.
     """
     if path is None:
         folder, place = mask_folder(files), f"'{files[0].image.parent.name} mask' beside it"
@@ -167,10 +167,10 @@ def masked_files(concept: Concept, files: Sequence[UserImage], path: str | None)
         names = (concept.name, concept.slug)
         folder, place = named_folder(Path(path), names), f"{path}/{concept.name}"
     if folder is None:
-        raise ValueError(f"{files[0].image.parent} has no masks: they belong into {place}")
+        raise ValueError(f"{files[0].image.parent} has no masks: put them into {place}")
     return with_masks(files, folder)
 
 
 def view_seeds(seed: int, scope: str, files: Sequence[UserImage]) -> list[int]:
-    """Return one seed per image, by its name: a further image changes no other image's view."""
+    """Return one seed per image, derived from its name: adding an image changes no other view."""
     return [short_seed(seed, "views", scope, file.image.name) for file in files]

@@ -1,4 +1,4 @@
-"""Masks from the model's own cross-attention to the concept's tokens."""
+"""Masks from the original model's cross-attention to the concept's tokens."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class AttentionMasks(MasksConfig):
-    """The model's own cross-attention to the concept's tokens."""
+    """Thresholded cross-attention of the original model to the concept's tokens."""
 
     concept_keys: ClassVar[tuple[str, ...]] = ("threshold",)
 
-    threshold: Annotated[float | None, PROPORTION]  # of a map's range; null: Otsu's cut of each
+    threshold: Annotated[float | None, PROPORTION]  # of a map's range; null: Otsu's threshold
 
     def inputs(self, request: MaskRequest) -> Mapping[str, Any]:
         return {

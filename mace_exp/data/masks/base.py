@@ -1,4 +1,4 @@
-"""Where in its training images a concept is: each way to know is a module beside this one."""
+"""Sources of masks. Each source is a module in this folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class MaskRequest:
-    """One concept whose masks are wanted: how its images come about, and the seed of the run."""
+    """One concept whose masks are needed: the source of its images, and the seed of the run."""
 
     concept: Concept
     source: ConceptImages
@@ -27,7 +27,7 @@ class MaskRequest:
 
 @dataclass(frozen=True)
 class SeenImages:
-    """The images of one concept, with the files by which a user knows them, and the model."""
+    """The images of one concept, the file names for warnings, and the model."""
 
     model: Model
     images: TrainingImages
@@ -36,38 +36,38 @@ class SeenImages:
 
 @dataclass(kw_only=True)
 class MasksConfig:
-    """Masks of training images; a subclass is one way to find them."""
+    """Masks of training images; each subclass is one source."""
 
     concept_keys: ClassVar[tuple[str, ...]] = ()
     """Keys that single concepts may override."""
     trains_whole: ClassVar[bool] = False
     """Whether there is no mask term: the concept fills the image."""
     for_one_concept: ClassVar[bool] = False
-    """Whether a single concept may have these masks beside others whose masks are found."""
+    """Whether a single concept may use this option while others have computed masks."""
     cached: ClassVar[bool] = True
-    """Whether masks that were found are kept in the cache."""
+    """Whether computed masks are stored in the cache."""
     reads_files: ClassVar[bool] = False
     """Whether masks beside the user's images are read."""
 
     def problems(self, images: ImagesConfig) -> Iterator[str]:
-        """Yield a message for each thing that is needed and not there."""
+        """Yield a message for each missing requirement."""
         yield from ()
 
     def concept_problems(
         self, concept: Concept, images: ImagesConfig, size: Size | None
     ) -> Iterator[str]:
-        """Yield a message where the masks of a concept are not there; it begins with the key.
+        """Yield a message for missing masks of a concept; it begins with the key.
 
-        `size` (height, width) is that of the pictures the model draws, where it is known.
+        `size` (height, width) is the size at which the model draws, if known.
         """
         yield from ()
 
     def open(self, device: str) -> Any:
-        """Return what all concepts share while masks are found, such as loaded models."""
+        """Return resources that all concepts share while masks are computed, such as models."""
         return None
 
     def inputs(self, request: MaskRequest) -> Mapping[str, Any]:
-        """Return all that decides the masks besides the images, as JSON can hold it."""
+        """Return everything that determines the masks besides the images, as JSON values."""
         raise NotImplementedError
 
     def find(self, request: MaskRequest, seen: SeenImages, opened: Any) -> Masks:

@@ -1,5 +1,5 @@
-"""Masks from the diffusion model itself: where it attends to the concept's words, and where these
-change its predictions.
+"""Masks from the diffusion model: where it attends to the concept's tokens, and where these change
+its predictions.
 
 Noised images run through the UNet with their prompts and with the anchor prompts. Three quantities
 are recorded:
@@ -234,7 +234,7 @@ def _read_grids(grid: Grid) -> list[Grid]:
 
 
 def timestep_at(pipeline: DiffusionPipeline, thousandths: int) -> int:
-    """Return the timestep at so many thousandths of the model's noise schedule."""
+    """Return the timestep at a number of thousandths of the model's noise schedule."""
     return thousandths * pipeline.scheduler.config.num_train_timesteps // 1000
 
 

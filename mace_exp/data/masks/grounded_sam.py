@@ -1,4 +1,4 @@
-"""Masks from words: what Grounding DINO finds by them, cut out by SAM."""
+"""Masks from words: boxes by Grounding DINO, segmented by SAM."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class GroundedSamMasks(MasksConfig):
-    """What Grounding DINO finds by words, cut out by SAM."""
+    """Boxes that Grounding DINO finds for words, segmented by SAM."""
 
     concept_keys: ClassVar[tuple[str, ...]] = ("words",)
 
     detector: str  # Grounding DINO, a transformers folder or a hub id
     segmenter: str  # SAM, a transformers folder or a hub id
-    allow_download: bool  # a hub id that is not in the local cache is fetched
-    people: list[str]  # what to look for where a concept is a person; else the concept's name
-    words: list[str] | None  # what to look for in place of both
-    box_threshold: Annotated[float, PROPORTION]  # of the detector's score
-    mask_threshold: Annotated[float, Range()]  # of the segmenter's logit
+    allow_download: bool  # download a hub id that is not in the local cache
+    people: list[str]  # search words for people; other concepts: the name
+    words: list[str] | None  # search words instead of both
+    box_threshold: Annotated[float, PROPORTION]  # minimum score of the detector
+    mask_threshold: Annotated[float, Range()]  # minimum logit of the segmenter
 
     def __post_init__(self) -> None:
         for key, words in (("people", self.people), ("words", self.words)):
             if words is not None and not any(word.strip(" .") for word in words):
                 raise ValueError(
-                    f"masks.{key} = {words} names nothing to look for: "
-                    f"give words, as in masks.{key}=[person,face]"
+                    f"masks.{key} = {words} is empty: "
+                    f"give search words, as in masks.{key}=[person,face]"
                 )
 
     def problems(self, images: ImagesConfig) -> Iterator[str]:
@@ -78,6 +78,6 @@ class GroundedSamMasks(MasksConfig):
         return opened.masks(seen.images.images, self.words_for(request.concept), seen.names)
 
     def words_for(self, concept: Concept) -> list[str]:
-        """Return what the detector looks for in a concept's images."""
+        """Return the search words for a concept."""
         usual = self.people if concept.kind is Kind.person else [concept.name]
         return usual if self.words is None else self.words

@@ -1,4 +1,4 @@
-"""No masks, or masks of ones: the concept fills its images."""
+"""No masks, or all-ones masks: the concept fills its images."""
 
 from __future__ import annotations
 

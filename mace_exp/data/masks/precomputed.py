@@ -1,4 +1,4 @@
-"""Mask files made elsewhere: `<path>/<concept>/<index>.png`, or beside the user's images."""
+"""Precomputed mask files: `<path>/<concept>/<index>.png`, or beside the user's images."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class PrecomputedMasks(MasksConfig):
-    """Mask files made elsewhere: `<index>.png`, or named like the user's images, in
-    `<path>/<concept>/`, by its name or its slug."""
+    """Precomputed mask files: `<index>.png`, or named like the user's images, in
+    `<path>/<concept>/` (name or slug)."""
 
     concept_keys: ClassVar[tuple[str, ...]] = ("path",)
     cached: ClassVar[bool] = False
     reads_files: ClassVar[bool] = True
 
-    path: str | None  # null: beside the user's images
+    path: str | None  # null: folders beside the user's images
 
     def problems(self, images: ImagesConfig) -> Iterator[str]:
         if self.path is None and not images.masks_beside:
             yield (
                 "masks.path is not set: give masks.path=<folder> with <concept>/<index>.png in "
-                "it; only images of your own (images=folder) have masks beside them"
+                "it; only your images (images=folder) can have masks beside them"
             )
         elif self.path is not None and not Path(self.path).is_dir():
-            yield f"masks.path = {self.path} is no folder: name the one that holds the masks"
+            yield f"masks.path = {self.path} is not a folder: name the one that holds the masks"
 
     def concept_problems(
         self, concept: Concept, images: ImagesConfig, size: Size | None

@@ -1,4 +1,4 @@
-"""Class images whose denoising LoRA training must keep (prior preservation): where they are."""
+"""Sources of class images for prior preservation in LoRA training."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from mace_exp.utils.ranges import POSITIVE
 
 @dataclass(kw_only=True)
 class PriorImagesConfig:
-    """Class images; a subclass is one source of them."""
+    """Class images; each subclass is one source."""
 
     def files(self) -> list[UserImage]:
-        """Return the class images, each with its prompt; none where there are none.
+        """Return the class images, each with its prompt; empty without class images.
 
         Raises:
-            ValueError: what is missing or can't be read, with its path.
+            ValueError: a missing or unreadable file, with its path.
         """
         raise NotImplementedError
 
     def loss_weight(self) -> float:
-        """Return what their denoising error weighs beside the attention loss; 0 without images."""
+        """Return the weight of the denoising loss relative to the attention loss; 0: no images."""
         raise NotImplementedError
 
     def problems(self) -> Iterator[str]:
-        """Yield a message where class images are not there."""
+        """Yield a message if class images are missing."""
         try:
             self.files()
         except ValueError as error:
@@ -36,7 +36,7 @@ class PriorImagesConfig:
 
 @dataclass(kw_only=True)
 class NoPriorImages(PriorImagesConfig):
-    """None: LoRAs are trained on the attention alone."""
+    """No class images: LoRAs are trained with the attention loss only."""
 
     def files(self) -> list[UserImage]:
         return []
@@ -47,9 +47,9 @@ class NoPriorImages(PriorImagesConfig):
 
 @dataclass(kw_only=True)
 class GivenPriorImages(PriorImagesConfig):
-    """Images with what they show; one is drawn for each image of a concept."""
+    """Class images with prompts; a batch has as many as images of the concept."""
 
-    weight: Annotated[float, POSITIVE]  # of their denoising error beside the attention loss
+    weight: Annotated[float, POSITIVE]  # of the denoising loss, relative to the attention loss
 
     def loss_weight(self) -> float:
         return self.weight

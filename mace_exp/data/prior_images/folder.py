@@ -18,5 +18,5 @@ class FolderPriorImages(GivenPriorImages):
 
     def files(self) -> list[UserImage]:
         if not Path(self.path).is_dir():
-            raise ValueError(f"prior_images.path = {self.path} is no folder")
+            raise ValueError(f"prior_images.path = {self.path} is not a folder")
         return [UserImage(image, self.prompt) for image in image_files(Path(self.path))]

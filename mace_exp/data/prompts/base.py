@@ -1,4 +1,4 @@
-"""Training sentences: where they come from. Each source is a module beside this one."""
+"""Sources of training prompts. Each source is a module in this folder."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sentences:
-    """Sentences that name one concept.
+    """Training prompts that name one concept.
 
-    The last `templates` of them come from the project's templates, the others from `source`.
+    The last `templates` of them are built-in templates, the others come from `source`.
     """
 
     texts: list[str]
@@ -28,7 +28,7 @@ class Sentences:
 
 @dataclass(kw_only=True)
 class PromptsConfig:
-    """Training sentences; a subclass is one source of them."""
+    """Training prompts; each subclass is one source."""
 
     concept_keys: ClassVar[tuple[str, ...]] = ("count",)
     """Keys that single concepts may override."""
@@ -36,22 +36,22 @@ class PromptsConfig:
     count: Annotated[int, WHOLE]  # per concept
 
     def most(self) -> int | None:
-        """Return how many sentences there are at most; None where the source itself decides."""
+        """Return the maximum number of prompts; None if it is not known in advance."""
         return len(TRAINING_TEMPLATES)
 
     def problems(self) -> Iterator[str]:
-        """Yield a message for each thing that the source needs and that is not there."""
+        """Yield a message for each missing requirement of the source."""
         yield from ()
 
     def concept_problems(self, concept: Concept, measured: Sequence[str]) -> Iterator[str]:
-        """Yield a message where there are no sentences of a concept; `measured` are sentences of
-        the evaluation, which training must not see. Each begins with its key."""
+        """Yield a message if a concept can't have prompts; it begins with the key. `measured` are
+        the evaluation prompts, which training must not use."""
         yield from ()
 
     def open(self, context: Context) -> Any:
-        """Return what all concepts share while sentences are made: here, nothing."""
+        """Return resources that all concepts share, such as a loaded model; here None."""
         return None
 
     def sentences(self, context: Context, concept: Concept, opened: Any) -> Sentences:
-        """Return the training sentences of a concept; `opened` is what `open` returned."""
+        """Return the training prompts of a concept; `opened` is what `open` returned."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Training sentences from a file of the user's templates."""
+"""Training prompts from a file of templates."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class FilePrompts(PromptsConfig):
-    """The first `count` templates of a file, in place of the project's."""
+    """The first `count` templates of a file, instead of the built-in ones."""
 
     concept_keys: ClassVar[tuple[str, ...]] = ("count", "path")
 
-    path: str  # text, one template per line, {} where the concept goes
+    path: str  # text, one template per line, {} in place of the concept
 
     def most(self) -> int | None:
-        return None  # the file is counted when it is read
+        return None  # known when the file is read
 
     def concept_problems(self, concept: Concept, measured: Sequence[str]) -> Iterator[str]:
         try:
@@ -44,11 +44,11 @@ def file_prompts(
 ) -> list[str]:
     """Return the first `count` templates of the user's file, filled with the concept's name.
 
-    `measured` are sentences of the evaluation, which training must not see.
+    `measured` are the evaluation prompts, which training must not use.
 
     Raises:
-        ValueError: the file can't be read, a line is no template, there are too few, or one makes
-            a sentence that does not name the concept once, or that the evaluation measures with.
+        ValueError: the file can't be read, a line is not a template, there are too few, or one
+            gives a prompt that does not name the concept once, or is an evaluation prompt.
     """
     templates = read_templates(Path(settings.path))
     if len(templates) < settings.count:

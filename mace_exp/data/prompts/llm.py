@@ -1,4 +1,4 @@
-"""Training sentences from a language model, with templates where it falls short."""
+"""Training prompts from a language model; templates fill gaps."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ TOKENS_PER_SENTENCE = 40
 
 @dataclass(kw_only=True)
 class LlmPrompts(PromptsConfig):
-    """Sentences of a language model, at an OpenAI-compatible endpoint or in a folder; templates
-    where it writes too few."""
+    """Prompts by a language model, at an OpenAI-compatible endpoint or in a folder; templates fill
+    gaps."""
 
-    base_url: str | None  # of the endpoint, as in https://api.openai.com/v1
-    model: str | None  # its name there
-    key_env: str | None  # the environment variable that holds the key; null: no key is needed
-    folder: str | None  # of a transformers text-generation model, in place of an endpoint
-    seed: Annotated[int, NONNEGATIVE]  # of a model in a folder; another one asks an endpoint anew
+    base_url: str | None  # of the endpoint, for example https://api.openai.com/v1
+    model: str | None  # model name at the endpoint
+    key_env: str | None  # environment variable with the API key; null: no key
+    folder: str | None  # of a transformers text-generation model, instead of an endpoint
+    seed: Annotated[int, NONNEGATIVE]  # of a local model; a new one asks an endpoint again
     temperature: Annotated[float | None, NONNEGATIVE]  # null: the model's default
-    timeout: Annotated[float, POSITIVE]  # seconds that an answer may take
-    attempts: Annotated[int, WHOLE]  # requests per concept, at most
+    timeout: Annotated[float, POSITIVE]  # maximum seconds per answer
+    attempts: Annotated[int, WHOLE]  # maximum requests per concept
 
     def __post_init__(self) -> None:
         if (self.base_url is None) == (self.folder is None):
@@ -54,7 +54,7 @@ class LlmPrompts(PromptsConfig):
         if (self.base_url is None) != (self.model is None):
             raise ValueError(
                 f"prompts.model = {self.model}: it names the model at prompts.base_url = "
-                f"{self.base_url}; give both, or prompts.folder alone"
+                f"{self.base_url}; give both, or only prompts.folder"
             )
 
     def problems(self) -> Iterator[str]:
@@ -67,7 +67,7 @@ class LlmPrompts(PromptsConfig):
                 yield f"prompts.folder = {self.folder} {error}"
 
     def open(self, context: Context) -> Callable[[], Callable[[int], Ask]]:
-        """Return what loads or reaches the model, once, when the cache first lacks something."""
+        """Return a function that loads or connects to the model on the first cache miss."""
         return cache(lambda: self._asker(context.device))
 
     def sentences(
@@ -81,17 +81,17 @@ class LlmPrompts(PromptsConfig):
             made = collect(concept, self.count, ask, fits=fits, attempts=self.attempts)
             write_json(missing[key], asdict(made))
 
-        # Sentences are made by whichever stage first needs them: no stage has to be asked for.
+        # Any stage that needs prompts makes them, so no stage name is checked.
         path = context.cache.get_all("prompts", {key: key}, make, stage="prompts")[key]
         found = Collected(**json.loads(path.read_text(encoding="utf-8")))
         _warn(concept, found)
         return Sentences(found.sentences, "language model", found.templates)
 
     def _key(self, concept: Concept, encoder: str) -> str:
-        """Return the key of what the model writes about a concept.
+        """Return the cache key of the model's prompts for a concept.
 
-        The timeout of an endpoint decides whether it answers, not what: a longer one asks, and
-        pays, for nothing again. A model in a folder stops writing when its time is over.
+        It does not contain the timeout of an endpoint, which does not change answers: a longer one
+        sends no request again. The timeout of a local model is included, as it cuts answers.
         """
         without = ("key_env",) if self.base_url is None else ("key_env", "timeout")
         model = {k: v for k, v in asdict(self).items() if k not in without}
@@ -108,7 +108,7 @@ class LlmPrompts(PromptsConfig):
         )
 
     def _asker(self, device: str) -> Callable[[int], Ask]:
-        """Return what gives the model, ready to be asked for a number of sentences."""
+        """Return a function that returns the model, set up for a number of sentences."""
         if self.base_url is not None and self.model is not None:
             ask = open_endpoint(
                 self.base_url,
@@ -133,7 +133,7 @@ class LlmPrompts(PromptsConfig):
 
 
 def _fits(encoder: PromptEncoder, concept: Concept) -> Callable[[str], bool]:
-    """Return whether a sentence is read whole and its tokens hold those of the name once."""
+    """Return whether a sentence fits the context and contains the tokens of the name once."""
     once = int(encoder.positions(concept.name, concept.name).sum())
 
     def fits(sentence: str) -> bool:
@@ -141,7 +141,7 @@ def _fits(encoder: PromptEncoder, concept: Concept) -> Callable[[str], bool]:
             return False
         try:
             return int(encoder.positions(sentence, concept.name).sum()) == once
-        except ValueError:  # letters beside the name that make other tokens of it
+        except ValueError:  # adjacent letters change the tokens of the name
             return False
 
     return fits

@@ -1,4 +1,4 @@
-"""Training sentences from the project's templates."""
+"""Training prompts from the built-in templates."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class TemplatePrompts(PromptsConfig):
-    """The project's own templates."""
+    """The built-in templates."""
 
     def sentences(self, context: Context, concept: Concept, opened: Any) -> Sentences:
         return Sentences(training_prompts(concept, self.count), "template")

@@ -1,0 +1,41 @@
+"""`method=gates`: concept gates in the text encoder. The option, without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from mace_exp.methods.base import Given, Method, MethodConfig, Settings
+from mace_exp.methods.gates.schema import GateSettings
+from mace_exp.preservation.schema import term_weights
+
+if TYPE_CHECKING:
+    from mace_exp.runs.context import Context
+
+
+@dataclass(kw_only=True)
+class GatesConfig(GateSettings, MethodConfig):
+    """Hidden neurons that move the states of what is erased, and no others.
+
+    The gate is a neuron of its own for a fact to be changed, as in Transformer-Patcher (Huang et
+    al., ICLR 2023, arXiv 2301.09785); how it is fitted, and that it turns a concept into its
+    anchor, is ours.
+    """
+
+    name: ClassVar[str] = "gates"
+    source: ClassVar[str] = "this project; the neuron per edit: Huang et al., ICLR 2023"
+
+    def steps(self) -> tuple[str, ...]:
+        return ("gates",)
+
+    def reads(self) -> frozenset[str]:
+        return frozenset({"prompts", "preservation"})
+
+    def term_weights(self, settings: Settings) -> dict[str, dict[str, float]]:
+        held = settings.preservation
+        return {"preservation": term_weights(held, held)}
+
+    def build(self, context: Context, settings: Settings, given: Given) -> Method:
+        from mace_exp.methods.gates.method import Gates
+
+        return Gates(context, self, settings, given)

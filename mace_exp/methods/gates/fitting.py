@@ -1,0 +1,173 @@
+"""Fit the gates of all concepts: states in, hidden neurons out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mace_exp.concepts.concept import Concept
+from mace_exp.methods.gates.detectors import LEAST_GAP, fit_detectors
+from mace_exp.methods.gates.neurons import Neurons, gate_neurons, joined
+from mace_exp.methods.gates.schema import GateSettings
+from mace_exp.methods.gates.states import (
+    AFTER,
+    Prefix,
+    Rows,
+    branch_width,
+    concept_rows,
+    retained_rows,
+)
+from mace_exp.models.text import PromptEncoder
+from mace_exp.utils.progress import progress
+
+Unit = tuple[str, Prefix]
+"""What a gate opens for: the last token of a prefix of a name (""), or the positions after the name
+of the concept with this slug (`AFTER`)."""
+
+
+@dataclass(frozen=True)
+class Gates:
+    """The hidden neurons of every branch of the text encoder, in the order of `concepts`.
+
+    `concepts` names the slug behind each neuron; of a token prefix that several names share, the
+    first one's. `gaps` are the smallest logits between open and closed of each concept.
+    """
+
+    branches: list[Neurons]
+    concepts: list[list[str]]
+    gaps: dict[str, float]
+
+
+def fit_gates(
+    encoder: PromptEncoder,
+    sentences: Mapping[Concept, Sequence[tuple[str, str]]],
+    retained: Sequence[str],
+    made_up: Sequence[str],
+    config: GateSettings,
+) -> Gates:
+    """Fit gates that turn the concepts into their anchors and stay closed for everything else.
+
+    `sentences` are pairs, with the concept and with its anchor; `retained` captions that must
+    survive; `made_up` sentences about nobody.
+    """
+    rows: dict[str, list[Rows]] = {}
+    with progress("gates: states", len(sentences), "concept") as advance:
+        for concept, pairs in sentences.items():
+            rows[concept.slug] = concept_rows(encoder, concept, pairs)
+            advance(1)
+    units = _units(encoder, rows, retained, inner=config.inner_tokens)
+    known = {prefix for _, prefix in units if prefix != AFTER}
+    survivors = [
+        torch.cat(parts)
+        for parts in zip(*_survivors(encoder, retained, made_up, known), strict=True)
+    ]
+    found = []
+    with progress("gates: detectors", len(units) * len(survivors), "gate") as advance:
+        for branch, others in enumerate(survivors):
+            own = {slug: each[branch] for slug, each in rows.items()}
+            found.append(_fit_branch(own, units, others, config, advance))
+    return Gates(
+        [neurons for neurons, _, _ in found],
+        [owners for _, owners, _ in found],
+        _smallest([gaps for _, _, gaps in found]),
+    )
+
+
+def _survivors(
+    encoder: PromptEncoder, retained: Sequence[str], made_up: Sequence[str], gated: set[Prefix]
+) -> Iterator[list[Tensor]]:
+    """Yield the states that no gate may open for, of every branch: of captions that must survive,
+    and of made-up names but for the tokens that a gate stands for."""
+    yield [torch.zeros(0, branch_width(each)) for each in encoder.branches]
+    if retained:
+        yield retained_rows(encoder, retained)
+    if made_up:
+        yield retained_rows(encoder, made_up, gated)
+
+
+def _units(
+    encoder: PromptEncoder,
+    rows: Mapping[str, list[Rows]],
+    retained: Sequence[str],
+    *,
+    inner: bool,
+) -> dict[Unit, str]:
+    """Return the units, each with the slug that it counts for.
+
+    Tokens before the last of a name are gated where no retained caption has the same ones: with
+    "Adam Sandler" retained, "adam" of "Adam Driver" is left as it is.
+    """
+    whole = _whole({slug: each[0] for slug, each in rows.items()})
+    spared = _occurring({p for each in rows.values() for p in each[0].prefixes}, encoder, retained)
+    units: dict[Unit, str] = {}
+    for slug, each in rows.items():
+        for prefix in dict.fromkeys(each[0].prefixes):
+            is_inner = prefix != AFTER and prefix != whole[slug]
+            if is_inner and (not inner or prefix in spared):
+                continue
+            units.setdefault((slug if prefix == AFTER else "", prefix), slug)
+    return units
+
+
+def _occurring(
+    prefixes: set[Prefix], encoder: PromptEncoder, captions: Sequence[str]
+) -> set[Prefix]:
+    """Return those of the prefixes whose tokens stand in one of the captions."""
+    lengths, found = {len(prefix) for prefix in prefixes}, set()
+    for row in encoder.token_ids(captions).tolist() if captions else []:
+        for n in lengths:
+            found |= {tuple(row[i : i + n]) for i in range(len(row) - n + 1)} & prefixes
+    return found
+
+
+def _fit_branch(
+    rows: Mapping[str, Rows],
+    units: Mapping[Unit, str],
+    survivors: Tensor,
+    config: GateSettings,
+    advance: object,
+) -> tuple[Neurons, list[str], dict[str, float]]:
+    unit_of = list(units)
+    numbers = {unit: number for number, unit in enumerate(unit_of)}
+    labels = torch.tensor(
+        [
+            numbers.get((slug if prefix == AFTER else "", prefix), -1)
+            for slug, each in rows.items()
+            for prefix in each.prefixes
+        ]
+    )
+    inputs = torch.cat([each.inputs for each in rows.values()])
+    changes = torch.cat([each.changes for each in rows.values()])
+    detectors = fit_detectors(inputs, labels, survivors, len(units), advance)
+    whole = _whole(rows)
+    parts, owners, gaps = [], [], {}
+    for (_, prefix), number in numbers.items():
+        slug, gap = units[unit_of[number]], float(detectors.gaps[number])
+        apart = gap > LEAST_GAP
+        if prefix not in (AFTER, whole[slug]) and not apart:
+            continue  # the tokens before the last are not the name yet
+        gaps[slug] = min(gap, gaps.get(slug, gap))
+        part = gate_neurons(
+            detectors.weight[number],
+            detectors.bias[number],
+            inputs[labels == number],
+            changes[labels == number],
+            closed_for=torch.cat([survivors, inputs[labels != number]]),
+            rank=config.rank if prefix == AFTER and apart else 0,
+            sharpness=config.sharpness,
+        )
+        parts.append(part)
+        owners += [slug] * len(part)
+    return joined(parts, inputs.shape[1]), owners, gaps
+
+
+def _whole(rows: Mapping[str, Rows]) -> dict[str, Prefix]:
+    """Return the tokens of each name."""
+    return {slug: max(each.prefixes, key=len) for slug, each in rows.items()}
+
+
+def _smallest(gaps: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {slug: min(each[slug] for each in gaps) for slug in gaps[0]}

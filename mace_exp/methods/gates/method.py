@@ -1,0 +1,157 @@
+"""Concept gates at work in a run.
+
+With h what the MLP of the gated layer reads, every gate opens on the states of one concept alone
+and adds the change that makes them its anchor's (`neurons`, `detectors`). What no gate opens for
+is computed as before, so that names which nobody listed are spared: every linear edit of the keys
+and values acts on them by the closeness of states.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mace_exp.concepts.concept import Concept
+from mace_exp.concepts.prompts import anchor_prompt, mentions
+from mace_exp.methods.base import Edit, Given, NoPhases, Settings
+from mace_exp.methods.gates.detectors import LEAST_GAP
+from mace_exp.methods.gates.fitting import fit_gates
+from mace_exp.methods.gates.names import made_up_names, sentences_of
+from mace_exp.methods.gates.schema import GateSettings
+from mace_exp.methods.gates.states import gated_layer
+from mace_exp.methods.uce import Tokens, paired_tokens
+from mace_exp.runs.context import Context
+from mace_exp.runs.result import Result, result_key
+from mace_exp.utils.hashing import key_of
+from mace_exp.utils.tensors import load_tensors, save_tensors
+
+log = logging.getLogger(__name__)
+
+STEP = "gates"
+VERSION = 1
+ACTIVATIONS = ("gelu", "quick_gelu")
+"""Activations that are 0 for very negative numbers and the identity for large ones."""
+COMPONENTS = ("text_encoder", "text_encoder_2")
+"""The text encoders of a pipeline, in the order of the encoder's branches."""
+
+
+class Gates(NoPhases):
+    """Neurons in the text encoder; the UNet stays as it is."""
+
+    def __init__(
+        self, context: Context, config: GateSettings, settings: Settings, given: Given
+    ) -> None:
+        super().__init__()
+        self.context, self.config, self.settings, self.given = context, config, settings, given
+
+    def check(self) -> None:
+        """Refuse another text encoder than CLIP, and sentences that do not name their concept."""
+        encoder = self.context.model.encoder
+        for branch in encoder.branches:
+            gated_layer(branch)
+            activation: Any = getattr(branch.model, "config", None)
+            if getattr(activation, "hidden_act", None) not in ACTIVATIONS:
+                raise ValueError(
+                    f"method=gates: the text encoder's activation is {activation.hidden_act!r}; "
+                    f"gates are written for {' and '.join(ACTIVATIONS)}: choose another method"
+                )
+        for concept, pairs in self._sentences.items():
+            for old, new in pairs:
+                paired_tokens(encoder, concept, old, new, Tokens.all)
+        self.given.retained  # noqa: B018 -- refuses sums without captions
+
+    def step(self, name: str) -> Result[Any]:
+        return {STEP: self.edit}[name]
+
+    def files(self) -> Mapping[str, Any]:
+        return {"gates": self.context.folder.name_of(self._file)}
+
+    @cached_property
+    def edit(self) -> Result[Edit]:
+        """The MLP of the gated layer with the gates' neurons added, in every text encoder."""
+        model, retained = self.context.model, self.given.retained
+        sentences = {each.slug: pairs for each, pairs in self._sentences.items()}
+        key = result_key(
+            STEP,
+            VERSION,
+            encoder=model.text_fingerprint,
+            sentences=key_of({"pairs": sentences}),
+            retained=key_of({"captions": retained}),
+            method=asdict(self.config),
+            seed=self.settings.seed,
+            **model.precision,
+        )
+
+        def make() -> Edit:
+            entry = self.context.entry(STEP, "gates", key, self._fit)
+            neurons, facts = load_tensors(entry)
+            if self.context.may_make(STEP):
+                save_tensors(self._file, neurons, facts)
+            return Edit(self._widened(neurons))
+
+        return Result(key, make)
+
+    @property
+    def _file(self) -> Path:
+        return self.context.folder.root / "gates.safetensors"
+
+    @cached_property
+    def _sentences(self) -> dict[Concept, list[tuple[str, str]]]:
+        """The sentences of each concept that name it once, and their versions with the anchor."""
+        found = {}
+        for concept in self.given.concepts:
+            texts = self.given.sentences[concept.slug]
+            once = [text for text in texts if mentions(text, concept) == 1]
+            if not once:
+                raise ValueError(
+                    f"method=gates: no training sentence names {concept.name!r} just once: give "
+                    "some by prompts=file"
+                )
+            found[concept] = [(text, anchor_prompt(text, concept)) for text in once]
+        return found
+
+    def _fit(self, path: Path) -> None:
+        encoder = self.context.model.encoder
+        erased = [concept.name for concept in self.given.concepts]
+        names = made_up_names(
+            encoder.tokenizer, erased, self.config.random_names, self.settings.seed
+        )
+        made_up = sentences_of(names)
+        made_up = [s for s, fits in zip(made_up, encoder.fits(made_up), strict=True) if fits]
+        gates = fit_gates(encoder, self._sentences, self.given.retained, made_up, self.config)
+        unclear = [slug for slug, gap in gates.gaps.items() if gap <= LEAST_GAP]
+        if unclear:
+            log.warning(
+                "the text encoder's states of %s can't be told apart from those of others: their "
+                "gates may open for these",
+                ", ".join(unclear),
+            )
+        tensors, facts = {}, {"gaps": json.dumps(gates.gaps)}
+        branches = zip(COMPONENTS, gates.branches, gates.concepts, strict=False)
+        for component, neurons, concepts in branches:
+            tensors |= {f"{component}.{name}": each for name, each in vars(neurons).items()}
+            facts[f"{component}.concepts"] = json.dumps(concepts)
+        save_tensors(path, tensors, facts)
+
+    def _widened(self, neurons: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the parameters of the MLPs that the neurons are added to."""
+        weights: dict[str, Tensor] = {}
+        for component, branch in zip(COMPONENTS, self.context.model.encoder.branches, strict=False):
+            name, layer = gated_layer(branch)
+            read, bias, write = (
+                neurons[f"{component}.{each}"] for each in ("read", "bias", "write")
+            )
+            added = {"fc1.weight": (read, 0), "fc1.bias": (bias, 0), "fc2.weight": (write, 1)}
+            for parameter, (extra, axis) in added.items():
+                original = layer.mlp.get_parameter(parameter).detach().float().cpu()
+                place = f"{component}.{name}.mlp.{parameter}"
+                weights[place] = torch.cat([original, extra], dim=axis)
+        return weights

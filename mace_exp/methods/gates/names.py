@@ -1,0 +1,85 @@
+"""Names that nobody bears: what a gate must stay closed for, besides what is retained."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from mace_exp.concepts.concept import Concept, Kind
+from mace_exp.concepts.prompts import TRAINING_TEMPLATES, training_prompts
+
+SENTENCES = 3
+"""Sentences per made-up name."""
+NAMES_PER_TOKEN = 4
+"""Made-up names tried for every token of an erased one."""
+
+
+def made_up_names(tokenizer: Any, erased: Sequence[str], count: int, seed: int) -> list[str]:
+    """Return `count` names of two words out of the tokenizer's vocabulary, then names that share a
+    token or a word with an erased one: hard to tell apart from it. None is an erased one.
+
+    Empty where a vocabulary does not mark the ends of words as CLIP's does.
+    """
+    draw = random.Random(seed)
+    words = _Words.of(tokenizer.get_vocab())
+    if words is None or not count:
+        return []
+    names = [f"{words.draw(draw)} {words.draw(draw)}" for _ in range(count)]
+    for name in erased:
+        first, _, rest = name.partition(" ")
+        if rest:
+            names += [f"{first} {words.draw(draw)}", f"{words.draw(draw)} {rest.split(' ')[-1]}"]
+        names += _with_its_tokens(tokenizer, name, words, draw)
+    gone = {name.casefold() for name in erased}
+    return [name for name in dict.fromkeys(names) if name.casefold() not in gone]
+
+
+def _with_its_tokens(
+    tokenizer: Any, name: str, words: _Words, draw: random.Random
+) -> Iterator[str]:
+    """Yield made-up names in which a token of `name` stands in another place."""
+    for token in dict.fromkeys(_tokens(tokenizer, name)):
+        text = tokenizer.convert_ids_to_tokens([token])[0]
+        for _ in range(NAMES_PER_TOKEN):
+            word = text.removesuffix("</w>")
+            if text == word:  # a word goes on after it
+                word += draw.choice(words.ends)
+            start = draw.choice(("", draw.choice(words.starts)))
+            pair = [start + word, words.draw(draw)]
+            draw.shuffle(pair)
+            if token in _tokens(tokenizer, " ".join(pair)):  # elsewhere it is split in another way
+                yield " ".join(pair)
+
+
+def _tokens(tokenizer: Any, text: str) -> list[int]:
+    return tokenizer(text, verbose=False).input_ids[1:-1]
+
+
+class _Words:
+    """Whole words and beginnings of words of a CLIP vocabulary, lower-case letters only."""
+
+    def __init__(self, ends: list[str], starts: list[str]) -> None:
+        self.ends, self.starts = ends, starts
+
+    @classmethod
+    def of(cls, vocabulary: Iterable[str]) -> _Words | None:
+        """Return None where a vocabulary does not mark the ends of words as CLIP's does."""
+        ends = sorted(t[:-4] for t in vocabulary if re.fullmatch(r"[a-z]{2,}</w>", t))
+        starts = sorted(t for t in vocabulary if re.fullmatch(r"[a-z]{2,}", t))
+        return cls(ends, starts) if ends and starts else None
+
+    def draw(self, draw: random.Random) -> str:
+        starts = [draw.choice(self.starts) for _ in range(draw.choice((0, 0, 1, 1, 2)))]
+        return "".join([*starts, draw.choice(self.ends)])
+
+
+def sentences_of(names: Sequence[str]) -> list[str]:
+    """Return a few training sentences per name, other templates for the next name."""
+    texts = []
+    for number, name in enumerate(names):
+        person = Concept(name, Kind.person, "a person")
+        all_of = training_prompts(person, len(TRAINING_TEMPLATES))
+        texts += [all_of[(SENTENCES * number + i) % len(all_of)] for i in range(SENTENCES)]
+    return texts
