@@ -160,11 +160,23 @@ def test_another_method_takes_no_rank_and_makes_no_lora() -> None:
 def test_further_methods_take_what_they_read(name: str) -> None:
     """And nobody gave the weight of captions that `speed` does not read."""
     unread = ("lora", "images", *(["preservation"] if name == "speed" else []))
-    settings = {k: v for k, v in FEW_IN_MEMORY.items() if not k.startswith(unread)} | {"method": name}
+    few = {key: value for key, value in FEW_IN_MEMORY.items() if not key.startswith(unread)}
     pipeline = tiny_pipeline()
     before = state(pipeline)
+    settings = few | {"method": name}
     done = erase(pipeline, "dog", kind="object", preserve=["cat"], settings=settings)
     assert {f"unet.{each}" for each in changed(before, pipeline)} == set(done.weights)
+    done.restore()
+    assert not changed(before, pipeline)
+
+
+def test_a_method_that_preserves_nothing_needs_no_names() -> None:
+    settings: dict[str, object] = {"method": "esd_x", "prompts.count": 2}
+    settings |= {f"method.{key}": 1 for key in ("updates", "sampling_steps")}
+    pipeline = tiny_pipeline()
+    before = state(pipeline)
+    done = erase(pipeline, "Adam Driver", settings=settings)
+    assert {f"unet.{name}" for name in changed(before, pipeline)} == set(done.weights)
     done.restore()
     assert not changed(before, pipeline)
 

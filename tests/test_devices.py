@@ -131,10 +131,10 @@ def test_a_batch_is_halved_until_it_fits(error: RuntimeError) -> None:
             raise error
         return "done"
 
-    assert halving_on_out_of_memory(lambda batch: run(batch, 3), 10) == ("done", 2)
+    assert halving_on_out_of_memory(lambda batch: run(batch, 3), 10, "a.key") == ("done", 2)
     assert tried == [10, 5, 2]
     with pytest.raises(type(error), match="out of memory"):
-        halving_on_out_of_memory(lambda batch: run(batch, 0), 2)
+        halving_on_out_of_memory(lambda batch: run(batch, 0), 2, "a.key")
     assert tried[3:] == [2, 1]
 
 
@@ -146,5 +146,5 @@ def test_other_errors_are_not_tried_again() -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     with pytest.raises(RuntimeError, match="shapes"):
-        halving_on_out_of_memory(run, 8)
+        halving_on_out_of_memory(run, 8, "a.key")
     assert tried == [8]

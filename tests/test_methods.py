@@ -174,6 +174,8 @@ def test_methods_stand_side_by_side_in_a_sweep(run: Run) -> None:
         (("method.refinement=false", "cfr.closeness=1"), ("does not read cfr",)),
         (("method.merge=sum", "fusion.closeness=1"), ("does not read fusion",)),
         (("method=uce", "stages=[lora]"), ("stages", "'lora'", "uce")),
+        (("method=esd_x", "lora.rank=4"), ("lora.rank=4", "method=esd_x", "does not read lora")),
+        (("method=esd_x", "method.text=names", "prompts.count=2"), ("does not read prompts",)),
         (("method=gates", "lora.rank=4"), ("lora.rank=4", "method=gates", "does not read lora")),
         (("method=gates", "method.sharpness=0"), ("method.sharpness", "above 0")),
         (("method.loras=false", "method.refinement=false"), ("method.loras", "nothing would be")),

@@ -78,7 +78,7 @@ def test_command_versions_and_hardware_are_told(page: str) -> None:
 
 def test_curves_are_drawn_of_what_training_changes(page: str) -> None:
     labels = re.findall(r'class="axis" x="2" y="11">([^<]*)', page)
-    assert labels == ["Loss: attention to the concept inside its mask", "Gradient norm"]
+    assert labels == ["Training loss", "Gradient norm"]
 
 
 def test_command_can_be_pasted() -> None:

@@ -1,14 +1,17 @@
 """Training of LoRAs in less memory: by checkpointing, and on models in half precision."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 
+from mace_exp.methods import optimization
 from mace_exp.methods.mace import step
 from mace_exp.methods.mace.lora import initial_lora
 from mace_exp.methods.mace.step import lora_optimizer, lora_step, lora_training, noise_scheduler
 from mace_exp.methods.mace.training import draw_batch
+from mace_exp.runs.record import Tracker
 from mace_exp.utils.seeding import generator
 from tests.lora_training import (
     CONCEPTS,
@@ -21,6 +24,7 @@ from tests.lora_training import (
     train,
 )
 from tests.lora_training import pipeline as pipeline
+from tests.recipes import FEW, recipe_in
 from tests.tiny import tiny_pipeline
 
 CHECKPOINTED = replace(TRAINING, gradient_checkpointing=True)
@@ -115,7 +119,7 @@ def faint_gradient(batch, dtype):
 def test_faint_gradients_survive_float16(monkeypatch):
     batch = draw_batch(concept("cat", prior=True), 2, TRAINING.density, generator(0))
     exact, scaled = (faint_gradient(batch, dtype) for dtype in (torch.float32, torch.float16))
-    monkeypatch.setattr(step, "FLOAT16_SCALES", (1.0,))
+    monkeypatch.setattr(optimization, "FLOAT16_SCALES", (1.0,))
     lost = faint_gradient(batch, torch.float16)
     assert (scaled - exact).norm() < 0.1 * exact.norm()
     assert (lost - exact).norm() > 0.3 * exact.norm()
@@ -132,7 +136,7 @@ def test_a_scale_that_overflows_is_lowered_for_good(monkeypatch):
 
     monkeypatch.setattr(step, "clip_each", watched)
     for scales in [(1024.0,), (2.0**24, 1024.0)]:
-        monkeypatch.setattr(step, "FLOAT16_SCALES", scales)
+        monkeypatch.setattr(optimization, "FLOAT16_SCALES", scales)
         pipeline = tiny_pipeline(context_length=LENGTH)
         pipeline.unet.half()
         found.append(train(pipeline, CONCEPTS))
@@ -153,3 +157,58 @@ def test_a_gradient_that_is_not_finite_is_refused_and_changes_nothing(pipeline):
         assert all(
             torch.equal(module.down[0], lora.factors[path].down) for path, module in modules.items()
         )
+
+
+class Rows(Tracker):
+    """Keeps which steps are logged."""
+
+    def __init__(self):
+        super().__init__(None)
+        self.steps = []
+
+    def log(self, event, values, step=None):
+        if event == "lora":
+            self.steps.append((values["concept"], values["lora/step"]))
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    """Three concepts, and a function that trains their LoRAs: the rest is read from the cache."""
+    folder, model = tmp_path_factory.mktemp("three"), tiny_pipeline()
+    names = ("concepts=custom", "concepts.names=[Adam Driver,Amy Adams,Adam Sandler]")
+    few = (*FEW, "masks=none", "evaluation=none", "lora.snapshots=0", "lora.batch_size=1")
+
+    def trained(count):
+        shutil.rmtree(folder / "cache" / "loras", ignore_errors=True)
+        count = f"lora.concepts_per_batch={count}"
+        recipe = recipe_in(folder, *names, *few, "judge=none", count, pipeline=model)
+        recipe.context = replace(recipe.context, tracker=Rows())
+        return recipe.method.loras.value.loras, recipe.context.tracker.steps
+
+    return model.unet, trained
+
+
+@pytest.mark.parametrize(("asked", "failing_step"), [("3", 0), ("null", 1)])
+def test_loras_that_do_not_fit_together_are_trained_in_smaller_batches(
+    three, caplog, asked, failing_step
+):
+    """The same to the bit as with the smaller batch from the start; each step is logged once."""
+    (unet, trained), sizes = three, []
+    expected, _ = trained(1)
+
+    def small(module, inputs):
+        sizes.append(len(inputs[0]))
+        if sizes[-1] > 1 and len(sizes) > failing_step:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    hook = unet.register_forward_pre_hook(small)
+    try:
+        loras, steps = trained(asked)
+    finally:
+        hook.remove()
+    assert sizes == [3] * (1 + failing_step) + [1, 1] * 3
+    for slug, lora in expected.items():
+        assert_same(loras[slug], lora, atol=0)
+    assert sorted(steps) == sorted((slug, step) for slug in expected for step in range(2))
+    warned = "out of memory with 3 in a batch: continuing with lora.concepts_per_batch = 1"
+    assert caplog.text.count("out of memory") == 1 and warned in caplog.text

@@ -19,6 +19,7 @@ from mace_exp.data.prompts.llm import LlmPrompts
 from mace_exp.data.prompts.templates import TemplatePrompts
 from mace_exp.evaluation.judges import JUDGES
 from mace_exp.evaluation.schema import NoEvaluation, SampledEvaluation
+from mace_exp.methods.esd.config import EsdConfig
 from mace_exp.methods.gates.config import GatesConfig
 from mace_exp.methods.mace.config import MaceConfig
 from mace_exp.methods.rece import ReceConfig
@@ -29,6 +30,7 @@ from mace_exp.utils.conf import CONF as CONF
 
 VARIANTS: dict[str, Mapping[str, type]] = {
     "method": {
+        "esd_x": EsdConfig,
         "gates": GatesConfig,
         "mace": MaceConfig,
         "rece": ReceConfig,

@@ -116,9 +116,10 @@ def _offload_hook(module: nn.Module) -> CpuOffload | None:
     return hook if isinstance(hook, CpuOffload) else None
 
 
-def halving_on_out_of_memory(run: Callable[[int], R], batch: int) -> tuple[R, int]:
+def halving_on_out_of_memory(run: Callable[[int], R], batch: int, key: str) -> tuple[R, int]:
     """Return `run(batch)` and the batch size that fitted; it is halved after each out-of-memory
-    error, so `run` must be repeatable. Raises the error at a batch size of 1."""
+    error, so `run` must be repeatable. The warning names `key`, the setting. Raises the error at a
+    batch size of 1."""
     while True:
         try:
             return run(batch), batch
@@ -127,7 +128,9 @@ def halving_on_out_of_memory(run: Callable[[int], R], batch: int) -> tuple[R, in
                 raise
         # Only here, because the error's traceback kept tensors of the attempt alive.
         clear_device_cache(garbage_collection=True)
-        log.warning("out of memory with a batch of %d: continuing with %d", batch, batch // 2)
+        log.warning(
+            "out of memory with %d in a batch: continuing with %s = %d", batch, key, batch // 2
+        )
         batch //= 2
 
 

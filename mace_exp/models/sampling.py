@@ -145,7 +145,7 @@ def sample_batches(
         for end in accumulate(pieces or [len(prompts)]):
             while start < end:
                 wanted = min(most, end - start)
-                done, fitted = halving_on_out_of_memory(batch, wanted)
+                done, fitted = halving_on_out_of_memory(batch, wanted, "sampling.batch_size")
                 most = most if fitted == wanted else fitted
                 on_batch(done)
                 start += len(done.images)
@@ -188,15 +188,24 @@ def swapped_scheduler(pipeline: DiffusionPipeline, name: str) -> Iterator[None]:
     Raises:
         ValueError: an unknown name.
     """
-    if name not in SCHEDULERS:
-        raise ValueError(f"sampling.scheduler = {name!r}: allowed are {', '.join(SCHEDULERS)}")
-    family, options = SCHEDULERS[name]
     original = pipeline.scheduler
     try:
-        pipeline.scheduler = family.from_config(noise_schedule_config(original.config), **options)
+        pipeline.scheduler = scheduler_for(pipeline, name)
         yield
     finally:
         pipeline.scheduler = original
+
+
+def scheduler_for(pipeline: DiffusionPipeline, name: str) -> Any:
+    """Return a new scheduler with the model's noise schedule.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if name not in SCHEDULERS:
+        raise ValueError(f"sampling.scheduler = {name!r}: allowed are {', '.join(SCHEDULERS)}")
+    family, options = SCHEDULERS[name]
+    return family.from_config(noise_schedule_config(pipeline.scheduler.config), **options)
 
 
 def noise_schedule_config(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -199,15 +199,16 @@ def image_in(folder: Path, name: str | None) -> Path | None:
     return path if path.is_file() and path.is_relative_to(folder.resolve()) else None
 
 
-def read_curves(rows: list[dict[str, Any]], event: str = "lora") -> ConceptCurves:
-    """Return the curves of an event by concept; rows without a concept have the name ""."""
+def read_curves(rows: list[dict[str, Any]]) -> ConceptCurves:
+    """Return the curves of training by concept: of every event whose rows have a concept and a
+    step."""
     curves = ConceptCurves()
     for row in rows:
-        measures = numbers(row)
+        event, measures = row.get("event"), numbers(row)
         step = measures.pop(f"{event}/step", None)
-        if row.get("event") == event and step is not None:
+        if "concept" in row and step is not None:
             named = {k.removeprefix(f"{event}/"): v for k, v in measures.items() if "/" in k}
-            curves.add(str(row.get("concept", "")), int(step), named)
+            curves.add(str(row["concept"]), int(step), named)
     return curves
 
 

@@ -33,7 +33,7 @@ SECTIONS = {
     "masks": ("Masks", "Masks: the run used none, or did not reach that stage."),
     "training": (
         "Training",
-        "Training curves: every LoRA came from the cache, or none was trained.",
+        "Training curves: nothing was trained.",
     ),
     "time": ("Time and memory", "Stage times: no stage has finished."),
     "settings": ("Settings", "Settings: there is no config.yaml."),
@@ -215,7 +215,7 @@ def _renamed(estimate: Estimate | None, name: str) -> Estimate:
 
 
 MEASURES = {
-    "loss": "Loss: attention to the concept inside its mask",
+    "loss": "Training loss",
     "attention": "Share of attention to the concept's tokens",
     "prior_loss": "Prior preservation loss",
     "grad_norm": "Gradient norm",

@@ -53,7 +53,8 @@ class LoraConfig:
     learning_rate: Annotated[float, POSITIVE]
     steps: Annotated[int, WHOLE]
     batch_size: Annotated[int, WHOLE]  # images per step and concept
-    concepts_per_batch: Annotated[int, WHOLE]  # trained in one step: speed and memory only
+    # trained in one step, speed and memory only; null: as many as fit into the GPU's memory
+    concepts_per_batch: Annotated[int | None, WHOLE]
     weight_decay: Annotated[float, NONNEGATIVE]
     max_grad_norm: Annotated[float, POSITIVE]
     gradient_checkpointing: bool  # less memory, about a third more time

@@ -14,14 +14,13 @@ from torch import Tensor, nn
 from mace_exp.methods.mace.attention_loss import AttentionLoss, AttentionTarget
 from mace_exp.methods.mace.lora import Lora
 from mace_exp.methods.mace.stacked import StackedLora, stacked_loras
+from mace_exp.methods.optimization import LossScale, optimizer_step
 from mace_exp.models.attention import plain_self_attention, visible_attention
 from mace_exp.models.denoiser import AddedConditions, concatenate, predict
 from mace_exp.models.devices import execution_device
 from mace_exp.models.unet import checkpointing, frozen
 
-FLOAT16_SCALES = tuple(2.0**power for power in (10, 6, 2, -2, -6, -10, -14))
-"""Loss scales where the UNet computes in float16. Gradients through the softmax are near 1e-6, of
-which float16 keeps one or two digits; where they overflow, the next, smaller scale is used."""
+LEARNING_RATE = "lora.learning_rate"
 
 
 @dataclass(frozen=True)
@@ -94,31 +93,6 @@ def lora_optimizer(
     return torch.optim.AdamW(factors, lr=learning_rate, weight_decay=weight_decay)
 
 
-class LossScale:
-    """The loss scale of a training run, lowered permanently where gradients overflow."""
-
-    def __init__(self, dtype: torch.dtype) -> None:
-        self._dtype = dtype
-        self._remaining = list(FLOAT16_SCALES) if dtype == torch.float16 else [1.0]
-
-    @property
-    def value(self) -> float:
-        return self._remaining[0]
-
-    def lower(self) -> None:
-        """Use the next, smaller scale.
-
-        Raises ValueError after the last: no scale gave finite gradients.
-        """
-        del self._remaining[0]
-        if not self._remaining:
-            name = str(self._dtype).removeprefix("torch.")
-            raise ValueError(
-                f"a LoRA's gradient is not finite with model.dtype = {name}: "
-                + ("lower lora.learning_rate" if name == "float32" else "use model.dtype=float32")
-            )
-
-
 def lora_step(
     unet: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -137,20 +111,21 @@ def lora_step(
     Raises ValueError where no loss scale gives finite gradients; the factors are unchanged then.
     """
     factors = [factor for group in optimizer.param_groups for factor in group["params"]]
-    scale = scale or LossScale(next(unet.parameters()).dtype)
-    while True:
-        optimizer.zero_grad(set_to_none=True)
+    scale = scale or LossScale(next(unet.parameters()).dtype, LEARNING_RATE)
+
+    def backward(factor: float) -> tuple[AttentionLoss, Tensor | None, Tensor]:
         attention = attention_loss(batches)
         # Also during the backward pass, in which checkpointing runs the blocks again.
         with visible_attention(unet, attention):
             prior = _denoise(unet, batches, noise)
             loss = attention.total() if prior is None else attention.total() + prior_weight * prior
-            (scale.value * loss).sum().backward()
-        grad_norm = clip_each(factors, max_grad_norm, scale=scale.value)
-        if grad_norm.isfinite().all():
-            break
-        scale.lower()
-    optimizer.step()
+            (factor * loss).sum().backward()
+        return attention, prior, loss
+
+    def clip(factor: float) -> Tensor:
+        return clip_each(factors, max_grad_norm, scale=factor)
+
+    (attention, prior, loss), grad_norm = optimizer_step(optimizer, backward, clip, scale)
     layers = {name: value.detach() for name, value in attention.per_layer().items()}
     return StepResult(loss.detach(), layers, prior if prior is None else prior.detach(), grad_norm)
 

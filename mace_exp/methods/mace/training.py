@@ -13,8 +13,8 @@ from mace_exp.methods.mace.attention_loss import AttentionTarget
 from mace_exp.methods.mace.lora import Lora, LoraShape, initial_lora
 from mace_exp.methods.mace.stacked import StackedLora, unstacked, without_dropout
 from mace_exp.methods.mace.step import (
+    LEARNING_RATE,
     Batch,
-    LossScale,
     StepResult,
     lora_optimizer,
     lora_step,
@@ -22,6 +22,7 @@ from mace_exp.methods.mace.step import (
     noise_scheduler,
 )
 from mace_exp.methods.mace.timesteps import draw_timesteps
+from mace_exp.methods.optimization import LossScale
 from mace_exp.models.denoiser import AddedConditions, concatenate, select_rows
 from mace_exp.models.devices import on_device
 from mace_exp.models.editing import edited_weights
@@ -205,7 +206,7 @@ class _Group:
             optimizer = lora_optimizer(
                 modules, self.training.learning_rate, self.training.weight_decay
             )
-            scale = LossScale(next(self.unet.parameters()).dtype)
+            scale = LossScale(next(self.unet.parameters()).dtype, LEARNING_RATE)
             for step in range(self.training.steps):
                 attention = self._attention(step, modules)
                 batches = self._batches(draws)

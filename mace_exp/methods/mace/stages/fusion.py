@@ -9,9 +9,9 @@ from torch import Tensor
 from mace_exp.methods.base import Edit
 from mace_exp.methods.mace.fusion import FusionSums, fuse, fusion_sums
 from mace_exp.methods.mace.lora import Lora
+from mace_exp.methods.mace.lora_inputs import LoraRequest, Loras
 from mace_exp.methods.mace.refinement import transformed_weights
 from mace_exp.methods.mace.schema import FusionConfig
-from mace_exp.methods.mace.stages.lora import LoraRequest, Loras
 from mace_exp.preservation.terms import Preservation
 from mace_exp.runs.context import Context
 from mace_exp.runs.result import Result, result_key

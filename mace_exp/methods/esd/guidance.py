@@ -1,0 +1,63 @@
+"""Guidance away from a concept, and latents that are partly denoised towards it.
+
+Everything here is in the model's own output, noise or v: at a fixed x_t and t each is an affine
+function of the other (v = (eps - sigma x_t) / alpha with alpha^2 + sigma^2 = 1 by the variance-
+preserving schedule, eps = alpha v + sigma x_t), and guidance is a combination of predictions whose
+weights, 1 + eta and -eta, sum to one, which affine functions keep. So the formula is the same for
+both; the squared error differs by the factor alpha^2, a weight of the timestep.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mace_exp.models.conditions import Condition, joined
+from mace_exp.models.denoiser import predict
+from mace_exp.models.devices import execution_device
+
+
+def away_from(concept: Tensor, target: Tensor, eta: float) -> Tensor:
+    """Return target - eta (concept - target): guidance of scale -eta (paper, equation 7)."""
+    return target - eta * (concept - target)
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """DDIM under classifier-free guidance, `guidance` being its scale (1: the condition alone).
+
+    `scheduler` has its timesteps set.
+    """
+
+    scheduler: Any
+    unconditional: Condition
+    guidance: float
+
+    def timestep(self, done: int) -> int:
+        """Return the timestep of latents after `done` of the steps."""
+        return int(self.scheduler.timesteps[done])
+
+    @torch.no_grad()
+    def partly_denoised(
+        self, unet: nn.Module, noise: Tensor, condition: Condition, done: int
+    ) -> Tensor:
+        """Return x_t [b, c, h, w]: `noise` after the first `done` steps under the condition, b
+        rows."""
+        latents = noise.to(execution_device(unet)) * self.scheduler.init_noise_sigma
+        for timestep in self.scheduler.timesteps[:done]:
+            predicted = self._guided(unet, latents, int(timestep), condition)
+            latents = self.scheduler.step(predicted, timestep, latents).prev_sample
+        return latents
+
+    def _guided(
+        self, unet: nn.Module, latents: Tensor, timestep: int, condition: Condition
+    ) -> Tensor:
+        if self.guidance == 1:
+            return predict(unet, latents, timestep, *condition.parts()).to(latents.dtype)
+        both = joined([condition, self.unconditional.repeated(len(condition))])
+        predicted = predict(unet, torch.cat([latents, latents]), timestep, *both.parts())
+        with_text, without = predicted.to(latents.dtype).chunk(2)
+        return without + self.guidance * (with_text - without)
