@@ -39,7 +39,7 @@ def assert_golden(folder: Path, wanted: dict[str, Any]) -> None:
     """
     found = sketch(folder)
     files = {*found.pop("files"), "run.log"}
-    assert_same(sorted(files), sorted([*wanted["files"], "keys.json"]))
+    assert_same(sorted(files), sorted([*wanted["files"], "keys.json", "scores.csv"]))
     assert found["summary"]["made"].pop("refinements") == 1
     assert_same(found, {key: each for key, each in wanted.items() if key != "files"})
 

@@ -17,8 +17,8 @@ READING = frozenset({"metrics", "report"})
 """Stages that show what is there; `metrics` itself refuses pictures of another edit."""
 FILES = {
     "edit": ("edit.safetensors", "erased.json", "erased"),
-    "samples": ("samples", "attention"),
-    "metrics": ("metrics.json",),
+    "samples": ("samples", "neighbours.csv", "attention"),
+    "metrics": ("metrics.json", "scores.csv"),
 }
 """The files of each result whose key is recorded, in the order in which they are made."""
 _MARKS = {"samples": "prompts.csv", "attention": "index.csv", "erased": "model_index.json"}
