@@ -25,10 +25,6 @@ PEOPLE = (
     *("concepts=custom", "concepts.names=[Adam Driver,Amy Adams]"),
     "evaluation.images_per_part=20",
 )
-    "concepts=custom",
-    "concepts.names=[Adam Driver,Amy Adams]",
-    "evaluation.images_per_part=20",
-)
 KNOWN = "evaluation.unlisted=[Adam Driver,Amy Poehler,Tom Hanks,Bill Murray,Seth Rogen]"
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mace_exp.evaluation.judges.base import PERSON, SCENE, SUBJECT, TEXT_IMAGE
 from mace_exp.evaluation.prompts import EvaluationPrompt
 from mace_exp.utils.files import write_table
 
@@ -66,6 +67,18 @@ class ScoredPictures:
     before: Scores
     after: Scores
     judge: str
+
+    @property
+    def answers(self) -> frozenset[str]:
+        """The answers that the judge gave, features left out: those that have a score."""
+        after = self.after
+        given = {
+            SUBJECT: any(after.subject),
+            SCENE: any(after.scene),
+            PERSON: bool(np.isfinite(after.person).any()),
+            TEXT_IMAGE: bool(np.isfinite(after.text_image).any()),
+        }
+        return frozenset(answer for answer, is_given in given.items() if is_given)
 
     def write(self, path: Path) -> None:
         """Write scores.csv: a row per picture, the pair of a prompt one below the other."""

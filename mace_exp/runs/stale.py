@@ -39,6 +39,13 @@ def record_key(folder: RunFolder, name: str, key: str) -> None:
     write_json(folder.keys, recorded_keys(folder) | {name: key})
 
 
+def forget_key(folder: RunFolder, name: str) -> None:
+    """Record that a result of the folder is not that of the run's settings any more."""
+    kept = {each: key for each, key in recorded_keys(folder).items() if each != name}
+    if folder.keys.is_file():
+        write_json(folder.keys, kept)
+
+
 def remove_stale(
     folder: RunFolder,
     wanted: Mapping[str, str],

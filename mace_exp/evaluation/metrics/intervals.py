@@ -39,6 +39,18 @@ def rate_interval(hits: np.ndarray, clusters: Sequence[Hashable] | None) -> tupl
     return (low, high) if found is None else (min(low, found[0]), max(high, found[1]))
 
 
+def paired_rate_interval(gaps: np.ndarray) -> tuple[float, float]:
+    """Return the 95 % interval of the difference of two rates from `gaps` [n] of -1, 0 and 1.
+
+    Agresti and Min 2005, "Simple improved confidence intervals for comparing matched proportions":
+    Wald's with half a pair added to each cell, so that pairs that all agree have one too.
+    """
+    lost, won, count = (gaps < 0).sum() + 0.5, (gaps > 0).sum() + 0.5, len(gaps) + 2
+    spread = Z_95 * math.sqrt(lost + won - (won - lost) ** 2 / count) / count
+    middle = float(won - lost) / count
+    return max(-1.0, middle - spread), min(1.0, middle + spread)
+
+
 def mean_interval(values: np.ndarray, clusters: Sequence[Hashable]) -> tuple[float, float] | None:
     """Return the 95 % interval of the mean of `values` [n] by bootstrap over clusters [n]; None
     where there are fewer than two.
