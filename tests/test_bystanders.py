@@ -16,6 +16,7 @@ from mace_exp.evaluation.neighbours import (
     write_neighbours,
 )
 from mace_exp.evaluation.prompts import Subject
+from mace_exp.evaluation.scores import read_scores
 from mace_exp.recipe import Recipe
 from mace_exp.stages.bystanders import NO_UNLISTED
 from tests.recipes import FEW, recipe_in
@@ -82,6 +83,28 @@ def test_a_part_without_anybody_is_left_out_with_a_note(pipeline: Any, tmp_path:
     assert made.bystanders.notes == [NO_UNLISTED] and not names(made, "unlisted")
     asked = recipe(pipeline, tmp_path, "evaluation.parts=[erased]")
     assert asked.bystanders == Bystanders([], [], []) and names(asked, "erased")
+
+
+def test_bystanders_are_drawn_measured_and_listed_in_the_run_s_folder(
+    pipeline: Any, tmp_path: Path
+) -> None:
+    made = recipe_in(
+        tmp_path,
+        *(*PEOPLE, "judge=none", "method=uce", "tracking=none", "sampling.steps=2"),
+        *("prompts.count=3", "preservation.prior.count=8", "preservation.domain.count=2"),
+        *("evaluation.parts=[erased,unlisted,neighbours]", "evaluation.images_per_part=1"),
+        *("evaluation.unlisted=[Tom Hanks]", "kept.people=[Amy Poehler,Aaron Paul]"),
+        "evaluation.bystander_images=2",
+        pipeline=pipeline,
+    )
+    for stage in made.steps().values():
+        stage()
+    assert read_neighbours(tmp_path / "neighbours.csv") == made.bystanders.neighbours
+    found = made.metrics.value
+    assert {"unlisted", "neighbours"} < found.keys() and NO_UNLISTED not in found["missing"]
+    scores = read_scores(tmp_path / "scores.csv")
+    assert list(scores.prompts) == made.suite
+    assert found["unlisted"]["pixel_change"] == scores.after.pixel_change[2:4].mean()
 
 
 def test_names_come_from_a_file_too(pipeline: Any, tmp_path: Path) -> None:

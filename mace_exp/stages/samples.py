@@ -99,7 +99,9 @@ class _Drawing:
 
         def make(missing: Mapping[str, Path]) -> None:
             weights = None if edit is None else _on_cpu(edit.value.weights)
-            jobs = [(pieces[name], path) for name, path in missing.items()]
+            # A neighbour who is also kept may be drawn by the very same prompts.
+            names = {path: name for name, path in missing.items()}
+            jobs = [(pieces[name], path) for path, name in names.items()]
             shared.ranks.map(partial(_draw_share, self.sampling, weights), shared, jobs)
 
         entries = shared.entries(STAGE, kind, keys, make, suffix=".npy")
