@@ -16,7 +16,7 @@ COLUMNS = (
     *("rank", "prior", "domain", "part", "after", "low", "high", "n", "original"),
     *("top5", "top5_low", "top5_high", "top5_original"),
 )
-PARTS = ("erased", "preserved", "objects", "styles", "scenes")
+PARTS = ("erased", "preserved", "unlisted", "neighbours", "objects", "styles", "scenes")
 
 
 def rows(run: Path) -> list[list[Any]]:

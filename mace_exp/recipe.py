@@ -21,9 +21,10 @@ from mace_exp.config.run_config import RunConfig
 from mace_exp.data.files import Size
 from mace_exp.data.images.base import ConceptImages, Drawing
 from mace_exp.data.training_images import TrainingImages
-from mace_exp.evaluation.prompts import EvaluationPrompt
-from mace_exp.evaluation.schema import SampledEvaluation
-from mace_exp.evaluation.suite import SPECIFICITY, run_suite
+from mace_exp.evaluation.bystanders import Bystanders
+from mace_exp.evaluation.neighbours import write_neighbours
+from mace_exp.evaluation.prompts import NEIGHBOURS, UNLISTED, EvaluationPrompt, Subject
+from mace_exp.evaluation.suite import SPECIFICITY
 from mace_exp.methods.base import OPTIONAL_GROUPS, Edit, Method
 from mace_exp.models.sampling import SamplingSettings
 from mace_exp.preservation.schema import TermConfig
@@ -32,6 +33,7 @@ from mace_exp.runs.context import Context
 from mace_exp.runs.provenance import Provenance
 from mace_exp.runs.result import Result
 from mace_exp.stages.attention_maps import draw_attention
+from mace_exp.stages.bystanders import find_bystanders, named_texts
 from mace_exp.stages.edit import keep_edit
 from mace_exp.stages.images import draw_training_images, read_prior_images
 from mace_exp.stages.masks import ConceptMasks, find_masks
@@ -172,10 +174,22 @@ class Recipe:
     @cached_property
     def suite(self) -> list[EvaluationPrompt]:
         """The prompts of the evaluation; empty if it is off."""
+        found = self.bystanders
+        subjects = {UNLISTED: found.unlisted, NEIGHBOURS: found.near()}
+        return self.config.evaluation.suite(self.concepts, self.config.kept, subjects)
+
+    @cached_property
+    def bystanders(self) -> Bystanders:
+        """Who is measured though this run neither erases nor has to keep them."""
         evaluation = self.config.evaluation
-        if not isinstance(evaluation, SampledEvaluation):
-            return []
-        return run_suite(self.concepts, self.config.kept, evaluation)
+        return find_bystanders(
+            self.context,
+            evaluation,
+            [Subject(concept.name, concept.kind) for concept in self.concepts],
+            self.config.kept,
+            known=evaluation.known_people(self.config.judge.known_people()),
+            texts=named_texts(self.concepts, self._weighed_terms.values()),
+        )
 
     @cached_property
     def samples(self) -> Result[SuiteSamples]:
@@ -186,13 +200,14 @@ class Recipe:
     def metrics(self) -> Result[dict[str, Any]]:
         """The metrics of the samples."""
         evaluation = self.config.evaluation
-        assert isinstance(evaluation, SampledEvaluation), "needs evaluation prompts"
         return measure(
             self.context,
             self.samples,
-            evaluation,
             self.config.judge,
+            evaluation.chosen_metrics(),
+            threshold=evaluation.least_probability(),
             specificity=SPECIFICITY[self.concepts[0].kind],
+            notes=self.bystanders.notes,
         )
 
     def steps(self) -> dict[str, Callable[[], object]]:
@@ -256,11 +271,12 @@ class Recipe:
         return self.edit.value if is_last else self.method.step(step).value
 
     def _make_samples(self) -> None:
-        evaluation = self.config.evaluation
-        if not isinstance(evaluation, SampledEvaluation):
+        if not self.suite:
             return
         self.samples.value  # noqa: B018
-        shown = self.concepts[: evaluation.attention_maps]
+        if self.bystanders.neighbours:
+            write_neighbours(self.context.folder.neighbours, self.bystanders.neighbours)
+        shown = self.concepts[: self.config.evaluation.mapped_concepts()]
         if shown and "images" in self.config.method.reads():
             images, edit = self.images.value, self.edit.value
             draw_attention(self.context, shown, images, self.method, edit, seed=self.config.seed)

@@ -22,7 +22,11 @@ log = logging.getLogger("mace_exp.workspace")
 
 NAME = "What was erased, and what was kept"
 ERASED, PRESERVED = "erased/accuracy/value", "preserved/accuracy/value"
-MEASURES = (ERASED, PRESERVED, "objects/accuracy/value", "styles/accuracy/value", "harmonic_mean")
+MEASURES = (
+    *(ERASED, PRESERVED, "unlisted/accuracy/value", "neighbours/accuracy/value"),
+    *("objects/accuracy/value", "styles/accuracy/value"),
+    *("harmonic_mean", "harmonic_mean_unlisted"),
+)
 """Names in the tracker's summary, as the metrics stage writes them."""
 SETTINGS = (
     "preservation.prior_weight",

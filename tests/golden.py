@@ -20,15 +20,21 @@ from safetensors.torch import load_file
 from tests.whole_run import PEOPLE
 
 FILE = Path(__file__).parent / "data" / "golden.json"
+PARTS = (
+    "evaluation.parts=[erased,preserved,objects,styles,general]",
+    "evaluation.metrics=[pixel_change,text_image,accuracy,scenes,harmonic,distances]",
+)
+"""What a run drew and measured when these were recorded."""
 TINY: dict[str, tuple[str, ...]] = {
-    "people": (PEOPLE,),
-    "joint": (PEOPLE, "lora.per_concept=false", "masks=whole"),
+    "people": (PEOPLE, *PARTS),
+    "joint": (PEOPLE, "lora.per_concept=false", "masks=whole", *PARTS),
     "mixed": (
         "concepts=[Adam Driver,cat,comic style]",
         "concepts.kinds={cat: object, comic style: style}",
         "overrides={Adam Driver: {lora.rank: 2, prompts.count: 4}, cat: {masks: none}}",
         "preservation.domain_weight=30",
         "fusion.closeness=1",
+        *PARTS,
     ),
     "own": (
         PEOPLE,
@@ -39,6 +45,7 @@ TINY: dict[str, tuple[str, ...]] = {
         "prior_images=folder",
         "prior_images.path={own}/Adam Driver",
         "prior_images.prompt=a photo of a person",
+        *PARTS,
     ),
 }
 """Runs on the tiny random model; `{own}` is a folder of pictures with masks."""
@@ -54,6 +61,7 @@ EMBEDDED = (
     "evaluation.attention_maps=1",
     "sampling.steps=6",
     "tracking=none",
+    *PARTS,
 )
 """One run on the embedded model, of the first command's kind but smaller."""
 

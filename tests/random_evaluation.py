@@ -32,6 +32,9 @@ class RandomJudge:
         unknown = np.array(["my neighbour" in prompt for prompt in prompts])
         return np.where(unknown, np.nan, self._drawn(images, 2)[:, 0])
 
+    def persons(self, images: np.ndarray) -> np.ndarray:
+        return self._drawn(images, 2)[:, 1]
+
     def _drawn(self, images: np.ndarray, count: int) -> np.ndarray:
         seeds = images.reshape(len(images), -1).sum(axis=1)
         return np.stack([np.random.default_rng(int(seed)).dirichlet([1] * count) for seed in seeds])

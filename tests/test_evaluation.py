@@ -9,18 +9,14 @@ import pytest
 
 from mace_exp.concepts.concept import Kind
 from mace_exp.evaluation.evaluate import evaluate
-from mace_exp.evaluation.metrics.distances import (
-    _cells,
-    frechet_distance,
-    kernel_distance,
-    pixel_features,
-)
+from mace_exp.evaluation.metrics.distances import frechet_distance, kernel_distance
 from mace_exp.evaluation.metrics.harmonic import harmonic_mean, overall
-from mace_exp.evaluation.metrics.pixel_change import pixel_change
-from mace_exp.evaluation.metrics.rates import class_rows, hits_among_top, rate, wilson_interval
-from mace_exp.evaluation.metrics.scenes import scene_in
-from mace_exp.evaluation.prompts import EvaluationPrompt
-from mace_exp.evaluation.suite import Subject, build_suite
+from mace_exp.evaluation.metrics.intervals import wilson_interval
+from mace_exp.evaluation.metrics.rates import rate
+from mace_exp.evaluation.pixels import _cells, pixel_features
+from mace_exp.evaluation.prompts import EvaluationPrompt, Subject
+from mace_exp.evaluation.scoring import class_rows, pixel_changes, ranks, scene_in
+from mace_exp.evaluation.suite import build_suite
 
 CLASSES = {
     "subject": ("Adam", "Eve", "Noah", "cat", "dog", "pixel art", "nobody"),
@@ -39,6 +35,9 @@ class PaintedJudge:
 
     def features(self, images):
         return images.reshape(len(images), -1)[:, :6].astype(np.float32)
+
+    def persons(self, images):
+        return np.isin(images[:, 0, 0, 0], [0, 1, 2, 6]).astype(np.float32)
 
     def text_image_score(self, images, prompts):
         return np.linspace(0, 1, len(prompts)) * (images[:, 0, 0, 0] > 0)
@@ -135,7 +134,7 @@ def test_a_prompt_that_the_judge_cannot_score_spoils_no_mean():
     stranger = EvaluationPrompt("erased", "My Dog", "my dog", 1, "My Dog")
     prompts = [stranger, *PROMPTS[1:]]
     metrics = evaluate(prompts, BEFORE, AFTER, judge=ForgetfulJudge()).metrics
-    assert metrics["erased"]["text_image"] == {"value": 0.25, "original": 0.25}
+    assert metrics["erased"]["text_image"] == {"value": 0.25, "n": 1, "original": 0.25}
     assert metrics["preserved"]["text_image"]["value"] == pytest.approx((0.5 + 0.75) / 2)
     json.dumps(metrics, allow_nan=False)
     only = evaluate([stranger, PROMPTS[2]], BEFORE[:2], AFTER[:2], judge=ForgetfulJudge()).metrics
@@ -178,8 +177,7 @@ def test_wilson_interval_of_known_values():
 def test_rank_of_the_expected_class():
     probabilities = np.array([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2], [0.4, 0.4, 0.2]])
     rows = class_rows(["a", "b", "c"], ["B", "a", "a"])
-    assert hits_among_top(probabilities, rows, 1).tolist() == [False, True, False]
-    assert hits_among_top(probabilities, rows, 2).tolist() == [True, True, True]
+    assert ranks(probabilities, rows).tolist() == [2, 1, 2]
     assert class_rows(["a"], ["z"]).tolist() == [-1]
 
 
@@ -226,7 +224,7 @@ def test_pixel_features_are_mean_colours():
     features = pixel_features(images)
     assert features.shape == (2, 192)
     assert np.allclose(features[1], 1) and np.allclose(features[0].reshape(-1, 3)[:, 2], 0.2)
-    assert pixel_change(images[:1], images[1:]) == pytest.approx((1 + 1 + 0.8) / 3)
+    assert pixel_changes(images[:1], images[1:]).mean() == pytest.approx((1 + 1 + 0.8) / 3)
 
 
 def test_pixel_measures_are_those_of_all_pictures_at_once():
@@ -235,7 +233,7 @@ def test_pixel_measures_are_those_of_all_pictures_at_once():
     whole = np.einsum("ah,nhwc,bw->nabc", rows, first / 255.0, columns).reshape(5, -1)
     assert pixel_features(first) == pytest.approx(whole, abs=1e-12)
     change = np.abs(first.astype(np.int16) - second).mean() / 255
-    assert pixel_change(first, second) == pytest.approx(change, abs=1e-12)
+    assert pixel_changes(first, second).mean() == pytest.approx(change, abs=1e-12)
 
 
 def test_measuring_without_a_judge_takes_no_more_memory_for_more_pictures():

@@ -36,11 +36,19 @@ def assert_golden(folder: Path, wanted: dict[str, Any]) -> None:
     """Compare a run with its recording, made before keys.json, manifest.json and the cache of
     refinements.
 
-    A log that would be empty was a file then, and is none now.
+    A log that would be empty was a file then, and is none now; there was no scores.csv, and text
+    scores had no interval.
     """
     found = sketch(folder)
+    for part in found["metrics"].values():
+        score = part.get("text_image") if isinstance(part, dict) else None
+        if score is not None:
+            value = score["value"]
+            assert score.pop("low", value) <= value <= score.pop("high", value)
+            assert score.pop("n") > 0
     files = {*found.pop("files"), "run.log"}
-    assert_same(sorted(files), sorted([*wanted["files"], "keys.json", "manifest.json"]))
+    there = [*wanted["files"], "keys.json", "manifest.json", "scores.csv"]
+    assert_same(sorted(files), sorted(there))
     assert found["summary"]["made"].pop("refinements") == 1
     assert_same(found, {key: each for key, each in wanted.items() if key != "files"})
 

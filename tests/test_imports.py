@@ -102,7 +102,10 @@ def modules_imported_by(file: Path) -> set[Path]:
 
 
 def test_every_folder_and_loose_module_has_its_place() -> None:
-    commands = {"convert", "export", "cache", "rerun", "workspace", "__init__", "__main__"}
+    commands = {
+        *("cache", "compare", "convert", "export", "metrics", "rerun", "workspace"),
+        *("__init__", "__main__"),
+    }
     there = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py"}
     there |= {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()}
     assert there - commands == set(LAYERS)

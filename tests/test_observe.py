@@ -1,16 +1,13 @@
 """Stage samples: what is drawn to be measured, and in which shards."""
 
 from mace_exp.evaluation.prompts import EvaluationPrompt
-from mace_exp.evaluation.schema import SampledEvaluation
-from mace_exp.evaluation.suite import run_suite
 from mace_exp.stages.samples import SHARD_SIZE, shards
 from tests.composing import composed
 
 
 def test_what_is_erased_is_no_kept_object_even_where_the_erased_part_is_not_drawn() -> None:
     config = composed("concepts=object_cat", "evaluation.parts=[objects]")
-    assert isinstance(config.evaluation, SampledEvaluation)
-    suite = run_suite(config.concept_list(), config.kept, config.evaluation)
+    suite = config.evaluation.suite(config.concept_list(), config.kept, {})
     drawn = {(each.part, each.concept) for each in suite}
     assert "cat" in config.kept.objects
     assert drawn == {("objects", name) for name in config.kept.objects if name != "cat"}

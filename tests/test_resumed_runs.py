@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from mace_exp.stages import samples
 from tests.whole_run import PEOPLE, UP_TO_FUSION, Run, read, read_table, rows
 
-RESULTS = {"metrics.json", "samples", "attention"}
+RESULTS = {"metrics.json", "scores.csv", "samples", "attention"}
 Whole = Callable[[str], Path]
 EDIT = {"edit.safetensors", "erased.json", "erased"}
 

@@ -37,7 +37,7 @@ def test_parallel_coordinates_lead_from_settings_to_measures(spec: dict[str, Any
     accessors = [column["accessor"] for column in parallel["columns"]]
     assert [each.split(":")[0] for each in accessors] == ["config"] * len(SETTINGS) + [
         "summary"
-    ] * 5
+    ] * len(MEASURES)
     assert [each.split(":")[1] for each in accessors[len(SETTINGS) :]] == list(MEASURES)
     turned = [column["accessor"] for column in parallel["columns"] if column.get("inverted")]
     assert turned == ["summary:erased/accuracy/value"], "up is good on every axis"

@@ -17,6 +17,7 @@ SMALL = (
     "preservation.prior.count=8",
     "preservation.domain.count=8",
     "evaluation.images_per_part=2",
+    "evaluation.parts=[erased,preserved,objects,styles,general]",
     "evaluation.attention_maps=1",
     "save=pipeline",
     "tracking=none",

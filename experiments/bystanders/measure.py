@@ -17,8 +17,8 @@ import yaml
 from mace_exp.concepts.concept import Kind
 from mace_exp.config import composed_run
 from mace_exp.evaluation.evaluate import evaluate
-from mace_exp.evaluation.prompts import PRESERVED, EvaluationPrompt
-from mace_exp.evaluation.suite import Subject, build_suite
+from mace_exp.evaluation.prompts import PRESERVED, EvaluationPrompt, Subject
+from mace_exp.evaluation.suite import build_suite
 from mace_exp.mini import captions
 from mace_exp.mini.judge import MiniJudge
 from mace_exp.models.loading import load_pipeline

@@ -7,8 +7,8 @@ import numpy as np
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from mace_exp.concepts.concept import Kind
-from mace_exp.evaluation.prompts import ERASED, PRESERVED, EvaluationPrompt
-from mace_exp.evaluation.suite import Subject, build_suite
+from mace_exp.evaluation.prompts import ERASED, PRESERVED, EvaluationPrompt, Subject
+from mace_exp.evaluation.suite import build_suite
 from mace_exp.mini.captions import people
 from mace_exp.mini.judge import MiniJudge
 from mace_exp.models.sampling import SamplingSettings, sample

@@ -7,7 +7,6 @@ from pathlib import Path
 from mace_exp.concepts.prompts import evaluation_prompts
 from mace_exp.config.run_config import RunConfig
 from mace_exp.data.files import Size
-from mace_exp.evaluation.schema import SampledEvaluation
 from mace_exp.models.sources import find_model, native_size
 from mace_exp.preservation.schema import term_key
 from mace_exp.runs.schema import WandbMode, WandbTracking
@@ -31,6 +30,7 @@ def missing_files(config: RunConfig) -> Iterator[str]:
     yield from config.prompts.problems()
     if "masks" in reads:
         yield from config.masks.problems(config.images)
+    yield from config.evaluation.missing_files()
     yield from _missing_wandb(config)
     yield from _misjudged_size(config)
     yield from _missing_captions(config)
@@ -51,8 +51,7 @@ def _of_concepts(config: RunConfig) -> Iterator[str]:
     """Yield a message for each concept whose prompts, images or masks are missing; it begins with
     the key that names them."""
     size, reads = _drawn_size(config), config.method.reads()
-    evaluation = config.evaluation
-    templates = evaluation.templates if isinstance(evaluation, SampledEvaluation) else 0
+    templates = config.evaluation.used_templates()
     for concept in config.concept_list():
         settings = config.settings(concept.name)
         given = config.overrides.get(concept.name, {})
@@ -85,10 +84,7 @@ def _drawn_size(config: RunConfig) -> Size | None:
 def _misjudged_size(config: RunConfig) -> Iterator[str]:
     """Yield a message if the model does not draw images of the judge's input size."""
     side = config.judge.side
-    measured = "metrics" in config.chosen_stages() and isinstance(
-        config.evaluation, SampledEvaluation
-    )
-    if side is None or not measured:
+    if side is None or not config.measures():
         return
     size = _drawn_size(config)
     if size not in (None, (side, side)):

@@ -15,7 +15,7 @@ from mace_exp.data.masks.base import MasksConfig
 from mace_exp.data.prior_images.base import PriorImagesConfig
 from mace_exp.data.prompts.base import PromptsConfig
 from mace_exp.evaluation.judges.base import JudgeConfig
-from mace_exp.evaluation.schema import EvaluationConfig, Part, SampledEvaluation
+from mace_exp.evaluation.schema import EvaluationConfig
 from mace_exp.methods.base import MethodConfig
 from mace_exp.methods.mace.schema import IMAGE_TARGETS, CfrConfig, FusionConfig, LoraConfig
 from mace_exp.models.schema import Device, ModelConfig, SamplingConfig
@@ -102,6 +102,10 @@ class RunConfig:
         """Return the LoRA settings of one concept."""
         return self.settings(name).lora
 
+    def measures(self) -> bool:
+        """Return whether this run measures pictures."""
+        return self.evaluation.draws() and "metrics" in self.chosen_stages()
+
     def prior_weight(self) -> float:
         """Return the weight of the denoising loss on class images; 0 without images."""
         return self.prior_images.loss_weight()
@@ -182,9 +186,8 @@ class RunConfig:
             (f"{prefix}prompts.count", settings.prompts.count, settings.prompts.most())
             for prefix, settings in self._by_prefix()
         ]
-        if isinstance(self.evaluation, SampledEvaluation):
-            templates = self.evaluation.templates
-            wanted.append(("evaluation.templates", templates, len(EVALUATION_TEMPLATES)))
+        templates = self.evaluation.used_templates()
+        wanted.append(("evaluation.templates", templates, len(EVALUATION_TEMPLATES)))
         for key, count, most in wanted:
             if most is not None and count > most:
                 raise ValueError(f"{key} = {count}: there are only {most}; give at most {most}")
@@ -207,25 +210,13 @@ class RunConfig:
 
     def _check_evaluation(self) -> None:
         """Refuse an evaluation without images, and image sizes that the judge can't read."""
-        if not isinstance(self.evaluation, SampledEvaluation):
-            return
-        kept, parts = self.kept, self.evaluation.parts
-        names = {
-            Part.preserved: [*kept.people, *kept.artists],
-            Part.objects: kept.objects,
-            Part.styles: kept.styles,
-        }
-        erased = self._erased()
-        empty = [part for part in names if erased.issuperset(map(str.casefold, names[part]))]
-        if set(parts) <= set(empty):
-            raise ValueError(
-                f"evaluation.parts = {[part.name for part in parts]} leaves nothing to draw, "
-                "because erased concepts are not in other parts. Give some of "
-                f"{', '.join(part.name for part in Part)}, or evaluation=none"
-            )
+        for problem in self.evaluation.problems(self.kept, self._erased()):
+            raise ValueError(problem)
         side, sampling = self.judge.side, self.sampling
+        if not self.measures():
+            return
         for key, size in (("height", sampling.height), ("width", sampling.width)):
-            if side is not None and "metrics" in self.chosen_stages() and size not in (None, side):
+            if side is not None and size not in (None, side):
                 raise ValueError(
                     f"sampling.{key} = {size} with judge = {self.judge.name}, which reads "
                     f"only images of {side} x {side}: give sampling.{key}=null, or judge=none"

@@ -1,11 +1,12 @@
 """All measurements of an edit: pictures before and after in, the content of metrics.json out.
 
-    {"erased": {"pixel_change": x, "text_image": {...}, "top5": {...},
-                "accuracy": {value, low, high, n, original},
+    {"erased": {"pixel_change": x, "text_image": {...}, "top5": {...}, "persons": {...},
+                "accuracy": {value, low, high, n, original}, "distances": {...},
                 "concepts": {slug: {name, value, low, high, n, original}}},
-     "preserved": ..., "objects": ..., "styles": ..., "scenes": {"accuracy", "concepts", "top5"},
-     "general": {"text_image", "pixel_change"},
-     "harmonic_mean": x, "harmonic": {...}, "distances": {...}, "missing": [sentence, ...]}
+     "preserved": ..., "unlisted": ..., "neighbours": ..., "objects": ..., "styles": ...,
+     "scenes": {"accuracy", "concepts", "top5"}, "general": {"text_image", "pixel_change"},
+     "harmonic_mean": x, "harmonic": {...}, "harmonic_mean_unlisted": x, "distances": {...},
+     "missing": [sentence, ...]}
 
 `accuracy` is how often the judge names the expected class (for `erased`: lower is better);
 `original` is the same measure on the model before the edit, same prompts and seeds. What could not
@@ -19,12 +20,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mace_exp.evaluation.judges.base import ANSWERS, SCENE, SUBJECT, Judge
-from mace_exp.evaluation.measured import Measured
+from mace_exp.evaluation.judges.base import ANSWERS, Judge
+from mace_exp.evaluation.measured import Measured, Scored
 from mace_exp.evaluation.metrics import METRICS, check_metrics, load_metric
 from mace_exp.evaluation.metrics.base import Metric, Metrics
 from mace_exp.evaluation.prompts import GENERAL, PRESERVED, EvaluationPrompt
-from mace_exp.evaluation.verdicts import Verdict
+from mace_exp.evaluation.scores import Scores
 
 COLUMNS = ("part", "concept", "after", "low", "high", "n", "before")
 """Columns of `Evaluation.rows`."""
@@ -32,12 +33,25 @@ COLUMNS = ("part", "concept", "after", "low", "high", "n", "before")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`metrics` as above; `before` and `after` name what the judge saw in each picture, "" where it
-    named nothing."""
+    """`metrics` as above, and the scores that they were computed from."""
 
     metrics: Metrics
-    before: list[str]
-    after: list[str]
+    scored: Scored
+
+    @property
+    def before(self) -> list[str]:
+        """What the judge saw in each picture before the edit: the subject, of general prompts the
+        scene; "" where it named nothing."""
+        return self._named(self.scored.scores[0])
+
+    @property
+    def after(self) -> list[str]:
+        """What it saw after the edit."""
+        return self._named(self.scored.scores[1])
+
+    def _named(self, scores: Scores) -> list[str]:
+        columns = zip(self.scored.prompts, scores.subject, scores.scene, strict=True)
+        return [scene if each.part == GENERAL else subject for each, subject, scene in columns]
 
     def scalars(self) -> Metrics:
         """Return the metrics without `missing` and without values per concept."""
@@ -73,39 +87,79 @@ def evaluate(
 ) -> Evaluation:
     """Measure pictures [n, H, W, 3], uint8, drawn for `prompts` before and after an edit.
 
-    `supports` are the answers that the judge gives (`JudgeConfig.supports`). `metrics` are names in
-    `METRICS`, in any order; None takes all. `specificity` is the part whose accuracy enters the
-    harmonic mean (`suite.SPECIFICITY` gives it by kind); where it was not drawn, the first other
-    part that was.
+    `supports` are the answers that the judge gives (`JudgeConfig.supports`). `specificity` is the
+    part whose accuracy enters the harmonic mean (`suite.SPECIFICITY` gives it by kind); where it
+    was not drawn, the first other part that was. `metrics` are as in `measure_pictures`.
 
     Raises:
         ValueError: no prompts, another number of pictures, or an unknown metric.
     """
-    names = list(METRICS) if metrics is None else metrics
-    check_metrics(names)
-    chosen = [load_metric(name) for name in names]
     measured = Measured(
         prompts, before, after, judge=judge, supports=supports, specificity=specificity
     )
+    return measure_pictures(measured, metrics)
+
+
+def measure_pictures(
+    measured: Measured, metrics: Sequence[str] | None = None, *, notes: Sequence[str] = ()
+) -> Evaluation:
+    """Measure by `metrics`, names in `METRICS` in any order; None takes all. `notes` say what was
+    not drawn, and join what is missing.
+
+    Raises:
+        ValueError: an unknown metric, or two that give the same value.
+    """
+    names = list(METRICS) if metrics is None else metrics
+    check_metrics(names)
+    chosen = [load_metric(name) for name in names]
     found: Metrics = {part: {} for part in measured.parts}
-    missing = list(_unanswered(chosen, measured))
+    missing = [*notes, *_unanswered(chosen, measured.answers)]
     for metric in chosen:
         if metric.needs <= measured.answers:
-            values = dict(metric.measure(measured))
+            values = dict(metric.of(measured))
             missing += values.pop("missing", [])
             _merge(found, values)
     found = {key: values for key, values in found.items() if values != {}} | {"missing": missing}
-    return Evaluation(found, *_named(measured))
+    return Evaluation(found, measured.scored)
 
 
-def _unanswered(chosen: Sequence[Metric], measured: Measured) -> Iterator[str]:
+def measure_again(scored: Scored, metrics: Sequence[str], former: Metrics) -> Evaluation:
+    """Measure scores by those of `metrics` that need no pictures; `former` are the values measured
+    with pictures, of which all others stay.
+
+    Raises:
+        ValueError: as `measure_pictures`.
+    """
+    check_metrics(metrics)
+    found: Metrics = {part: {} for part in scored.parts}
+    missing: list[str] = []
+    for metric in map(load_metric, metrics):
+        if metric.needs <= scored.answers:
+            values = dict(metric.again(scored))
+            missing += values.pop("missing", [])
+            _merge(found, values)
+    told = [*former.get("missing", ()), *missing]
+    updated = _updated(former, found) | {"missing": list(dict.fromkeys(told))}
+    return Evaluation(updated, scored)
+
+
+def _updated(former: Metrics, values: Metrics) -> Metrics:
+    """Return the former values with new ones in their places, dictionary by dictionary."""
+    result = dict(former)
+    for key, value in values.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = _updated(result[key], value) if both else value
+    return {key: value for key, value in result.items() if value != {}}
+
+
+def _unanswered(chosen: Sequence[Metric], given: frozenset[str]) -> Iterator[str]:
     """Yield the sentence on the metrics that need answers which nobody gives, if there are any."""
-    lacking = [metric for metric in chosen if not metric.needs <= measured.answers]
+    lacking = [metric for metric in chosen if not metric.needs <= given]
     if lacking:
         labels = sorted({metric.label for metric in lacking})
-        answers = sorted(set().union(*(metric.needs for metric in lacking)) - measured.answers)
-        none = measured.judge is None
-        reason = "no judge for this model" if none else f"the judge gives no {' or '.join(answers)}"
+        answers = sorted(set().union(*(metric.needs for metric in lacking)) - given)
+        none = f"the judge gives no {' or '.join(answers)}"
+        reason = none if given else "no judge for this model"
         verb = "are" if labels[1:] or labels[0].endswith("s") else "is"
         yield f"{reason}: {' and '.join(labels)} {verb} not measured"
 
@@ -123,19 +177,3 @@ def _merge(into: Metrics, values: Metrics) -> None:
             raise ValueError(f"two metrics of evaluation.metrics give {key!r}: leave one out")
         else:
             into[key] = value
-
-
-def _named(measured: Measured) -> tuple[list[str], list[str]]:
-    """Return what the judge names in each picture before and after, "" where it names nothing."""
-    if measured.judge is None:
-        nothing = [""] * len(measured.prompts)
-        return nothing, list(nothing)
-    before, after = (_likeliest(measured, verdict) for verdict in measured.verdicts)
-    return before, after
-
-
-def _likeliest(measured: Measured, verdict: Verdict) -> list[str]:
-    """Return the likeliest subject of each picture; of general prompts the likeliest scene."""
-    heads = [SCENE if prompt.part == GENERAL else SUBJECT for prompt in measured.prompts]
-    named = {head: verdict.likeliest(head) for head in set(heads) & measured.answers}
-    return [named[head][row] if head in named else "" for row, head in enumerate(heads)]

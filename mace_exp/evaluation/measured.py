@@ -1,5 +1,5 @@
-"""What a metric reads: prompts, the pictures drawn for them before and after an edit, and what the
-judge says of both."""
+"""What a metric reads: prompts, the pictures drawn for them before and after an edit, what the
+judge says of both, and the scores that follow."""
 
 from __future__ import annotations
 
@@ -9,29 +9,74 @@ from functools import cached_property
 
 import numpy as np
 
-from mace_exp.evaluation.judges.base import ANSWERS, Judge
-from mace_exp.evaluation.prompts import PARTS, PRESERVED, EvaluationPrompt
+from mace_exp.evaluation.judges.base import ANSWERS, FEATURES, Judge
+from mace_exp.evaluation.pixels import pixel_features
+from mace_exp.evaluation.prompts import BYSTANDERS, PARTS, PRESERVED, EvaluationPrompt
+from mace_exp.evaluation.scores import Scores
+from mace_exp.evaluation.scoring import scores_of
 from mace_exp.evaluation.verdicts import Verdict
 
 
 @dataclass(frozen=True)
-class Measured:
+class Drawn:
+    """The prompts of an evaluation, by part and concept."""
+
+    prompts: Sequence[EvaluationPrompt]
+
+    @cached_property
+    def parts(self) -> list[str]:
+        """The parts of the suite that were drawn, in the order of `prompts.PARTS`."""
+        drawn = {prompt.part for prompt in self.prompts}
+        return [part for part in PARTS if part in drawn]
+
+    def rows(self, part: str) -> np.ndarray:
+        """Return the indices of a part's prompts, [m]."""
+        return np.flatnonzero([prompt.part == part for prompt in self.prompts])
+
+    @cached_property
+    def concepts(self) -> np.ndarray:
+        """What each prompt names, [n], text; the prompt itself where it names nothing: pictures of
+        one concept are alike, those of different general prompts are not."""
+        return np.array([prompt.concept or prompt.prompt for prompt in self.prompts])
+
+    @cached_property
+    def pooled(self) -> np.ndarray:
+        """Which pictures enter figures that are pooled over parts, [n], bool: no bystanders'."""
+        return np.array([prompt.part not in BYSTANDERS for prompt in self.prompts])
+
+
+@dataclass(frozen=True)
+class Scored(Drawn):
+    """Scores of the pictures of the same prompts and seeds before and after an edit.
+
+    `answers` are those that the judge gave, none without a judge. `specificity` is the part whose
+    accuracy enters the harmonic mean. A first guess counts from a probability of `threshold`.
+    """
+
+    scores: tuple[Scores, Scores]
+    _: KW_ONLY
+    answers: frozenset[str] = ANSWERS
+    specificity: str = PRESERVED
+    threshold: float = 0.0
+
+
+@dataclass(frozen=True)
+class Measured(Drawn):
     """Pictures [n, H, W, 3], uint8, of the same prompts and seeds before and after an edit.
 
-    `supports` are the answers that the judge gives. `specificity` is the part whose accuracy
-    enters the harmonic mean.
+    `supports` are the answers that the judge gives; the rest is as in `Scored`.
 
     Raises:
         ValueError: no prompts, or another number of pictures than of prompts.
     """
 
-    prompts: Sequence[EvaluationPrompt]
     before: np.ndarray
     after: np.ndarray
     _: KW_ONLY
     judge: Judge | None = None
     supports: frozenset[str] = ANSWERS
     specificity: str = PRESERVED
+    threshold: float = 0.0
 
     def __post_init__(self) -> None:
         counts = len(self.prompts), len(self.before), len(self.after)
@@ -56,11 +101,26 @@ class Measured:
         return Verdict(self.judge, self.before, texts), Verdict(self.judge, self.after, texts)
 
     @cached_property
-    def parts(self) -> list[str]:
-        """The parts of the suite that were drawn, in the order of `suite.PARTS`."""
-        drawn = {prompt.part for prompt in self.prompts}
-        return [part for part in PARTS if part in drawn]
+    def scored(self) -> Scored:
+        """The scores of all pictures."""
+        verdicts = (None, None) if self.judge is None else self.verdicts
+        before, after = (
+            scores_of(self.prompts, pictures, self.before, verdict, self.answers)
+            for pictures, verdict in zip((self.before, self.after), verdicts, strict=True)
+        )
+        return Scored(
+            self.prompts,
+            (before, after),
+            answers=self.answers,
+            specificity=self.specificity,
+            threshold=self.threshold,
+        )
 
-    def rows(self, part: str) -> np.ndarray:
-        """Return the indices of a part's prompts, [m]."""
-        return np.flatnonzero([prompt.part == part for prompt in self.prompts])
+    @cached_property
+    def features(self) -> tuple[str, np.ndarray, np.ndarray]:
+        """The name of the space, and features [n, f] of the pictures before and after: the judge's,
+        or pixel features where there are none."""
+        if FEATURES in self.answers:
+            before, after = (verdict.features for verdict in self.verdicts)
+            return "judge", before, after
+        return "pixels", pixel_features(self.before), pixel_features(self.after)

@@ -1,11 +1,27 @@
 """Which pictures are drawn to measure an edit, and what is measured."""
 
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Annotated
 
+from mace_exp.concepts.captions import read_captions
+from mace_exp.concepts.concept import Concept, slugify
+from mace_exp.concepts.prompts import scene_prompts
+from mace_exp.concepts.schema import KeptConfig
+from mace_exp.evaluation.bystanders import kept_subjects
 from mace_exp.evaluation.metrics import check_metrics
-from mace_exp.utils.ranges import NONNEGATIVE, WHOLE
+from mace_exp.evaluation.prompts import (
+    BYSTANDERS,
+    ERASED,
+    EvaluationPrompt,
+    Subject,
+)
+from mace_exp.evaluation.suite import build_suite
+from mace_exp.utils.ranges import NONNEGATIVE, PROPORTION, WHOLE
 
 
 class Part(Enum):
@@ -13,6 +29,8 @@ class Part(Enum):
 
     erased = "erased"
     preserved = "preserved"
+    unlisted = "unlisted"  # people whom the model knows, neither erased nor kept by name
+    neighbours = "neighbours"  # the subjects nearest to each erased one, by the text encoder
     objects = "objects"
     styles = "styles"
     general = "general"  # nameless people and empty scenes
@@ -20,7 +38,54 @@ class Part(Enum):
 
 @dataclass(kw_only=True)
 class EvaluationConfig:
-    """Base of the options of conf/evaluation."""
+    """Base of the options of conf/evaluation, which answer for themselves; this one draws and
+    measures nothing."""
+
+    def draws(self, part: Part | None = None) -> bool:
+        """Return whether a part is drawn; None: whether anything is."""
+        return False
+
+    def used_templates(self) -> int:
+        """Return how many templates of sentences are used."""
+        return 0
+
+    def chosen_metrics(self) -> list[str]:
+        """Return the names of the metrics."""
+        return []
+
+    def least_probability(self) -> float:
+        """Return below which probability a judge's first guess counts as no recognition."""
+        return 0.0
+
+    def mapped_concepts(self) -> int:
+        """Return for how many concepts attention is drawn."""
+        return 0
+
+    def nearest_count(self) -> int:
+        """Return how many neighbours of each erased concept are looked for."""
+        return 0
+
+    def known_people(self, recognised: Sequence[str]) -> list[str]:
+        """Return the people whom the model knows; `recognised` are those that the judge does."""
+        return []
+
+    def suite(
+        self,
+        concepts: Sequence[Concept],
+        kept: KeptConfig,
+        bystanders: Mapping[str, Sequence[Subject]],
+    ) -> list[EvaluationPrompt]:
+        """Return the prompts to draw; `bystanders` are the subjects of the parts that no list
+        names."""
+        return []
+
+    def problems(self, kept: KeptConfig, erased: Collection[str]) -> Iterator[str]:
+        """Yield what contradicts the lists of a run; `erased` are names in lower case."""
+        yield from ()
+
+    def missing_files(self) -> Iterator[str]:
+        """Yield a message for each file that is named and not there."""
+        yield from ()
 
 
 @dataclass(kw_only=True)
@@ -34,10 +99,96 @@ class SampledEvaluation(EvaluationConfig):
 
     parts: list[Part]
     images_per_part: Annotated[int, WHOLE]
+    bystander_images: Annotated[int, WHOLE]  # of `unlisted`, and as many of `neighbours`
+    unlisted: list[str] | None  # whom the model knows; null: all people whom the judge knows
+    unlisted_file: str | None  # further ones, one per line
+    neighbours: Annotated[int, WHOLE]  # nearest subjects of each erased one
     templates: Annotated[int, WHOLE]
     seed: Annotated[int, NONNEGATIVE]
     attention_maps: Annotated[int, NONNEGATIVE]  # concepts whose attention is drawn
     metrics: list[str]  # names of `evaluation.metrics.METRICS`, in any order
+    threshold: Annotated[float, PROPORTION]  # probability that the judge's first guess needs
 
     def __post_init__(self) -> None:
         check_metrics(self.metrics)
+        for name in self.unlisted or ():
+            _check_name("evaluation.unlisted", name)
+
+    def draws(self, part: Part | None = None) -> bool:
+        return bool(self.parts) if part is None else part in self.parts
+
+    def used_templates(self) -> int:
+        return self.templates
+
+    def chosen_metrics(self) -> list[str]:
+        return self.metrics
+
+    def least_probability(self) -> float:
+        return self.threshold
+
+    def mapped_concepts(self) -> int:
+        return self.attention_maps
+
+    def nearest_count(self) -> int:
+        return self.neighbours if self.draws(Part.neighbours) else 0
+
+    def known_people(self, recognised: Sequence[str]) -> list[str]:
+        named = list(recognised if self.unlisted is None else self.unlisted)
+        if self.unlisted_file is not None:
+            named += read_captions(Path(self.unlisted_file))
+        return list(dict.fromkeys(named))
+
+    def suite(
+        self,
+        concepts: Sequence[Concept],
+        kept: KeptConfig,
+        bystanders: Mapping[str, Sequence[Subject]],
+    ) -> list[EvaluationPrompt]:
+        """Return the suite of a run: it is built whole, so that what is erased is in no other part
+        whether or not it is drawn itself, and then cut down to the parts that are asked for."""
+        erased = [Subject(concept.name, concept.kind) for concept in concepts]
+        whole = build_suite(
+            {ERASED: erased, **kept_subjects(kept), **bystanders},
+            scene_prompts(self.images_per_part),
+            images_per_part=self.images_per_part,
+            images=dict.fromkeys(BYSTANDERS, self.bystander_images),
+            templates=self.templates,
+            seed=self.seed,
+        )
+        parts = {part.name for part in self.parts}
+        return [each for each in whole if each.part in parts]
+
+    def problems(self, kept: KeptConfig, erased: Collection[str]) -> Iterator[str]:
+        """Yield a message where nothing is left to draw: what is erased is in no other part."""
+        gone = set(erased)
+        empty = {
+            part
+            for part, subjects in kept_subjects(kept).items()
+            if gone.issuperset(each.name.casefold() for each in subjects)
+        }
+        if {part.name for part in self.parts} <= empty:
+            yield (
+                f"evaluation.parts = {[part.name for part in self.parts]} leaves nothing to draw: "
+                "what is erased is in no other part. Take some of "
+                f"{', '.join(part.name for part in Part)}, or evaluation=none"
+            )
+
+    def missing_files(self) -> Iterator[str]:
+        """Yield a message where the file of names can't be read or holds what is no name."""
+        if self.unlisted_file is None:
+            return
+        try:
+            for name in read_captions(Path(self.unlisted_file)):
+                _check_name("evaluation.unlisted_file", name)
+        except ValueError as error:
+            yield f"evaluation.unlisted_file = {self.unlisted_file}: {error}"
+
+
+def _check_name(key: str, name: object) -> None:
+    """Raise ValueError for what is no name, or none that a table can hold."""
+    if not isinstance(name, str):  # a list within the list passes the schema
+        raise ValueError(f"{key}: {name!r} is no name: give a list of names")
+    try:
+        slugify(name)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from None

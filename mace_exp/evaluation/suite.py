@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-from mace_exp.concepts.concept import Concept, Kind
-from mace_exp.concepts.prompts import evaluation_prompts, scene_prompts
-from mace_exp.concepts.schema import KeptConfig
+from mace_exp.concepts.concept import Kind
+from mace_exp.concepts.prompts import evaluation_prompts
 from mace_exp.evaluation.prompts import (
     ERASED,
     GENERAL,
@@ -16,8 +14,8 @@ from mace_exp.evaluation.prompts import (
     PRESERVED,
     STYLES,
     EvaluationPrompt,
+    Subject,
 )
-from mace_exp.evaluation.schema import SampledEvaluation
 from mace_exp.utils.seeding import derive, short_seed
 
 SPECIFICITY = {
@@ -29,14 +27,6 @@ SPECIFICITY = {
 """The part whose accuracy is the paper's specificity, by the kind of the erased concepts."""
 
 
-@dataclass(frozen=True)
-class Subject:
-    """Something that a prompt can name: an erased or retained person, object or style."""
-
-    name: str
-    kind: Kind
-
-
 def build_suite(
     subjects: Mapping[str, Sequence[Subject]],
     general: Sequence[str],
@@ -44,8 +34,10 @@ def build_suite(
     images_per_part: int,
     templates: int,
     seed: int,
+    images: Mapping[str, int] | None = None,
 ) -> list[EvaluationPrompt]:
-    """Return about `images_per_part` prompts per part, subject by subject.
+    """Return about `images_per_part` prompts per part, subject by subject; `images` gives single
+    parts another number.
 
     `subjects` maps a part to its subjects; erased subjects are left out of every other part. All
     erased subjects are drawn, however many there are; of the others an evenly spaced choice. A
@@ -55,43 +47,21 @@ def build_suite(
     Raises:
         ValueError: an unknown part, or a number below one.
     """
-    _check(subjects, images_per_part, templates)
+    counts = dict.fromkeys(PARTS, images_per_part) | dict(images or {})
+    _check(subjects, min(counts.values()), templates)
     erased = {subject.name.casefold() for subject in subjects.get(ERASED, ())}
     suite = []
     for part in PARTS:
         chosen = list(subjects.get(part, ()))
         if part != ERASED:
             chosen = [each for each in chosen if each.name.casefold() not in erased]
-            chosen = _even_choice(chosen, images_per_part)
-        for subject, count in zip(chosen, _shares(len(chosen), images_per_part), strict=True):
+            chosen = _even_choice(chosen, counts[part])
+        for subject, count in zip(chosen, _shares(len(chosen), counts[part]), strict=True):
             suite += _subject_prompts(part, subject, count, templates=templates, seed=seed)
     for index, prompt in enumerate(general[:images_per_part]):
         number = short_seed(seed, "evaluation", GENERAL, index)
         suite.append(EvaluationPrompt(GENERAL, "", prompt, number, ""))
     return suite
-
-
-def run_suite(
-    concepts: Sequence[Concept], kept: KeptConfig, evaluation: SampledEvaluation
-) -> list[EvaluationPrompt]:
-    """Return the suite of a run: it is built whole, so that what is erased is in no other part
-    whether or not it is drawn itself, and then cut down to the parts that are asked for."""
-    subjects = {
-        ERASED: [Subject(concept.name, concept.kind) for concept in concepts],
-        PRESERVED: [Subject(name, Kind.person) for name in kept.people]
-        + [Subject(name, Kind.style) for name in kept.artists],
-        OBJECTS: [Subject(name, Kind.object) for name in kept.objects],
-        STYLES: [Subject(name, Kind.style) for name in kept.styles],
-    }
-    whole = build_suite(
-        subjects,
-        scene_prompts(evaluation.images_per_part),
-        images_per_part=evaluation.images_per_part,
-        templates=evaluation.templates,
-        seed=evaluation.seed,
-    )
-    parts = {part.name for part in evaluation.parts}
-    return [each for each in whole if each.part in parts]
 
 
 def _subject_prompts(

@@ -43,6 +43,11 @@ class Verdict:
         """How well each picture fits its prompt, [n]; NaN where the judge cannot say."""
         return np.concatenate(self._in_batches(self.judge.text_image_score))
 
+    @cached_property
+    def persons(self) -> np.ndarray:
+        """The probability that each picture shows a person, [n]."""
+        return np.concatenate(self._in_batches(lambda images, _: self.judge.persons(images)))
+
     def likeliest(self, head: str) -> list[str]:
         """Return the name of each picture's likeliest class, n of them."""
         names = self.judge.classes[head]

@@ -155,6 +155,12 @@ class MiniJudge:
             )
         return np.array(scores, np.float32)
 
+    def persons(self, images: np.ndarray) -> np.ndarray:
+        """Return the probability of all people together, nameless ones included, [n]."""
+        names = captions.subject_classes()
+        people = [names.index(name) for name in (*captions.people(), captions.NOBODY)]
+        return self.probabilities(images)["subject"][:, people].sum(axis=1)
+
     def _named(self, prompt: str) -> list[tuple[str, int]]:
         text = f" {prompt.lower()} "
         found = []

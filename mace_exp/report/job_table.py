@@ -43,6 +43,9 @@ def job_columns(jobs: Sequence[Job], varying: Sequence[str]) -> list[tuple[Colum
     mean = (
         [(Column("Harmonic mean", percent=True), means)] if any(c.key != "" for c in means) else []
     )
+    three = [_estimate_cell(j.with_unlisted, formatting.percent, 100) for j in jobs]
+    if any(c.key != "" for c in three):
+        mean.append((Column("With unlisted people", percent=True), three))
     spent = [Cell(formatting.duration(job.seconds), _key(job.seconds)) for job in jobs]
     states = [Cell(job.status, job.status) for job in jobs]
     return [

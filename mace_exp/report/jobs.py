@@ -9,7 +9,15 @@ from typing import Any
 
 from mace_exp.report import formatting
 from mace_exp.report.charts import Curve, shortened
-from mace_exp.report.metrics_view import PARTS, Estimate, harmonic_mean, read_overall, read_parts
+from mace_exp.report.metrics_view import (
+    PARTS,
+    WITH_UNLISTED,
+    Estimate,
+    harmonic_mean,
+    read_estimate,
+    read_overall,
+    read_parts,
+)
 from mace_exp.report.read_run import (
     RunContents,
     is_run,
@@ -78,6 +86,7 @@ class Job:
     further: dict[str, Estimate]
     stages: list[dict[str, Any]]
     loss: Curve
+    with_unlisted: Estimate | None = None
 
     @property
     def name(self) -> str:
@@ -114,6 +123,7 @@ def as_job(run: RunContents) -> Job:
         run=run,
         settings=formatting.settings(run.config),
         harmonic_mean=harmonic_mean(run.metrics),
+        with_unlisted=read_estimate("", {"value": run.metrics.get(WITH_UNLISTED)}),
         accuracies={part.title: part.accuracy for part in parts if part.accuracy},
         further=further | {e.name: e for e in read_overall(run.metrics)},
         stages=stages(run.rows),

@@ -11,10 +11,14 @@ from mace_exp.runs.record import number
 PARTS = {
     "erased": "Erased",
     "preserved": "Preserved people",
+    "unlisted": "Unlisted people",
+    "neighbours": "Neighbours",
     "objects": "Objects",
     "styles": "Styles",
     "scenes": "Scenes",
 }
+WITH_UNLISTED = "harmonic_mean_unlisted"
+"""The harmonic mean over erased, kept and unlisted people."""
 LOWER_IS_BETTER = frozenset({"erased"})
 
 
@@ -114,12 +118,13 @@ def _further(values: Mapping[str, Any], prefix: str = "") -> Iterator[Estimate]:
 
 
 def read_overall(metrics: Mapping[str, Any]) -> list[Estimate]:
-    """Return the numbers outside parts, except the harmonic mean (see `harmonic_mean`)."""
-    others = {k: v for k, v in metrics.items() if not _is_part(v) and k != "harmonic_mean"}
+    """Return the numbers outside parts, except the harmonic means (see `harmonic_mean`)."""
+    means = ("harmonic_mean", WITH_UNLISTED)
+    others = {k: v for k, v in metrics.items() if not _is_part(v) and k not in means}
     return list(_further(others))
 
 
-def harmonic_mean(metrics: Mapping[str, Any]) -> float | None:
-    """Return the run's harmonic mean, or None."""
-    value = metrics.get("harmonic_mean")
+def harmonic_mean(metrics: Mapping[str, Any], key: str = "harmonic_mean") -> float | None:
+    """Return the run's harmonic mean, or that over three sides (`WITH_UNLISTED`), or None."""
+    value = metrics.get(key)
     return number(value.get("value") if isinstance(value, Mapping) else value)

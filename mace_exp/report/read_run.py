@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,7 @@ class RunContents:
     samples: list[Sample]
     attention: list[Overlay]
     masks: list[Overlay]
+    neighbours: Sequence[Mapping[str, str]] = ()
 
     @property
     def name(self) -> str:
@@ -94,6 +95,7 @@ def read_run(path: Path) -> RunContents:
         samples=read_samples(path / "samples"),
         attention=read_attention(path / "attention"),
         masks=read_masks(path / "masks"),
+        neighbours=read_table(path / "neighbours.csv"),
     )
 
 

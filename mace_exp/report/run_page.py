@@ -15,6 +15,7 @@ from markupsafe import Markup
 from mace_exp.report import charts, formatting
 from mace_exp.report.galleries import attention_strips, galleries, mask_groups
 from mace_exp.report.metrics_view import (
+    WITH_UNLISTED,
     Estimate,
     PartResult,
     harmonic_mean,
@@ -79,6 +80,8 @@ def run_content(run: RunContents) -> dict[str, Any]:
         "further": further(run.metrics, parts),
         "unmeasured": unmeasured(run.metrics),
         "harmonic_mean": harmonic_mean(run.metrics),
+        "mean_with_unlisted": harmonic_mean(run.metrics, WITH_UNLISTED),
+        "neighbours": run.neighbours,
         "galleries": [g for g in galleries(run.samples) if g.pairs],
         "attention": attention_strips(run.attention),
         "masks": mask_groups(run.masks),

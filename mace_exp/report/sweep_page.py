@@ -46,7 +46,10 @@ def write_sweep_report(sweep_dir: Path) -> Path:
     Raises:
         FileNotFoundError: no subfolder is a run.
     """
-    view = sweep_view(read_sweep(sweep_dir)) | {"missing": missing_jobs(sweep_dir)}
+    view = sweep_view(read_sweep(sweep_dir)) | {
+        "missing": missing_jobs(sweep_dir),
+        "comparison": (sweep_dir / "compare.html").is_file(),
+    }
     return save(sweep_dir / "report.html", render("sweep", view))
 
 

@@ -10,9 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from mace_exp.report import formatting
-from mace_exp.report.metrics_view import PartResult, harmonic_mean, read_parts
+from mace_exp.report.metrics_view import WITH_UNLISTED, PartResult, harmonic_mean, read_parts
 from mace_exp.report.read_run import read_json
 
+MEANS = {
+    "harmonic_mean": "harmonic mean",
+    WITH_UNLISTED: "harmonic mean, unlisted people counted",
+}
 PLACES = {
     "report.html": "report",
     "erased": "pipeline",
@@ -31,13 +35,14 @@ def print_result(run_dir: Path, console: Console | None = None) -> None:
 
 
 def result(run_dir: Path) -> RenderableType:
-    """Return the table and the harmonic mean."""
+    """Return the table and the harmonic means."""
     metrics = read_json(run_dir / "metrics.json")
     parts = read_parts(metrics)
-    mean = harmonic_mean(metrics)
     lines: list[RenderableType] = [result_table(parts)] if parts else []
-    if mean is not None:
-        lines.append(Text.assemble("  harmonic mean  ", (formatting.percent(mean), "bold")))
+    for key, title in MEANS.items():
+        mean = harmonic_mean(metrics, key)
+        if mean is not None:
+            lines.append(Text.assemble(f"  {title}  ", (formatting.percent(mean), "bold")))
     return Padding(Group(*lines), (1, 0, 0, 0))
 
 

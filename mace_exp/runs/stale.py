@@ -17,14 +17,14 @@ READING = frozenset({"metrics", "report"})
 """Stages that show what is there; `metrics` itself refuses pictures of another edit."""
 FILES = {
     "edit": ("edit.safetensors", "erased.json", "erased"),
-    "samples": ("samples", "attention"),
-    "metrics": ("metrics.json",),
+    "samples": ("samples", "neighbours.csv", "attention"),
+    "metrics": ("metrics.json", "scores.csv"),
 }
 """The files of each result whose key is recorded, in the order in which they are made."""
 RECORDED = {
     "edit": (*FILES["edit"], "refined.safetensors", "loras"),
-    "samples": ("samples",),
-    "metrics": ("metrics.json", "samples/prompts.csv"),
+    "samples": ("samples", "neighbours.csv"),
+    "metrics": ("metrics.json", "scores.csv", "samples/prompts.csv"),
 }
 """The files whose checksums are recorded with each key: what a later command may read."""
 _MARKS = {"samples": "prompts.csv", "attention": "index.csv", "erased": "model_index.json"}
@@ -44,6 +44,13 @@ def record_key(folder: RunFolder, name: str, key: str) -> None:
     """Record the key of a result that the folder now holds, and the checksums of its files."""
     record_files(folder, RECORDED[name])
     write_json(folder.keys, recorded_keys(folder) | {name: key})
+
+
+def forget_key(folder: RunFolder, name: str) -> None:
+    """Record that a result of the folder is not that of the run's settings any more."""
+    kept = {each: key for each, key in recorded_keys(folder).items() if each != name}
+    if folder.keys.is_file():
+        write_json(folder.keys, kept)
 
 
 def remove_stale(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
-from mace_exp.evaluation.evaluate import COLUMNS, evaluate
+from mace_exp.evaluation.evaluate import COLUMNS, measure_pictures
 from mace_exp.evaluation.judges.base import JudgeConfig
+from mace_exp.evaluation.measured import Measured
 from mace_exp.evaluation.metrics.base import Metrics
-from mace_exp.evaluation.schema import SampledEvaluation
+from mace_exp.evaluation.scores import ScoredPictures
 from mace_exp.runs.context import Context
 from mace_exp.runs.result import Result, result_key
 from mace_exp.runs.stale import record_key
@@ -17,41 +19,49 @@ from mace_exp.utils.files import write_json
 log = logging.getLogger(__name__)
 
 STAGE = "metrics"
-VERSION = 1
+VERSION = 2
 
 
 def measure(
     context: Context,
     samples: Result[SuiteSamples],
-    evaluation: SampledEvaluation,
     judge: JudgeConfig,
+    metrics: Sequence[str],
     *,
+    threshold: float,
     specificity: str,
+    notes: Sequence[str],
 ) -> Result[Metrics]:
-    """Measure the pictures of this run, write metrics.json and hand it to the tracker.
+    """Measure the pictures of this run, write scores.csv and metrics.json, and hand the figures to
+    the tracker.
 
-    `specificity` is the part of the suite that is the paper's specificity.
+    `metrics` are names, `threshold` is the probability that a first guess needs, `specificity` the
+    part of the suite that is the paper's specificity; `notes` say what was not drawn.
     """
     key = result_key(
         STAGE,
         VERSION,
         samples=samples.key,
         judge=judge.name,
-        metrics=sorted(evaluation.metrics),
+        metrics=sorted(metrics),
+        threshold=threshold,
         specificity=specificity,
+        notes=list(notes),
     )
 
     def make() -> Metrics:
         drawn, folder = samples.value, context.folder
-        found = evaluate(
+        measured = Measured(
             drawn.prompts,
             drawn.before,
             drawn.after,
             judge=judge.load(),
             supports=judge.supports,
-            metrics=evaluation.metrics,
             specificity=specificity,
+            threshold=threshold,
         )
+        found = measure_pictures(measured, metrics, notes=notes)
+        ScoredPictures(drawn.prompts, *found.scored.scores, judge.name).write(folder.scores)
         _tell_of_blindness(found.metrics)
         write_json(folder.metrics, found.metrics)
         predictions = (found.before, found.after)

@@ -102,9 +102,12 @@ class _Drawing:
 
         def make(missing: Mapping[str, Path]) -> None:
             weights = None if edit is None else _on_cpu(edit.value.weights)
+            # A neighbour who is also kept may be drawn by the very same prompts.
+            first = {key: name for name, key in reversed(keys.items())}
+            drawn = {name: pieces[name] for name in pieces if first[keys[name]] == name}
             jobs = [
-                [(pieces[name], missing.get(name)) for name in group]
-                for group in groups(pieces, self.sampling.batch_size)
+                [(drawn[name], missing.get(name)) for name in group]
+                for group in groups(drawn, self.sampling.batch_size)
                 if not missing.keys().isdisjoint(group)
             ]
             shared.ranks.map(partial(_draw_share, self.sampling, weights), shared, jobs)

@@ -20,9 +20,11 @@ log = logging.getLogger(__name__)
 
 SUBJECT, SCENE = "subject", "scene"
 FEATURES, TEXT_IMAGE = "features", "text_image"
-ANSWERS = frozenset({SUBJECT, SCENE, FEATURES, TEXT_IMAGE})
+PERSON = "person"
+ANSWERS = frozenset({SUBJECT, SCENE, FEATURES, TEXT_IMAGE, PERSON})
 """The kinds of answers that a judge may give: what is shown (`SUBJECT`), where (`SCENE`), features
-whose distances mean something, and how well a picture fits its prompt (`TEXT_IMAGE`)."""
+whose distances mean something, how well a picture fits its prompt (`TEXT_IMAGE`), and whether
+anybody is in it (`PERSON`)."""
 
 
 class Judge(Protocol):
@@ -49,6 +51,10 @@ class Judge(Protocol):
         names nothing that the judge knows."""
         ...
 
+    def persons(self, images: np.ndarray) -> np.ndarray:
+        """Return the probability that a picture shows a person, known or not, [n]."""
+        ...
+
 
 @dataclass(kw_only=True)
 class JudgeConfig(ABC):
@@ -70,6 +76,11 @@ class JudgeConfig(ABC):
     def known_subjects(self) -> frozenset[str] | None:
         """Return the subjects that the judge recognises; None where it has no fixed list."""
         return None
+
+    def known_people(self) -> tuple[str, ...]:
+        """Return the people among them, in a fixed order: those whom the model that it was made
+        for knows. Empty where it has no such list."""
+        return ()
 
     def unknown_subjects(self, names: Iterable[str]) -> list[str]:
         """Return the names that the judge does not know, in their order. Case is ignored."""

@@ -25,3 +25,9 @@ class MiniWorldJudge(JudgeConfig):
         from mace_exp.mini.captions import subject_classes
 
         return frozenset(subject_classes())
+
+    def known_people(self) -> tuple[str, ...]:
+        """Return the names of the 200 people."""
+        from mace_exp.mini.captions import people
+
+        return people()

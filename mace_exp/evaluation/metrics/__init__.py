@@ -10,7 +10,10 @@ from mace_exp.evaluation.metrics.base import Metric
 
 METRICS: dict[str, Metric | str] = {
     name: f"{__name__}.{name}"
-    for name in ("pixel_change", "text_image", "accuracy", "scenes", "harmonic", "distances")
+    for name in (
+        *("pixel_change", "text_image", "accuracy", "scenes", "persons", "harmonic"),
+        *("distances", "part_distances"),
+    )
 }
 """Each metric by its name: the `Metric`, or the module whose `METRIC` it is. One that is added
 before conf/ is composed can be chosen like these."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mace_exp.evaluation.measured import Measured
+    from mace_exp.evaluation.measured import Measured, Scored
 
 Metrics = dict[str, Any]
 """The content of metrics.json, or what one metric adds to it."""
@@ -30,3 +30,24 @@ class Metric:
     label: str
     measure: Callable[[Measured], Metrics]
     needs: frozenset[str] = frozenset()
+
+    def of(self, measured: Measured) -> Metrics:
+        """Measure pictures."""
+        return self.measure(measured)
+
+    def again(self, scored: Scored) -> Metrics:
+        """Measure scores alone; nothing where that takes pictures."""
+        return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreMetric(Metric):
+    """A measurement of scores alone: it can be made again from scores.csv, without a picture."""
+
+    measure: Callable[[Scored], Metrics]  # type: ignore[assignment]
+
+    def of(self, measured: Measured) -> Metrics:
+        return self.measure(measured.scored)
+
+    def again(self, scored: Scored) -> Metrics:
+        return self.measure(scored)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from mace_exp.evaluation.judges.base import FEATURES
 from mace_exp.evaluation.measured import Measured
 from mace_exp.evaluation.metrics.base import Metric, Metrics
 from mace_exp.evaluation.prompts import ERASED
-
-GRID = 8  # cells a side of the pixel features
 
 
 def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
@@ -45,55 +42,29 @@ def kernel_distance(first: np.ndarray, second: np.ndarray) -> float:
     return float(sum(within) - 2 * ((a @ b.T / width + 1) ** 3).mean())
 
 
-def pixel_features(images: np.ndarray) -> np.ndarray:
-    """Return mean colours, [n, 192], in [0, 1], of an 8x8 grid over images [n, H, W, 3], uint8.
-
-    For runs without a judge: coarse, but it shows when layout and colours change. Images are read
-    one by one: thousands of large ones would not fit into memory as floats.
-    """
-    rows, columns = (_cells(size) for size in images.shape[1:3])
-    return np.stack([_grid_means(image, rows, columns) for image in images])
-
-
 def distances(measured: Measured) -> Metrics:
-    """Return the distances before to after, of all that should stay and of what is erased.
+    """Return the distances before to after, of all that should stay but bystanders, and of what is
+    erased.
 
     In the judge's features, or in pixel features where there are none. A set of fewer than two
     pictures is left out.
     """
-    if FEATURES in measured.answers:
-        space, (before, after) = "judge", (verdict.features for verdict in measured.verdicts)
-    else:
-        space, (before, after) = "pixels", map(pixel_features, (measured.before, measured.after))
+    space, before, after = measured.features
     erased = np.array([prompt.part == ERASED for prompt in measured.prompts])
     found: Metrics = {"features": space}
-    for key, chosen in (("kept", ~erased), ("erased", erased)):
+    for key, chosen in (("kept", ~erased & measured.pooled), ("erased", erased)):
         if chosen.sum() >= 2:
-            found[key] = _between(before[chosen], after[chosen])
+            found[key] = between(before[chosen], after[chosen])
     return {"distances": found}
 
 
-def _between(before: np.ndarray, after: np.ndarray) -> Metrics:
+def between(before: np.ndarray, after: np.ndarray) -> Metrics:
+    """Return both distances between features [n, f], and n."""
     return {
         "frechet": frechet_distance(before, after),
         "kernel": kernel_distance(before, after),
         "n": len(before),
     }
-
-
-def _grid_means(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Return [192] of an image [H, W, 3] by `_cells` of its height and width."""
-    bands = np.tensordot(rows, image / 255.0, (1, 0))
-    return np.einsum("awc,bw->abc", bands, columns, optimize=True).ravel()
-
-
-def _cells(size: int) -> np.ndarray:
-    """Return [8, size]: each row averages over its share of the pixels."""
-    edges = np.linspace(0, size, GRID + 1)
-    pixels = np.arange(size)
-    overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
-    overlap = overlap.clip(min=0)
-    return overlap / overlap.sum(axis=1, keepdims=True)
 
 
 def _off_diagonal_mean(kernel: np.ndarray) -> float:

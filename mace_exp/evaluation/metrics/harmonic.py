@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mace_exp.evaluation.judges.base import SCENE, SUBJECT
-from mace_exp.evaluation.measured import Measured
+from mace_exp.evaluation.measured import Scored
 from mace_exp.evaluation.metrics.accuracy import accuracies
-from mace_exp.evaluation.metrics.base import Metric, Metrics
+from mace_exp.evaluation.metrics.base import Metrics, ScoreMetric
 from mace_exp.evaluation.metrics.scenes import SCENES, scene_accuracies
-from mace_exp.evaluation.prompts import ERASED, OBJECTS, PRESERVED, STYLES
+from mace_exp.evaluation.prompts import ERASED, OBJECTS, PRESERVED, STYLES, UNLISTED
 
 KEPT = (PRESERVED, OBJECTS, STYLES, SCENES)
 """Parts that should survive the edit."""
@@ -38,36 +38,42 @@ def overall(erased: float, preserved: float) -> float:
     return harmonic_mean([1 - erased, preserved])
 
 
-def harmonic_means(measured: Measured) -> Metrics:
+def harmonic_means(scored: Scored) -> Metrics:
     """Return the paper's overall score, its two sides, and the mean over everything that stays.
 
-    Specificity is the accuracy on the part `measured.specificity`, or where that was not drawn on
-    the first part of `KEPT` that was.
+    Specificity is the accuracy on the part `scored.specificity`, or where that was not drawn on
+    the first part of `KEPT` that was. Where unlisted people were drawn, `harmonic_mean_unlisted`
+    is the mean of three: efficacy, specificity and the accuracy on those whom nobody listed.
     """
-    accuracy = _accuracy_by_part(measured)
-    kept = [part for part in (measured.specificity, *KEPT) if part in accuracy]
+    accuracy = _accuracy_by_part(scored)
+    kept = [part for part in (scored.specificity, *KEPT) if part in accuracy]
     if ERASED not in accuracy or not kept:
         reason = "no harmonic mean: it needs an erased and a kept part that the judge knows"
         return {"missing": [reason]}
-    efficacy = 1 - accuracy[ERASED]
-    return {
-        "harmonic_mean": overall(accuracy[ERASED], accuracy[kept[0]]),
+    efficacy, specificity = 1 - accuracy[ERASED], accuracy[kept[0]]
+    found: Metrics = {
+        "harmonic_mean": overall(accuracy[ERASED], specificity),
         "harmonic": {
             "efficacy": efficacy,
-            "specificity": accuracy[kept[0]],
+            "specificity": specificity,
             "specificity_part": kept[0],
             "all_parts": harmonic_mean(
                 [efficacy, *(accuracy[part] for part in dict.fromkeys(kept))]
             ),
         },
     }
+    if UNLISTED in accuracy:
+        three = (efficacy, specificity, accuracy[UNLISTED])
+        found["harmonic_mean_unlisted"] = harmonic_mean(three)
+    return found
 
 
-def _accuracy_by_part(measured: Measured) -> dict[str, float]:
-    found = accuracies(measured)
-    if SCENE in measured.answers:
-        found |= scene_accuracies(measured)
-    return {part: found[part]["accuracy"]["value"] for part in (ERASED, *KEPT) if part in found}
+def _accuracy_by_part(scored: Scored) -> dict[str, float]:
+    found = accuracies(scored)
+    if SCENE in scored.answers:
+        found |= scene_accuracies(scored)
+    parts = (ERASED, *KEPT, UNLISTED)
+    return {part: found[part]["accuracy"]["value"] for part in parts if part in found}
 
 
-METRIC = Metric(label="accuracy", measure=harmonic_means, needs=frozenset({SUBJECT}))
+METRIC = ScoreMetric(label="accuracy", measure=harmonic_means, needs=frozenset({SUBJECT}))

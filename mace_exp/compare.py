@@ -1,0 +1,114 @@
+"""`python -m mace_exp.compare RUN RUN [...]`: runs on the same prompts and seeds, side by side.
+
+Each run is compared with the first, picture by picture: what differs, with a 95 % interval by
+paired bootstrap over concepts, and the pictures that differ most. A sweep's folder stands for its
+jobs. Prints a table, and writes compare.json and compare.html.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mace_exp.evaluation.paired import differences, most_different
+from mace_exp.evaluation.scores import read_scores
+from mace_exp.report.compare_page import Comparison, cells, part_title, write_comparison
+from mace_exp.report.jobs import is_sweep, job_folders
+from mace_exp.utils.files import write_json
+
+log = logging.getLogger("mace_exp.compare")
+SCORES = "scores.csv"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Compare, print and write, and return the exit code: 2 for what can't be compared."""
+    parser = argparse.ArgumentParser(prog="python -m mace_exp.compare", description=__doc__)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run, or sweep")
+    parser.add_argument("--out", type=Path, help="folder of compare.json and compare.html")
+    parser.add_argument("--pictures", type=int, default=8, help="pairs a part (default: 8)")
+    parser.add_argument("--threshold", type=float, default=0.0, help="least probability")
+    logging.basicConfig(format="%(message)s")
+    chosen = parser.parse_args(arguments)
+    try:
+        found = compared(chosen.runs, pictures=chosen.pictures, threshold=chosen.threshold)
+    except ValueError as error:
+        log.error("mace_exp.compare: %s", error)
+        return 2
+    out = chosen.out or (chosen.runs[0] if is_sweep(chosen.runs[0]) else Path())
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "compare.json", {"comparisons": [each.facts() for each in found]})
+    page = write_comparison(out / "compare.html", found)
+    console = Console()
+    for each in found:
+        console.print(table(each))
+    console.print(f"  page  {page}", soft_wrap=True, markup=False)
+    return 0
+
+
+def compared(
+    folders: Sequence[Path], *, pictures: int = 8, threshold: float = 0.0
+) -> list[Comparison]:
+    """Return the comparison of every run with the first.
+
+    Raises:
+        ValueError: fewer than two runs, one without scores, or no picture in common.
+    """
+    runs = [run for folder in folders for run in _runs_in(folder)]
+    if len(runs) < 2:
+        raise ValueError(f"{len(runs)} run to compare: name two, or a sweep with two that measured")
+    first, *others = (read_scores(run / SCORES) for run in runs)
+    names = short_names(runs)
+    return [
+        Comparison(
+            runs[0],
+            run,
+            (names[0], name),
+            differences(first, scores, threshold=threshold),
+            most_different(first, scores, pictures),
+        )
+        for run, name, scores in zip(runs[1:], names[1:], others, strict=True)
+    ]
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    """Return the run itself, or the jobs of a sweep that measured something."""
+    if not is_sweep(folder):
+        return [folder]
+    return [job for job in job_folders(folder) if (job / SCORES).is_file()]
+
+
+def short_names(runs: Sequence[Path]) -> list[str]:
+    """Return as many of the last parts of each path as tell them all apart."""
+    paths = [run.resolve().parts for run in runs]
+    for count in range(1, max(map(len, paths)) + 1):
+        names = ["/".join(parts[-count:]) for parts in paths]
+        if len(set(names)) == len(names):
+            return names
+    return [str(run) for run in runs]  # one run twice
+
+
+def table(comparison: Comparison) -> Table:
+    """Return the differences of one run as a table for the terminal."""
+    first, second = comparison.names
+    title = Text(f"{second} against {first}, 95 % intervals of the difference")
+    found = Table(
+        title=title, title_justify="left", box=None, header_style="dim", padding=(0, 1, 0, 0)
+    )
+    for name in ("part", "measure"):
+        found.add_column(name, no_wrap=True)
+    for name in ("first", "second", "differ", "interval", "pairs"):
+        found.add_column(name, justify="right", no_wrap=True)
+    for each in comparison.differences:
+        found.add_row(part_title(each.part), each.measure, *cells(each), str(each.n))
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

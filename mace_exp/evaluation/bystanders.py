@@ -1,0 +1,79 @@
+"""Bystanders of an edit: people whom the model knows and nobody lists, and the subjects nearest to
+what is erased."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from mace_exp.concepts.concept import Kind
+from mace_exp.concepts.schema import KeptConfig
+from mace_exp.evaluation.prompts import OBJECTS, PRESERVED, STYLES, Subject
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A subject near an erased one.
+
+    `similarity` is that of their states in the text encoder, in [-1, 1]; `listed` says whether the
+    run is told to keep the neighbour, or names it in what it preserves.
+    """
+
+    erased: str
+    subject: Subject
+    similarity: float
+    listed: bool
+
+
+@dataclass(frozen=True)
+class Bystanders:
+    """The subjects of the parts `unlisted` and `neighbours`; `notes` say why one has none."""
+
+    unlisted: Sequence[Subject] = ()
+    neighbours: Sequence[Neighbour] = ()
+    notes: Sequence[str] = field(default=())
+
+    def near(self) -> list[Subject]:
+        """Return the neighbours of all erased concepts, each once, the nearest of each first."""
+        places: dict[str, int] = {}
+        ranked: list[tuple[int, Subject]] = []
+        for each in self.neighbours:
+            place = places[each.erased] = places.get(each.erased, -1) + 1
+            ranked.append((place, each.subject))
+        return list(dict.fromkeys(subject for _, subject in sorted(ranked, key=lambda r: r[0])))
+
+
+def kept_subjects(kept: KeptConfig) -> dict[str, list[Subject]]:
+    """Return what the retain set names, by part of the evaluation."""
+    return {
+        PRESERVED: [Subject(name, Kind.person) for name in kept.people]
+        + [Subject(name, Kind.style) for name in kept.artists],
+        OBJECTS: [Subject(name, Kind.object) for name in kept.objects],
+        STYLES: [Subject(name, Kind.style) for name in kept.styles],
+    }
+
+
+def unnamed(known: Sequence[str], listed: Iterable[str], texts: Iterable[str]) -> list[str]:
+    """Return the names of `known` that are neither in `listed` nor in a sentence of `texts`.
+
+    Case is ignored; in a sentence whole words count.
+    """
+    gone = {name.casefold() for name in listed}
+    left = {name.casefold(): name for name in known if name.casefold() not in gone}
+    if left:
+        longest_first = sorted(map(re.escape, left), key=len, reverse=True)
+        pattern = re.compile(rf"(?<!\w)(?:{'|'.join(longest_first)})(?!\w)")
+        for text in texts:
+            for found in pattern.findall(text.casefold()):
+                left.pop(found, None)
+    return list(left.values())
+
+
+def distinct(subjects: Iterable[Subject], without: Iterable[str]) -> list[Subject]:
+    """Return the subjects, each name once (its first kind), without those named in `without`."""
+    gone = {name.casefold() for name in without}
+    first: dict[str, Subject] = {}
+    for subject in subjects:
+        first.setdefault(subject.name.casefold(), subject)
+    return [subject for name, subject in first.items() if name not in gone]

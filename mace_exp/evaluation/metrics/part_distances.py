@@ -1,0 +1,22 @@
+"""`part_distances`: between the pictures before and after, of each part for itself."""
+
+from __future__ import annotations
+
+from mace_exp.evaluation.measured import Measured
+from mace_exp.evaluation.metrics.base import Metric, Metrics
+from mace_exp.evaluation.metrics.distances import between
+
+
+def distances_by_part(measured: Measured) -> Metrics:
+    """Return the Frechet and kernel distances of each part with two pictures or more, in the space
+    of `distances`. They depend on how many pictures a part has: compare those of one suite."""
+    _, before, after = measured.features
+    rows = {part: measured.rows(part) for part in measured.parts}
+    return {
+        part: {"distances": between(before[own], after[own])}
+        for part, own in rows.items()
+        if len(own) >= 2
+    }
+
+
+METRIC = Metric(label="distances by part", measure=distances_by_part)

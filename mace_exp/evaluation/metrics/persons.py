@@ -1,0 +1,33 @@
+"""`persons`: how many pictures show a person at all, known or not: the field's face ratio.
+
+A method that erases people by spoiling pictures scores well on accuracy, and not here.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mace_exp.evaluation.judges.base import PERSON
+from mace_exp.evaluation.measured import Scored
+from mace_exp.evaluation.metrics.base import Metrics, ScoreMetric
+from mace_exp.evaluation.metrics.rates import compared
+
+LIKELY = 0.5
+"""Probability from which a picture counts as showing a person."""
+
+
+def person_shares(scored: Scored) -> Metrics:
+    """Return the share of each part's pictures that show a person."""
+    before, after = (scores.person for scores in scored.scores)
+    known = np.isfinite(before) & np.isfinite(after)
+    found: Metrics = {}
+    for part in scored.parts:
+        rows = scored.rows(part)
+        rows = rows[known[rows]]
+        if len(rows):
+            shown = (before[rows] >= LIKELY, after[rows] >= LIKELY)
+            found[part] = {"persons": compared(shown, list(scored.concepts[rows]))}
+    return found
+
+
+METRIC = ScoreMetric(label="persons", measure=person_shares, needs=frozenset({PERSON}))

@@ -1,0 +1,108 @@
+"""Which known subjects lie nearest to what is erased, by the text encoder's states."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mace_exp.concepts.concept import Kind
+from mace_exp.concepts.prompts import evaluation_prompts
+from mace_exp.evaluation.bystanders import Neighbour
+from mace_exp.evaluation.prompts import Subject
+from mace_exp.models.text import PromptEncoder
+from mace_exp.utils.files import write_table
+
+VERSION = 1
+COLUMNS = ("erased", "neighbour", "kind", "similarity", "listed")
+DECIMALS = 4
+"""Of a similarity: what rounding of another machine does not move."""
+
+
+def subject_states(encoder: PromptEncoder, subjects: Sequence[Subject]) -> np.ndarray:
+    """Return [n, d], float64: the mean state of each subject's tokens in a sentence that names it,
+    the first of its kind's evaluation templates.
+
+    Raises:
+        ValueError: a sentence is longer than the encoder reads.
+    """
+    sentences = [evaluation_prompts(each.name, each.kind, 1)[0] for each in subjects]
+    rows = []
+    for batch, states in zip(_batches(sentences, subjects), encoder.stream(sentences), strict=True):
+        for (sentence, subject), state in zip(batch, states, strict=True):
+            own = encoder.positions(sentence, subject.name)
+            rows.append(state.cpu()[own].double().mean(dim=0).numpy())
+    return np.stack(rows)
+
+
+def _batches(
+    sentences: Sequence[str], subjects: Sequence[Subject], size: int = 64
+) -> list[list[tuple[str, Subject]]]:
+    pairs = list(zip(sentences, subjects, strict=True))
+    return [pairs[start : start + size] for start in range(0, len(pairs), size)]
+
+
+def similarities(erased: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the cosines [e, n] of states [e, d] and [n, d] about the mean of all of them.
+
+    Without the mean, which all states share, every cosine of CLIP's is near one.
+    """
+    centre = np.concatenate([erased, others]).mean(axis=0)
+    first, second = (_unit(each - centre) for each in (erased, others))
+    return np.round(first @ second.T, DECIMALS)
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+
+
+def nearest(
+    encoder: PromptEncoder,
+    erased: Sequence[Subject],
+    others: Sequence[Subject],
+    *,
+    count: int,
+    unlisted: Collection[str],
+) -> list[Neighbour]:
+    """Return the `count` nearest of `others` to each erased subject, nearest first.
+
+    `unlisted` are the names that no list holds. Equally near ones come in order of their names.
+    """
+    if not others:
+        return []
+    states = subject_states(encoder, [*erased, *others])
+    cosines = similarities(states[: len(erased)], states[len(erased) :])
+    free = {name.casefold() for name in unlisted}
+    found = []
+    for subject, row in zip(erased, cosines, strict=True):
+        order = sorted(range(len(others)), key=lambda i, row=row: (-row[i], others[i].name))
+        found += [
+            Neighbour(subject.name, others[i], float(row[i]), others[i].name.casefold() not in free)
+            for i in order[:count]
+        ]
+    return found
+
+
+def write_neighbours(path: Path, neighbours: Sequence[Neighbour]) -> None:
+    """Write neighbours.csv: a row per erased concept and neighbour, nearest first."""
+    rows = [
+        (n.erased, n.subject.name, n.subject.kind.name, n.similarity, "yes" if n.listed else "no")
+        for n in neighbours
+    ]
+    write_table(path, COLUMNS, rows)
+
+
+def read_neighbours(path: Path) -> list[Neighbour]:
+    """Read what `write_neighbours` wrote."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return [
+            Neighbour(
+                row["erased"],
+                Subject(row["neighbour"], Kind[row["kind"]]),
+                float(row["similarity"]),
+                row["listed"] == "yes",
+            )
+            for row in csv.DictReader(file)
+        ]

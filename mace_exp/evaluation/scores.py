@@ -1,0 +1,140 @@
+"""What is known of every picture of an evaluation: the scores that rates are computed from.
+
+    scores.csv: part, concept, prompt, seed, expected, file, phase, judge, then one column a score
+
+Thresholds, rates and intervals come afterwards, so that another threshold draws and judges nothing.
+An empty cell: the judge does not know what the prompt names, or does not give that answer.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from mace_exp.evaluation.judges.base import PERSON, SCENE, SUBJECT, TEXT_IMAGE
+from mace_exp.evaluation.prompts import EvaluationPrompt
+from mace_exp.utils.files import write_table
+
+PHASES = ("before", "after")
+ABOUT = ("part", "concept", "prompt", "seed", "expected", "file", "phase", "judge")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of n pictures of one phase, NaN where there is none; each field is a column.
+
+    `subject` and `scene` are the judge's first guesses, "" without one; `expected_scene` is the
+    scene that the prompt names, "" where it names none. Probabilities are in [0, 1]; a rank is the
+    place of the expected class among all, 1 the first, ties at the last of their places.
+    """
+
+    subject: list[str]
+    subject_probability: np.ndarray
+    """[n], of the expected subject."""
+    subject_rank: np.ndarray
+    """[n]"""
+    scene: list[str]
+    expected_scene: list[str]
+    scene_probability: np.ndarray
+    """[n], of the expected scene."""
+    scene_rank: np.ndarray
+    """[n]"""
+    person: np.ndarray
+    """[n], the probability that anybody is shown."""
+    text_image: np.ndarray
+    """[n], how well the picture fits its prompt."""
+    pixel_change: np.ndarray
+    """[n], the mean absolute difference to the original's picture, in [0, 1]."""
+
+    def __len__(self) -> int:
+        return len(self.subject)
+
+
+TEXTS = ("subject", "scene", "expected_scene")
+COLUMNS = tuple(field.name for field in fields(Scores))
+NUMBERS = tuple(name for name in COLUMNS if name not in TEXTS)
+
+
+@dataclass(frozen=True)
+class ScoredPictures:
+    """Prompts, their pictures' scores before and after the edit, and the judge's name."""
+
+    prompts: Sequence[EvaluationPrompt]
+    before: Scores
+    after: Scores
+    judge: str
+
+    @property
+    def answers(self) -> frozenset[str]:
+        """The answers that the judge gave, features left out: those that have a score."""
+        after = self.after
+        given = {
+            SUBJECT: any(after.subject),
+            SCENE: any(after.scene),
+            PERSON: bool(np.isfinite(after.person).any()),
+            TEXT_IMAGE: bool(np.isfinite(after.text_image).any()),
+        }
+        return frozenset(answer for answer, is_given in given.items() if is_given)
+
+    def write(self, path: Path) -> None:
+        """Write scores.csv: a row per picture, the pair of a prompt one below the other."""
+        rows = []
+        for index, prompt in enumerate(self.prompts):
+            for phase, scores in zip(PHASES, (self.before, self.after), strict=True):
+                file = f"samples/{phase}/{index:04d}.png"
+                about = (prompt.part, prompt.concept, prompt.prompt, prompt.seed, prompt.expected)
+                cells = [_cell(getattr(scores, name)[index]) for name in COLUMNS]
+                rows.append((*about, file, phase, self.judge, *cells))
+        write_table(path, (*ABOUT, *COLUMNS), rows)
+
+
+def read_scores(path: Path) -> ScoredPictures:
+    """Read a scores.csv.
+
+    Raises:
+        ValueError: it can't be read, lacks a column, holds no number where one belongs, or its
+            pictures before and after are not those of the same prompts.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} can't be read: {error}") from error
+    missing = [name for name in (*ABOUT, *COLUMNS) if name not in (rows[0] if rows else {})]
+    if missing:
+        raise ValueError(f"{path} has no column {missing[0]!r}: is it a run's scores.csv?")
+    phases = [[row for row in rows if row["phase"] == phase] for phase in PHASES]
+    try:
+        prompts = [[_prompt(row) for row in phase] for phase in phases]
+        before, after = (_scores(phase) for phase in phases)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if prompts[0] != prompts[1]:
+        raise ValueError(f"{path}: the rows before and after are not of the same prompts")
+    return ScoredPictures(prompts[1], before, after, rows[0]["judge"])
+
+
+def _cell(value: object) -> object:
+    """Return a cell's content: nothing for NaN, a number in its shortest exact decimal form."""
+    if isinstance(value, str):
+        return value
+    number = float(value)  # type: ignore[arg-type]
+    if np.isnan(number):
+        return None
+    return int(number) if number.is_integer() else repr(number)
+
+
+def _prompt(row: Mapping[str, str]) -> EvaluationPrompt:
+    return EvaluationPrompt(
+        row["part"], row["concept"], row["prompt"], int(row["seed"]), row["expected"]
+    )
+
+
+def _scores(rows: Sequence[Mapping[str, str]]) -> Scores:
+    texts = {name: [row[name] for row in rows] for name in TEXTS}
+    numbers = {name: np.array([float(row[name] or "nan") for row in rows]) for name in NUMBERS}
+    return Scores(**texts, **numbers)

@@ -1,0 +1,94 @@
+"""From a judge's verdict on pictures to their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from mace_exp.evaluation.judges.base import PERSON, SCENE, SUBJECT, TEXT_IMAGE
+from mace_exp.evaluation.prompts import EvaluationPrompt
+from mace_exp.evaluation.scores import Scores
+from mace_exp.evaluation.verdicts import Verdict
+
+
+def scores_of(
+    prompts: Sequence[EvaluationPrompt],
+    pictures: np.ndarray,
+    originals: np.ndarray,
+    verdict: Verdict | None,
+    answers: frozenset[str],
+) -> Scores:
+    """Return the scores of `pictures` [n, H, W, 3], uint8, beside the original model's of the same
+    prompts and seeds; `answers` are what the verdict can be asked, none without one."""
+    unknown = np.full(len(prompts), np.nan)
+    classes = {} if verdict is None else verdict.judge.classes
+    places = classes[SCENE] if SCENE in answers else ()
+    scenes = [scene_in(each.prompt, places) for each in prompts]
+    subject, scene = (
+        _of_head(verdict if head in answers else None, head, expected)
+        for head, expected in ((SUBJECT, [each.expected for each in prompts]), (SCENE, scenes))
+    )
+    return Scores(
+        subject=subject[0],
+        subject_probability=subject[1],
+        subject_rank=subject[2],
+        scene=scene[0],
+        expected_scene=scenes,
+        scene_probability=scene[1],
+        scene_rank=scene[2],
+        person=verdict.persons if verdict and PERSON in answers else unknown,
+        text_image=verdict.scores if verdict and TEXT_IMAGE in answers else unknown,
+        pixel_change=pixel_changes(originals, pictures),
+    )
+
+
+def _of_head(
+    verdict: Verdict | None, head: str, expected: Sequence[str]
+) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Return the first guesses, and probability and rank of the expected class, [n] each; "" and
+    NaN without a verdict, NaN where the judge does not know the class."""
+    probability, rank = np.full((2, len(expected)), np.nan)
+    if verdict is None:
+        return [""] * len(expected), probability, rank
+    classes = class_rows(verdict.judge.classes[head], expected)
+    known = np.flatnonzero(classes >= 0)
+    found = verdict.probabilities[head]
+    probability[known] = found[known, classes[known]]
+    rank[known] = ranks(found[known], classes[known])
+    return verdict.likeliest(head), probability, rank
+
+
+def class_rows(classes: Sequence[str], names: Sequence[str]) -> np.ndarray:
+    """Return each name's class index, [n]; -1 where the judge does not know it. Case is ignored."""
+    known = {name.casefold(): row for row, name in enumerate(classes)}
+    return np.array([known.get(name.casefold(), -1) for name in names], dtype=np.int64)
+
+
+def ranks(probabilities: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return the place of class `rows[i]` among `probabilities` [n, c], [n], 1 the likeliest.
+
+    Ties take the last of their places: an undecided judge names nobody.
+    """
+    own = probabilities[np.arange(len(rows)), rows][:, None]
+    return (probabilities >= own).sum(axis=1)
+
+
+def scene_in(prompt: str, scenes: Iterable[str]) -> str:
+    """Return the scene that a prompt ends with, or "". The longest one where several fit."""
+    found = (scene for scene in scenes if prompt.casefold().endswith(f" {scene.casefold()}"))
+    return max(found, key=len, default="")
+
+
+def pixel_changes(first: Iterable[np.ndarray], second: Iterable[np.ndarray]) -> np.ndarray:
+    """Return the mean absolute difference of each pair, [n], in [0, 1], of images with the same
+    prompts and seeds.
+
+    Images [H, W, 3], uint8, of one size. They are read one by one: thousands of large ones would
+    not fit into memory as floats.
+
+    Raises:
+        ValueError: another number of images in `second`.
+    """
+    pairs = zip(first, second, strict=True)
+    return np.array([np.abs(a.astype(np.int16) - b).mean() / 255 for a, b in pairs])

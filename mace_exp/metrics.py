@@ -1,0 +1,126 @@
+"""`python -m mace_exp.metrics RUN [key=value ...]`: measure a run's scores again.
+
+Rates, intervals and means are computed anew from scores.csv: nothing is drawn and no judge is
+asked. `evaluation.threshold=0.5` asks for that probability of the judge's first guess, and
+`evaluation.metrics=[accuracy,harmonic]` chooses what is computed. What takes pictures (distances)
+stays as it was measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mace_exp.concepts.concept import Kind
+from mace_exp.evaluation.evaluate import measure_again
+from mace_exp.evaluation.measured import Scored
+from mace_exp.evaluation.metrics import METRICS
+from mace_exp.evaluation.scores import read_scores
+from mace_exp.evaluation.suite import SPECIFICITY
+from mace_exp.report.read_run import read_config, read_json
+from mace_exp.report.run_page import write_report
+from mace_exp.report.terminal import print_result
+from mace_exp.runs.folder import RunFolder
+from mace_exp.runs.stale import forget_key
+from mace_exp.utils.files import write_json
+
+log = logging.getLogger("mace_exp.metrics")
+
+KEYS = ("evaluation.metrics", "evaluation.threshold")
+"""The settings that need no picture."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure again, print the table, and return the exit code: 2 for what can't be done."""
+    parser = argparse.ArgumentParser(prog="python -m mace_exp.metrics", description=__doc__)
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
+    parser.add_argument("changes", nargs="*", metavar="key=value", help=" or ".join(KEYS))
+    logging.basicConfig(format="%(message)s")
+    chosen = parser.parse_args(arguments)
+    try:
+        remeasure(chosen.run, changed_settings(chosen.changes))
+    except ValueError as error:
+        log.error("mace_exp.metrics: %s", error)
+        return 2
+    print_result(chosen.run)
+    return 0
+
+
+def changed_settings(changes: Sequence[str]) -> dict[str, Any]:
+    """Return the values of `key=value` by key.
+
+    Raises:
+        ValueError: a key that is none of `KEYS`, or a value of another type.
+    """
+    found: dict[str, Any] = {}
+    for change in changes:
+        key, _, text = change.partition("=")
+        if key not in KEYS:
+            raise ValueError(
+                f"{change}: scores can't be measured again by it, only by {' and '.join(KEYS)}: "
+                "all else takes a run (resume=<folder>)"
+            )
+        try:
+            found[key] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(f"{change} can't be read: {error}") from error
+    _check(found)
+    return found
+
+
+def _check(found: Mapping[str, Any]) -> None:
+    names, threshold = found.get(KEYS[0], []), found.get(KEYS[1], 0)
+    if not isinstance(names, list) or not all(isinstance(each, str) for each in names):
+        raise ValueError(f"{KEYS[0]} = {names!r}: give a list out of {', '.join(METRICS)}")
+    number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
+    if not number or not 0 <= threshold <= 1:
+        raise ValueError(
+            f"{KEYS[1]} = {threshold!r}: at least 0 and at most 1, as in {KEYS[1]}=0.5"
+        )
+
+
+def remeasure(run: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Write metrics.json of a run anew from its scores.csv, and the report if there is one; return
+    the metrics. `changes` are settings by key, those of the run hold for all others.
+
+    Raises:
+        ValueError: there are no scores, or a metric is none.
+    """
+    folder = RunFolder(run)
+    pictures, config = read_scores(folder.scores), read_config(run)
+    settings = config.get("evaluation") or {}
+    names = changes.get(KEYS[0], settings.get("metrics") or list(METRICS))
+    threshold = changes.get(KEYS[1], settings.get("threshold", 0.0))
+    scored = Scored(
+        pictures.prompts,
+        (pictures.before, pictures.after),
+        answers=pictures.answers,
+        specificity=_specificity(config),
+        threshold=float(threshold),
+    )
+    former = read_json(folder.metrics)
+    found = measure_again(scored, names, former).metrics
+    if found != former:
+        write_json(folder.metrics, found)
+        forget_key(folder, "metrics")  # they are no longer those of the run's own settings
+        if (run / "report.html").is_file():
+            write_report(run)
+    return found
+
+
+def _specificity(config: Mapping[str, Any]) -> str:
+    """Return the part that is the paper's specificity, by the kind of the first concept."""
+    concepts = config.get("concepts") or {}
+    first = " ".join(str((concepts.get("names") or [""])[0]).split())
+    kind = (concepts.get("kinds") or {}).get(first, concepts.get("kind", "person"))
+    return SPECIFICITY[Kind[str(kind)]]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

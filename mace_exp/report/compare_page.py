@@ -1,0 +1,99 @@
+"""The page that compares runs on the same prompts and seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mace_exp.evaluation.paired import RATES, Difference, PicturePair
+from mace_exp.report import formatting
+from mace_exp.report.metrics_view import PARTS
+from mace_exp.report.page import render, save
+from mace_exp.report.pictures import Thumbnails
+
+PICTURE_BYTES = 1_500_000  # base64 bytes of all pictures
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What one run differs in from the first: `pictures` by part, the farthest apart first."""
+
+    first: Path
+    second: Path
+    names: tuple[str, str]
+    differences: Sequence[Difference]
+    pictures: Mapping[str, Sequence[PicturePair]]
+
+    def facts(self) -> dict[str, Any]:
+        """Return the content of compare.json for this pair of runs."""
+        return {
+            "first": str(self.first),
+            "second": str(self.second),
+            "differences": [vars(each) for each in self.differences],
+            "pictures": [
+                {
+                    **vars(each.prompt),
+                    "first": f"samples/after/{each.rows[0]:04d}.png",
+                    "second": f"samples/after/{each.rows[1]:04d}.png",
+                    "difference": each.difference,
+                }
+                for pairs in self.pictures.values()
+                for each in pairs
+            ],
+        }
+
+
+def part_title(part: str) -> str:
+    """Return a part's title in tables."""
+    return PARTS.get(part, part.replace("_", " ").capitalize())
+
+
+def cells(found: Difference) -> tuple[str, str, str, str]:
+    """Return both values, their difference and its interval as text, rates in percent."""
+    rate = found.measure in RATES
+    text = formatting.percent if rate else "{:.3f}".format
+    signed = formatting.signed_percent if rate else "{:+.3f}".format
+    ends = f"{signed(found.low)} to {signed(found.high)}"
+    return text(found.first), text(found.second), signed(found.difference), ends
+
+
+def write_comparison(path: Path, comparisons: Sequence[Comparison]) -> Path:
+    """Write the page of all comparisons with one first run, and return its path."""
+    thumbnails = Thumbnails(PICTURE_BYTES)
+    views = [
+        {
+            "names": each.names,
+            "rows": [(part_title(d.part), d, cells(d), _is_sure(d)) for d in each.differences],
+            "pictures": [
+                (part_title(part), _shown(each, pairs, thumbnails))
+                for part, pairs in each.pictures.items()
+            ],
+        }
+        for each in comparisons
+    ]
+    return save(path, render("compare", {"views": views, "first": comparisons[0].names[0]}))
+
+
+def _is_sure(found: Difference) -> bool:
+    """Return whether the interval leaves zero out."""
+    return found.low > 0 or found.high < 0
+
+
+def _shown(
+    comparison: Comparison, pairs: Sequence[PicturePair], thumbnails: Thumbnails
+) -> list[tuple[PicturePair, str | None, str | None]]:
+    """Encode pairs of pictures until the budget is used."""
+    runs = (comparison.first, comparison.second)
+    found = []
+    for pair in pairs:
+        if thumbnails.spent:
+            break
+        files = [
+            run / "samples" / "after" / f"{row:04d}.png"
+            for run, row in zip(runs, pair.rows, strict=True)
+        ]
+        one, two = (thumbnails.uri(file if file.is_file() else None) for file in files)
+        found.append((pair, one, two))
+    return found

@@ -1,0 +1,101 @@
+"""Who stands by an edit: found before anything is drawn, with the text encoder alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from mace_exp.concepts.captions import read_captions
+from mace_exp.concepts.concept import Concept, Kind
+from mace_exp.concepts.schema import KeptConfig
+from mace_exp.evaluation.bystanders import (
+    Bystanders,
+    Neighbour,
+    distinct,
+    kept_subjects,
+    unnamed,
+)
+from mace_exp.evaluation.neighbours import (
+    VERSION,
+    nearest,
+    read_neighbours,
+    write_neighbours,
+)
+from mace_exp.evaluation.prompts import Subject
+from mace_exp.evaluation.schema import EvaluationConfig, Part
+from mace_exp.preservation.schema import TermConfig
+from mace_exp.runs.context import Context
+from mace_exp.runs.result import result_key
+
+KIND = "neighbours"
+"""The folder of the cache. Reading it is no stage's business: it holds which subjects are near, so
+that rounding on another machine that shares the cache can't choose others."""
+NO_UNLISTED = (
+    "no unlisted people are known: name some in evaluation.unlisted or evaluation.unlisted_file"
+)
+NO_NEIGHBOURS = "no subject is known beside the erased ones: neighbours are not measured"
+
+
+def find_bystanders(
+    context: Context,
+    evaluation: EvaluationConfig,
+    erased: Sequence[Subject],
+    kept: KeptConfig,
+    *,
+    known: Sequence[str],
+    texts: Iterable[str],
+) -> Bystanders:
+    """Return who stands by: of `known`, the people whom the model knows, those that no list names,
+    and the subjects nearest to each erased one.
+
+    `texts` are sentences of what the run preserves: a name in one is listed.
+    """
+    gone = [each.name for each in erased]
+    retained = [each for subjects in kept_subjects(kept).values() for each in subjects]
+    free = unnamed(known, [*gone, *(each.name for each in retained)], texts)
+    people = [Subject(name, Kind.person) for name in known]
+    others = distinct([*retained, *people], without=gone)
+    count, notes = evaluation.nearest_count(), []
+    near = _nearest(context, erased, others, count=count, unlisted=free) if count else []
+    if evaluation.draws(Part.unlisted) and not free:
+        notes.append(NO_UNLISTED)
+    if count and not near:
+        notes.append(NO_NEIGHBOURS)
+    return Bystanders([Subject(name, Kind.person) for name in free], near, notes)
+
+
+def named_texts(concepts: Sequence[Concept], terms: Iterable[TermConfig]) -> Iterator[str]:
+    """Yield what may name somebody in a run: its anchors, and the captions that it preserves beside
+    those made of the retain set."""
+    yield from (concept.anchor for concept in concepts)
+    for term in terms:
+        yield from term.captions
+        if term.file is not None:
+            yield from read_captions(Path(term.file))
+
+
+def _nearest(
+    context: Context,
+    erased: Sequence[Subject],
+    others: Sequence[Subject],
+    *,
+    count: int,
+    unlisted: Sequence[str],
+) -> list[Neighbour]:
+    """Read who is near from the cache, or find it and keep it there."""
+    if not others:
+        return []
+    key = result_key(
+        KIND,
+        VERSION,
+        encoder=context.model.text_fingerprint,
+        erased=[(each.name, each.kind.name) for each in erased],
+        others=[(each.name, each.kind.name) for each in others],
+        unlisted=list(unlisted),
+        count=count,
+    )
+    entry = context.cache.path(KIND, key, ".csv")
+    if not entry.is_file():
+        found = nearest(context.model.encoder, erased, others, count=count, unlisted=unlisted)
+        write_neighbours(entry, found)
+    return read_neighbours(entry)

@@ -1,0 +1,176 @@
+"""Scores are stored once: measured again without pictures, and compared pair by pair."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from mace_exp.compare import main as compare
+from mace_exp.compare import short_names
+from mace_exp.evaluation.evaluate import measure_pictures
+from mace_exp.evaluation.measured import Measured
+from mace_exp.evaluation.paired import RATES, differences, most_different, paired
+from mace_exp.evaluation.scores import ScoredPictures, read_scores
+from mace_exp.metrics import changed_settings, remeasure
+from mace_exp.metrics import main as metrics
+from mace_exp.utils.files import write_json
+from tests.random_evaluation import RandomJudge, random_pictures, random_suite
+
+BEFORE, AFTER = random_pictures()
+MEASURED = Measured(random_suite(), BEFORE, AFTER, judge=RandomJudge())
+
+
+def scored(after: np.ndarray = AFTER) -> ScoredPictures:
+    own = Measured(MEASURED.prompts, BEFORE, after, judge=MEASURED.judge)
+    return ScoredPictures(own.prompts, *own.scored.scores, "random")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run's folder that holds what the stage metrics leaves there."""
+    folder = tmp_path / "run"
+    scored().write(folder / "scores.csv")
+    write_json(folder / "metrics.json", measure_pictures(MEASURED).metrics)
+    write_json(folder / "keys.json", {"edit": "e", "metrics": "m"})
+    config = {"concepts": {"names": ["Person A"], "kind": "person", "kinds": {}}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    return folder
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_a_table_of_scores_is_read_exactly_as_it_was_written(tmp_path: Path) -> None:
+    written = scored()
+    written.write(tmp_path / "scores.csv")
+    found = read_scores(tmp_path / "scores.csv")
+    assert list(found.prompts) == list(written.prompts) and found.judge == "random"
+    assert found.answers == MEASURED.answers - {"features"}
+    for one, two in ((found.before, written.before), (found.after, written.after)):
+        for name, values in vars(one).items():
+            np.testing.assert_array_equal(values, getattr(two, name))
+
+
+def test_measuring_again_by_the_same_settings_changes_nothing(run: Path) -> None:
+    before = {file.name: file.read_bytes() for file in run.iterdir()}
+    remeasure(run, {})
+    assert {file.name: file.read_bytes() for file in run.iterdir()} == before
+
+
+def test_another_threshold_takes_no_picture_and_recognises_less(run: Path) -> None:
+    former = read(run / "metrics.json")
+    assert metrics([str(run), "evaluation.threshold=0.4"]) == 0
+    found = read(run / "metrics.json")
+    part = "preserved"
+    assert found[part]["accuracy"]["value"] < former[part]["accuracy"]["value"]
+    after = scored().after
+    rows = MEASURED.rows(part)
+    rows = rows[np.isfinite(after.subject_rank[rows])]
+    hits = (after.subject_rank[rows] == 1) & (after.subject_probability[rows] >= 0.4)
+    assert found[part]["accuracy"]["value"] == hits.mean()
+    assert found["distances"] == former["distances"]
+    assert found[part]["distances"] == former[part]["distances"]
+    assert read(run / "keys.json") == {"edit": "e"}, "it is not of the run's own settings"
+    remeasure(run, {})
+    assert read(run / "metrics.json") == former
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("lora.rank=4", "takes a run"),
+        ("evaluation.threshold=2", "at most 1"),
+        ("evaluation.metrics=accuracy", "give a list"),
+    ],
+)
+def test_what_scores_cannot_tell_is_refused(change: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        changed_settings([change])
+
+
+def test_scores_that_are_none_are_refused_by_name(tmp_path: Path) -> None:
+    file = tmp_path / "scores.csv"
+    for text, said in (("a,b\n1,2\n", "no column 'part'"), ("", "no column")):
+        file.write_text(text, encoding="utf-8")
+        with pytest.raises(ValueError, match=said):
+            read_scores(file)
+    assert metrics([str(tmp_path / "nothing")]) == 2
+
+
+def test_a_run_does_not_differ_from_itself() -> None:
+    same = scored()
+    found = differences(same, same)
+    assert found and all(d.difference == 0 for d in found)
+    for each in found:
+        assert each.low == -each.high
+        assert (each.high > 0) == (each.measure in RATES), "n pairs that agree prove no equality"
+    assert most_different(same, same, 3) == {}
+
+
+def test_differences_are_of_the_same_prompt_and_seed_in_any_order() -> None:
+    one, two = scored(), scored(AFTER[::-1].copy())
+    order = np.random.default_rng(0).permutation(len(two.prompts))
+    turned = ScoredPictures(
+        [two.prompts[i] for i in order],
+        *(
+            replace(
+                scores,
+                **{
+                    name: [values[i] for i in order] if isinstance(values, list) else values[order]
+                    for name, values in vars(scores).items()
+                },
+            )
+            for scores in (two.before, two.after)
+        ),
+        judge="random",
+    )
+    assert differences(one, turned) == differences(one, two)
+    for first, second in paired(one, turned):
+        assert one.prompts[first] == turned.prompts[second]
+    swapped = differences(two, one)
+    for there, back in zip(differences(one, two), swapped, strict=True):
+        assert back.difference == pytest.approx(-there.difference)
+        assert there.low <= there.difference <= there.high
+    farthest = most_different(one, two, 4)
+    for pairs in farthest.values():
+        gaps = [abs(each.difference) for each in pairs]
+        assert gaps == sorted(gaps, reverse=True) and len(gaps) <= 4
+
+
+def test_runs_without_a_common_prompt_are_refused() -> None:
+    other = replace(
+        scored(), prompts=[replace(each, seed=each.seed + 10**6) for each in scored().prompts]
+    )
+    with pytest.raises(ValueError, match="no prompt and seed is in both"):
+        paired(scored(), other)
+
+
+def test_the_command_writes_table_json_and_page(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    scored(AFTER[::-1].copy()).write(other / "scores.csv")
+    for folder, pictures in ((run, AFTER), (other, AFTER[::-1])):
+        (folder / "samples" / "after").mkdir(parents=True)
+        for index, picture in enumerate(pictures):
+            Image.fromarray(picture).save(folder / "samples" / "after" / f"{index:04d}.png")
+    out = tmp_path / "out"
+    assert compare([str(run), str(other), "--out", str(out), "--pictures", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "Preserved people" in said and "…" not in said
+    [pair] = read(out / "compare.json")["comparisons"]
+    assert pair["differences"][0]["n"] > 0 and pair["pictures"]
+    page = (out / "compare.html").read_text(encoding="utf-8")
+    assert page.count("data:image/webp") == 2 * len(pair["pictures"])
+    assert "http://" not in page and "https://" not in page
+    assert compare([str(run)]) == 2
+
+
+def test_names_are_as_short_as_tells_runs_apart(tmp_path: Path) -> None:
+    runs = [tmp_path / "a" / "0", tmp_path / "b" / "0", tmp_path / "b" / "1"]
+    assert short_names(runs) == ["a/0", "b/0", "b/1"]
