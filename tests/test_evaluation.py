@@ -3,6 +3,7 @@
 import json
 import tracemalloc
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -260,7 +261,7 @@ SUBJECTS = {
 
 
 def suite(subjects=SUBJECTS, **changes):
-    options = {"images_per_part": 10, "templates": 3, "seed": 0} | changes
+    options: dict[str, Any] = {"images_per_part": 10, "templates": 3, "seed": 0} | changes
     return build_suite(subjects, ["a person in the park", "a man at night"], **options)
 
 

@@ -14,9 +14,8 @@ from mace_exp.evaluation.metrics.intervals import (
 def made_up(rng: np.random.Generator, concepts: int, each: int) -> tuple[np.ndarray, list[int]]:
     """Return hits of concepts whose own rates differ, 0.7 in the mean, and their concepts."""
     rates = rng.beta(2.1, 0.9, concepts)
-    return (rng.random((concepts, each)) < rates[:, None]).ravel(), list(
-        np.repeat(np.arange(concepts), each)
-    )
+    hits = (rng.random((concepts, each)) < rates[:, None]).ravel()
+    return hits, np.repeat(np.arange(concepts), each).tolist()
 
 
 @pytest.mark.parametrize("concepts", [6, 30])

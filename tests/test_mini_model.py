@@ -89,6 +89,6 @@ def test_the_weights_are_small_enough_to_ship() -> None:
 
 
 def test_the_card_lies_beside_the_weights() -> None:
-    assert "resemble nobody" in (WEIGHTS.parent / "README.md").read_text(encoding="utf-8")
+    assert "resemble no real person" in (WEIGHTS.parent / "README.md").read_text(encoding="utf-8")
     scores = json.loads((WEIGHTS.parent / "scores.json").read_text(encoding="utf-8"))
     assert scores["psnr"] >= 28

@@ -50,7 +50,7 @@ def write(file: Path, text: str) -> None:
         ),
         (
             "sampling.height=abc",
-            "takes a whole number, at least 8, as in sampling.height=8, or null",
+            "takes a whole number, at least 8 and at most 8192, as in sampling.height=8, or null",
         ),
         ("concepts.names=Adam", "it takes a list in brackets, as in concepts='[Adam]'"),
         ("kept.people=Adam", "it takes a list in brackets, as in kept.people='[Adam]'"),

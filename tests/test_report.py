@@ -169,7 +169,7 @@ def test_a_hidden_folder_makes_no_sweep_of_a_run(small_run: Path, tmp_path: Path
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no run folder"):
+    with pytest.raises(FileNotFoundError, match="is not a run folder"):
         write_report(tmp_path)
     assert main([str(tmp_path)]) == 1
     assert list(tmp_path.iterdir()) == []

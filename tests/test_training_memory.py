@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -178,12 +179,14 @@ def three(tmp_path_factory):
     names = ("concepts=custom", "concepts.names=[Adam Driver,Amy Adams,Adam Sandler]")
     few = (*FEW, "masks=none", "evaluation=none", "lora.snapshots=0", "lora.batch_size=1")
 
-    def trained(count):
+    def trained(count: str) -> tuple[Any, list[Any]]:
         shutil.rmtree(folder / "cache" / "loras", ignore_errors=True)
         count = f"lora.concepts_per_batch={count}"
         recipe = recipe_in(folder, *names, *few, "judge=none", count, pipeline=model)
-        recipe.context = replace(recipe.context, tracker=Rows())
-        return recipe.method.loras.value.loras, recipe.context.tracker.steps
+        tracker: Any = Rows()
+        recipe.context = replace(recipe.context, tracker=tracker)
+        method: Any = recipe.method
+        return method.loras.value.loras, tracker.steps
 
     return model.unet, trained
 
@@ -194,7 +197,7 @@ def test_loras_that_do_not_fit_together_are_trained_in_smaller_batches(
 ):
     """The same to the bit as with the smaller batch from the start; each step is logged once."""
     (unet, trained), sizes = three, []
-    expected, _ = trained(1)
+    expected, _ = trained("1")
 
     def small(module, inputs):
         sizes.append(len(inputs[0]))

@@ -78,7 +78,7 @@ def _of_a_run(arguments: Sequence[str], folder: Path, given: set[str]) -> list[s
         key = re.match(r"~?\+*(\w+)", each)
         if not key or key[1] not in known:
             raise ValueError(
-                f"resume = {folder}: among its arguments is {each}, which is no setting of a run: "
+                f"resume = {folder}: its arguments have {each}, which is not a setting of a run: "
                 "remove it there, and give it beside resume= if it is meant"
             )
         if _RESOLVER.search(each) and _key(each) not in given:

@@ -12,6 +12,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -135,6 +136,7 @@ def _prompt(row: Mapping[str, str]) -> EvaluationPrompt:
 
 
 def _scores(rows: Sequence[Mapping[str, str]]) -> Scores:
-    texts = {name: [row[name] for row in rows] for name in TEXTS}
-    numbers = {name: np.array([float(row[name] or "nan") for row in rows]) for name in NUMBERS}
-    return Scores(**texts, **numbers)
+    columns: dict[str, Any] = {name: [row[name] for row in rows] for name in TEXTS}
+    for name in NUMBERS:
+        columns[name] = np.array([float(row[name] or "nan") for row in rows])
+    return Scores(**columns)
