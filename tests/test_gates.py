@@ -77,7 +77,7 @@ def test_an_open_gate_adds_the_change_and_a_closed_one_nothing(
         detectors.bias[0],
         inside,
         changes,
-        closed_for=others,
+        all_states=torch.cat([others, inside]),
         rank=rank,
         sharpness=16,
     )

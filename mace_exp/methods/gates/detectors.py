@@ -27,6 +27,8 @@ NEGATIVE_WEIGHT = 20.0
 """Weight of all negative rows together, where all rows of a unit together weigh 1."""
 LEAST_GAP = 1.0
 """Logits that have to lie between the two sides, for a ramp in between."""
+DOUBT = 0.5
+"""Share of the logits between the two sides that doubtful states may not take."""
 START, END = 0.6, 0.85
 """Where the ramp begins and ends, from the highest negative logit (0) to the lowest positive (1).
 It begins far from the negatives, as more are unseen than positives."""
@@ -52,21 +54,27 @@ def fit_detectors(
     units: Tensor,
     survivors: Tensor,
     count: int,
+    *,
+    doubtful: Tensor | None = None,
     progress: Callable[[int], object] = lambda done: None,
 ) -> Detectors:
     """Fit one detector for each of `count` units.
 
     `inputs` [r, d] are states of sentences about what is erased; `units` [r] the unit of each, -1
-    where none may open. `survivors` [n, d] are states of what must survive.
+    where none may open. `survivors` [n, d] are states of what must survive. `doubtful` [k, d] are
+    states that should rather survive, too: they give way where they can't be told apart from what
+    is erased.
     """
-    space = _Whitened.of(torch.cat([inputs, survivors]))
-    erased, others = space(inputs), space(survivors)
+    unsure = survivors[:0] if doubtful is None else doubtful
+    space = _Whitened.of(torch.cat([inputs, survivors, unsure]))
+    erased, others, unsure = space(inputs), space(survivors), space(unsure)
     rows = [(units == unit).nonzero().flatten() for unit in range(count)]
     fitted: list[Detectors] = []
     for start in range(0, count, TOGETHER):
         chosen = list(range(start, min(count, start + TOGETHER)))
-        weight, bias = _logistic(erased, others, rows, chosen)
-        fitted.append(_ramps(weight, bias, erased, others, rows, chosen))
+        weight, bias = _logistic(erased, torch.cat([others, unsure]), rows, chosen)
+        sides = _sides(weight, bias, erased, others, unsure, rows, chosen)
+        fitted.append(_ramps(weight, bias, *sides))
         progress(len(chosen))
     weight, bias, gaps = (
         torch.cat([getattr(each, name) for each in fitted]) for name in ("weight", "bias", "gaps")
@@ -146,20 +154,30 @@ def _minimum(states: Tensor, target: Tensor, share: Tensor) -> tuple[Tensor, Ten
     return weight.detach(), bias.detach()
 
 
-def _ramps(
+def _sides(
     weight: Tensor,
     bias: Tensor,
     erased: Tensor,
     others: Tensor,
+    unsure: Tensor,
     rows: list[Tensor],
     chosen: list[int],
-) -> Detectors:
-    """Return the detectors as ramps between the logits of both sides."""
+) -> tuple[Tensor, Tensor]:
+    """Return the lowest logit of what each gate opens for, and the highest of what it does not."""
     logits = erased @ weight.mT + bias
     lowest = torch.stack([logits[rows[unit], i].min() for i, unit in enumerate(chosen)])
     for i, unit in enumerate(chosen):
         logits[rows[unit], i] = -torch.inf
     highest = torch.maximum(logits.amax(0), (others @ weight.mT + bias).amax(0))
+    if len(unsure):
+        most = lowest - DOUBT * (lowest - highest).clamp(min=0)
+        doubtful = (unsure @ weight.mT + bias).amax(0)
+        highest = torch.maximum(highest, torch.minimum(doubtful, most))
+    return lowest, highest
+
+
+def _ramps(weight: Tensor, bias: Tensor, lowest: Tensor, highest: Tensor) -> Detectors:
+    """Return the detectors as ramps between the logits of both sides."""
     gaps = lowest - highest
     apart = gaps > LEAST_GAP
     # Where the sides overlap, the ramp is at the logistic decision, which halves the faults.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,6 @@ from mace_exp.methods.gates.states import (
     AFTER,
     Prefix,
     Rows,
-    branch_width,
     concept_rows,
     retained_rows,
 )
@@ -51,7 +50,7 @@ def fit_gates(
     """Fit gates that turn the concepts into their anchors and stay closed for everything else.
 
     `sentences` are pairs, with the concept and with its anchor; `retained` captions that must
-    survive; `made_up` sentences about nobody.
+    survive; `made_up` sentences about nobody, which give way where a gate can't tell them apart.
     """
     rows: dict[str, list[Rows]] = {}
     with progress("gates: states", len(sentences), "concept") as advance:
@@ -60,32 +59,21 @@ def fit_gates(
             advance(1)
     units = _units(encoder, rows, retained, inner=config.inner_tokens)
     known = {prefix for _, prefix in units if prefix != AFTER}
-    survivors = [
-        torch.cat(parts)
-        for parts in zip(*_survivors(encoder, retained, made_up, known), strict=True)
-    ]
+    others = zip(
+        retained_rows(encoder, retained),
+        retained_rows(encoder, made_up, known),
+        strict=True,
+    )
     found = []
-    with progress("gates: detectors", len(units) * len(survivors), "gate") as advance:
-        for branch, others in enumerate(survivors):
+    with progress("gates: detectors", len(units) * len(encoder.branches), "gate") as advance:
+        for branch, (survivors, doubtful) in enumerate(others):
             own = {slug: each[branch] for slug, each in rows.items()}
-            found.append(_fit_branch(own, units, others, config, advance))
+            found.append(_fit_branch(own, units, survivors, doubtful, config, advance))
     return Gates(
         [neurons for neurons, _, _ in found],
         [owners for _, owners, _ in found],
         _smallest([gaps for _, _, gaps in found]),
     )
-
-
-def _survivors(
-    encoder: PromptEncoder, retained: Sequence[str], made_up: Sequence[str], gated: set[Prefix]
-) -> Iterator[list[Tensor]]:
-    """Yield the states that no gate may open for, of every branch: of captions that must survive,
-    and of made-up names but for the tokens that a gate stands for."""
-    yield [torch.zeros(0, branch_width(each)) for each in encoder.branches]
-    if retained:
-        yield retained_rows(encoder, retained)
-    if made_up:
-        yield retained_rows(encoder, made_up, gated)
 
 
 def _units(
@@ -127,8 +115,9 @@ def _fit_branch(
     rows: Mapping[str, Rows],
     units: Mapping[Unit, str],
     survivors: Tensor,
+    doubtful: Tensor,
     config: GateSettings,
-    advance: object,
+    advance: Callable[[int], object],
 ) -> tuple[Neurons, list[str], dict[str, float]]:
     unit_of = list(units)
     numbers = {unit: number for number, unit in enumerate(unit_of)}
@@ -141,8 +130,10 @@ def _fit_branch(
     )
     inputs = torch.cat([each.inputs for each in rows.values()])
     changes = torch.cat([each.changes for each in rows.values()])
-    detectors = fit_detectors(inputs, labels, survivors, len(units), advance)
-    whole = _whole(rows)
+    detectors = fit_detectors(
+        inputs, labels, survivors, len(units), doubtful=doubtful, progress=advance
+    )
+    whole, everything = _whole(rows), torch.cat([survivors, doubtful, inputs])
     parts, owners, gaps = [], [], {}
     for (_, prefix), number in numbers.items():
         slug, gap = units[unit_of[number]], float(detectors.gaps[number])
@@ -155,7 +146,7 @@ def _fit_branch(
             detectors.bias[number],
             inputs[labels == number],
             changes[labels == number],
-            closed_for=torch.cat([survivors, inputs[labels != number]]),
+            all_states=everything,
             rank=config.rank if prefix == AFTER and apart else 0,
             sharpness=config.sharpness,
         )

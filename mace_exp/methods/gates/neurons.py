@@ -52,24 +52,26 @@ def gate_neurons(
     inputs: Tensor,
     changes: Tensor,
     *,
-    closed_for: Tensor,
+    all_states: Tensor,
     rank: int,
     sharpness: float,
 ) -> Neurons:
     """Return the neurons of one gate with the ramp weight.h + bias, [d] and scalar.
 
     `inputs` and `changes` [r, d] are the states that it opens for and the changes wanted of them:
-    their mean, and the best map of `rank` to what remains. `closed_for` [n, d] are states that its
-    neurons must ignore.
+    their mean, and the best map of `rank` to what remains. The neurons ignore those of `all_states`
+    [n, d] that the gate is closed for.
     """
     mean = changes.mean(0)
     into, offset, out = _low_rank_map(inputs, changes - mean, rank)
     low, high = sharpness * weight, sharpness * bias
     if len(into):
         # A map may be as large as it likes where its gate is open, and must stay below where not.
-        shut = (closed_for @ low + high)[:, None]
-        excess = ((closed_for @ into.mT - offset) / (CLOSED - shut).clamp(min=1)).amax(0)
-        scale = excess.clamp(min=1)
+        levels = all_states @ low + high
+        is_shut = levels < 2 * CLOSED
+        mapped = (all_states @ into.mT - offset)[is_shut]
+        excess = mapped / (CLOSED - levels[is_shut])[:, None]
+        scale = torch.cat([excess, torch.ones(1, len(into))]).amax(0)
         into, offset, out = into / scale[:, None], offset / scale, out * scale
     read = torch.cat([low[None].expand(2, -1), low + into])
     biases = torch.cat([torch.stack([high, high - sharpness]), high - offset])

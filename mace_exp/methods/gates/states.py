@@ -157,7 +157,7 @@ def retained_rows(
 ) -> list[Tensor]:
     """Return what the MLP reads at some positions of sentences that must survive, [r, d], for every
     branch. Positions whose tokens end in one of `avoid` are left out."""
-    parts: list[list[Tensor]] = [[] for _ in encoder.branches]
+    parts = [[torch.zeros(0, branch_width(branch))] for branch in encoder.branches]
     for start in range(0, len(sentences), 64):
         batch = sentences[start : start + 64]
         ids = encoder.token_ids(batch).tolist()
@@ -175,7 +175,7 @@ def _chosen(ids: list[list[int]], start: int, end: int, avoid: set[Prefix]) -> l
     for number, row in enumerate(ids, start):
         words = row.index(end) + 1
         step = max(1, (len(row) - words) // MOST_PADDING)
-        places = [*range(1, words), *range(words + number % step, len(row), step)]
+        places = [*range(words), *range(words + number % step, len(row), step)]
         chosen.append(
             [q for q in places if not any(tuple(row[q + 1 - n : q + 1]) in avoid for n in lengths)]
         )
