@@ -79,8 +79,8 @@ class RunConfig:
 
     def all_stages(self) -> list[str]:
         """Return the stages that a run with this method has, in order."""
-        reads = self.method.reads()
-        before = [stage for stage in BEFORE_METHOD if stage in reads]
+        needed = self.method.needs()
+        before = [stage for stage in BEFORE_METHOD if stage in needed]
         return [*before, *self.method.steps(), *AFTER_METHOD]
 
     def chosen_stages(self) -> list[str]:

@@ -161,6 +161,11 @@ class MethodConfig(ABC):
     def reads(self) -> frozenset[str]:
         """Return those of `OPTIONAL_GROUPS` that the method reads."""
 
+    def needs(self) -> frozenset[str]:
+        """Return the groups whose stage comes before the method: those that it reads, unless it
+        makes something else of their settings."""
+        return self.reads()
+
     def term_weights(self, settings: Settings) -> dict[str, dict[str, float]]:
         """Return the weight of every term of preservation, by the group that gives it."""
         return {}

@@ -31,6 +31,9 @@ class GatesConfig(GateSettings, MethodConfig):
     def reads(self) -> frozenset[str]:
         return frozenset({"prompts", "preservation"})
 
+    def needs(self) -> frozenset[str]:
+        return frozenset({"prompts"})  # captions of `preservation` as text, not as sums
+
     def term_weights(self, settings: Settings) -> dict[str, dict[str, float]]:
         held = settings.preservation
         return {"preservation": term_weights(held, held)}
