@@ -36,6 +36,11 @@ class Edit:
     weights: Mapping[str, Tensor]
 
 
+def unet_edit(weights: Mapping[str, Tensor]) -> Edit:
+    """Return an edit of the UNet alone, from weights by parameter name."""
+    return Edit({f"unet.{name}": weight for name, weight in weights.items()})
+
+
 class Masks(Protocol):
     """Masks [n, H, W], bool, by concept slug; None where a concept fills its images."""
 

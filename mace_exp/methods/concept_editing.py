@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
 
-from mace_exp.methods.base import Edit, Settings
+from mace_exp.methods.base import Edit, Settings, unet_edit
 from mace_exp.methods.token_pairs import TokenConfig, TokenMethod
 from mace_exp.preservation.schema import term_weights
 from mace_exp.utils.ranges import NONNEGATIVE, POSITIVE
@@ -57,7 +57,6 @@ class EditingMethod(TokenMethod[E]):
     def edit(self) -> Result[Edit]:
         """The edited key and value projections."""
         from mace_exp.methods.mace.refinement import transformed_weights
-        from mace_exp.methods.mace.stages.fusion import unet_edit
         from mace_exp.runs.result import Result, result_key
 
         held, model, name = self.given.preservation, self.context.model, self.config.name

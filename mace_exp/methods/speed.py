@@ -32,7 +32,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from mace_exp.concepts.prompts import TRAINING_TEMPLATES, retained_prompts
-from mace_exp.methods.base import Edit, Given, Method, Settings
+from mace_exp.methods.base import Edit, Given, Method, Settings, unet_edit
 from mace_exp.methods.token_pairs import TokenConfig, TokenMethod, name_positions
 from mace_exp.utils.ranges import NONNEGATIVE, POSITIVE, Range
 
@@ -106,7 +106,6 @@ class Speed(TokenMethod[SpeedConfig]):
     @cached_property
     def edit(self) -> Result[Edit]:
         """The edited value projections."""
-        from mace_exp.methods.mace.stages.fusion import unet_edit
         from mace_exp.runs.result import Result, result_key
 
         key = result_key(

@@ -119,15 +119,7 @@ def _fit_branch(
     config: GateSettings,
     advance: Callable[[int], object],
 ) -> tuple[Neurons, list[str], dict[str, float]]:
-    unit_of = list(units)
-    numbers = {unit: number for number, unit in enumerate(unit_of)}
-    labels = torch.tensor(
-        [
-            numbers.get((slug if prefix == AFTER else "", prefix), -1)
-            for slug, each in rows.items()
-            for prefix in each.prefixes
-        ]
-    )
+    labels = _labels(rows, list(units))
     inputs = torch.cat([each.inputs for each in rows.values()])
     changes = torch.cat([each.changes for each in rows.values()])
     detectors = fit_detectors(
@@ -135,8 +127,8 @@ def _fit_branch(
     )
     whole, everything = _whole(rows), torch.cat([survivors, doubtful, inputs])
     parts, owners, gaps = [], [], {}
-    for (_, prefix), number in numbers.items():
-        slug, gap = units[unit_of[number]], float(detectors.gaps[number])
+    for number, ((_, prefix), slug) in enumerate(units.items()):
+        gap = float(detectors.gaps[number])
         apart = gap > LEAST_GAP
         if prefix not in (AFTER, whole[slug]) and not apart:
             continue  # the tokens before the last are not the name yet
@@ -153,6 +145,18 @@ def _fit_branch(
         parts.append(part)
         owners += [slug] * len(part)
     return joined(parts, inputs.shape[1]), owners, gaps
+
+
+def _labels(rows: Mapping[str, Rows], units: Sequence[Unit]) -> Tensor:
+    """Return the number of each row's unit, -1 where it has none."""
+    numbers = {unit: number for number, unit in enumerate(units)}
+    return torch.tensor(
+        [
+            numbers.get((slug if prefix == AFTER else "", prefix), -1)
+            for slug, each in rows.items()
+            for prefix in each.prefixes
+        ]
+    )
 
 
 def _whole(rows: Mapping[str, Rows]) -> dict[str, Prefix]:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from mace_exp.concepts.concept import Concept
-from mace_exp.methods.base import Edit, Given, Phase, Settings
+from mace_exp.methods.base import Edit, Given, Phase, Settings, unet_edit
 from mace_exp.methods.mace.ablations import ChosenStages
 from mace_exp.methods.mace.lora import Lora, check_rank
 from mace_exp.methods.mace.lora_inputs import JOINT, LoraRequest, Loras, TrainingInputs
@@ -17,7 +17,7 @@ from mace_exp.methods.mace.refinement import transformed_weights
 from mace_exp.methods.mace.schema import LoraConfig
 from mace_exp.methods.mace.snapshots import Snapshots, shown_snapshots
 from mace_exp.methods.mace.stages.cfr import no_refinement, prompt_pairs, solve_refinement
-from mace_exp.methods.mace.stages.fusion import fuse_loras, refined_edit, sum_loras, unet_edit
+from mace_exp.methods.mace.stages.fusion import fuse_loras, refined_edit, sum_loras
 from mace_exp.methods.mace.stages.lora import keep_loras, lora_shape, train_concept_loras
 from mace_exp.runs.context import Context
 from mace_exp.runs.result import Result

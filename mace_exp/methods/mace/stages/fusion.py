@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from mace_exp.methods.base import Edit
+from mace_exp.methods.base import Edit, unet_edit
 from mace_exp.methods.mace.fusion import FusionSums, fuse, fusion_sums
 from mace_exp.methods.mace.lora import Lora
 from mace_exp.methods.mace.lora_inputs import LoraRequest, Loras
@@ -93,11 +93,6 @@ def refined_edit(context: Context, refinement: Result[Tensor]) -> Result[Edit]:
         return unet_edit(transformed_weights(context.model.projections, refinement.value))
 
     return Result(key, make)
-
-
-def unet_edit(weights: Mapping[str, Tensor]) -> Edit:
-    """Return an edit of the UNet alone, from weights by parameter name."""
-    return Edit({f"unet.{name}": weight for name, weight in weights.items()})
 
 
 def _sums(
