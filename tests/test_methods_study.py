@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from experiments.methods.measure import COLUMNS, ERASED, METHODS, Job, write_results
+from experiments.methods.measure import COLUMNS, ERASED, METHODS, Job, table, write_results
 from mace_exp.config import composed_run
 
 
@@ -36,6 +36,9 @@ def test_the_table_has_a_row_per_finished_run_and_part(tmp_path: Path) -> None:
         [*named, "erased", "0.25", "0.1", "0.5", "40", "1.0", "12.5", "2.0"],
         [*named, "harmonic_mean", "0.8", "", "", "", "", "12.5", "2.0"],
     ]
+    *_, line = table(tmp_path / "results.csv")
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[:5] == [*named, "25.0 (10 to 50)"] and cells[-4:] == ["80.0", "", "12.5", "2.0"]
 
 
 def finish(folder: Path, metrics: dict[str, Any]) -> None:

@@ -43,8 +43,11 @@ PARTS = (
     *("erased", "preserved", "unlisted", "neighbours"),
     *("objects", "styles", "scenes"),
 )
+MEANS = ("harmonic_mean", "harmonic_mean_unlisted")
+NAMED = ("method", "erase", "seed", "evaluation")
 COLUMNS = (
-    *("method", "erase", "seed", "evaluation", "part"),
+    *NAMED,
+    "part",
     *("after", "low", "high", "n", "original", "seconds", "peak_memory_gb"),
 )
 log = logging.getLogger(__name__)
@@ -91,6 +94,8 @@ def main() -> None:
     failed = [job for job in jobs if not _finished(options.folder / job.name, job)]
     failed = [job for job in failed if not _run(job, options.folder / job.name)]
     write_results(RESULTS, jobs, options.folder)
+    for line in table(RESULTS):
+        log.info(line)
     if failed:
         sys.exit("failed: " + ", ".join(job.name for job in failed))
 
@@ -105,6 +110,30 @@ def write_results(path: Path, jobs: Sequence[Job], folder: Path) -> None:
             table.writerows(rows(job, folder / job.name))
 
 
+def table(path: Path) -> Iterator[str]:
+    """Yield the lines of a Markdown table: a row per run of results.csv, accuracies in %."""
+    with path.open(encoding="utf-8", newline="") as file:
+        found = list(csv.DictReader(file))
+    runs: dict[tuple[str, ...], dict[str, dict[str, str]]] = {}
+    for row in found:
+        runs.setdefault(tuple(row[key] for key in NAMED), {})[row["part"]] = row
+    yield "| " + " | ".join((*NAMED, *PARTS, *MEANS, "seconds", "GB")) + " |"
+    yield "|---" * (len(NAMED) + len(PARTS) + len(MEANS) + 2) + "|"
+    for named, parts in runs.items():
+        cells = [_cell(parts.get(part)) for part in PARTS]
+        cells += [f"{100 * float(parts[m]['after']):.1f}" if m in parts else "" for m in MEANS]
+        cost = next(iter(parts.values()))
+        yield "| " + " | ".join((*named, *cells, cost["seconds"], cost["peak_memory_gb"])) + " |"
+
+
+def _cell(row: dict[str, str] | None) -> str:
+    """Return an accuracy with its interval, in %."""
+    if row is None:
+        return ""
+    after, low, high = (100 * float(row[key]) for key in ("after", "low", "high"))
+    return f"{after:.1f} ({low:.0f} to {high:.0f})"
+
+
 def rows(job: Job, run: Path) -> Iterator[list[Any]]:
     """Yield a row per part of a run, then its harmonic means."""
     metrics, cost = _read(run / "metrics.json"), _cost(run)
@@ -114,7 +143,7 @@ def rows(job: Job, run: Path) -> Iterator[list[Any]]:
         if rate is not None:
             values = [round(rate[key], 4) for key in ("value", "low", "high")]
             yield [*named, part, *values, rate["n"], round(rate["original"], 4), *cost]
-    for mean in ("harmonic_mean", "harmonic_mean_unlisted"):
+    for mean in MEANS:
         if mean in metrics:
             yield [*named, mean, round(metrics[mean], 4), "", "", "", "", *cost]
 
