@@ -20,12 +20,12 @@ MOST_OTHERS = 6000
 TOGETHER = 256
 """Units that are fitted together: it bounds memory, not the result."""
 
-ITERATIONS = 40
+ITERATIONS = 100
 
-RIDGE, SHRINKAGE = 1e-4, 1e-3
+RIDGE, SHRINKAGE = 1e-2, 1e-3
 NEGATIVE_WEIGHT = 20.0
 """Weight of all negative rows together, where all rows of a unit together weigh 1."""
-LEAST_GAP = 1.0
+LEAST_GAP = 0.2
 """Logits that have to lie between the two sides, for a ramp in between."""
 DOUBT = 0.5
 """Share of the logits between the two sides that doubtful states may not take."""
