@@ -70,11 +70,13 @@ def measure(pipeline: Any, number: int) -> list[Any]:
         for concept in (Concept(name, Kind.person, "a person") for name in erased)
         for old in _sentences([concept.name])
     ]
-    states = [encoder.encode([pair[i] for pair in pairs]) for i in (1, 2)]
+    named = encoder.encode([old for _, old, _ in pairs])
+    anchored = encoder.encode([new for _, _, new in pairs])
     settings = {"method": "gates", "kept": "mini_world"}
     done = erase(pipeline, erased, preserve=kept, settings=settings, progress=False)
     moved = {part: _largest(encoder.encode(texts[part]), before[part]) for part in texts}
-    left = _left(encoder, pairs, encoder.encode([old for _, old, _ in pairs]), *states)
+    after = encoder.encode([old for _, old, _ in pairs])
+    left = _left(encoder, pairs, after, named, anchored)
     done.restore()
     touched = {texts["unlisted"][i] for i, each in enumerate(moved["unlisted"]) if each > MOVED}
     return [
