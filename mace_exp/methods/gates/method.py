@@ -36,7 +36,7 @@ from mace_exp.utils.tensors import load_tensors, save_tensors
 log = logging.getLogger(__name__)
 
 STEP = "gates"
-VERSION = 1
+VERSION = 2
 ACTIVATIONS = ("gelu", "quick_gelu")
 """Activations that are 0 for very negative numbers and the identity for large ones."""
 COMPONENTS = ("text_encoder", "text_encoder_2")
