@@ -11,6 +11,7 @@ W = W_l T, T = I + scale (S_ac - S_cc) (scale S_cc + P + ridge I)^-1.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
@@ -76,9 +77,9 @@ class EditingMethod(TokenMethod[E]):
 
         return Result(key, make)
 
+    @abstractmethod
     def transform(self, sums: PairSums, preserved: Tensor | None) -> Tensor:
         """Return T [d, d], float64: every edited weight is W T. `preserved` is P [d, d]."""
-        raise NotImplementedError
 
     def solve(self, sums: PairSums, preserved: Tensor | None) -> Tensor:
         """Return T [d, d] of the closed form above.

@@ -7,6 +7,7 @@ drawn and nothing is trained.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -48,7 +49,7 @@ class TokenConfig(MethodConfig):
 C = TypeVar("C", bound=TokenConfig)
 
 
-class TokenMethod(NoPhases, Generic[C]):
+class TokenMethod(NoPhases, ABC, Generic[C]):
     """A closed form on pairs of tokens at work in a run; a subclass solves it in `edit`."""
 
     def __init__(self, context: Context, config: C, settings: Settings, given: Given) -> None:
@@ -72,10 +73,10 @@ class TokenMethod(NoPhases, Generic[C]):
     def step(self, name: str) -> Result[Any]:
         return {self.config.name: self.edit}[name]
 
-    @cached_property
+    @property
+    @abstractmethod
     def edit(self) -> Result[Edit]:
         """The edited projections."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
