@@ -21,7 +21,8 @@ from mace_exp.config.run_config import RunConfig
 from mace_exp.data.files import Size
 from mace_exp.data.images.base import ConceptImages, Drawing
 from mace_exp.data.training_images import TrainingImages
-from mace_exp.evaluation.bystanders import Bystanders
+from mace_exp.evaluation.bystanders import Bystanders, kept_subjects
+from mace_exp.evaluation.judging import Judging
 from mace_exp.evaluation.neighbours import write_neighbours
 from mace_exp.evaluation.prompts import NEIGHBOURS, UNLISTED, EvaluationPrompt, Subject
 from mace_exp.evaluation.suite import SPECIFICITY
@@ -179,6 +180,20 @@ class Recipe:
         return self.config.evaluation.suite(self.concepts, self.config.kept, subjects)
 
     @cached_property
+    def judging(self) -> Judging:
+        """The judge, with all that it may have to recognise."""
+        return Judging(self.config.judge, self.subjects)
+
+    @property
+    def subjects(self) -> dict[str, Kind]:
+        """The kind of everything that the evaluation can name: what is erased, the retain set, and
+        bystanders."""
+        found, kept = self.bystanders, kept_subjects(self.config.kept)
+        named = [Subject(each.name, each.kind) for each in self.concepts]
+        named += [each for subjects in kept.values() for each in subjects]
+        return {each.name: each.kind for each in [*found.unlisted, *found.near(), *named]}
+
+    @cached_property
     def bystanders(self) -> Bystanders:
         """Who is measured though this run neither erases nor has to keep them."""
         evaluation = self.config.evaluation
@@ -203,7 +218,7 @@ class Recipe:
         return measure(
             self.context,
             self.samples,
-            self.config.judge,
+            self.judging,
             evaluation.chosen_metrics(),
             threshold=evaluation.least_probability(),
             specificity=SPECIFICITY[self.concepts[0].kind],
@@ -234,6 +249,8 @@ class Recipe:
             check_terms(self.context, self._weighed_terms)
         if stages & set(steps):
             self.method.check()
+        if self.suite and "metrics" in stages:
+            self.judging.check(self.context.device)
         self.keys()  # reads the headers of all named files
 
     def keys(self) -> dict[str, str]:

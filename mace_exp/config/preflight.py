@@ -7,6 +7,8 @@ from pathlib import Path
 from mace_exp.concepts.prompts import evaluation_prompts
 from mace_exp.config.run_config import RunConfig
 from mace_exp.data.files import Size
+from mace_exp.evaluation.bystanders import kept_subjects
+from mace_exp.evaluation.prompts import Subject
 from mace_exp.models.sources import find_model, native_size
 from mace_exp.preservation.schema import term_key
 from mace_exp.runs.schema import WandbMode, WandbTracking
@@ -33,6 +35,7 @@ def missing_files(config: RunConfig) -> Iterator[str]:
     yield from config.evaluation.missing_files()
     yield from _missing_wandb(config)
     yield from _misjudged_size(config)
+    yield from _missing_for_judge(config)
     yield from _missing_captions(config)
 
 
@@ -94,6 +97,15 @@ def _misjudged_size(config: RunConfig) -> Iterator[str]:
             f"model.source = {source} draws {size[1]} x {size[0]}: give judge=none, or "
             f"sampling.height={side} sampling.width={side}"
         )
+
+
+def _missing_for_judge(config: RunConfig) -> Iterator[str]:
+    """Yield a message for whatever the judge needs and does not have."""
+    if config.measures():
+        erased = [Subject(each.name, each.kind) for each in config.concept_list()]
+        kept = [each for part in kept_subjects(config.kept).values() for each in part]
+        subjects = {each.name: each.kind for each in [*kept, *erased]}
+        yield from config.judge.problems(subjects, [each.name for each in erased])
 
 
 def _missing_wandb(config: RunConfig) -> Iterator[str]:

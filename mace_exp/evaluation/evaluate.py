@@ -101,17 +101,21 @@ def evaluate(
 
 
 def measure_pictures(
-    measured: Measured, metrics: Sequence[str] | None = None, *, notes: Sequence[str] = ()
+    measured: Measured,
+    metrics: Sequence[str] | None = None,
+    *,
+    notes: Sequence[str] = (),
+    further: Sequence[str] = (),
 ) -> Evaluation:
     """Measure by `metrics`, names in `METRICS` in any order; None takes all. `notes` say what was
-    not drawn, and join what is missing.
+    not drawn, and join what is missing; `further` are the metrics that come with the judge.
 
     Raises:
         ValueError: an unknown metric, or two that give the same value.
     """
     names = list(METRICS) if metrics is None else metrics
     check_metrics(names)
-    chosen = [load_metric(name) for name in names]
+    chosen = [load_metric(name) for name in [*names, *further]]
     found: Metrics = {part: {} for part in measured.parts}
     missing = [*notes, *_unanswered(chosen, measured.answers)]
     for metric in chosen:
@@ -123,9 +127,11 @@ def measure_pictures(
     return Evaluation(found, measured.scored)
 
 
-def measure_again(scored: Scored, metrics: Sequence[str], former: Metrics) -> Evaluation:
+def measure_again(
+    scored: Scored, metrics: Sequence[str], former: Metrics, *, further: Sequence[str] = ()
+) -> Evaluation:
     """Measure scores by those of `metrics` that need no pictures; `former` are the values measured
-    with pictures, of which all others stay.
+    with pictures, of which all others stay. `further` are as in `measure_pictures`.
 
     Raises:
         ValueError: as `measure_pictures`.
@@ -133,7 +139,7 @@ def measure_again(scored: Scored, metrics: Sequence[str], former: Metrics) -> Ev
     check_metrics(metrics)
     found: Metrics = {part: {} for part in scored.parts}
     missing: list[str] = []
-    for metric in map(load_metric, metrics):
+    for metric in map(load_metric, [*metrics, *further]):
         if metric.needs <= scored.answers:
             values = dict(metric.again(scored))
             missing += values.pop("missing", [])

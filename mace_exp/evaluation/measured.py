@@ -3,13 +3,23 @@ judge says of both, and the scores that follow."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 
 import numpy as np
 
-from mace_exp.evaluation.judges.base import ANSWERS, FEATURES, Judge
+from mace_exp.concepts.concept import Kind
+from mace_exp.evaluation.judges.base import (
+    ANSWERS,
+    BATCH,
+    DETECTIONS,
+    FEATURES,
+    LIKELY,
+    Counting,
+    Found,
+    Judge,
+)
 from mace_exp.evaluation.pixels import pixel_features
 from mace_exp.evaluation.prompts import BYSTANDERS, PARTS, PRESERVED, EvaluationPrompt
 from mace_exp.evaluation.scores import Scores
@@ -50,7 +60,9 @@ class Scored(Drawn):
     """Scores of the pictures of the same prompts and seeds before and after an edit.
 
     `answers` are those that the judge gave, none without a judge. `specificity` is the part whose
-    accuracy enters the harmonic mean. A first guess counts from a probability of `threshold`.
+    accuracy enters the harmonic mean. A first guess counts from a probability of `threshold`, a
+    picture as showing a person from `person_threshold`. `detections` are the boxes in each picture,
+    before and after, of a judge that gives them, and `counting` says how they are counted.
     """
 
     scores: tuple[Scores, Scores]
@@ -58,13 +70,17 @@ class Scored(Drawn):
     answers: frozenset[str] = ANSWERS
     specificity: str = PRESERVED
     threshold: float = 0.0
+    person_threshold: float = LIKELY
+    detections: tuple[Sequence[Found], Sequence[Found]] | None = None
+    counting: Counting | None = None
 
 
 @dataclass(frozen=True)
 class Measured(Drawn):
     """Pictures [n, H, W, 3], uint8, of the same prompts and seeds before and after an edit.
 
-    `supports` are the answers that the judge gives; the rest is as in `Scored`.
+    `supports` are the answers that the judge gives, `kinds` those of its classes where it chooses
+    within one, `batch` how many pictures it is shown at once; the rest is as in `Scored`.
 
     Raises:
         ValueError: no prompts, or another number of pictures than of prompts.
@@ -77,6 +93,10 @@ class Measured(Drawn):
     supports: frozenset[str] = ANSWERS
     specificity: str = PRESERVED
     threshold: float = 0.0
+    person_threshold: float = LIKELY
+    counting: Counting | None = None
+    kinds: Mapping[str, Kind] | None = None
+    batch: int | None = BATCH
 
     def __post_init__(self) -> None:
         counts = len(self.prompts), len(self.before), len(self.after)
@@ -98,14 +118,18 @@ class Measured(Drawn):
         if self.judge is None:
             raise ValueError("no judge has seen these pictures: the metric must name what it needs")
         texts = [prompt.prompt for prompt in self.prompts]
-        return Verdict(self.judge, self.before, texts), Verdict(self.judge, self.after, texts)
+        before, after = (
+            Verdict(self.judge, pictures, texts, self.batch)
+            for pictures in (self.before, self.after)
+        )
+        return before, after
 
     @cached_property
     def scored(self) -> Scored:
         """The scores of all pictures."""
         verdicts = (None, None) if self.judge is None else self.verdicts
         before, after = (
-            scores_of(self.prompts, pictures, self.before, verdict, self.answers)
+            scores_of(self.prompts, pictures, self.before, verdict, self.answers, kinds=self.kinds)
             for pictures, verdict in zip((self.before, self.after), verdicts, strict=True)
         )
         return Scored(
@@ -114,7 +138,18 @@ class Measured(Drawn):
             answers=self.answers,
             specificity=self.specificity,
             threshold=self.threshold,
+            person_threshold=self.person_threshold,
+            detections=self.detections,
+            counting=self.counting,
         )
+
+    @cached_property
+    def detections(self) -> tuple[Sequence[Found], Sequence[Found]] | None:
+        """The boxes in each picture before and after; None of a judge that gives none."""
+        if DETECTIONS not in self.answers:
+            return None
+        before, after = self.verdicts
+        return before.detections, after.detections
 
     @cached_property
     def features(self) -> tuple[str, np.ndarray, np.ndarray]:

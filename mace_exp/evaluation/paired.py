@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mace_exp.evaluation.judges.base import LIKELY
 from mace_exp.evaluation.metrics.intervals import mean_interval, paired_rate_interval
-from mace_exp.evaluation.metrics.persons import LIKELY
 from mace_exp.evaluation.prompts import PARTS, EvaluationPrompt
 from mace_exp.evaluation.scores import ScoredPictures, Scores
 

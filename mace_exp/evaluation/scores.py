@@ -86,11 +86,15 @@ class ScoredPictures:
         rows = []
         for index, prompt in enumerate(self.prompts):
             for phase, scores in zip(PHASES, (self.before, self.after), strict=True):
-                file = f"samples/{phase}/{index:04d}.png"
                 about = (prompt.part, prompt.concept, prompt.prompt, prompt.seed, prompt.expected)
                 cells = [_cell(getattr(scores, name)[index]) for name in COLUMNS]
-                rows.append((*about, file, phase, self.judge, *cells))
+                rows.append((*about, sample_file(phase, index), phase, self.judge, *cells))
         write_table(path, (*ABOUT, *COLUMNS), rows)
+
+
+def sample_file(phase: str, index: int) -> str:
+    """Return the file of a picture, relative to the run's folder."""
+    return f"samples/{phase}/{index:04d}.png"
 
 
 def read_scores(path: Path) -> ScoredPictures:

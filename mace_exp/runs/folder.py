@@ -28,6 +28,7 @@ class RunFolder:
     status = property(lambda self: self.root / "status.json")
     metrics = property(lambda self: self.root / "metrics.json")
     scores = property(lambda self: self.root / "scores.csv")
+    detections = property(lambda self: self.root / "detections.csv")
     summary = property(lambda self: self.root / "summary.json")
     refined = property(lambda self: self.root / "refined.safetensors")
     edit = property(lambda self: self.root / "edit.safetensors")

@@ -18,13 +18,13 @@ READING = frozenset({"metrics", "report"})
 FILES = {
     "edit": ("edit.safetensors", "erased.json", "erased"),
     "samples": ("samples", "neighbours.csv", "attention"),
-    "metrics": ("metrics.json", "scores.csv"),
+    "metrics": ("metrics.json", "scores.csv", "detections.csv"),
 }
 """The files of each result whose key is recorded, in the order in which they are made."""
 RECORDED = {
     "edit": (*FILES["edit"], "refined.safetensors", "loras"),
     "samples": ("samples", "neighbours.csv"),
-    "metrics": ("metrics.json", "scores.csv", "samples/prompts.csv"),
+    "metrics": ("metrics.json", "scores.csv", "detections.csv", "samples/prompts.csv"),
 }
 """The files whose checksums are recorded with each key: what a later command may read."""
 _MARKS = {"samples": "prompts.csv", "attention": "index.csv", "erased": "model_index.json"}
