@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from dataclasses import astuple
 from pathlib import Path
 
 from mace_exp.evaluation.judges.base import Detection, Found
@@ -26,13 +27,12 @@ def write_detections(
     path: Path, found: tuple[Sequence[Found], Sequence[Found]], judge: str
 ) -> None:
     """Write the boxes of n pictures before and after an edit."""
-    rows = []
+    rows: list[tuple[object, ...]] = []
     for phase, pictures in zip(PHASES, found, strict=True):
         for index, boxes in enumerate(pictures):
             for box in boxes:
-                place = (f"{each:.1f}" for each in (box.left, box.top, box.width, box.height))
                 about = (sample_file(phase, index), phase, judge)
-                rows.append((*about, box.label, f"{box.confidence:.4f}", *place))
+                rows.append((*about, *astuple(box)))
     write_table(path, COLUMNS, rows)
 
 

@@ -141,12 +141,23 @@ def measure_again(
     missing: list[str] = []
     for metric in map(load_metric, [*metrics, *further]):
         if metric.needs <= scored.answers:
+            former = _without(former, metric.owns)
             values = dict(metric.again(scored))
             missing += values.pop("missing", [])
             _merge(found, values)
     told = [*former.get("missing", ()), *missing]
     updated = _updated(former, found) | {"missing": list(dict.fromkeys(told))}
     return Evaluation(updated, scored)
+
+
+def _without(former: Metrics, names: frozenset[str]) -> Metrics:
+    """Return metrics without the keys `names` of each part."""
+    return {
+        part: {key: each for key, each in values.items() if key not in names}
+        if isinstance(values, dict)
+        else values
+        for part, values in former.items()
+    }
 
 
 def _updated(former: Metrics, values: Metrics) -> Metrics:

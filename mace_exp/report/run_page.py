@@ -19,6 +19,7 @@ from mace_exp.report.metrics_view import (
     Estimate,
     PartResult,
     harmonic_mean,
+    read_detection_curves,
     read_overall,
     read_parts,
 )
@@ -79,6 +80,7 @@ def run_content(run: RunContents) -> dict[str, Any]:
         "kept": next((view for view in views if not view["part"].lower_is_better), None),
         "further": further(run.metrics, parts),
         "unmeasured": unmeasured(run.metrics),
+        "detections": detection_figures(run.metrics),
         "harmonic_mean": harmonic_mean(run.metrics),
         "mean_with_unlisted": harmonic_mean(run.metrics, WITH_UNLISTED),
         "neighbours": run.neighbours,
@@ -202,6 +204,19 @@ def further(metrics: Mapping[str, Any], parts: Sequence[PartResult]) -> list[tup
     """Return all other measures with the titles of their parts."""
     of_parts = [(part.title, estimate) for part in parts for estimate in part.further]
     return of_parts + [("All", estimate) for estimate in read_overall(metrics)]
+
+
+def detection_figures(metrics: Mapping[str, Any]) -> list[Markup]:
+    """Return a chart per part of how many boxes a detector counts, by confidence."""
+    return [
+        charts.curves(
+            {"all classes, original model": each.original, **each.classes},
+            each.after,
+            label=f"{each.title}: boxes of the counted classes",
+            unit="from this confidence on",
+        )
+        for each in read_detection_curves(metrics)
+    ]
 
 
 def unmeasured(metrics: Mapping[str, Any]) -> list[str]:

@@ -50,6 +50,12 @@ class Detection:
     width: float
     height: float
 
+    @classmethod
+    def of(cls, label: str, confidence: float, box: Iterable[float]) -> Detection:
+        """Return a detection, rounded as it is stored: what is counted again from the file is what
+        was counted first."""
+        return cls(label, round(float(confidence), 4), *(round(float(each), 1) for each in box))
+
 
 Found = Sequence[Detection]
 """What was found in one picture."""

@@ -76,4 +76,9 @@ def _counts(box: Any, classes: set[str], least: float) -> bool:
     return box.label in classes and box.confidence >= least
 
 
-METRIC = ScoreMetric(label="detections", measure=counted_detections, needs=frozenset({DETECTIONS}))
+METRIC = ScoreMetric(
+    label="detections",
+    measure=counted_detections,
+    needs=frozenset({DETECTIONS}),
+    owns=frozenset({"detections"}),
+)

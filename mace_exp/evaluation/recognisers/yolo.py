@@ -71,7 +71,7 @@ class YoloDetector:
         scores, labels = scores[sure], labels[sure]
         boxes = placed(output[:4, sure].T, shape, max(shape[:2]) / self._side)
         return [
-            Detection(self.classes[labels[row]], float(scores[row]), *map(float, boxes[row]))
+            Detection.of(self.classes[labels[row]], scores[row], boxes[row])
             for row in suppressed(boxes, scores, OVERLAP)
         ]
 

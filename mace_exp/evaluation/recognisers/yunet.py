@@ -50,7 +50,7 @@ class YunetDetector:
         scale = max(image.shape[:2]) / self._side
         scores, boxes, points = scores[sure], boxes[sure] * scale, points[sure] * scale
         return [
-            Face(Detection("face", float(scores[row]), *map(float, boxes[row])), points[row])
+            Face(Detection.of("face", scores[row], boxes[row]), points[row])
             for row in suppressed(boxes, scores, OVERLAP)
         ]
 
