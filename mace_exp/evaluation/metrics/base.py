@@ -31,7 +31,8 @@ class Metric:
     measure: Callable[[Measured], Metrics]
     needs: frozenset[str] = frozenset()
     owns: frozenset[str] = frozenset()
-    """Keys within a part that it gives alone: measured again, they replace the former ones whole."""
+    """Keys within a part that it alone gives: measured again, they replace the former ones whole.
+    """
 
     def of(self, measured: Measured) -> Metrics:
         """Measure pictures."""
