@@ -131,7 +131,9 @@ def test_the_least_squares_align_what_no_similarity_fits() -> None:
     for _ in range(50):
         turn, grow = random.normal(size=2) * 1e-3
         step = (1 + grow) * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-        assert miss(np.c_[step @ best[:, :2], best[:, 2] + random.normal(size=2) * 0.01]) >= miss(best)
+        assert miss(np.c_[step @ best[:, :2], best[:, 2] + random.normal(size=2) * 0.01]) >= miss(
+            best
+        )
 
 
 def test_an_enlarged_picture_keeps_its_pixels_and_a_square_its_places() -> None:

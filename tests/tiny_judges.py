@@ -1,4 +1,4 @@
-"""Tiny random networks of the classes that judges load, each as a file or folder that users have."""
+"""Tiny random networks of the classes that judges load, each as users have it."""
 
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,9 @@ def _saved(folder: Path, build: Any, *parts: Any) -> Path:
 
 def save_arcface(file: Path, side: int = 112) -> Path:
     """Write a recogniser in ArcFace's layout: eight embeddings of the mean colours of a grid."""
-    pool = helper.make_node("AveragePool", ["image"], ["cells"], kernel_shape=[28, 28], strides=[28, 28])
+    pool = helper.make_node(
+        "AveragePool", ["image"], ["cells"], kernel_shape=[28, 28], strides=[28, 28]
+    )
     flat = helper.make_node("Flatten", ["cells"], ["flat"])
     size = 3 * (side // 28) ** 2
     product = helper.make_node("MatMul", ["flat", "weight"], ["embedding"])
