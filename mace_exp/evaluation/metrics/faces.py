@@ -27,6 +27,8 @@ def accuracies_with_face(scored: Scored) -> Metrics:
         rows = scored.rows(part)
         rows = rows[np.isfinite(after.subject_rank[rows])]
         own = _with_face(scored, after, rows)
+        if not len(rows):
+            continue  # the judge knows nobody in this part, as `accuracy` says
         if not len(own):
             found["missing"].append(f"no picture of the part {part} shows a face")
             continue
@@ -52,4 +54,5 @@ METRIC = ScoreMetric(
     label="accuracy with a face",
     measure=accuracies_with_face,
     needs=frozenset({SUBJECT, PERSON}),
+    owns=frozenset({"accuracy_with_face"}),
 )
