@@ -176,7 +176,9 @@ class Recipe:
         """The prompts of the evaluation; empty if it is off."""
         found = self.bystanders
         subjects = {UNLISTED: found.unlisted, NEIGHBOURS: found.near()}
-        return self.config.evaluation.suite(self.concepts, self.config.kept, subjects)
+        evaluation, kept = self.config.evaluation, self.config.kept
+        further = evaluation.further_prompts(self.concepts, kept, self.config.generality)
+        return [*evaluation.suite(self.concepts, kept, subjects), *further]
 
     @cached_property
     def bystanders(self) -> Bystanders:

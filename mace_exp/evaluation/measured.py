@@ -11,7 +11,7 @@ import numpy as np
 
 from mace_exp.evaluation.judges.base import ANSWERS, FEATURES, Judge
 from mace_exp.evaluation.pixels import pixel_features
-from mace_exp.evaluation.prompts import BYSTANDERS, PARTS, PRESERVED, EvaluationPrompt
+from mace_exp.evaluation.prompts import POOLED, PRESERVED, EvaluationPrompt, parts_of
 from mace_exp.evaluation.scores import Scores
 from mace_exp.evaluation.scoring import scores_of
 from mace_exp.evaluation.verdicts import Verdict
@@ -25,9 +25,8 @@ class Drawn:
 
     @cached_property
     def parts(self) -> list[str]:
-        """The parts of the suite that were drawn, in the order of `prompts.PARTS`."""
-        drawn = {prompt.part for prompt in self.prompts}
-        return [part for part in PARTS if part in drawn]
+        """The parts that were drawn, in the order of `parts_of`."""
+        return parts_of(self.prompts)
 
     def rows(self, part: str) -> np.ndarray:
         """Return the indices of a part's prompts, [m]."""
@@ -41,8 +40,8 @@ class Drawn:
 
     @cached_property
     def pooled(self) -> np.ndarray:
-        """Which pictures enter figures that are pooled over parts, [n], bool: no bystanders'."""
-        return np.array([prompt.part not in BYSTANDERS for prompt in self.prompts])
+        """Which pictures enter figures that are pooled over parts, [n], bool (`prompts.POOLED`)."""
+        return np.array([prompt.part in POOLED for prompt in self.prompts])
 
 
 @dataclass(frozen=True)

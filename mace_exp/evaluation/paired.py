@@ -9,7 +9,7 @@ import numpy as np
 
 from mace_exp.evaluation.metrics.intervals import mean_interval, paired_rate_interval
 from mace_exp.evaluation.metrics.persons import LIKELY
-from mace_exp.evaluation.prompts import PARTS, EvaluationPrompt
+from mace_exp.evaluation.prompts import EvaluationPrompt, parts_of
 from mace_exp.evaluation.scores import ScoredPictures, Scores
 
 RATES = ("recognised", "top5", "persons")
@@ -109,7 +109,7 @@ def most_different(
             found.setdefault(prompt.part, []).append(PicturePair(prompt, rows, float(gap)))
     return {
         part: sorted(found[part], key=lambda each: -abs(each.difference))[:count]
-        for part in PARTS
+        for part in parts_of(first.prompts)
         if part in found
     }
 
@@ -133,7 +133,7 @@ def _by_part(
 ) -> Iterator[Difference]:
     concepts = np.array([each.concept or each.prompt for each in prompts])
     parts = np.array([each.part for each in prompts])
-    for part in PARTS:
+    for part in parts_of(prompts):
         for measure in MEASURES:
             a, b = one[measure], two[measure]
             rows = np.flatnonzero((parts == part) & np.isfinite(a) & np.isfinite(b))

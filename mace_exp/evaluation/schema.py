@@ -13,7 +13,9 @@ from mace_exp.concepts.concept import Concept, slugify
 from mace_exp.concepts.prompts import scene_prompts
 from mace_exp.concepts.schema import KeptConfig
 from mace_exp.evaluation.bystanders import kept_subjects
+from mace_exp.evaluation.generality import GeneralityConfig, generality_prompts
 from mace_exp.evaluation.metrics import check_metrics
+from mace_exp.evaluation.prompt_sets import PromptSetsConfig
 from mace_exp.evaluation.prompts import (
     BYSTANDERS,
     ERASED,
@@ -79,6 +81,13 @@ class EvaluationConfig:
         names."""
         return []
 
+    def further_prompts(
+        self, concepts: Sequence[Concept], kept: KeptConfig, generality: GeneralityConfig
+    ) -> list[EvaluationPrompt]:
+        """Return the prompts of the parts beside these: other wordings of what is erased, and those
+        of files."""
+        return []
+
     def problems(self, kept: KeptConfig, erased: Collection[str]) -> Iterator[str]:
         """Yield what contradicts the lists of a run; `erased` are names in lower case."""
         yield from ()
@@ -98,6 +107,7 @@ class SampledEvaluation(EvaluationConfig):
     """Draw and measure pictures before and after the edit, from templates not used in training."""
 
     parts: list[Part]
+    prompt_sets: PromptSetsConfig
     images_per_part: Annotated[int, WHOLE]
     bystander_images: Annotated[int, WHOLE]  # of `unlisted`, and as many of `neighbours`
     unlisted: list[str] | None  # whom the model knows; null: all people whom the judge knows
@@ -115,7 +125,7 @@ class SampledEvaluation(EvaluationConfig):
             _check_name("evaluation.unlisted", name)
 
     def draws(self, part: Part | None = None) -> bool:
-        return bool(self.parts) if part is None else part in self.parts
+        return bool(self.parts or self.prompt_sets.files) if part is None else part in self.parts
 
     def used_templates(self) -> int:
         return self.templates
@@ -158,6 +168,19 @@ class SampledEvaluation(EvaluationConfig):
         parts = {part.name for part in self.parts}
         return [each for each in whole if each.part in parts]
 
+    def further_prompts(
+        self, concepts: Sequence[Concept], kept: KeptConfig, generality: GeneralityConfig
+    ) -> list[EvaluationPrompt]:
+        sentences = generality.sentences(concepts, self.templates)
+        kept_names = {
+            part: [each.name for each in subjects] for part, subjects in kept_subjects(kept).items()
+        }
+        names = {ERASED: [concept.name for concept in concepts], **kept_names}
+        return [
+            *generality_prompts(sentences, generality.images, self.seed),
+            *self.prompt_sets.prompts(self.seed, names),
+        ]
+
     def problems(self, kept: KeptConfig, erased: Collection[str]) -> Iterator[str]:
         """Yield a message where nothing is left to draw: what is erased is in no other part."""
         gone = set(erased)
@@ -166,7 +189,7 @@ class SampledEvaluation(EvaluationConfig):
             for part, subjects in kept_subjects(kept).items()
             if gone.issuperset(each.name.casefold() for each in subjects)
         }
-        if {part.name for part in self.parts} <= empty:
+        if {part.name for part in self.parts} <= empty and not self.prompt_sets.files:
             yield (
                 f"evaluation.parts = {[part.name for part in self.parts]} leaves nothing to draw: "
                 "what is erased is in no other part. Take some of "
@@ -174,7 +197,9 @@ class SampledEvaluation(EvaluationConfig):
             )
 
     def missing_files(self) -> Iterator[str]:
-        """Yield a message where the file of names can't be read or holds what is no name."""
+        """Yield a message where the file of names can't be read or holds what is no name, and for
+        files of prompts."""
+        yield from self.prompt_sets.problems({part.name for part in self.parts})
         if self.unlisted_file is None:
             return
         try:

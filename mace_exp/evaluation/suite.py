@@ -56,7 +56,7 @@ def build_suite(
         if part != ERASED:
             chosen = [each for each in chosen if each.name.casefold() not in erased]
             chosen = _even_choice(chosen, counts[part])
-        for subject, count in zip(chosen, _shares(len(chosen), counts[part]), strict=True):
+        for subject, count in zip(chosen, shares(len(chosen), counts[part]), strict=True):
             suite += _subject_prompts(part, subject, count, templates=templates, seed=seed)
     for index, prompt in enumerate(general[:images_per_part]):
         number = short_seed(seed, "evaluation", GENERAL, index)
@@ -88,7 +88,7 @@ def _even_choice(subjects: list[Subject], limit: int) -> list[Subject]:
     return [subjects[index * len(subjects) // limit] for index in range(limit)]
 
 
-def _shares(subjects: int, images: int) -> list[int]:
+def shares(subjects: int, images: int) -> list[int]:
     """Distribute images over subjects: at least one each, the remainder to the first ones."""
     return [max(1, images // subjects + (i < images % subjects)) for i in range(subjects)]
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mace_exp.evaluation.prompts import GENERALITY
 from mace_exp.runs.record import number
 
 PARTS = {
@@ -16,10 +17,16 @@ PARTS = {
     "objects": "Objects",
     "styles": "Styles",
     "scenes": "Scenes",
+    "synonyms": "Synonyms of the erased",
+    "wordings": "Other sentences",
+    "letter_case": "Other letters",
+    "possessives": "Possessives",
+    "misspellings": "Misspellings",
 }
 WITH_UNLISTED = "harmonic_mean_unlisted"
 """The harmonic mean over erased, kept and unlisted people."""
-LOWER_IS_BETTER = frozenset({"erased"})
+LOWER_IS_BETTER = frozenset({"erased", *GENERALITY})
+LOWER_TITLES = frozenset(PARTS[key] for key in LOWER_IS_BETTER)
 
 
 @dataclass(frozen=True)
