@@ -206,8 +206,7 @@ class Recipe:
             self.context,
             self.samples,
             self.config.judge,
-            evaluation.chosen_metrics(),
-            threshold=evaluation.least_probability(),
+            evaluation.choice(),
             specificity=SPECIFICITY[self.concepts[0].kind],
             notes=self.bystanders.notes,
         )

@@ -119,7 +119,8 @@ def measure_pictures(
             values = dict(metric.of(measured))
             missing += values.pop("missing", [])
             _merge(found, values)
-    found = {key: values for key, values in found.items() if values != {}} | {"missing": missing}
+    told = {"missing": list(dict.fromkeys(missing))}
+    found = {key: values for key, values in found.items() if values != {}} | told
     return Evaluation(found, measured.scored)
 
 

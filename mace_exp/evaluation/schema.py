@@ -6,15 +6,16 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from mace_exp.concepts.captions import read_captions
 from mace_exp.concepts.concept import Concept, slugify
 from mace_exp.concepts.prompts import scene_prompts
 from mace_exp.concepts.schema import KeptConfig
 from mace_exp.evaluation.bystanders import kept_subjects
+from mace_exp.evaluation.comparison import DistancesConfig
 from mace_exp.evaluation.generality import GeneralityConfig, generality_prompts
-from mace_exp.evaluation.metrics import check_metrics
+from mace_exp.evaluation.metrics import COMPARING, check_metrics
 from mace_exp.evaluation.prompt_sets import PromptSetsConfig
 from mace_exp.evaluation.prompts import (
     BYSTANDERS,
@@ -38,6 +39,23 @@ class Part(Enum):
     general = "general"  # nameless people and empty scenes
 
 
+@dataclass(frozen=True)
+class Choice:
+    """What is measured: names of metrics, the probability that a judge's first guess needs, and
+    what sets of pictures are compared by (None: the judge's features)."""
+
+    metrics: Sequence[str]
+    threshold: float
+    distances: DistancesConfig | None
+
+    def inputs(self) -> dict[str, Any]:
+        """Return what decides the figures, for keys."""
+        found: dict[str, Any] = {"metrics": sorted(self.metrics), "threshold": self.threshold}
+        compares = self.distances is not None and set(self.metrics) & COMPARING
+        further = self.distances.inputs() if compares else {}
+        return found | ({"distances": further} if further else {})
+
+
 @dataclass(kw_only=True)
 class EvaluationConfig:
     """Base of the options of conf/evaluation, which answer for themselves; this one draws and
@@ -51,13 +69,9 @@ class EvaluationConfig:
         """Return how many templates of sentences are used."""
         return 0
 
-    def chosen_metrics(self) -> list[str]:
-        """Return the names of the metrics."""
-        return []
-
-    def least_probability(self) -> float:
-        """Return below which probability a judge's first guess counts as no recognition."""
-        return 0.0
+    def choice(self) -> Choice:
+        """Return what is measured, and how."""
+        return Choice([], 0.0, None)
 
     def mapped_concepts(self) -> int:
         """Return for how many concepts attention is drawn."""
@@ -118,6 +132,7 @@ class SampledEvaluation(EvaluationConfig):
     attention_maps: Annotated[int, NONNEGATIVE]  # concepts whose attention is drawn
     metrics: list[str]  # names of `evaluation.metrics.METRICS`, in any order
     threshold: Annotated[float, PROPORTION]  # probability that the judge's first guess needs
+    distances: DistancesConfig
 
     def __post_init__(self) -> None:
         check_metrics(self.metrics)
@@ -130,11 +145,8 @@ class SampledEvaluation(EvaluationConfig):
     def used_templates(self) -> int:
         return self.templates
 
-    def chosen_metrics(self) -> list[str]:
-        return self.metrics
-
-    def least_probability(self) -> float:
-        return self.threshold
+    def choice(self) -> Choice:
+        return Choice(self.metrics, self.threshold, self.distances)
 
     def mapped_concepts(self) -> int:
         return self.attention_maps
@@ -197,9 +209,10 @@ class SampledEvaluation(EvaluationConfig):
             )
 
     def missing_files(self) -> Iterator[str]:
-        """Yield a message where the file of names can't be read or holds what is no name, and for
-        files of prompts."""
+        """Yield a message where the file of names can't be read or holds what is no name, for files
+        of prompts, and for what pictures are compared with."""
         yield from self.prompt_sets.problems({part.name for part in self.parts})
+        yield from self.distances.problems()
         if self.unlisted_file is None:
             return
         try:

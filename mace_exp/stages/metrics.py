@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from mace_exp.evaluation.comparison import Comparison
 from mace_exp.evaluation.evaluate import COLUMNS, measure_pictures
 from mace_exp.evaluation.judges.base import JudgeConfig
 from mace_exp.evaluation.measured import Measured
 from mace_exp.evaluation.metrics.base import Metrics
+from mace_exp.evaluation.schema import Choice
 from mace_exp.evaluation.scores import ScoredPictures
 from mace_exp.runs.context import Context
 from mace_exp.runs.result import Result, result_key
@@ -19,34 +21,32 @@ from mace_exp.utils.files import write_json
 log = logging.getLogger(__name__)
 
 STAGE = "metrics"
-VERSION = 2
+VERSION = 3
 
 
 def measure(
     context: Context,
     samples: Result[SuiteSamples],
     judge: JudgeConfig,
-    metrics: Sequence[str],
+    choice: Choice,
     *,
-    threshold: float,
     specificity: str,
     notes: Sequence[str],
 ) -> Result[Metrics]:
     """Measure the pictures of this run, write scores.csv and metrics.json, and hand the figures to
     the tracker.
 
-    `metrics` are names, `threshold` is the probability that a first guess needs, `specificity` the
-    part of the suite that is the paper's specificity; `notes` say what was not drawn.
+    `choice` says what is measured, `specificity` is the part of the suite that is the paper's
+    specificity; `notes` say what was not drawn.
     """
     key = result_key(
         STAGE,
         VERSION,
         samples=samples.key,
         judge=judge.name,
-        metrics=sorted(metrics),
-        threshold=threshold,
         specificity=specificity,
         notes=list(notes),
+        **choice.inputs(),
     )
 
     def make() -> Metrics:
@@ -58,9 +58,10 @@ def measure(
             judge=judge.load(),
             supports=judge.supports,
             specificity=specificity,
-            threshold=threshold,
+            threshold=choice.threshold,
+            comparison=choice.distances and Comparison(choice.distances, context.device),
         )
-        found = measure_pictures(measured, metrics, notes=notes)
+        found = measure_pictures(measured, choice.metrics, notes=notes)
         ScoredPictures(drawn.prompts, *found.scored.scores, judge.name).write(folder.scores)
         _tell_of_blindness(found.metrics)
         write_json(folder.metrics, found.metrics)

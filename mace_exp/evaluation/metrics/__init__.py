@@ -12,11 +12,14 @@ METRICS: dict[str, Metric | str] = {
     name: f"{__name__}.{name}"
     for name in (
         *("pixel_change", "text_image", "accuracy", "scenes", "persons", "harmonic"),
-        *("distances", "part_distances"),
+        *("distances", "part_distances", "fid", "kid", "cmmd", "perceptual"),
     )
 }
 """Each metric by its name: the `Metric`, or the module whose `METRIC` it is. One that is added
 before conf/ is composed can be chosen like these."""
+
+COMPARING = frozenset({"fid", "kid", "cmmd", "perceptual"})
+"""Metrics that read `evaluation.distances`."""
 
 
 def check_metrics(names: Sequence[str]) -> None:

@@ -68,7 +68,7 @@ def mean_interval(values: np.ndarray, clusters: Sequence[Hashable]) -> tuple[flo
     sizes = np.bincount(own, minlength=count)
     drawn = resamples(count)
     means = (drawn @ sums) / (drawn @ sizes)
-    tail = _expanded_tail(count)
+    tail = expanded_tail(count)
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
 
@@ -80,7 +80,7 @@ def resamples(count: int) -> np.ndarray:
     return rng.multinomial(count, np.full(count, 1 / count), RESAMPLES)
 
 
-def _expanded_tail(count: int) -> float:
+def expanded_tail(count: int) -> float:
     """Return the probability of each tail: Phi(-sqrt(n / (n - 1)) t), t of n - 1 degrees."""
     return NormalDist().cdf(-math.sqrt(count / (count - 1)) * t_quantile(count - 1))
 
