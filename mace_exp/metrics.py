@@ -17,12 +17,11 @@ from typing import Any
 
 import yaml
 
-from mace_exp.concepts.concept import Kind
 from mace_exp.evaluation.evaluate import measure_again
 from mace_exp.evaluation.measured import Scored
 from mace_exp.evaluation.metrics import METRICS
 from mace_exp.evaluation.scores import read_scores
-from mace_exp.evaluation.suite import SPECIFICITY
+from mace_exp.evaluation.suite import specificity_in
 from mace_exp.report.read_run import read_config, read_json
 from mace_exp.report.run_page import write_report
 from mace_exp.report.terminal import print_result
@@ -101,7 +100,7 @@ def remeasure(run: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
         pictures.prompts,
         (pictures.before, pictures.after),
         answers=pictures.answers,
-        specificity=_specificity(config),
+        specificity=specificity_in(config),
         threshold=float(threshold),
     )
     former = read_json(folder.metrics)
@@ -112,14 +111,6 @@ def remeasure(run: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
         if (run / "report.html").is_file():
             write_report(run)
     return found
-
-
-def _specificity(config: Mapping[str, Any]) -> str:
-    """Return the part that is the paper's specificity, by the kind of the first concept."""
-    concepts = config.get("concepts") or {}
-    first = " ".join(str((concepts.get("names") or [""])[0]).split())
-    kind = (concepts.get("kinds") or {}).get(first, concepts.get("kind", "person"))
-    return SPECIFICITY[Kind[str(kind)]]
 
 
 if __name__ == "__main__":

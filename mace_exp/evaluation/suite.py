@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from mace_exp.concepts.concept import Kind
 from mace_exp.concepts.prompts import evaluation_prompts
@@ -25,6 +26,15 @@ SPECIFICITY = {
     Kind.explicit: PRESERVED,
 }
 """The part whose accuracy is the paper's specificity, by the kind of the erased concepts."""
+
+
+def specificity_in(config: Mapping[str, Any]) -> str:
+    """Return the part that is the paper's specificity in a run's config.yaml, by the kind of its
+    first concept."""
+    concepts = config.get("concepts") or {}
+    first = " ".join(str((concepts.get("names") or [""])[0]).split())
+    kind = (concepts.get("kinds") or {}).get(first, concepts.get("kind", "person"))
+    return SPECIFICITY[Kind[str(kind)]]
 
 
 def build_suite(
