@@ -113,7 +113,8 @@ def table(comparison: Comparison) -> Table:
     for name in ("first", "second", "differ", "interval", "pairs"):
         found.add_column(name, justify="right", no_wrap=True)
     for each in comparison.differences:
-        found.add_row(part_title(each.part), each.measure, *cells(each), str(each.n))
+        measure = each.measure.replace("harmonic_mean_", "mean_")  # in 80 columns
+        found.add_row(part_title(each.part), measure, *cells(each), str(each.n))
     return found
 
 

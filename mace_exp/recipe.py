@@ -23,6 +23,7 @@ from mace_exp.data.images.base import ConceptImages, Drawing
 from mace_exp.data.training_images import TrainingImages
 from mace_exp.evaluation.bystanders import Bystanders
 from mace_exp.evaluation.neighbours import write_neighbours
+from mace_exp.evaluation.prompt_sets import notes_on
 from mace_exp.evaluation.prompts import NEIGHBOURS, UNLISTED, EvaluationPrompt, Subject
 from mace_exp.evaluation.suite import SPECIFICITY
 from mace_exp.methods.base import OPTIONAL_GROUPS, Edit, Method
@@ -208,7 +209,7 @@ class Recipe:
             self.config.judge,
             evaluation.choice(),
             specificity=SPECIFICITY[self.concepts[0].kind],
-            notes=self.bystanders.notes,
+            notes=[*self.bystanders.notes, *notes_on(self.suite, self.context.model.encoder.fits)],
         )
 
     def steps(self) -> dict[str, Callable[[], object]]:

@@ -5,12 +5,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mace_exp.evaluation.prompt_files import PromptRow, read_prompts
-from mace_exp.evaluation.prompt_sets import file_prompts, joined
+from mace_exp.evaluation.prompt_sets import file_prompts, joined, notes_on
 from mace_exp.evaluation.prompts import parts_of
 from tests.composing import composed
+from tests.recipes import FEW, recipe_in
+from tests.tiny import tiny_pipeline
 
 COLUMNS = {
     "prompt": ["prompt", "caption"],
@@ -183,3 +186,38 @@ def test_settings_that_name_no_prompts_are_refused(
     given = [each.replace("FILE", str(tmp_path / "i2p.csv")) for each in settings]
     with pytest.raises(ValueError, match=message):
         composed(*(f"++evaluation.prompt_sets.{each}" for each in given))
+
+
+def test_what_is_not_measured_or_not_read_to_its_end_is_said() -> None:
+    rows = [PromptRow("somebody", 1, part="erased"), PromptRow("a long one", 2)]
+    said = notes_on(drawn(rows), lambda texts: [len(text) < 9 for text in texts])
+    assert [line[:43] for line in said] == [
+        "1 of the prompts of the part erased name no",
+        "1 of the prompts of the part mine are longe",
+    ]
+    assert not notes_on(drawn(ROWS), lambda texts: [True] * len(texts))
+
+
+def test_a_larger_count_draws_no_picture_again(tmp_path: Path) -> None:
+    """Pictures are cached 64 together: the pieces that the smaller count fills are read."""
+    lines = [f"a house number {number}" for number in range(139)]
+    (tmp_path / "own.txt").write_text("\n".join([*lines, "a house " * 40]))
+    pipeline, seen = tiny_pipeline(), []
+    for count in (64, 140):
+        recipe = recipe_in(
+            tmp_path / "run",
+            *[each for each in FEW if not each.startswith(("images", "lora"))],
+            *("concepts=custom", "concepts.names=[Adam Driver]", "judge=none", "method=uce"),
+            *("evaluation.parts=[]", "sampling.batch_size=32"),
+            f"++evaluation.prompt_sets.files={{own: {tmp_path / 'own.txt'}}}",
+            f"++evaluation.prompt_sets.counts={{own: {count}}}",
+            pipeline=pipeline,
+        )
+        samples = recipe.samples.value
+        pairs = zip(samples.before, samples.prompts, strict=True)
+        seen.append({(each.prompt, each.seed): image for image, each in pairs})
+        made = recipe.context.cache.made
+        assert made["samples"] == (1 if count == 64 else 2), "of three pieces one was there"
+    assert set(seen[0]) < set(seen[1]) and len(seen[1]) == 140
+    assert all(np.array_equal(seen[1][place], image) for place, image in seen[0].items())
+    assert "1 of the prompts of the part own are longer" in recipe.metrics.value["missing"][0]

@@ -128,7 +128,7 @@ def differences(
 def concept_differences(
     first: ScoredPictures, second: ScoredPictures, *, threshold: float = 0.0
 ) -> list[ConceptDifference]:
-    """Return the difference of every concept and measure that both runs know; raises as `paired`."""
+    """Return the difference of each concept and measure that both know; raises as `paired`."""
     pairs = _common(first, second, threshold)
     return [
         _of_concept(place, name, values)

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mace_exp.evaluation.prompt_files import FIELDS, PromptRow, read_prompts
-from mace_exp.evaluation.prompts import EvaluationPrompt, check_part_name
+from mace_exp.evaluation.prompts import (
+    ERASED,
+    OBJECTS,
+    PRESERVED,
+    STYLES,
+    EvaluationPrompt,
+    check_part_name,
+)
 from mace_exp.utils.seeding import derive, short_seed
 
 KEY = "evaluation.prompt_sets"
+NAMED = (ERASED, PRESERVED, OBJECTS, STYLES)
+"""Parts whose subjects a run lists."""
 
 
 @dataclass(kw_only=True)
@@ -132,6 +141,28 @@ def joined(prompts: Sequence[EvaluationPrompt]) -> list[EvaluationPrompt]:
     for once."""
     parts = list(dict.fromkeys(each.part for each in prompts))
     return sorted(dict.fromkeys(prompts), key=lambda each: parts.index(each.part))
+
+
+def notes_on(
+    prompts: Sequence[EvaluationPrompt], fits: Callable[[Sequence[str]], Sequence[bool]]
+) -> list[str]:
+    """Return sentences on prompts that are not measured as their part says, or not drawn whole:
+    `fits` says which the text encoder reads to their end."""
+    unnamed = Counter(each.part for each in prompts if each.part in NAMED and not each.expected)
+    cut = Counter(
+        each.part
+        for each, whole in zip(prompts, fits([each.prompt for each in prompts]), strict=True)
+        if not whole
+    )
+    return [
+        f"{count} of the prompts of the part {part} name nobody and nothing that the run lists "
+        f"there: their accuracy is not measured (name it in the column concept)"
+        for part, count in unnamed.items()
+    ] + [
+        f"{count} of the prompts of the part {part} are longer than the text encoder reads: it "
+        "does not see their ends"
+        for part, count in cut.items()
+    ]
 
 
 def _named_in(prompt: str, names: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ PARTS = {
     "objects": "Objects",
     "styles": "Styles",
     "scenes": "Scenes",
-    "synonyms": "Synonyms of the erased",
+    "synonyms": "Synonyms",
     "wordings": "Other sentences",
     "letter_case": "Other letters",
     "possessives": "Possessives",
