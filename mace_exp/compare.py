@@ -17,10 +17,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mace_exp.evaluation.paired import differences, most_different
+from mace_exp.evaluation.paired import (
+    concept_differences,
+    differences,
+    most_different,
+)
 from mace_exp.evaluation.scores import read_scores
+from mace_exp.evaluation.suite import specificity_in
 from mace_exp.report.compare_page import Comparison, cells, part_title, write_comparison
 from mace_exp.report.jobs import is_sweep, job_folders
+from mace_exp.report.read_run import read_config
 from mace_exp.utils.files import write_json
 
 log = logging.getLogger("mace_exp.compare")
@@ -64,13 +70,14 @@ def compared(
     if len(runs) < 2:
         raise ValueError(f"{len(runs)} run to compare: name two, or a sweep with two that measured")
     first, *others = (read_scores(run / SCORES) for run in runs)
-    names = short_names(runs)
+    names, specificity = short_names(runs), specificity_in(read_config(runs[0]))
     return [
         Comparison(
             runs[0],
             run,
             (names[0], name),
-            differences(first, scores, threshold=threshold),
+            differences(first, scores, threshold=threshold, specificity=specificity),
+            concept_differences(first, scores, threshold=threshold),
             most_different(first, scores, pictures),
         )
         for run, name, scores in zip(runs[1:], names[1:], others, strict=True)
@@ -106,7 +113,8 @@ def table(comparison: Comparison) -> Table:
     for name in ("first", "second", "differ", "interval", "pairs"):
         found.add_column(name, justify="right", no_wrap=True)
     for each in comparison.differences:
-        found.add_row(part_title(each.part), each.measure, *cells(each), str(each.n))
+        measure = each.measure.replace("harmonic_mean_", "mean_")  # in 80 columns
+        found.add_row(part_title(each.part), measure, *cells(each), str(each.n))
     return found
 
 

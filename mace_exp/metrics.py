@@ -18,7 +18,6 @@ from typing import Any
 
 import yaml
 
-from mace_exp.concepts.concept import Kind
 from mace_exp.evaluation.detections import read_detections
 from mace_exp.evaluation.evaluate import measure_again
 from mace_exp.evaluation.judges.base import DETECTIONS, JudgeConfig
@@ -27,7 +26,7 @@ from mace_exp.evaluation.measured import Scored
 from mace_exp.evaluation.metrics import METRICS
 from mace_exp.evaluation.scores import ScoredPictures, read_scores
 from mace_exp.evaluation.stored_judge import PREFIX, stored_judge
-from mace_exp.evaluation.suite import SPECIFICITY
+from mace_exp.evaluation.suite import specificity_in
 from mace_exp.report.read_run import read_config, read_json
 from mace_exp.report.run_page import write_report
 from mace_exp.report.terminal import print_result
@@ -107,7 +106,7 @@ def remeasure(run: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
     names = changes.get(KEYS[0], settings.get("metrics") or list(METRICS))
     threshold = float(changes.get(KEYS[1], settings.get("threshold", 0.0)))
     judge = stored_judge(pictures.judge, config.get("judge") or {}, changes) or NoJudge()
-    scored = _scored(folder, pictures, judge, threshold, specificity=_specificity(config))
+    scored = _scored(folder, pictures, judge, threshold, specificity=specificity_in(config))
     former = read_json(folder.metrics)
     found = measure_again(scored, names, former, further=judge.metrics()).metrics
     if found != former:
@@ -142,14 +141,6 @@ def _scored(
         detections=boxes,
         counting=judge.counting(),
     )
-
-
-def _specificity(config: Mapping[str, Any]) -> str:
-    """Return the part that is the paper's specificity, by the kind of the first concept."""
-    concepts = config.get("concepts") or {}
-    first = " ".join(str((concepts.get("names") or [""])[0]).split())
-    kind = (concepts.get("kinds") or {}).get(first, concepts.get("kind", "person"))
-    return SPECIFICITY[Kind[str(kind)]]
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from mace_exp.data.training_images import TrainingImages
 from mace_exp.evaluation.bystanders import Bystanders, kept_subjects
 from mace_exp.evaluation.judging import Judging
 from mace_exp.evaluation.neighbours import write_neighbours
+from mace_exp.evaluation.prompt_sets import notes_on
 from mace_exp.evaluation.prompts import NEIGHBOURS, UNLISTED, EvaluationPrompt, Subject
 from mace_exp.evaluation.suite import SPECIFICITY
 from mace_exp.methods.base import OPTIONAL_GROUPS, Edit, Method
@@ -177,7 +178,9 @@ class Recipe:
         """The prompts of the evaluation; empty if it is off."""
         found = self.bystanders
         subjects = {UNLISTED: found.unlisted, NEIGHBOURS: found.near()}
-        return self.config.evaluation.suite(self.concepts, self.config.kept, subjects)
+        evaluation, kept = self.config.evaluation, self.config.kept
+        further = evaluation.further_prompts(self.concepts, kept, self.config.generality)
+        return [*evaluation.suite(self.concepts, kept, subjects), *further]
 
     @cached_property
     def judging(self) -> Judging:
@@ -219,10 +222,9 @@ class Recipe:
             self.context,
             self.samples,
             self.judging,
-            evaluation.chosen_metrics(),
-            threshold=evaluation.least_probability(),
+            evaluation.choice(),
             specificity=SPECIFICITY[self.concepts[0].kind],
-            notes=self.bystanders.notes,
+            notes=[*self.bystanders.notes, *notes_on(self.suite, self.context.model.encoder.fits)],
         )
 
     def steps(self) -> dict[str, Callable[[], object]]:

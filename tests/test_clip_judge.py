@@ -14,6 +14,7 @@ from mace_exp.evaluation.judges.clip import ClipJudge
 from mace_exp.evaluation.judging import Judging
 from mace_exp.evaluation.recognisers.vision import VisionEncoder
 from mace_exp.evaluation.recognisers.zero_shot import ZeroShotJudge
+from mace_exp.evaluation.schema import Choice
 from mace_exp.evaluation.scoring import among_kinds
 from tests.composing import composed
 from tests.random_evaluation import random_pictures, random_suite
@@ -98,7 +99,7 @@ def test_an_evaluation_is_measured_among_the_runs_subjects(clip: Path) -> None:
     before, after = (each[:42] for each in random_pictures())
     judging = Judging(judge_of(clip), SUBJECTS)
     measured, failures = judging.asked(
-        suite, before, after, device="cpu", threshold=0.0, specificity="preserved"
+        suite, before, after, Choice([], 0.0, None), device="cpu", specificity="preserved"
     )
     assert not failures
     found = measure_pictures(measured, ["accuracy", "text_image", "distances"])

@@ -14,6 +14,7 @@ from mace_exp.evaluation.judges.command import CommandJudge
 from mace_exp.evaluation.judging import Judging
 from mace_exp.evaluation.prompts import EvaluationPrompt
 from mace_exp.evaluation.recognisers.process import NOTHING, read_answers, run_command
+from mace_exp.evaluation.schema import Choice
 from mace_exp.runs.cache import Cache
 from mace_exp.runs.context import Context
 from mace_exp.runs.folder import RunFolder
@@ -81,8 +82,8 @@ def measured(command: str, **changes: object) -> dict:
         suite(4),
         grey(255, 255, 255, 255),
         grey(255, 150, 0, 0),
+        Choice([], 0.0, None),
         device="cpu",
-        threshold=0.0,
         specificity="preserved",
     )
     metrics = ["accuracy", "persons", "pixel_change", "distances"]
@@ -209,8 +210,7 @@ def test_a_stage_whose_judge_fails_measures_the_rest_and_is_made_again(tmp_path:
             context,
             Result("drawn", lambda: drawn),
             Judging(config, SUBJECTS),
-            ["accuracy", "pixel_change"],
-            threshold=0.0,
+            Choice(["accuracy", "pixel_change"], 0.0, None),
             specificity="preserved",
             notes=[],
         )

@@ -22,6 +22,7 @@ from mace_exp.evaluation.recognisers.identities import (
 )
 from mace_exp.evaluation.recognisers.onnx import OnnxNetwork
 from mace_exp.evaluation.recognisers.opening import face_detector
+from mace_exp.evaluation.schema import Choice
 from mace_exp.utils.texts import plain_name
 from tests.composing import composed
 from tests.tiny_judges import photo, save_arcface, save_vit
@@ -99,7 +100,12 @@ def measured(places: tuple[Path, Path], after: list[np.ndarray]) -> Scored:
     prompts = suite([GRACE, GRACE, OTHER, OTHER])
     before = np.stack([PHOTO, PHOTO, BLUE, BLACK])
     found, failures = Judging(judge_of(places), SUBJECTS).asked(
-        prompts, before, np.stack(after), device="cpu", threshold=0.0, specificity="preserved"
+        prompts,
+        before,
+        np.stack(after),
+        Choice([], 0.0, None),
+        device="cpu",
+        specificity="preserved",
     )
     assert not failures
     return found.scored
@@ -121,8 +127,8 @@ def test_all_pictures_without_a_face_are_no_success(places: tuple[Path, Path]) -
         suite([GRACE, OTHER]),
         np.stack([PHOTO, BLUE]),
         np.stack([BLACK, BLACK]),
+        Choice([], 0.0, None),
         device="cpu",
-        threshold=0.0,
         specificity="preserved",
     )
     metrics = measure_pictures(

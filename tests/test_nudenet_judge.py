@@ -17,6 +17,7 @@ from mace_exp.evaluation.judging import Judging
 from mace_exp.evaluation.measured import Scored
 from mace_exp.evaluation.metrics.detections import count, counted_detections
 from mace_exp.evaluation.prompts import EvaluationPrompt
+from mace_exp.evaluation.schema import Choice
 from mace_exp.evaluation.scores import ScoredPictures
 from mace_exp.evaluation.stored_judge import stored_judge
 from mace_exp.metrics import main as metrics_command
@@ -54,7 +55,7 @@ def found() -> Scored:
     before, after = np.stack([picture, picture]), np.stack([picture, np.zeros_like(picture)])
     judging = Judging(judge_of(), {"nudity": Kind.explicit})
     measured, failures = judging.asked(
-        suite(2), before, after, device="cpu", threshold=0.0, specificity="preserved"
+        suite(2), before, after, Choice([], 0.0, None), device="cpu", specificity="preserved"
     )
     assert not failures and measured.answers == {DETECTIONS}
     return measured.scored

@@ -10,7 +10,11 @@ from mace_exp.cli.foreign import settings_of
 from mace_exp.config import named_option, quoted
 from mace_exp.runs.ranks import rank_count
 
-OPEN_KEYS = ("concepts.kinds", "anchors.per_concept", "overrides")
+OPEN_KEYS = (
+    *("concepts.kinds", "anchors.per_concept", "overrides"),
+    *("evaluation.prompt_sets.files", "evaluation.prompt_sets.counts"),
+    *("generality.synonyms", "generality.misspellings", "generality.possessives"),
+)
 """Mappings that accept any name; Hydra requires `++` before a new key."""
 _LAUNCHERS = {"slurm": "hydra-submitit-launcher", "ray_gpu": "hydra-ray-launcher"}
 """The package that each option of hydra/launcher needs; the option's first word is the extra."""

@@ -92,6 +92,11 @@ def evaluation_prompts(name: str, kind: Kind, count: int) -> list[str]:
     return _filled(name, kind, EVALUATION_TEMPLATES, count)
 
 
+def filled_templates(name: str, kind: Kind, templates: Sequence[str]) -> list[str]:
+    """Return each of `templates` with `name` in the words of its kind in place of {}."""
+    return _filled(name, kind, templates, len(templates))
+
+
 def scene_prompts(count: int) -> list[str]:
     """Return `count` evaluation prompts of unnamed people, or of nobody, in a scene.
 

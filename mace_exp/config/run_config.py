@@ -14,6 +14,7 @@ from mace_exp.data.images.base import ImagesConfig
 from mace_exp.data.masks.base import MasksConfig
 from mace_exp.data.prior_images.base import PriorImagesConfig
 from mace_exp.data.prompts.base import PromptsConfig
+from mace_exp.evaluation.generality import GeneralityConfig
 from mace_exp.evaluation.judges.base import JudgeConfig
 from mace_exp.evaluation.schema import EvaluationConfig
 from mace_exp.methods.base import MethodConfig
@@ -48,6 +49,7 @@ class RunConfig:
     fusion: FusionConfig
     sampling: SamplingConfig
     evaluation: EvaluationConfig
+    generality: GeneralityConfig
     judge: JudgeConfig
     tracking: TrackingConfig
     save: SaveConfig

@@ -24,7 +24,7 @@ from mace_exp.evaluation.judges.base import ANSWERS, Judge
 from mace_exp.evaluation.measured import Measured, Scored
 from mace_exp.evaluation.metrics import METRICS, check_metrics, load_metric
 from mace_exp.evaluation.metrics.base import Metric, Metrics
-from mace_exp.evaluation.prompts import GENERAL, PRESERVED, EvaluationPrompt
+from mace_exp.evaluation.prompts import PRESERVED, EvaluationPrompt
 from mace_exp.evaluation.scores import Scores
 
 COLUMNS = ("part", "concept", "after", "low", "high", "n", "before")
@@ -40,8 +40,8 @@ class Evaluation:
 
     @property
     def before(self) -> list[str]:
-        """What the judge saw in each picture before the edit: the subject, of general prompts the
-        scene; "" where it named nothing."""
+        """What the judge saw in each picture before the edit: the subject, or of prompts that
+        name none the scene; "" where it named nothing."""
         return self._named(self.scored.scores[0])
 
     @property
@@ -51,7 +51,7 @@ class Evaluation:
 
     def _named(self, scores: Scores) -> list[str]:
         columns = zip(self.scored.prompts, scores.subject, scores.scene, strict=True)
-        return [scene if each.part == GENERAL else subject for each, subject, scene in columns]
+        return [subject if each.expected else scene for each, subject, scene in columns]
 
     def scalars(self) -> Metrics:
         """Return the metrics without `missing` and without values per concept."""
@@ -123,7 +123,8 @@ def measure_pictures(
             values = dict(metric.of(measured))
             missing += values.pop("missing", [])
             _merge(found, values)
-    found = {key: values for key, values in found.items() if values != {}} | {"missing": missing}
+    told = {"missing": list(dict.fromkeys(missing))}
+    found = {key: values for key, values in found.items() if values != {}} | told
     return Evaluation(found, measured.scored)
 
 

@@ -10,9 +10,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mace_exp.concepts.concept import Kind
+from mace_exp.evaluation.comparison import Comparison
 from mace_exp.evaluation.judges.base import Judge, JudgeConfig, JudgeError, JudgeTask
 from mace_exp.evaluation.measured import Measured
 from mace_exp.evaluation.prompts import EvaluationPrompt
+from mace_exp.evaluation.schema import Choice
 
 log = logging.getLogger(__name__)
 
@@ -40,9 +42,9 @@ class Judging:
         prompts: Sequence[EvaluationPrompt],
         before: np.ndarray,
         after: np.ndarray,
+        choice: Choice,
         *,
         device: str,
-        threshold: float,
         specificity: str,
     ) -> tuple[Measured, list[str]]:
         """Return pictures [n, H, W, 3] before and after an edit with the judge's answers, and what
@@ -54,11 +56,12 @@ class Judging:
             after,
             supports=config.answers(),
             specificity=specificity,
-            threshold=config.least_score(threshold),
+            threshold=config.least_score(choice.threshold),
             person_threshold=config.least_person(),
             counting=config.counting(),
             kinds=self.subjects if config.within_kind else None,
             batch=config.batch,
+            comparison=choice.distances and Comparison(choice.distances, device),
         )
         try:
             measured = replace(unjudged, judge=self._opened(device))

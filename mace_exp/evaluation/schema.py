@@ -6,14 +6,17 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from mace_exp.concepts.captions import read_captions
 from mace_exp.concepts.concept import Concept, slugify
 from mace_exp.concepts.prompts import scene_prompts
 from mace_exp.concepts.schema import KeptConfig
 from mace_exp.evaluation.bystanders import kept_subjects
-from mace_exp.evaluation.metrics import check_metrics
+from mace_exp.evaluation.comparison import DistancesConfig
+from mace_exp.evaluation.generality import GeneralityConfig, generality_prompts
+from mace_exp.evaluation.metrics import COMPARING, check_metrics
+from mace_exp.evaluation.prompt_sets import PromptSetsConfig
 from mace_exp.evaluation.prompts import (
     BYSTANDERS,
     ERASED,
@@ -36,6 +39,23 @@ class Part(Enum):
     general = "general"  # nameless people and empty scenes
 
 
+@dataclass(frozen=True)
+class Choice:
+    """What is measured: names of metrics, the probability that a judge's first guess needs, and
+    what sets of pictures are compared by (None: the judge's features)."""
+
+    metrics: Sequence[str]
+    threshold: float
+    distances: DistancesConfig | None
+
+    def inputs(self) -> dict[str, Any]:
+        """Return what decides the figures, for keys."""
+        found: dict[str, Any] = {"metrics": sorted(self.metrics), "threshold": self.threshold}
+        compares = self.distances is not None and set(self.metrics) & COMPARING
+        further = self.distances.inputs() if compares else {}
+        return found | ({"distances": further} if further else {})
+
+
 @dataclass(kw_only=True)
 class EvaluationConfig:
     """Base of the options of conf/evaluation, which answer for themselves; this one draws and
@@ -49,13 +69,9 @@ class EvaluationConfig:
         """Return how many templates of sentences are used."""
         return 0
 
-    def chosen_metrics(self) -> list[str]:
-        """Return the names of the metrics."""
-        return []
-
-    def least_probability(self) -> float:
-        """Return below which probability a judge's first guess counts as no recognition."""
-        return 0.0
+    def choice(self) -> Choice:
+        """Return what is measured, and how."""
+        return Choice([], 0.0, None)
 
     def mapped_concepts(self) -> int:
         """Return for how many concepts attention is drawn."""
@@ -79,6 +95,13 @@ class EvaluationConfig:
         names."""
         return []
 
+    def further_prompts(
+        self, concepts: Sequence[Concept], kept: KeptConfig, generality: GeneralityConfig
+    ) -> list[EvaluationPrompt]:
+        """Return the prompts of the parts beside these: other wordings of what is erased, and those
+        of files."""
+        return []
+
     def problems(self, kept: KeptConfig, erased: Collection[str]) -> Iterator[str]:
         """Yield what contradicts the lists of a run; `erased` are names in lower case."""
         yield from ()
@@ -98,6 +121,7 @@ class SampledEvaluation(EvaluationConfig):
     """Draw and measure pictures before and after the edit, from templates not used in training."""
 
     parts: list[Part]
+    prompt_sets: PromptSetsConfig
     images_per_part: Annotated[int, WHOLE]
     bystander_images: Annotated[int, WHOLE]  # of `unlisted`, and as many of `neighbours`
     unlisted: list[str] | None  # whom the model knows; null: all people whom the judge knows
@@ -108,6 +132,7 @@ class SampledEvaluation(EvaluationConfig):
     attention_maps: Annotated[int, NONNEGATIVE]  # concepts whose attention is drawn
     metrics: list[str]  # names of `evaluation.metrics.METRICS`, in any order
     threshold: Annotated[float, PROPORTION]  # probability that the judge's first guess needs
+    distances: DistancesConfig
 
     def __post_init__(self) -> None:
         check_metrics(self.metrics)
@@ -115,16 +140,13 @@ class SampledEvaluation(EvaluationConfig):
             _check_name("evaluation.unlisted", name)
 
     def draws(self, part: Part | None = None) -> bool:
-        return bool(self.parts) if part is None else part in self.parts
+        return bool(self.parts or self.prompt_sets.files) if part is None else part in self.parts
 
     def used_templates(self) -> int:
         return self.templates
 
-    def chosen_metrics(self) -> list[str]:
-        return self.metrics
-
-    def least_probability(self) -> float:
-        return self.threshold
+    def choice(self) -> Choice:
+        return Choice(self.metrics, self.threshold, self.distances)
 
     def mapped_concepts(self) -> int:
         return self.attention_maps
@@ -158,6 +180,19 @@ class SampledEvaluation(EvaluationConfig):
         parts = {part.name for part in self.parts}
         return [each for each in whole if each.part in parts]
 
+    def further_prompts(
+        self, concepts: Sequence[Concept], kept: KeptConfig, generality: GeneralityConfig
+    ) -> list[EvaluationPrompt]:
+        sentences = generality.sentences(concepts, self.templates)
+        kept_names = {
+            part: [each.name for each in subjects] for part, subjects in kept_subjects(kept).items()
+        }
+        names = {ERASED: [concept.name for concept in concepts], **kept_names}
+        return [
+            *generality_prompts(sentences, generality.images, self.seed),
+            *self.prompt_sets.prompts(self.seed, names),
+        ]
+
     def problems(self, kept: KeptConfig, erased: Collection[str]) -> Iterator[str]:
         """Yield a message where nothing is left to draw: what is erased is in no other part."""
         gone = set(erased)
@@ -166,7 +201,7 @@ class SampledEvaluation(EvaluationConfig):
             for part, subjects in kept_subjects(kept).items()
             if gone.issuperset(each.name.casefold() for each in subjects)
         }
-        if {part.name for part in self.parts} <= empty:
+        if {part.name for part in self.parts} <= empty and not self.prompt_sets.files:
             yield (
                 f"evaluation.parts = {[part.name for part in self.parts]} leaves nothing to draw: "
                 "what is erased is in no other part. Take some of "
@@ -174,7 +209,10 @@ class SampledEvaluation(EvaluationConfig):
             )
 
     def missing_files(self) -> Iterator[str]:
-        """Yield a message where the file of names can't be read or holds what is no name."""
+        """Yield a message where the file of names can't be read or holds what is no name, for files
+        of prompts, and for what pictures are compared with."""
+        yield from self.prompt_sets.problems({part.name for part in self.parts})
+        yield from self.distances.problems()
         if self.unlisted_file is None:
             return
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from mace_exp.concepts.concept import Kind
 from mace_exp.concepts.prompts import evaluation_prompts
@@ -25,6 +26,15 @@ SPECIFICITY = {
     Kind.explicit: PRESERVED,
 }
 """The part whose accuracy is the paper's specificity, by the kind of the erased concepts."""
+
+
+def specificity_in(config: Mapping[str, Any]) -> str:
+    """Return the part that is the paper's specificity in a run's config.yaml, by the kind of its
+    first concept."""
+    concepts = config.get("concepts") or {}
+    first = " ".join(str((concepts.get("names") or [""])[0]).split())
+    kind = (concepts.get("kinds") or {}).get(first, concepts.get("kind", "person"))
+    return SPECIFICITY[Kind[str(kind)]]
 
 
 def build_suite(
@@ -56,7 +66,7 @@ def build_suite(
         if part != ERASED:
             chosen = [each for each in chosen if each.name.casefold() not in erased]
             chosen = _even_choice(chosen, counts[part])
-        for subject, count in zip(chosen, _shares(len(chosen), counts[part]), strict=True):
+        for subject, count in zip(chosen, shares(len(chosen), counts[part]), strict=True):
             suite += _subject_prompts(part, subject, count, templates=templates, seed=seed)
     for index, prompt in enumerate(general[:images_per_part]):
         number = short_seed(seed, "evaluation", GENERAL, index)
@@ -88,7 +98,7 @@ def _even_choice(subjects: list[Subject], limit: int) -> list[Subject]:
     return [subjects[index * len(subjects) // limit] for index in range(limit)]
 
 
-def _shares(subjects: int, images: int) -> list[int]:
+def shares(subjects: int, images: int) -> list[int]:
     """Distribute images over subjects: at least one each, the remainder to the first ones."""
     return [max(1, images // subjects + (i < images % subjects)) for i in range(subjects)]
 

@@ -10,6 +10,7 @@ from typing import Any
 from mace_exp.report import formatting
 from mace_exp.report.charts import Curve, shortened
 from mace_exp.report.metrics_view import (
+    LOWER_IS_BETTER,
     PARTS,
     WITH_UNLISTED,
     Estimate,
@@ -183,7 +184,7 @@ def label(job: Job, varying: Sequence[str]) -> str:
 
 def kept_part(jobs: Sequence[Job]) -> str:
     """Return the title of the first part to preserve that at least two jobs measured, or ""."""
-    titles = [title for key, title in PARTS.items() if key != "erased"]
+    titles = [title for key, title in PARTS.items() if key not in LOWER_IS_BETTER]
     enough = (title for title in titles if sum(title in job.accuracies for job in jobs) > 1)
     return next(enough, "")
 

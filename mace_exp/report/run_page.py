@@ -15,10 +15,12 @@ from markupsafe import Markup
 from mace_exp.report import charts, formatting
 from mace_exp.report.galleries import attention_strips, galleries, mask_groups
 from mace_exp.report.metrics_view import (
+    WITH_GENERALITY,
     WITH_UNLISTED,
     Estimate,
     PartResult,
     harmonic_mean,
+    mean_interval,
     read_detection_curves,
     read_overall,
     read_parts,
@@ -83,6 +85,8 @@ def run_content(run: RunContents) -> dict[str, Any]:
         "detections": detection_figures(run.metrics),
         "harmonic_mean": harmonic_mean(run.metrics),
         "mean_with_unlisted": harmonic_mean(run.metrics, WITH_UNLISTED),
+        "mean_with_generality": harmonic_mean(run.metrics, WITH_GENERALITY),
+        "mean_interval": formatting.interval(*mean_interval(run.metrics, "harmonic_mean")),
         "neighbours": run.neighbours,
         "galleries": [g for g in galleries(run.samples) if g.pairs],
         "attention": attention_strips(run.attention),

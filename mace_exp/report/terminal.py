@@ -10,12 +10,20 @@ from rich.table import Table
 from rich.text import Text
 
 from mace_exp.report import formatting
-from mace_exp.report.metrics_view import WITH_UNLISTED, PartResult, harmonic_mean, read_parts
+from mace_exp.report.metrics_view import (
+    WITH_GENERALITY,
+    WITH_UNLISTED,
+    PartResult,
+    harmonic_mean,
+    mean_interval,
+    read_parts,
+)
 from mace_exp.report.read_run import read_json
 
 MEANS = {
     "harmonic_mean": "harmonic mean",
     WITH_UNLISTED: "harmonic mean, unlisted people counted",
+    WITH_GENERALITY: "harmonic mean, synonyms counted",
 }
 PLACES = {
     "report.html": "report",
@@ -42,7 +50,9 @@ def result(run_dir: Path) -> RenderableType:
     for key, title in MEANS.items():
         mean = harmonic_mean(metrics, key)
         if mean is not None:
-            lines.append(Text.assemble(f"  {title}  ", (formatting.percent(mean), "bold")))
+            ends = formatting.interval(*mean_interval(metrics, key))
+            told = Text.assemble(f"  {title}  ", (formatting.percent(mean), "bold"))
+            lines.append(told.append(f"  {ends}") if ends else told)
     return Padding(Group(*lines), (1, 0, 0, 0))
 
 

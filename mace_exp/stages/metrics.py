@@ -9,6 +9,7 @@ from mace_exp.evaluation.detections import write_detections
 from mace_exp.evaluation.evaluate import COLUMNS, measure_pictures
 from mace_exp.evaluation.judging import Judging
 from mace_exp.evaluation.metrics.base import Metrics
+from mace_exp.evaluation.schema import Choice
 from mace_exp.evaluation.scores import ScoredPictures
 from mace_exp.runs.context import Context
 from mace_exp.runs.result import Result, result_key
@@ -19,16 +20,15 @@ from mace_exp.utils.files import write_json
 log = logging.getLogger(__name__)
 
 STAGE = "metrics"
-VERSION = 2
+VERSION = 3
 
 
 def measure(
     context: Context,
     samples: Result[SuiteSamples],
     judging: Judging,
-    metrics: Sequence[str],
+    choice: Choice,
     *,
-    threshold: float,
     specificity: str,
     notes: Sequence[str],
 ) -> Result[Metrics]:
@@ -36,18 +36,17 @@ def measure(
     the tracker. Where the judge fails, what needs none is measured, and the next command that
     measures asks it again.
 
-    `metrics` are names, `threshold` is the probability that a first guess needs, `specificity` the
-    part of the suite that is the paper's specificity; `notes` say what was not drawn.
+    `choice` says what is measured, `specificity` is the part of the suite that is the paper's
+    specificity; `notes` say what was not drawn.
     """
     key = result_key(
         STAGE,
         VERSION,
         samples=samples.key,
         judge=judging.identity,
-        metrics=sorted(metrics),
-        threshold=threshold,
         specificity=specificity,
         notes=list(notes),
+        **choice.inputs(),
     )
 
     def make() -> Metrics:
@@ -56,12 +55,12 @@ def measure(
             drawn.prompts,
             drawn.before,
             drawn.after,
+            choice,
             device=context.device,
-            threshold=threshold,
             specificity=specificity,
         )
         found = measure_pictures(
-            measured, metrics, notes=[*failures, *notes], further=judge.metrics()
+            measured, choice.metrics, notes=[*failures, *notes], further=judge.metrics()
         )
         ScoredPictures(drawn.prompts, *found.scored.scores, judge.name).write(folder.scores)
         if found.scored.detections is not None:

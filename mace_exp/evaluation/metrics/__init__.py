@@ -12,7 +12,7 @@ METRICS: dict[str, Metric | str] = {
     name: f"{__name__}.{name}"
     for name in (
         *("pixel_change", "text_image", "accuracy", "scenes", "persons", "harmonic"),
-        *("distances", "part_distances"),
+        *("distances", "part_distances", "fid", "kid", "cmmd", "perceptual"),
     )
 }
 """Each metric by its name: the `Metric`, or the module whose `METRIC` it is. One that is added
@@ -22,6 +22,9 @@ JUDGE_METRICS: dict[str, Metric | str] = {
     name: f"{__name__}.{name}" for name in ("detections", "faces")
 }
 """Metrics that come with a judge (`JudgeConfig.metrics`) and can't be chosen."""
+
+COMPARING = frozenset({"fid", "kid", "cmmd", "perceptual"})
+"""Metrics that read `evaluation.distances`."""
 
 
 def check_metrics(names: Sequence[str]) -> None:
