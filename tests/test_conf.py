@@ -12,9 +12,9 @@ from PIL import Image
 from mace_exp.cli.help import LAUNCHERS, groups
 from mace_exp.concepts.concept import Kind
 from mace_exp.config import CONF, VARIANTS, composed_run
+from mace_exp.config.hydra_shortcuts import plain_hydra
 from mace_exp.config.run_config import RunConfig
 from tests.composing import composed
-from tests.quick_hydra import plain_hydra
 
 NAMES = Path(__file__).parents[2] / "shared" / "names.csv"
 FILES = sorted(file.relative_to(CONF) for file in CONF.rglob("*.yaml"))
