@@ -138,7 +138,7 @@ def test_stable_diffusion_brings_its_own_settings_along() -> None:
     assert (large.sampling.steps, large.sampling.guidance) == (50, 7.5)
     assert (mini.lora.concepts_per_batch, large.lora.concepts_per_batch) == (8, 1)
     assert mini.save.pipeline and not large.save.pipeline
-    assert composed("model=sd_v1_4", "sampling=mini").sampling.steps == 15
+    assert composed("model=sd_v1_4", "sampling=mini").sampling.steps == 6
 
 
 def test_the_closed_forms_take_over_the_preservation_weights() -> None:

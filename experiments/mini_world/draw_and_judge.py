@@ -12,7 +12,7 @@ from mace_exp.mini.judge import MiniJudge
 from mace_exp.models.sampling import SamplingSettings, sample
 from mace_exp.utils.progress import progress
 
-SETTINGS = SamplingSettings(steps=15, guidance=4.0, scheduler="dpm", batch_size=20)
+SETTINGS = SamplingSettings(steps=6, guidance=4.0, scheduler="dpm", batch_size=20)
 """The sampler of conf/sampling/mini.yaml."""
 
 
