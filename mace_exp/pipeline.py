@@ -25,18 +25,20 @@ from mace_exp.models.schema import ModelConfig
 from mace_exp.recipe import Recipe
 from mace_exp.report.run_page import write_report
 from mace_exp.report.terminal import print_result
+from mace_exp.runs.accounting import accounting
 from mace_exp.runs.cache import Cache
 from mace_exp.runs.context import Context
 from mace_exp.runs.folder import RunFolder, remove_leftovers
 from mace_exp.runs.interrupts import INTERRUPTED, exiting_on_sigterm
-from mace_exp.runs.memory import peak_memory
+from mace_exp.runs.memory import peak_memory, reset_peak
 from mace_exp.runs.ranks import Ranks, connected
 from mace_exp.runs.record import Tracker
 from mace_exp.runs.stale import remove_stale
 from mace_exp.runs.status import Status, recorded_status
 from mace_exp.runs.tracking import open_tracker
+from mace_exp.runs.work import Pace, Plan
 from mace_exp.utils.files import write_json, write_text
-from mace_exp.utils.progress import silenced
+from mace_exp.utils.progress import announce, silenced
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,7 @@ def run(config: RunConfig, run_dir: Path, composed: dict[str, Any]) -> dict[str,
         ValueError: invalid settings, model or machine, in one message. A wrong device is reported
             before anything is written.
     """
+    started = time.monotonic()
     take_device(config.device.name)
     folder = RunFolder(run_dir)
     composed = composed | {"reads": sorted(config.method.reads())}
@@ -62,7 +65,7 @@ def run(config: RunConfig, run_dir: Path, composed: dict[str, Any]) -> dict[str,
                     gpu_facts() | ({"ranks": ranks.count} if ranks.count > 1 else {})
                 )
                 context = open_context(config, folder, tracker, ranks)
-                metrics = _run_stages(Recipe(context, config), status)
+                metrics = _run_stages(Recipe(context, config), status, started)
         finally:
             if "report" in config.chosen_stages():
                 _report(run_dir)
@@ -84,7 +87,7 @@ def open_context(config: RunConfig, folder: RunFolder, tracker: Tracker, ranks: 
     )
 
 
-def _run_stages(recipe: Recipe, status: Status) -> dict[str, Any]:
+def _run_stages(recipe: Recipe, status: Status, started: float) -> dict[str, Any]:
     context, config = recipe.context, recipe.config
     stages = config.chosen_stages()
     warn_of_unknown(config.judge, [concept.name for concept in recipe.concepts])
@@ -92,26 +95,40 @@ def _run_stages(recipe: Recipe, status: Status) -> dict[str, Any]:
         recipe.check()
         steps = config.method.steps()
         remove_stale(context.folder, recipe.keys(), stages, edit_steps=steps)
-    for stage, step in recipe.steps().items():
-        status.update(stage=stage)
-        _timed(context, stage, step)
-    summary = _summary(recipe)
+    costs = _timed_stages(recipe, status)
+    summary = _summary(recipe) | {"accounting": accounting(costs, time.monotonic() - started)}
     write_json(context.folder.summary, summary)
     context.tracker.summary(summary)
     return recipe.metrics.value if "metrics" in stages and recipe.suite else {}
 
 
-def _timed(context: Context, stage: str, step: Callable[[], object]) -> None:
-    start, made = time.monotonic(), dict(context.cache.made)
-    before = dict(context.cache.reused)
+def _timed_stages(recipe: Recipe, status: Status) -> list[dict[str, Any]]:
+    """Compute the results of all stages, say which comes and what it may take; return a row of
+    seconds, memory and cache entries per stage."""
+    context, config = recipe.context, recipe.config
+    machine = (config.model.name, str(choose_device(config.device.name)), str(context.ranks.count))
+    plan = Plan(recipe.work(), context.cache, Pace(context.cache, *machine))
+    announce(plan.reused())
+    rows = []
+    for stage, step in recipe.steps().items():
+        status.update(stage=stage)
+        announce(plan.line(stage))
+        rows.append(_timed(context, stage, step))
+        plan.done(stage, rows[-1]["seconds"])
+        context.tracker.log("stage", rows[-1])
+    return rows
+
+
+def _timed(context: Context, stage: str, step: Callable[[], object]) -> dict[str, Any]:
+    start, before = time.monotonic(), context.cache.counts()
+    reset_peak()
     reset_gpu_peak()
     step()
-    row = {
-        "stage": stage,
-        "seconds": round(time.monotonic() - start, 3),
-        "reused": context.cache.reused != before and context.cache.made == made,
-    }
-    context.tracker.log("stage", row | peak_memory() | gpu_peak())
+    after = context.cache.counts()
+    made, reused = (now - then for now, then in zip(after, before, strict=True))
+    counts = {"reused": bool(reused and not made), "entries_made": made, "entries_reused": reused}
+    seconds = round(time.monotonic() - start, 3)
+    return {"stage": stage, "seconds": seconds} | counts | peak_memory() | gpu_peak()
 
 
 def _summary(recipe: Recipe) -> dict[str, Any]:

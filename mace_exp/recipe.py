@@ -34,6 +34,7 @@ from mace_exp.preservation.terms import Preservation
 from mace_exp.runs.context import Context
 from mace_exp.runs.provenance import Provenance
 from mace_exp.runs.result import Result
+from mace_exp.runs.work import Work
 from mace_exp.stages.attention_maps import draw_attention
 from mace_exp.stages.bystanders import find_bystanders, named_texts
 from mace_exp.stages.edit import keep_edit
@@ -239,6 +240,10 @@ class Recipe:
         }
         return {stage: made[stage] for stage in self.config.chosen_stages() if stage in made}
 
+    def work(self) -> dict[str, Work]:
+        """Return what each stage of this run has to do, in order; computes nothing."""
+        return {stage: self._work(stage) for stage in self.steps()}
+
     def check(self) -> None:
         """Refuse, before anything is drawn, what the model or the settings do not support.
 
@@ -280,6 +285,33 @@ class Recipe:
     @property
     def _method_steps(self) -> tuple[str, ...]:
         return self.config.method.steps()
+
+    def _work(self, stage: str) -> Work:
+        sampled, steps = 2 * len(self.suite), self.config.sampling.steps
+        match stage:
+            case "images" | "masks":
+                drawn = stage == "images" and self.config.images.drawn
+                size = sum(len(each.prompts) for each in self.image_sources.values())
+                stored = (self.images if stage == "images" else self.masks).stored
+                unit = "sampling" if drawn else stage
+                return Work(unit=unit, size=size * (steps if drawn else 1), stored=stored)
+            case "preservation":
+                terms = self.preservation.terms.values()
+                names = [n for each in terms for found in each.stored.values() for n in found]
+                return Work(unit=stage, size=len(terms), stored={"statistics": names})
+            case "samples":
+                stored = self.samples.stored if self.suite else {}
+                return Work(unit="sampling", size=sampled * steps, stored=stored)
+            case "metrics":
+                return Work(unit=stage, size=sampled)
+        return self._step_work(stage)
+
+    def _step_work(self, step: str) -> Work:
+        lora = [each.lora for each in self.settings.values()]
+        size = sum(each.steps * each.batch_size for each in lora) if step == "lora" else len(lora)
+        is_last = step == self._method_steps[-1]
+        result = self.method.edit if is_last else self.method.step(step)
+        return Work(unit=step, size=size, stored=result.stored)
 
     def _make_images(self) -> None:
         self.images.value  # noqa: B018 -- accessing the value computes it

@@ -12,9 +12,9 @@ from PIL import Image
 from mace_exp.cli.help import LAUNCHERS, groups
 from mace_exp.concepts.concept import Kind
 from mace_exp.config import CONF, VARIANTS, composed_run
+from mace_exp.config.hydra_shortcuts import plain_hydra
 from mace_exp.config.run_config import RunConfig
 from tests.composing import composed
-from tests.quick_hydra import plain_hydra
 
 NAMES = Path(__file__).parents[2] / "shared" / "names.csv"
 FILES = sorted(file.relative_to(CONF) for file in CONF.rglob("*.yaml"))
@@ -141,7 +141,7 @@ def test_stable_diffusion_brings_its_own_settings_along() -> None:
     assert (large.sampling.steps, large.sampling.guidance) == (50, 7.5)
     assert (mini.lora.concepts_per_batch, large.lora.concepts_per_batch) == (8, 1)
     assert mini.save.pipeline and not large.save.pipeline
-    assert composed("model=sd_v1_4", "sampling=mini").sampling.steps == 15
+    assert composed("model=sd_v1_4", "sampling=mini").sampling.steps == 6
 
 
 def test_the_closed_forms_take_over_the_preservation_weights() -> None:

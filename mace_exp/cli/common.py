@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -13,11 +11,13 @@ import yaml
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from mace_exp.config import explain, model_named, quoted
+from mace_exp.cli.refusal import Refusal, end
+from mace_exp.config import model_named, quoted
 from mace_exp.models.schema import Device, ModelConfig, Precision
 from mace_exp.runs.interrupts import exiting_on_sigterm
 from mace_exp.runs.ranks import RankError
-from mace_exp.utils.texts import ShownFormatter, shown
+from mace_exp.utils.texts import ShownFormatter
+from mace_exp.utils.threads import limit_spinning
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,7 @@ def chosen_model(arguments: argparse.Namespace) -> ModelConfig:
 
 def run_command(name: str, command: Callable[[], None]) -> int:
     """Run a command; return 1, after one message, if it refuses. Cleans up on SIGTERM."""
+    limit_spinning()
     logging.basicConfig(level=logging.INFO)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(ShownFormatter("%(message)s"))
@@ -74,16 +75,6 @@ def run_command(name: str, command: Callable[[], None]) -> int:
     return 0
 
 
-class Refusal(SystemExit):
-    """Ends a command with a message instead of a traceback; exit status 2 if nothing was started,
-    1 if a run has failed."""
-
-    def __init__(self, error: Exception, *, begun: bool = False) -> None:
-        super().__init__(f"mace_exp: {explain(error)}")
-        self.code = 1 if begun else 2
-        self.error = error
-
-
 @contextmanager
 def refusing() -> Iterator[None]:
     """Convert the errors of a wrong command to Refusal."""
@@ -95,13 +86,12 @@ def refusing() -> Iterator[None]:
 
 @contextmanager
 def refusals_shown() -> Iterator[None]:
-    """Print the error to stderr; with HYDRA_FULL_ERROR=1 as a traceback."""
-    full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    """Print the error to stderr; with HYDRA_FULL_ERROR=1 as a traceback. A reader that has closed
+    the pipe, as `head` does, is no error."""
     try:
         with refusing():
             yield
     except Refusal as refusal:
-        if full_error:
+        if isinstance(refusal.error, BrokenPipeError):
             raise refusal.error from None
-        sys.stderr.write(f"{shown(str(refusal))}\n")
-        raise
+        end(refusal)

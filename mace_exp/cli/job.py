@@ -18,8 +18,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from mace_exp.cli.arguments import check_ranks, expand
 from mace_exp.cli.callbacks import NewFolders, closed_sweep
-from mace_exp.cli.common import REFUSALS, Refusal, refusals_shown
-from mace_exp.config import CONF, register, to_run_config
+from mace_exp.cli.common import REFUSALS, refusals_shown
+from mace_exp.cli.refusal import Refusal
+from mace_exp.config import CONF, quick_hydra, register, to_run_config
 from mace_exp.config.run_config import RunConfig
 from mace_exp.runs.claims import claimed, release
 from mace_exp.runs.folder import RunFolder, check_writable
@@ -39,7 +40,7 @@ def run(arguments: Sequence[str]) -> None:
         sys.argv[1:] = expand(arguments)
         check_ranks(sys.argv[1:])
         register()
-        with dismissed_workers(), _errors_passed_on(), closed_sweep():
+        with quick_hydra(), dismissed_workers(), _errors_passed_on(), closed_sweep():
             job()
 
 

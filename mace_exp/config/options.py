@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping
 
-from hydra.core.config_store import ConfigStore
-
 from mace_exp.config.run_config import RunConfig
 from mace_exp.data.images.folder import FolderImages
 from mace_exp.data.images.generated import GeneratedImages
@@ -59,6 +57,8 @@ VARIANTS: dict[str, Mapping[str, type]] = {
 
 def register() -> None:
     """Register the schemas for conf/: `run_schema` and `/schema/<group>/<variant>`."""
+    from hydra.core.config_store import ConfigStore
+
     store = ConfigStore.instance()
     store.store(name="run_schema", node=RunConfig)
     for group, variants in VARIANTS.items():

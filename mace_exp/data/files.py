@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image, ImageOps
-
 if TYPE_CHECKING:
     import numpy as np
+    from PIL.Image import Image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 PROMPTS = "prompts.csv"
 TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _ORIENTATION = 0x0112
-_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 Size = tuple[int, int]
 
@@ -160,27 +159,34 @@ def read_image(path: Path, *, mode: str = "RGB") -> np.ndarray:
     Raises ValueError, naming the path, if the file is missing or can't be read.
     """
     import numpy as np  # here, so that early error messages do not wait for the import
+    from PIL import ImageOps
 
-    try:
-        with Image.open(path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert(mode))
-    except FileNotFoundError:
-        raise ValueError(f"image {path} is missing") from None
-    except _UNREADABLE as error:
-        raise ValueError(f"image {path} can't be read: {error}") from error
+    with _opened(path) as image:
+        return np.asarray(ImageOps.exif_transpose(image).convert(mode))
 
 
 def image_size(path: Path) -> Size:
     """Return (height, width), upright, from the file's header. Raises as `read_image`."""
+    from PIL.Image import Image as BaseImage
+
+    with _opened(path) as image:
+        # PngImageFile.getexif would decode the pixels, to search behind them.
+        exif = BaseImage.getexif(image)
+        transposed = exif.get(_ORIENTATION) in TRANSPOSED
+        return image.size if transposed else (image.height, image.width)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image]:
+    """Open an image inside the block, which may fail to read it."""
+    from PIL import Image as images  # here for the same reason
+
     try:
-        with Image.open(path) as image:
-            # PngImageFile.getexif would decode the pixels, to search behind them.
-            exif = Image.Image.getexif(image)
-            transposed = exif.get(_ORIENTATION) in TRANSPOSED
-            return image.size if transposed else (image.height, image.width)
+        with images.open(path) as image:
+            yield image
     except FileNotFoundError:
         raise ValueError(f"image {path} is missing") from None
-    except _UNREADABLE as error:
+    except (OSError, SyntaxError, ValueError, images.DecompressionBombError) as error:
         raise ValueError(f"image {path} can't be read: {error}") from error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +26,8 @@ from mace_exp.report.metrics_view import (
 )
 from mace_exp.report.page import render, save
 from mace_exp.report.read_run import RunContents, median_curve, read_curves, read_run
-from mace_exp.runs.record import ConceptCurves
+from mace_exp.runs.accounting import accounting, entries_text
+from mace_exp.runs.record import ConceptCurves, number
 
 SECTIONS = {
     "result": ("Result", "Accuracies: nothing was measured."),
@@ -93,6 +93,7 @@ def run_content(run: RunContents) -> dict[str, Any]:
         "masks": mask_groups(run.masks),
         "training": training(read_curves(run.rows)),
         "stages": stages(run.rows),
+        "other_seconds": other_seconds(run.rows),
         "settings": setting_groups(run.config),
         "settings_yaml": yaml.safe_dump(run.config, sort_keys=False) if run.config else "",
         "command": command(run.status),
@@ -275,26 +276,31 @@ def training_figure(curves: ConceptCurves, name: str) -> Markup | None:
 
 
 def stages(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return seconds and memory per stage, in order; of repeated stages the last run counts."""
-    last = {str(r.get("stage")): r for r in rows if r.get("event") == "stage"}
-    longest = max((_seconds(row) for row in last.values()), default=0.0) or 1.0
+    """Return seconds and memory per stage, in order; of repeated stages the last run counts.
+
+    `share` is of all stages, `length` that of a bar beside the longest one's, both in percent.
+    """
+    found = accounting([row for row in rows if row.get("event") == "stage"])["stages"]
+    longest = max((each["seconds"] for each in found), default=0.0) or 1.0
     return [
         {
-            "name": name,
-            "seconds": _seconds(row),
-            "share": round(100 * _seconds(row) / longest, 1),
-            "reused": bool(row.get("reused")),
-            "memory": row.get("peak_memory_mb"),
-            "gpu_memory": row.get("peak_gpu_memory_mb"),
+            "name": each["stage"],
+            "seconds": each["seconds"],
+            "share": 100 * each["share"],
+            "length": round(100 * each["seconds"] / longest, 1),
+            "reused": bool(each.get("reused")),
+            "entries": entries_text(each),
+            "memory": each.get("peak_memory_mb"),
+            "gpu_memory": each.get("peak_gpu_memory_mb"),
         }
-        for name, row in last.items()
+        for each in found
     ]
 
 
-def _seconds(row: Mapping[str, Any]) -> float:
-    value = row.get("seconds")
-    seconds = float(value) if isinstance(value, int | float) else 0.0
-    return seconds if math.isfinite(seconds) else 0.0
+def other_seconds(rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return the seconds of the last command that are in no stage; None if it has not finished."""
+    ends = [row for row in rows if row.get("event") == "summary"]
+    return number(ends[-1].get("accounting/other_seconds")) if ends else None
 
 
 def setting_groups(config: Mapping[str, Any]) -> dict[str, list[tuple[str, str, bool]]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -19,6 +21,7 @@ from mace_exp.report.metrics_view import (
     read_parts,
 )
 from mace_exp.report.read_run import read_json
+from mace_exp.runs.accounting import entries_text
 
 MEANS = {
     "harmonic_mean": "harmonic mean",
@@ -34,9 +37,13 @@ PLACES = {
 
 
 def print_result(run_dir: Path, console: Console | None = None) -> None:
-    """Print the results of a run and the paths of its files, one per line."""
+    """Print the results of a run, where its time went, and the paths of its files."""
     console = console or Console()
     console.print(result(run_dir))
+    costs = read_json(run_dir / "summary.json").get("accounting")
+    if isinstance(costs, dict) and costs.get("stages"):
+        console.print(costs_table(costs))
+        console.print()
     for line in places(run_dir):
         console.print(line, soft_wrap=True)
     console.print()
@@ -73,6 +80,29 @@ def result_table(parts: list[PartResult]) -> Table:
                 formatting.signed_percent(found.difference),
                 formatting.NONE if found.n is None else str(found.n),
             )
+    return table
+
+
+def costs_table(costs: Mapping[str, Any]) -> Table:
+    """Return seconds, share, peak memory and cache entries of each stage (`accounting`)."""
+    table = Table(box=None, pad_edge=True, header_style="dim", padding=(0, 1))
+    table.add_column("stage", no_wrap=True)
+    for name in ("time", "share, %", "peak memory"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("results", no_wrap=True)
+    for row in costs["stages"]:
+        table.add_row(
+            Text(str(row["stage"])),
+            formatting.duration(row["seconds"]),
+            formatting.percent(row["share"]),
+            formatting.megabytes(row.get("peak_memory_mb")),
+            entries_text(row),
+        )
+    other, whole = costs.get("other_seconds"), costs["seconds"]
+    if other is not None and whole:
+        share = formatting.percent(other / whole)
+        table.add_row("loading, checks", formatting.duration(other), share, "", "")
+    table.add_row(Text("all", style="bold"), formatting.duration(whole), "", "", "")
     return table
 
 

@@ -55,7 +55,7 @@ def draw_training_images(
         entries = context.entries(STAGE, "images", keys, partial(_make_missing, context, sources))
         return {slug: load_images(path) for slug, path in entries.items()}
 
-    return Result(result_key(STAGE, VERSION, parts=keys), make, keys)
+    return Result(result_key(STAGE, VERSION, parts=keys), make, keys, {"images": keys.values()})
 
 
 def _make_missing(

@@ -83,7 +83,8 @@ def find_masks(
         masks = {c.slug: _tensor(found.get(c.slug)) for c in concepts}
         return ConceptMasks(masks, sum(each.fallbacks for each in found.values()))
 
-    return Result(result_key(STAGE, VERSION, parts=keys), make, keys)
+    stored = {STAGE: [keys[slug] for slug, each in finders.items() if each.settings.cached]}
+    return Result(result_key(STAGE, VERSION, parts=keys), make, keys, stored)
 
 
 @dataclass(frozen=True)

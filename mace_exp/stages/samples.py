@@ -26,11 +26,13 @@ from mace_exp.runs.stale import record_key, recorded_keys
 from mace_exp.utils.files import atomic_file, atomic_folder, save_png, write_table
 from mace_exp.utils.progress import progress
 
-STAGE = "samples"
+STAGE, EDITED = "samples", "edited"
+"""The stage and the kind of its pictures before the edit in the cache; the kind of those after."""
 VERSION = 1
 COLUMNS = ("index", "part", "concept", "prompt", "seed", "expected", "before", "after")
 PICTURES = ("samples/before", "samples/after")
 PREDICTIONS = ("before_prediction", "after_prediction")
+SUFFIX = ".npy"
 SHARD_SIZE = 64
 """Pictures per cache entry, at most: what a run that is killed may lose."""
 
@@ -63,13 +65,17 @@ def draw_suite(
     def make() -> SuiteSamples:
         before = drawing.pictures(STAGE, None)
         if context.may_make(STAGE):
-            drawn = SuiteSamples(suite, before, drawing.pictures("edited", edit))
+            drawn = SuiteSamples(suite, before, drawing.pictures(EDITED, edit))
             _write(context, drawn, key)
         else:
             drawn = SuiteSamples(suite, before, _read_after(context, len(suite), key))
         return drawn
 
-    return Result(key, make)
+    stored = {
+        STAGE: drawing.names(STAGE),
+        EDITED: drawing.names(EDITED, edit.key) if context.may_make(STAGE) else (),
+    }
+    return Result(key, make, stored=stored)
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,10 @@ class _Drawing:
             for name, shard in shards(self.suite).items()
         }
 
+    def names(self, kind: str, edit: str | None = None) -> list[str]:
+        """Return the name of every shard's cache entry."""
+        return [f"{key}{SUFFIX}" for key in self.keys(kind, edit).values()]
+
     def pictures(self, kind: str, edit: Result[Edit] | None) -> np.ndarray:
         """Return all pictures [n, H, W, 3] with the edited weights (None: the original ones)."""
         shared, pieces = self.context, shards(self.suite)
@@ -112,7 +122,7 @@ class _Drawing:
             ]
             shared.ranks.map(partial(_draw_share, self.sampling, weights), shared, jobs)
 
-        entries = shared.entries(STAGE, kind, keys, make, suffix=".npy")
+        entries = shared.entries(STAGE, kind, keys, make, suffix=SUFFIX)
         return _read(entries, len(self.suite))
 
 

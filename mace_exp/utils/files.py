@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from PIL import Image
-
 if TYPE_CHECKING:
     import numpy as np
 
@@ -95,6 +93,8 @@ def remove(path: Path) -> None:
 def save_png(path: Path, image: np.ndarray) -> None:
     """Write an image [H, W, 3], uint8, as PNG with fast compression: at most half the time of
     zlib's default level, for a somewhat larger file."""
+    from PIL import Image  # here, so that commands without pictures do not wait for the import
+
     Image.fromarray(image).save(path, compress_level=1)
 
 

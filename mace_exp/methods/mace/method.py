@@ -173,10 +173,10 @@ class Mace:
         return self.stages.term_weights(self.settings)[group]
 
     def _kept_refinement(self) -> Result[Tensor]:
-        return Result(self.refinement.key, self._keep_refined)
+        return Result(self.refinement.key, self._keep_refined, stored=self.refinement.stored)
 
     def _kept_loras(self) -> Result[Loras]:
-        return Result(self.loras.key, self._keep_loras)
+        return Result(self.loras.key, self._keep_loras, stored=self.loras.stored)
 
     def _keep_refined(self) -> Tensor:
         """Write the refined weights into the run folder: LoRAs and edit belong to them."""

@@ -66,7 +66,7 @@ def train_concept_loras(
             log_layers(context, list(entries.values()))
         return Loras(trained, {k: v for each in recorded for k, v in each.items()})
 
-    return Result(result_key(STAGE, VERSION, parts=keys), make, keys)
+    return Result(result_key(STAGE, VERSION, parts=keys), make, keys, {"loras": keys.values()})
 
 
 def keep_loras(context: Context, requests: Mapping[str, LoraRequest], found: Loras) -> None:
