@@ -49,8 +49,8 @@ def check_schedule(scheduler: str, config: Mapping[str, Any], where: object) -> 
     if flows or not has_betas:
         raise ValueError(
             f"{where} is a {scheduler or 'scheduler'}, whose noise is not given by betas (EDM, "
-            "flow matching): LoRAs are trained, and pictures drawn, on a DDPM noise schedule. Take a "
-            "model that was trained on one, such as Stable Diffusion 1.x, 2.x or XL base"
+            "flow matching): LoRAs are trained, and pictures drawn, on a DDPM noise schedule. Take "
+            "a model that was trained on one, such as Stable Diffusion 1.x, 2.x or XL base"
         )
     prediction = config.get("prediction_type", PREDICTIONS[0])
     if prediction not in PREDICTIONS:
@@ -76,8 +76,8 @@ def check_denoiser(unet: Mapping[str, Any], vae: Mapping[str, Any], where: objec
     if added is not None:
         raise ValueError(
             f"{where} reads more than text (encoder_hid_dim_type = {added}, as with an "
-            "IP-adapter), which an edit of text would not reach: call pipe.unload_ip_adapter(), and save the "
-            "model again if it comes from files"
+            "IP-adapter), which an edit of text would not reach: call pipe.unload_ip_adapter(), "
+            "and save the model again if it comes from files"
         )
 
 

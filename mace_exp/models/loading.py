@@ -55,6 +55,7 @@ def load_pipeline(
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
     from mace_exp.models.devices import choose_device, indexed
+    from mace_exp.models.readiness import check_pipeline
 
     target = choose_device(device)
     if offload == "model" and target.type == "cpu":
@@ -76,6 +77,7 @@ def load_pipeline(
                 **options,
             )
     _check_complete(pipeline, location, variant)
+    check_pipeline(pipeline)
     if offload == "model":
         pipeline.enable_model_cpu_offload(device=indexed(target))
     else:
