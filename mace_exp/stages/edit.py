@@ -52,7 +52,7 @@ def keep_edit(
         record_key(folder, "edit", edit.key)
         return made
 
-    return Result(edit.key, make)
+    return Result(edit.key, make, kept=edit.kept)
 
 
 def read_edit(context: Context, key: str, step: str) -> Edit:

@@ -112,7 +112,7 @@ def _statistics(
         _explain_unit(name, term, found.value.count, least)
         return found.value
 
-    return Result(found.key, make)
+    return Result(found.key, make, kept=found.kept)
 
 
 def _given(context: Context, file: str) -> PreservationStatistics:
@@ -144,7 +144,7 @@ def _captioned(
         path = context.entry(STAGE, "statistics", key, encode)
         return PreservationStatistics.load(path, model.text_fingerprint)
 
-    return Result(key, make)
+    return Result(key, make, kept={"statistics": {key: len(captions)}})
 
 
 def _captions(context: Context, name: str, term: TermConfig, survivors: Survivors) -> list[str]:

@@ -173,10 +173,11 @@ class Mace:
         return self.stages.term_weights(self.settings)[group]
 
     def _kept_refinement(self) -> Result[Tensor]:
-        return Result(self.refinement.key, self._keep_refined)
+        found = self.refinement
+        return Result(found.key, self._keep_refined, kept=found.kept)
 
     def _kept_loras(self) -> Result[Loras]:
-        return Result(self.loras.key, self._keep_loras)
+        return Result(self.loras.key, self._keep_loras, kept=self.loras.kept)
 
     def _keep_refined(self) -> Tensor:
         """Write the refined weights into the run folder: LoRAs and edit belong to them."""
