@@ -11,6 +11,7 @@ import argparse
 import json
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ ASKS_FIRST = "known once the language model has written the sentences of the pro
 
 def main(arguments: list[str] | None = None) -> int:
     """Check the settings; return 0 if a run with them can start, else 2."""
-    chosen = _parser().parse_intermixed_args(arguments)
+    chosen = _parser().parse_args(_settings_last(sys.argv[1:] if arguments is None else arguments))
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     found: dict[str, Any] = {"fits": True, "problems": []}
     try:
@@ -45,6 +46,12 @@ def main(arguments: list[str] | None = None) -> int:
     elif found["fits"]:
         sys.stdout.write("\nThe run can start: the settings, the model and the files fit.\n")
     return 0 if found["fits"] else 2
+
+
+def _settings_last(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with settings behind the options, among which they may stand."""
+    settings = [each for each in arguments if "=" in each and not each.startswith("-")]
+    return [each for each in arguments if each not in settings] + settings
 
 
 def _add(found: dict[str, Any], more: dict[str, Any], chosen: Any, lines: Any) -> None:
