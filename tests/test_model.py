@@ -73,10 +73,9 @@ def test_checkpoint_file_needs_safetensors_and_a_configuration(pipeline, saved, 
     (tmp_path / "model.ckpt").write_bytes(b"x")
     with pytest.raises(ValueError, match="only .safetensors"):
         find_model(tmp_path / "model.ckpt")
-    (tmp_path / "model.safetensors").write_bytes(b"x")
+    save_file(original_names(pipeline), tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="file_config .* diffusers folder"):
         find_model(tmp_path / "model.safetensors")
-    save_file(original_names(pipeline), tmp_path / "model.safetensors")
     location = find_model(tmp_path / "model.safetensors", file_config=saved)
     assert location.file == tmp_path / "model.safetensors" and location.folder == saved
 

@@ -246,8 +246,9 @@ def test_a_checkpoint_is_refused_by_its_header(
 
 def test_a_pointer_in_place_of_a_checkpoint(saved: Path, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_text(POINTER)
-    with pytest.raises(ValueError, match=r"model.safetensors is a Git LFS pointer"):
-        find_model(tmp_path / "model.safetensors", file_config=saved)
+    for described in (saved, None):  # that its description is missing too is not what is wrong
+        with pytest.raises(ValueError, match=r"model.safetensors is a Git LFS pointer"):
+            find_model(tmp_path / "model.safetensors", file_config=described)
 
 
 def test_what_only_loading_finds_is_one_message(saved: Path, tmp_path: Path) -> None:

@@ -5,10 +5,9 @@ No heavy import. Names are those of the original implementations (CompVis, Stabi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
-from mace_exp.models.weight_files import StoredTensor, read_header, read_object
+from mace_exp.models.weight_files import read_header, read_object
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 TEXT = ("cond_stage_model.", "conditioner.embedders.")
@@ -34,11 +33,11 @@ _FUSE = (
 _WHOLE = "give the folder of the whole pipeline, or a checkpoint that has all parts"
 
 
-def check_checkpoint(file: Path, folder: Path) -> None:
-    """Check a checkpoint against `folder`, the diffusers folder that describes it.
+def check_checkpoint(file: Path) -> None:
+    """Check that a file is a checkpoint of Stable Diffusion with all its parts.
 
     Raises:
-        ValueError: it is something else, or lacks a part, or the folder describes another family.
+        ValueError: it is something else, which the message names, or lacks a part.
     """
     tensors = read_header(file)
     if any(part in name for name in tensors for part in _LORA):
@@ -56,7 +55,6 @@ def check_checkpoint(file: Path, folder: Path) -> None:
         )
     if not any(name.startswith(TEXT) for name in tensors):
         raise ValueError(f"{file} has no text encoder (no tensor {TEXT[0]}...): {_WHOLE}")
-    _check_description(file, tensors, folder)
 
 
 def _what_it_is(names: set[str]) -> str:
@@ -66,8 +64,10 @@ def _what_it_is(names: set[str]) -> str:
     return f"is no Stable Diffusion model: it has no tensor {UNET}..."
 
 
-def _check_description(file: Path, tensors: Mapping[str, StoredTensor], folder: Path) -> None:
-    """Check channels, width and prediction against the configuration beside the file."""
+def check_description(file: Path, folder: Path) -> None:
+    """Check channels, width and prediction of a checkpoint against `folder`, the diffusers folder
+    that describes it. Raises ValueError if it describes another model."""
+    tensors = read_header(file)
     unet = read_object(folder / "unet" / "config.json")
     first = tensors.get(f"{UNET}input_blocks.0.0.weight")
     channels = unet.get("in_channels", 4)

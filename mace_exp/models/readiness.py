@@ -116,7 +116,7 @@ def check_read(pipeline: Any, weights: Iterable[str]) -> None:
         ValueError: the message names a weight, and what computes in its place.
     """
     names = [each.removeprefix("unet.") for each in weights if each.startswith("unet.")]
-    found = unread(pipeline.unet, names)
+    found = unread(pipeline.unet, names) if names else []
     if not found:
         return
     layer = found[0].rpartition(".to_")[0]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mace_exp.models.checkpoints import check_checkpoint
+from mace_exp.models.checkpoints import check_checkpoint, check_description
 from mace_exp.models.model_folders import check_folder
 from mace_exp.models.schema import ModelConfig
 
@@ -117,6 +117,7 @@ def _checked_file(path: Path, config: str | Path | None) -> ModelLocation:
             f"model file {path}: only .safetensors is read, not {path.suffix!r}; other files are "
             "pickles, which can run any code: convert it by a program that you trust"
         )
+    check_checkpoint(path)
     if config is None:
         raise ValueError(
             f"model file {path} has no configuration: set file_config to a local diffusers folder "
@@ -124,7 +125,7 @@ def _checked_file(path: Path, config: str | Path | None) -> ModelLocation:
         )
     folder = Path(config).expanduser()
     check_folder(folder, weights=False)
-    check_checkpoint(path, folder)
+    check_description(path, folder)
     return ModelLocation(file=path, folder=folder)
 
 

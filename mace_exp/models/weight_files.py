@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -40,43 +42,43 @@ class StoredTensor:
     shape: tuple[int, ...]
 
 
-def read_header(file: Path) -> dict[str, StoredTensor]:
+def read_header(file: Path) -> Mapping[str, StoredTensor]:
     """Return the tensors of a safetensors file by name; their numbers are not read.
 
     Raises:
         ValueError: it can't be read, is something else (the message says what), or is cut off.
     """
     try:
-        size = file.stat().st_size
-        with file.open("rb") as opened:
-            start = opened.read(24)
-            length = int.from_bytes(start[:8], "little")
-            if start[8:9] != b"{" or length > _MOST_HEADER:
-                what = next(said for each, said in _NO_WEIGHTS.items() if start.startswith(each))
-                raise ValueError(f"{file} is {what}")
-            opened.seek(8)
-            header = _entries(file, opened.read(length), length)
+        facts = file.stat()
+        return _header(file, facts.st_size, facts.st_mtime_ns)
     except OSError as error:
         raise ValueError(f"{file} can't be read: {error.strerror or error}") from error
-    ends = [each["data_offsets"][1] for each in header.values()]
-    wanted = 8 + length + max(ends, default=0)
-    if size < wanted:
-        raise ValueError(f"{file} is cut off: {size} of {wanted} bytes are there; get it again")
-    return {name: StoredTensor(e["dtype"], tuple(e["shape"])) for name, e in header.items()}
 
 
-def _entries(file: Path, text: bytes, length: int) -> dict[str, Any]:
-    """Return the header's entries by tensor name, checked to have what a tensor needs."""
+@lru_cache(maxsize=64)
+def _header(file: Path, size: int, modified: int) -> Mapping[str, StoredTensor]:
+    """Read a header once, though several checks ask for it; `modified` tells another file."""
+    with file.open("rb") as opened:
+        start = opened.read(24)
+        length = int.from_bytes(start[:8], "little")
+        if start[8:9] != b"{" or length > _MOST_HEADER:
+            what = next(said for each, said in _NO_WEIGHTS.items() if start.startswith(each))
+            raise ValueError(f"{file} is {what}")
+        opened.seek(8)
+        text = opened.read(length)
     if len(text) < length:
         raise ValueError(f"{file} is cut off within its header: get it again")
     try:
         header = json.loads(text)
         header.pop("__metadata__", None)
-        for each in header.values():
-            tuple(each["shape"]), int(each["data_offsets"][1]), str(each["dtype"])
+        ends = [int(each["data_offsets"][1]) for each in header.values()]
+        found = {n: StoredTensor(str(e["dtype"]), tuple(e["shape"])) for n, e in header.items()}
     except (ValueError, RecursionError, AttributeError, KeyError, IndexError, TypeError):
         raise ValueError(f"{file} is no safetensors file: get it again") from None
-    return header
+    wanted = 8 + length + max(ends, default=0)
+    if size < wanted:
+        raise ValueError(f"{file} is cut off: {size} of {wanted} bytes are there; get it again")
+    return found
 
 
 def by_variant(folder: Path) -> dict[str | None, list[Path]]:
