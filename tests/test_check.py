@@ -114,6 +114,8 @@ def folder_of_images(root: Path) -> Path:
     for name in ("c.xyz", ".hidden", "notes.md", "more.md"):
         (folder / name).write_text("x")
     (folder / "prompts.csv").write_text("file,prompt\na.png,a cat\nb.jpg,the cat\n")
+    (root / "dog").mkdir()
+    (root / "cat mask").mkdir()
     return root
 
 
@@ -135,12 +137,13 @@ def test_files_are_counted_without_torch(tiny_folder: Path, tmp_path: Path) -> N
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found["images"]["by suffix"] == {".jpg": 1, ".png": 1}
-    assert found["images"]["read"] == found["images"]["with a prompt"] == 2
-    left = found["images"]["left out"]
+    assert found["images"]["by_suffix"] == {".jpg": 1, ".png": 1}
+    assert found["images"]["read"] == found["images"]["with_a_prompt"] == 2
+    assert found["images"]["unread_folders"] == ["dog"]
+    left = found["images"]["left_out"]
     assert {kind: each["count"] for kind, each in left.items()} == {".md": 2, ".xyz": 1}
     assert found["model"]["weights"]["files"] == 3
-    assert set(found["model"]["weights"]["bytes by type"]) >= {"F32"}
+    assert set(found["model"]["weights"]["bytes_by_type"]) >= {"F32"}
     assert "work" not in found and not list(tmp_path.glob("outputs"))
     said = "\n".join(file_lines(found))
     assert "1 .png, 1 .jpg" in said and "2 .md:" in said

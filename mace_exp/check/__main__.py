@@ -106,7 +106,7 @@ def _work(config: RunConfig, runs: Path | None) -> dict[str, Any]:
                     if each.stage == stage
                 ],
                 "seconds": time.seconds,
-                "measured in": time.runs,
+                "measured_in": time.runs,
             }
             for stage, time in times.items()
         ],

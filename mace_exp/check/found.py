@@ -50,13 +50,13 @@ def model_found(model: ModelConfig) -> dict[str, Any]:
     return found | {
         "family": index["_class_name"],
         "weights": _weights(location.file, folder, model.variant),
-        "computes in": model.dtype.name,
+        "computes_in": model.dtype.name,
         "pictures": None if size is None else f"{size[1]} x {size[0]}",
-        "text states": unet.get("cross_attention_dim"),
-        "text encoders": sum((folder / each).is_dir() for each in ENCODERS),
+        "text_states": unet.get("cross_attention_dim"),
+        "text_encoders": sum((folder / each).is_dir() for each in ENCODERS),
         "scheduler": scheduler.get("_class_name"),
         "prediction": scheduler.get("prediction_type", "epsilon"),
-        "safety checker": "used" if used else "left out" if checker else "none",
+        "safety_checker": "used" if used else "left out" if checker else "none",
     }
 
 
@@ -80,7 +80,7 @@ def _weights(file: Path | None, folder: Path, variant: str | None) -> dict[str, 
                 size *= side
             stored[tensor.dtype] += size
     variants = {"variant": variant} if variant else {}
-    return {"files": len(files), "bytes by type": dict(stored), **variants}
+    return {"files": len(files), "bytes_by_type": dict(stored), **variants}
 
 
 def images_found(config: RunConfig) -> dict[str, Any]:
@@ -88,21 +88,27 @@ def images_found(config: RunConfig) -> dict[str, Any]:
     lies there and is not read."""
     if "images" not in config.method.reads():
         return {}
-    found: dict[str, Any] = {"drawn": 0, "read": 0, "by suffix": Counter(), "with a prompt": 0}
+    found: dict[str, Any] = {"drawn": 0, "read": 0, "by_suffix": Counter(), "with_a_prompt": 0}
     left: list[Path] = []
+    folders: set[Path] = set()
     for concept in config.concept_list():
         settings = config.settings(concept.name)
         files = settings.images.given(concept)
         if settings.images.drawn:
             found["drawn"] += settings.images.count(concept)
         found["read"] += len(files)
-        found["by suffix"].update(each.image.suffix.lower() for each in files)
-        found["with a prompt"] += sum(each.prompt is not None for each in files)
+        found["by_suffix"].update(each.image.suffix.lower() for each in files)
+        found["with_a_prompt"] += sum(each.prompt is not None for each in files)
         left += _left_out(files)
-    found["by suffix"] = dict(found["by suffix"])
+        folders.update(each.image.parent for each in files)
+    found["by_suffix"] = dict(found["by_suffix"])
     found["masks"] = dict(Counter(_option("masks", each) for each in _masks(config)))
     prior = config.prior_images.files()
-    return found | {"class images": len(prior), "left out": _counted(left)}
+    return found | {
+        "class_images": len(prior),
+        "left_out": _counted(left),
+        **_unread_folders(folders),
+    }
 
 
 def _left_out(files: Sequence[UserImage]) -> list[Path]:
@@ -114,13 +120,22 @@ def _left_out(files: Sequence[UserImage]) -> list[Path]:
     return [each for each in there if each.name not in read and not each.name.startswith(".")]
 
 
+def _unread_folders(read: set[Path]) -> dict[str, Any]:
+    """Return which folders beside the concepts' no concept is named like."""
+    roots = {each.parent for each in read}
+    there = [each for root in roots for each in root.iterdir() if each.is_dir()]
+    masks = {f"{each.name} mask" for each in read}
+    unread = sorted(e.name for e in there if e not in read and e.name not in masks)
+    return {"unread_folders": unread} if unread else {}
+
+
 def _counted(files: Iterable[Path]) -> dict[str, Any]:
     """Return number and first names of files by suffix."""
     kinds: dict[str, list[str]] = {}
     for each in files:
         kinds.setdefault(each.suffix.lower() or "without suffix", []).append(str(each))
     return {
-        kind: {"count": len(names), "such as": names[:MOST_NAMED]}
+        kind: {"count": len(names), "such_as": names[:MOST_NAMED]}
         for kind, names in sorted(kinds.items())
     }
 

@@ -46,7 +46,6 @@ COSTS = {
     "fusion": Cost(("prompts", "lora"), "concepts"),
     "samples": Cost(("sampling",), "pictures", "sampling"),
     "metrics": Cost(("judge",), "pictures"),
-    "report": Cost((), "pictures"),
 }
 ANY_STEP = Cost(("method", "prompts"), "concepts")
 """Of steps of other methods."""
@@ -124,7 +123,8 @@ def _pictures(folder: RunFolder) -> int:
 def estimates(config: RunConfig, plan: Planned, runs: Sequence[Earlier]) -> dict[str, Estimate]:
     """Return the time of every stage that this run has to do."""
     alike = [each for each in runs if _same_model(each, config, plan)]
-    return {stage: _estimate(stage, config, plan, alike) for stage in config.chosen_stages()}
+    stages = [each for each in config.chosen_stages() if each != "report"]  # no time is recorded
+    return {stage: _estimate(stage, config, plan, alike) for stage in stages}
 
 
 def _same_model(run: Earlier, config: RunConfig, plan: Planned) -> bool:

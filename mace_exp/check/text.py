@@ -32,7 +32,7 @@ def file_lines(facts: Mapping[str, Any]) -> Iterator[str]:
         if isinstance(value, Mapping):
             yield from _weight_rows(value)
         elif value is not None:
-            yield _row(key, str(value))
+            yield _row(key.replace("_", " "), str(value))
     if images:
         yield ""
         yield from _image_lines(images)
@@ -41,7 +41,7 @@ def file_lines(facts: Mapping[str, Any]) -> Iterator[str]:
 def _weight_rows(weights: Mapping[str, Any]) -> Iterator[str]:
     if not weights:
         return
-    stored = weights["bytes by type"]
+    stored = weights["bytes_by_type"]
     sizes = ", ".join(f"{_size(count)} {name}" for name, count in stored.items())
     variant = f", variant {weights['variant']}" if "variant" in weights else ""
     yield _row("weights", f"{weights['files']} files, {sizes}{variant}")
@@ -52,14 +52,16 @@ def _image_lines(images: Mapping[str, Any]) -> Iterator[str]:
     if images["drawn"]:
         yield _row("drawn", f"{images['drawn']} by the model")
     if images["read"]:
-        yield _row("read", _counts(images["by suffix"]))
-        yield _row("with a prompt", f"{images['with a prompt']} of {images['read']}")
+        yield _row("read", _counts(images["by_suffix"]))
+        yield _row("with a prompt", f"{images['with_a_prompt']} of {images['read']}")
     yield _row("masks", _counts(images["masks"], "concepts"))
-    if images["class images"]:
-        yield _row("class images", str(images["class images"]))
-    for kind, left in images["left out"].items():
-        more = ", ..." if left["count"] > len(left["such as"]) else ""
-        yield _row("left out", f"{left['count']} {kind}: {', '.join(left['such as'])}{more}")
+    if images["class_images"]:
+        yield _row("class images", str(images["class_images"]))
+    if "unread_folders" in images:
+        yield _row("of no concept", ", ".join(images["unread_folders"]))
+    for kind, left in images["left_out"].items():
+        more = ", ..." if left["count"] > len(left["such_as"]) else ""
+        yield _row("left out", f"{left['count']} {kind}: {', '.join(left['such_as'])}{more}")
 
 
 def work_lines(facts: Mapping[str, Any]) -> Iterator[str]:
@@ -93,8 +95,8 @@ def _time(stage: Mapping[str, Any], is_reused: bool) -> str:
         return "-"
     if stage["seconds"] is None:
         return "unknown"
-    runs = stage["measured in"]
-    return f"{duration(stage['seconds'])}  ({runs} runs)" if runs else "-"
+    runs = stage["measured_in"]
+    return f"{duration(stage['seconds'])}  ({runs} run{'s'[: runs > 1]})" if runs else "-"
 
 
 def _total(seconds: list[float | None]) -> str:

@@ -177,7 +177,7 @@ def _what_it_is(folder: Path) -> str:
             "It is the folder of a run: `python -m mace_exp.export RUN TARGET` writes its model as "
             "a pipeline"
         )
-    if any("lora" in name.lower() for name in [*files, folder.name]):
+    if any("lora" in name.lower() for name in files):
         return (
             "It seems to hold a LoRA, not a model: load its model in diffusers, load_lora_weights, "
             "fuse_lora, unload_lora_weights and save_pretrained, and give that folder"
