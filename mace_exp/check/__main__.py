@@ -11,7 +11,7 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,12 @@ def _settings_last(arguments: Sequence[str]) -> list[str]:
     return [each for each in arguments if each not in settings] + settings
 
 
-def _add(found: dict[str, Any], more: dict[str, Any], chosen: Any, lines: Any) -> None:
+def _add(
+    found: dict[str, Any],
+    more: dict[str, Any],
+    chosen: argparse.Namespace,
+    lines: Callable[[Mapping[str, Any]], Iterator[str]],
+) -> None:
     """Add facts, and show them at once: the model takes longer than the files."""
     found |= more
     if not chosen.json:

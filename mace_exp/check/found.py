@@ -40,7 +40,7 @@ def model_found(model: ModelConfig) -> dict[str, Any]:
     folder = location.folder or _snapshot(location)
     found: dict[str, Any] = {"name": model.name, "source": model.source or "embedded"}
     if folder is None:
-        return found | {"files": "not in the local cache: downloaded by the run"}
+        return found | {"files": "not all in the local cache: the run downloads the rest"}
     unet = read_object(folder / "unet" / "config.json")
     scheduler = read_object(folder / "scheduler" / "scheduler_config.json")
     index = read_index(folder)
@@ -61,9 +61,11 @@ def model_found(model: ModelConfig) -> dict[str, Any]:
 
 
 def _snapshot(location: ModelLocation) -> Path | None:
+    """Return the folder of a hub id in the local cache, if its configuration is all there."""
     assert location.hub_id is not None
-    file = hub_cached(location.hub_id, "model_index.json")
-    return None if file is None else file.parent
+    files = ("model_index.json", "unet/config.json", "scheduler/scheduler_config.json")
+    found = [hub_cached(location.hub_id, file) for file in files]
+    return found[0].parent if found[0] is not None and None not in found else None
 
 
 def _weights(file: Path | None, folder: Path, variant: str | None) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def this_machine() -> dict[str, Any]:
 
 
 def _machine(facts: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: facts.get(key) for key in ("machine", "system", "cores", *_GPU)}
+    return {key: facts.get(key) for key in ("machine", "system", "cores", "ranks", *_GPU)}
 
 
 def _run_folders(root: Path) -> Iterator[Path]:
