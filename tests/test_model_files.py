@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from mace_exp.cli.common import add_model_arguments, chosen_model
 from mace_exp.models.fingerprints import fingerprint
 from mace_exp.models.loading import load_pipeline
 from mace_exp.models.sources import find_model
@@ -165,6 +167,11 @@ def test_half_precision_and_a_mixture_are_read_by_their_variant(
     (mixed / f"{WEIGHTS}.fp16.safetensors").rename(mixed / f"{WEIGHTS}.safetensors")
     loaded = load_pipeline(tmp_path / "half", device="cpu", variant="fp16")
     assert fingerprint(loaded) == fingerprint(pipeline)
+    parser = argparse.ArgumentParser()
+    add_model_arguments(parser)
+    given = ["--model", str(tmp_path / "half"), "--variant", "fp16", "--no-safety-checker"]
+    chosen = chosen_model(parser.parse_args(given))
+    assert chosen.variant == "fp16" and not chosen.safety_checker
     with pytest.raises(ValueError, match=r"no weights of the variant 'pf16'.*model.variant=fp16"):
         find_model(tmp_path / "half", variant="pf16")
     with pytest.raises(ValueError, match=r"its weights have none: give model.variant=null"):

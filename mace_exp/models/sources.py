@@ -114,8 +114,9 @@ def _part_config(location: ModelLocation, part: str) -> dict[str, Any]:
 def _checked_file(path: Path, config: str | Path | None) -> ModelLocation:
     if path.suffix != ".safetensors":
         raise ValueError(
-            f"model file {path}: only .safetensors is read, not {path.suffix!r}; other files are "
-            "pickles, which can run any code: convert it by a program that you trust"
+            f"model file {path}: only .safetensors is read, not {path.suffix!r} (.ckpt, .pt and "
+            ".bin files are pickles, which can run any code): convert it by a program that you "
+            "trust"
         )
     check_checkpoint(path)
     if config is None:
