@@ -21,6 +21,7 @@ from mace_exp.models.editing import apply_edit, current_weights
 from mace_exp.models.latents import native_size
 from mace_exp.models.loading import check_finite
 from mace_exp.models.model import Model
+from mace_exp.models.readiness import check_pipeline
 from mace_exp.models.schema import Precision
 from mace_exp.recipe import Recipe
 from mace_exp.runs.cache import Cache
@@ -109,9 +110,11 @@ def erase(
     anything is drawn. If an error is raised, the pipeline is unchanged.
 
     Raises:
-        ValueError: a wrong setting, a prompt that the model can't read, or a closed form without a
-            stable solution; the message names the key and what to do.
+        ValueError: a wrong setting, a pipeline that an edit would not reach (another family,
+            fused attention, a LoRA that is loaded, sequential offload), a prompt that the model
+            can't read, or a closed form without a stable solution; the message says what to do.
     """
+    check_pipeline(pipeline)
     names = [concepts] if isinstance(concepts, str) else list(concepts)
     lora = {"lora.rank": rank, "lora.steps": steps}
     values: dict[str, object] = {

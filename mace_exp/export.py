@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mace_exp.cli.common import run_command
+from mace_exp.cli.common import add_file_arguments, file_settings, run_command
 from mace_exp.models.loading import loaded
 from mace_exp.models.schema import Device, Precision
 from mace_exp.runs.folder import RunFolder
@@ -41,11 +42,13 @@ def export(
     model: str | None = None,
     dtype: str | None = None,
     device: str = "auto",
+    files: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the pipeline of a run folder, with edited or refined weights, to `target`.
 
     `weights` is "edit" or "refined". `model` is the original model's present location, if it has
-    moved since the run; `dtype` the dtype of the stored weights (None: the run's).
+    moved since the run; `files` are keys of `model` that say which of its files are read, such as
+    "variant"; `dtype` is the dtype of the stored weights (None: the run's).
 
     Raises:
         ValueError: no run folder, no such weights in it, or changed ones, an existing target, or a
@@ -69,8 +72,9 @@ def export(
 
     with naming_setting(str(run)):
         chosen = model_of(facts)
+    moved: dict[str, Any] = {} if model is None else {"source": model, "variant": None}
     try:
-        pipeline = loaded(chosen if model is None else replace(chosen, source=model), device)
+        pipeline = loaded(replace(chosen, **moved | dict(files or {})), device)
     except ValueError as error:
         raise ValueError(f"{error}; --model gives the location of the original model") from error
     _check_fingerprint(pipeline, facts["model"]["fingerprint"])
@@ -125,6 +129,7 @@ def _export(arguments: argparse.Namespace) -> None:
         model=arguments.model,
         dtype=arguments.dtype,
         device=arguments.device,
+        files=file_settings(arguments),
     )
 
 
@@ -138,6 +143,7 @@ def _parser() -> argparse.ArgumentParser:
         "--weights", choices=("edit", "refined"), default="edit", help="(default: edit)"
     )
     parser.add_argument("--model", metavar="SOURCE", help="present location of the original model")
+    add_file_arguments(parser)
     parser.add_argument(
         "--dtype", choices=[each.name for each in Precision], help="of the stored weights"
     )

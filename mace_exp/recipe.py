@@ -28,6 +28,7 @@ from mace_exp.evaluation.prompt_sets import notes_on
 from mace_exp.evaluation.prompts import NEIGHBOURS, UNLISTED, EvaluationPrompt, Subject
 from mace_exp.evaluation.suite import SPECIFICITY
 from mace_exp.methods.base import OPTIONAL_GROUPS, Edit, Method
+from mace_exp.models.readiness import check_read
 from mace_exp.models.sampling import SamplingSettings
 from mace_exp.preservation.schema import TermConfig
 from mace_exp.preservation.terms import Preservation
@@ -250,6 +251,8 @@ class Recipe:
         Raises:
             ValueError: one message that names the key and the value.
         """
+        model = self.context.model
+        check_read(model.pipeline, [f"unet.{name}" for name in model.projections])
         self._check_prompts()
         stages, steps = self.context.makes, self._method_steps
         if stages & {"preservation", *steps} and "preservation" in self.config.method.reads():

@@ -1,6 +1,7 @@
 """What leaves a run: erased.json, the export command, LoRAs that plain diffusers loads."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -141,3 +142,16 @@ def test_what_cannot_be_exported_is_refused(
     save_pipeline(tiny_pipeline(seed=1), tmp_path / "other")
     assert "the run edited the model" in refusal(caplog, run, target, "--model", tmp_path / "other")
     assert not target.exists()
+
+
+def test_a_model_that_moved_may_be_of_half_precision_alone(
+    run: Path, tiny_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    moved, target = tmp_path / "moved", tmp_path / "target"
+    shutil.copytree(tiny_folder, moved)
+    for file in [*moved.glob("*/*.safetensors")]:
+        file.rename(file.with_name(f"{file.stem}.fp16.safetensors"))
+    assert "(--variant fp16)" in refusal(caplog, run, target, "--model", moved)
+    given = [str(each) for each in (run, target, "--model", moved, "--variant", "fp16")]
+    assert main([*given, "--no-safety-checker"]) == 0
+    assert (target / "model_index.json").is_file()

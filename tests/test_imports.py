@@ -13,7 +13,7 @@ LIGHT = (
     *("__main__", "utils.ranges", "concepts.concept", "concepts.prompts", "concepts.captions"),
     *("cli.arguments", "cli.callbacks", "cli.common", "cli.help", "cli.job"),
     *("cli.sweep", "utils.conf"),
-    *("export", "config", "convert", *SCHEMAS),
+    *("export", "config", "convert", "check.__main__", *SCHEMAS),
 )
 HEAVY = {"torch", "diffusers", "transformers", "wandb"}
 
@@ -81,7 +81,8 @@ def test_what_only_unix_has_is_imported_where_it_may_be_missing() -> None:
 
 LAYERS = (
     *("utils", "concepts", "models", "runs", "data", "mini", "preservation", "methods"),
-    *("evaluation", "config", "stages", "recipe", "report", "pipeline", "api", "cli"),
+    *("evaluation", "config", "stages", "recipe", "check"),
+    *("report", "pipeline", "api", "cli"),
 )
 """Folders and modules of the package, low to high: imports go downwards alone. Whatever is called
 from outside (the loose commands, and __main__ of a folder) stands above them all."""

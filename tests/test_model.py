@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from mace_exp.models import latents
@@ -16,6 +17,7 @@ from mace_exp.models.editing import apply_edit, edited_pipeline, edited_weights
 from mace_exp.models.loading import load_pipeline
 from mace_exp.models.projections import cross_attention_projections
 from mace_exp.models.sources import ModelLocation, find_model, native_size
+from tests.checkpoint_file import original_names
 from tests.saved import pipeline as pipeline
 from tests.saved import saved as saved
 from tests.tiny import tiny_pipeline
@@ -67,11 +69,11 @@ def test_hub_id_passes_when_downloads_are_allowed():
     assert find_model("someone/some-model", allow_download=True).hub_id == "someone/some-model"
 
 
-def test_checkpoint_file_needs_safetensors_and_a_configuration(saved, tmp_path):
+def test_checkpoint_file_needs_safetensors_and_a_configuration(pipeline, saved, tmp_path):
     (tmp_path / "model.ckpt").write_bytes(b"x")
     with pytest.raises(ValueError, match="only .safetensors"):
         find_model(tmp_path / "model.ckpt")
-    (tmp_path / "model.safetensors").write_bytes(b"x")
+    save_file(original_names(pipeline), tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="file_config .* diffusers folder"):
         find_model(tmp_path / "model.safetensors")
     location = find_model(tmp_path / "model.safetensors", file_config=saved)

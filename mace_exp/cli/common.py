@@ -29,7 +29,7 @@ REFUSALS = (
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
-    """Add --model, --file-config, --allow-download, --dtype and --device."""
+    """Add --model, --device and what `add_file_arguments` adds."""
     parser.add_argument(
         "--model",
         default=default,
@@ -37,6 +37,15 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, default: str | None 
         help="mini, sd_v1_4, sd_v1_5, sd_v2_1_base, sdxl, a diffusers folder, a .safetensors "
         "checkpoint, or a hub id" + (f" (default: {default})" if default else ""),
     )
+    add_file_arguments(parser)
+    parser.add_argument("--dtype", choices=[each.name for each in Precision], help="to compute in")
+    parser.add_argument("--device", choices=[each.name for each in Device], default="auto")
+
+
+def add_file_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add --variant, --file-config, --allow-download and --no-safety-checker: which files of a
+    model are read."""
+    parser.add_argument("--variant", help="of the weights, as in fp16 (none: the plain files)")
     parser.add_argument(
         "--file-config", metavar="FOLDER", help="the diffusers folder that describes a checkpoint"
     )
@@ -45,17 +54,28 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, default: str | None 
         action="store_true",
         help="download a hub id that is not in the local cache",
     )
-    parser.add_argument("--dtype", choices=[each.name for each in Precision], help="to compute in")
-    parser.add_argument("--device", choices=[each.name for each in Device], default="auto")
+    parser.add_argument(
+        "--no-safety-checker", action="store_true", help="load the model without its safety checker"
+    )
+
+
+def file_settings(arguments: argparse.Namespace) -> dict[str, object]:
+    """Return the keys of `model` that the arguments of `add_file_arguments` set."""
+    given = {
+        "variant": arguments.variant,
+        "file_config": arguments.file_config,
+        "allow_download": arguments.allow_download or None,
+        "safety_checker": False if arguments.no_safety_checker else None,
+    }
+    return {key: value for key, value in given.items() if value is not None}
 
 
 def chosen_model(arguments: argparse.Namespace) -> ModelConfig:
     """Return the model's settings. Raises ValueError if there is no such model."""
     more = [f"model.dtype={arguments.dtype}"] if arguments.dtype else []
-    if arguments.allow_download:
-        more.append("model.allow_download=true")
-    if arguments.file_config:
-        more.append(f"model.file_config={quoted(arguments.file_config)}")
+    for key, value in file_settings(arguments).items():
+        written = quoted(value) if isinstance(value, str) else str(value).lower()
+        more.append(f"model.{key}={written}")
     return model_named(arguments.model, *more)
 
 

@@ -9,7 +9,7 @@ from mace_exp.config.run_config import RunConfig
 from mace_exp.data.files import Size
 from mace_exp.evaluation.bystanders import kept_subjects
 from mace_exp.evaluation.prompts import Subject
-from mace_exp.models.sources import find_model, native_size
+from mace_exp.models.sources import location_of, native_size
 from mace_exp.preservation.schema import term_key
 from mace_exp.runs.schema import WandbMode, WandbTracking
 
@@ -21,9 +21,7 @@ def missing_files(config: RunConfig) -> Iterator[str]:
     model, reads = config.model, config.method.reads()
     if model.source is not None:
         try:
-            find_model(
-                model.source, file_config=model.file_config, allow_download=model.allow_download
-            )
+            location_of(model)
         except ValueError as error:
             yield f"model.source = {model.source}: {error}"
     yield from dict.fromkeys(_of_concepts(config))
@@ -75,9 +73,7 @@ def _drawn_size(config: RunConfig) -> Size | None:
     if sampling.height is not None and sampling.width is not None:
         return sampling.height, sampling.width
     try:
-        location = find_model(
-            model.source, file_config=model.file_config, allow_download=model.allow_download
-        )
+        location = location_of(model)
     except ValueError:  # a missing model is reported separately
         return None
     native = native_size(location)

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mace_exp.models.sources import HUB_ID, in_hub_cache
+from mace_exp.models.sources import HUB_ID, hub_cached
 
 
 def check_auxiliary(
@@ -31,7 +31,7 @@ def check_auxiliary(
         raise ValueError("is not a folder: name the folder of a transformers model")
     elif not HUB_ID.fullmatch(source):
         raise ValueError("is neither a folder nor a hub id, as in facebook/sam-vit-base")
-    elif not (allow_download or in_hub_cache(source, "config.json")):
+    elif not (allow_download or hub_cached(source, "config.json")):
         raise ValueError(
             "is not a folder and not in the hub's local cache, and downloads are off: "
             "name a folder, or set allow_download=true next to it"

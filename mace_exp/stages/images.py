@@ -55,7 +55,8 @@ def draw_training_images(
         entries = context.entries(STAGE, "images", keys, partial(_make_missing, context, sources))
         return {slug: load_images(path) for slug, path in entries.items()}
 
-    return Result(result_key(STAGE, VERSION, parts=keys), make, keys, {"images": keys.values()})
+    stored = {STAGE: {keys[slug]: len(each.prompts) for slug, each in sources.items()}}
+    return Result(result_key(STAGE, VERSION, parts=keys), make, keys, stored)
 
 
 def _make_missing(
@@ -92,4 +93,8 @@ def read_prior_images(
     def encode(path: Path) -> None:
         save_images(encoded_views(context.model.pipeline, files, prompts, seeds, views), path)
 
-    return Result(key, lambda: load_images(context.entry(STAGE, PRIOR, key, encode)))
+    return Result(
+        key,
+        lambda: load_images(context.entry(STAGE, PRIOR, key, encode)),
+        stored={PRIOR: {key: len(files)}},
+    )

@@ -83,7 +83,8 @@ def find_masks(
         masks = {c.slug: _tensor(found.get(c.slug)) for c in concepts}
         return ConceptMasks(masks, sum(each.fallbacks for each in found.values()))
 
-    stored = {STAGE: [keys[slug] for slug, each in finders.items() if each.settings.cached]}
+    cached = [each for each in finders.values() if each.settings.cached]
+    stored = {STAGE: {each.key: len(each.request.source.prompts) for each in cached}}
     return Result(result_key(STAGE, VERSION, parts=keys), make, keys, stored)
 
 

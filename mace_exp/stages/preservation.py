@@ -144,7 +144,7 @@ def _captioned(
         path = context.entry(STAGE, "statistics", key, encode)
         return PreservationStatistics.load(path, model.text_fingerprint)
 
-    return Result(key, make, stored={"statistics": [key]})
+    return Result(key, make, stored={"statistics": {key: len(captions)}})
 
 
 def _captions(context: Context, name: str, term: TermConfig, survivors: Survivors) -> list[str]:

@@ -29,6 +29,7 @@ from mace_exp.utils.progress import progress
 STAGE, EDITED = "samples", "edited"
 """The stage and the kind of its pictures before the edit in the cache; the kind of those after."""
 VERSION = 1
+SUFFIX = ".npy"
 COLUMNS = ("index", "part", "concept", "prompt", "seed", "expected", "before", "after")
 PICTURES = ("samples/before", "samples/after")
 PREDICTIONS = ("before_prediction", "after_prediction")
@@ -61,6 +62,7 @@ def draw_suite(
     """
     drawing = _Drawing(context, suite, sampling)
     key = result_key(STAGE, VERSION, edit=edit.key, before=drawing.keys(STAGE))
+    phases = {STAGE: None} | ({EDITED: edit.key} if context.may_make(STAGE) else {})
 
     def make() -> SuiteSamples:
         before = drawing.pictures(STAGE, None)
@@ -71,10 +73,7 @@ def draw_suite(
             drawn = SuiteSamples(suite, before, _read_after(context, len(suite), key))
         return drawn
 
-    stored = {
-        STAGE: drawing.names(STAGE),
-        EDITED: drawing.names(EDITED, edit.key) if context.may_make(STAGE) else (),
-    }
+    stored = {kind: drawing.entries(kind, edited) for kind, edited in phases.items()}
     return Result(key, make, stored=stored)
 
 
@@ -101,9 +100,10 @@ class _Drawing:
             for name, shard in shards(self.suite).items()
         }
 
-    def names(self, kind: str, edit: str | None = None) -> list[str]:
-        """Return the name of every shard's cache entry."""
-        return [f"{key}{SUFFIX}" for key in self.keys(kind, edit).values()]
+    def entries(self, kind: str, edit: str | None) -> dict[str, int]:
+        """Return the names of the cache entries of all shards, with the pictures in each."""
+        pieces = shards(self.suite)
+        return {f"{k}{SUFFIX}": len(pieces[name]) for name, k in self.keys(kind, edit).items()}
 
     def pictures(self, kind: str, edit: Result[Edit] | None) -> np.ndarray:
         """Return all pictures [n, H, W, 3] with the edited weights (None: the original ones)."""

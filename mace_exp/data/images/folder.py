@@ -74,6 +74,9 @@ class FolderImages(ImagesConfig):
         except ValueError as error:
             yield f"images.path = {self.path}: {error}"
 
+    def given(self, concept: Concept) -> list[UserImage]:
+        return self.files(concept)
+
     def files(self, concept: Concept) -> list[UserImage]:
         """Return the user's images of a concept, without masks.
 

@@ -30,6 +30,9 @@ class GeneratedImages(ImagesConfig):
     per_concept: Annotated[int, WHOLE]
     seed: Annotated[int, NONNEGATIVE]
 
+    def count(self, concept: Concept) -> int:
+        return self.per_concept
+
     def mask_problems(self, concept: Concept, path: str | None, size: Size | None) -> Iterator[str]:
         try:
             for file in generated_masks(concept, path, self.per_concept):

@@ -97,7 +97,7 @@ class Gates(NoPhases):
                 save_tensors(self._file, neurons, facts)
             return Edit(self._widened(neurons))
 
-        return Result(key, make, stored={"gates": [key]})
+        return Result(key, make, stored={"gates": {key: 1}})
 
     @property
     def _file(self) -> Path:

@@ -62,7 +62,7 @@ def solve_refinement(
     def make() -> Tensor:
         return load_tensors(context.entry(STAGE, "refinements", key, solve))[0]["transform"]
 
-    return Result(key, make, stored={"refinements": [key]})
+    return Result(key, make, stored={"refinements": {key: 1}})
 
 
 def no_refinement(context: Context) -> Result[Tensor]:

@@ -66,7 +66,8 @@ def train_concept_loras(
             log_layers(context, list(entries.values()))
         return Loras(trained, {k: v for each in recorded for k, v in each.items()})
 
-    return Result(result_key(STAGE, VERSION, parts=keys), make, keys, {"loras": keys.values()})
+    stored = {"loras": dict.fromkeys(keys.values(), 1)}
+    return Result(result_key(STAGE, VERSION, parts=keys), make, keys, stored)
 
 
 def keep_loras(context: Context, requests: Mapping[str, LoraRequest], found: Loras) -> None:
