@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
+from mace_exp.concepts.concept import Concept
 from mace_exp.methods.base import Edit, unet_edit
 from mace_exp.methods.mace.fusion import FusionSums, fuse, fusion_sums
-from mace_exp.methods.mace.lora import Lora
-from mace_exp.methods.mace.lora_inputs import LoraRequest, Loras
+from mace_exp.methods.mace.lora_inputs import Loras
 from mace_exp.methods.mace.refinement import transformed_weights
 from mace_exp.methods.mace.schema import FusionConfig
 from mace_exp.preservation.terms import Preservation
@@ -26,7 +26,7 @@ REMEDY = "fusion.closeness, fusion.prior_weight or fusion.domain_weight"
 def fuse_loras(
     context: Context,
     settings: FusionConfig,
-    requests: Mapping[str, LoraRequest],
+    owners: Mapping[str, Sequence[Concept]],
     sentences: Mapping[str, Sequence[str]],
     refinement: Result[Tensor],
     loras: Result[Loras],
@@ -35,7 +35,8 @@ def fuse_loras(
     """Solve for weights that act like each LoRA on its concept's sentences and like the original
     on what must survive.
 
-    `preservation` comes with the weight of every term.
+    `owners` are the concepts of each LoRA, by its slug; `preservation` comes with the weight of
+    every term.
     """
     held, weights = preservation
     key = result_key(
@@ -50,7 +51,7 @@ def fuse_loras(
     )
 
     def make() -> Edit:
-        sums = _sums(context, requests, sentences, loras.value.loras, refinement.value)
+        sums = _sums(context, owners, sentences, loras.value, refinement.value)
         fused = fuse(
             context.model.projections,
             refinement.value,
@@ -97,17 +98,18 @@ def refined_edit(context: Context, refinement: Result[Tensor]) -> Result[Edit]:
 
 def _sums(
     context: Context,
-    requests: Mapping[str, LoraRequest],
+    owners: Mapping[str, Sequence[Concept]],
     sentences: Mapping[str, Sequence[str]],
-    loras: Mapping[str, Lora],
+    loras: Loras,
     transform: Tensor,
 ) -> FusionSums:
     total: FusionSums | None = None
     with progress("fusion", len(sentences), "concept") as advance:
-        for slug, request in requests.items():
-            for concept in request.concepts:
+        for slug, concepts in owners.items():
+            lora, trained_under = loras.loras[slug], loras.transform(slug, transform)
+            for concept in concepts:
                 prompts = sentences[concept.slug]
-                each = fusion_sums(context.model.encoder, prompts, loras[slug], transform)
+                each = fusion_sums(context.model.encoder, prompts, lora, trained_under)
                 total = each if total is None else total + each
                 advance(1)
     assert total is not None
