@@ -11,15 +11,15 @@ import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mace_exp.cli.common import run_command
 from mace_exp.models.loading import loaded
 from mace_exp.models.schema import Device, Precision
+from mace_exp.runs.edits import edit_facts
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.manifest import changed_files, recorded_files
 from mace_exp.utils.errors import naming_setting
-from mace_exp.utils.files import read_json
 
 if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
@@ -52,7 +52,7 @@ def export(
             model whose fingerprint is not the run's.
     """
     folder = RunFolder(run)
-    facts, file = _facts(folder), {"edit": folder.edit, "refined": folder.refined}[weights]
+    facts, file = edit_facts(folder), {"edit": folder.edit, "refined": folder.refined}[weights]
     if not file.is_file():
         raise ValueError(
             f"{file} is missing: the run has not reached that stage, continue it by resume={run}"
@@ -65,6 +65,8 @@ def export(
             )
     if target.exists():
         raise ValueError(f"{target} exists: name a new folder, or remove it")
+
+    from mace_exp.models.fingerprints import require_fingerprint
     from mace_exp.runs.provenance import model_of
 
     with naming_setting(str(run)):
@@ -73,7 +75,7 @@ def export(
         pipeline = loaded(chosen if model is None else replace(chosen, source=model), device)
     except ValueError as error:
         raise ValueError(f"{error}; --model gives the location of the original model") from error
-    _check_fingerprint(pipeline, facts["model"]["fingerprint"])
+    require_fingerprint(pipeline, facts["model"]["fingerprint"])
     _write(pipeline, file, target, dtype)
 
 
@@ -89,32 +91,6 @@ def _write(pipeline: DiffusionPipeline, file: Path, target: Path, dtype: str | N
         raise ValueError(f"{file} holds no weights: the model would be the original")
     apply_edit(pipeline, edit)
     save_pipeline(pipeline, target, dtype=None if dtype is None else getattr(torch, dtype))
-
-
-def _facts(folder: RunFolder) -> dict[str, Any]:
-    try:
-        facts = read_json(folder.facts)
-    except FileNotFoundError:
-        raise ValueError(
-            f"{folder.facts} is missing: {folder.root} is not the folder of a finished run; "
-            f"continue it by python -m mace_exp resume={folder.root}"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{folder.facts} can't be read: {error}") from error
-    if not isinstance(facts, dict) or not isinstance(facts.get("model"), dict):
-        raise ValueError(f"{folder.facts} does not say which model was edited")
-    return facts
-
-
-def _check_fingerprint(pipeline: DiffusionPipeline, wanted: str) -> None:
-    from mace_exp.models.fingerprints import fingerprint
-
-    found = fingerprint(pipeline)
-    if found != wanted:
-        raise ValueError(
-            f"the run edited the model {wanted}, this one is {found}: give the location of the "
-            "original by --model"
-        )
 
 
 def _export(arguments: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from mace_exp.concepts.concept import Concept
 from mace_exp.methods.base import Edit, Given, Phase, Settings, unet_edit
 from mace_exp.methods.mace.ablations import ChosenStages
+from mace_exp.methods.mace.grams import GramFile
 from mace_exp.methods.mace.kept import KeptLora, kept_loras, with_kept
 from mace_exp.methods.mace.lora import Lora, check_rank
 from mace_exp.methods.mace.lora_inputs import JOINT, LoraRequest, Loras, TrainingInputs
@@ -36,6 +37,7 @@ class Mace:
     ) -> None:
         self.context, self.stages, self.settings, self.given = context, stages, settings, given
         self._snapshots: Mapping[str, Snapshots] = {}
+        self._grams = GramFile()
 
     def check(self) -> None:
         """Refuse a rank that no layer can have, and LoRAs of an earlier run that do not fit."""
@@ -64,6 +66,7 @@ class Mace:
             {c.slug: prompt_pairs(c, given.sentences[c.slug]) for c in given.concepts},
             given.preservation,
             self._weights("cfr"),
+            self._grams,
         )
 
     @cached_property
@@ -138,6 +141,7 @@ class Mace:
             self.refinement,
             self.loras,
             (self.given.preservation, self._weights("fusion")),
+            self._grams,
         )
 
     def files(self) -> Mapping[str, Any]:

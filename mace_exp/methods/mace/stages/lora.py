@@ -13,8 +13,8 @@ from torch import Tensor
 from mace_exp.concepts.concept import Concept
 from mace_exp.data.training_images import TrainingImages
 from mace_exp.methods.mace.curves import CurveLog, log_again, log_layers, save_curve
-from mace_exp.methods.mace.lora import Lora, LoraShape, save_lora
 from mace_exp.methods.mace.kept import KEY, REFINEMENT, save_transforms
+from mace_exp.methods.mace.lora import Lora, LoraShape, save_lora
 from mace_exp.methods.mace.lora_inputs import LoraFiles, LoraRequest, Loras, TrainingInputs
 from mace_exp.methods.mace.refinement import transformed_weights
 from mace_exp.methods.mace.schema import LoraConfig
@@ -61,7 +61,7 @@ def train_concept_loras(
         entries = context.entries(STAGE, "loras", keys, train)
         trained = LoraFiles({slug: path / "lora.safetensors" for slug, path in entries.items()})
         recorded = [load_snapshots(path / SNAPSHOTS) for path in entries.values()]
-        if context.may_make(STAGE):
+        if context.may_make(STAGE) and entries:
             for slug, path in entries.items():
                 if slug not in new:
                     log_again(context, path)

@@ -1,0 +1,49 @@
+"""`python -m mace_exp.revise from=RUN [add=[...]] [drop=[...]] [key=value ...]`: more, or less.
+
+The run in the folder RUN stays as it is; the revised one gets a folder of its own, with the
+settings of RUN but for the list of concepts, and `key=value`. `add` and `drop` take a name, or a
+list of names in brackets. With MACE the LoRAs of the concepts that both runs erase are kept, those
+of added concepts are trained, and the closed form is solved again; with gates likewise. Methods
+that train nothing solve again. Where nothing is left to erase, the edit is the original weights.
+
+    python -m mace_exp.revise from=outputs/run add='[Bruce Lee]' drop='[Adam Driver,Amy Adams]'
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from mace_exp.cli.common import refusals_shown
+from mace_exp.runs.ranks import is_worker
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command. A refused command prints one message to stderr and exits with status 2."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if {"-h", "--help"}.intersection(given):
+        sys.stdout.write(f"{__doc__}\n")
+        return
+    if is_worker():
+        from mace_exp.pipeline import take_part  # imports torch
+
+        take_part()
+        return
+    from mace_exp.cli.job import run
+
+    with refusals_shown():
+        from mace_exp.cli.revision import read_revision
+
+        revision = read_revision(given)
+        translated = revision.arguments() if revision.names else None
+    if translated is not None:
+        run(translated, translate=list)
+        return
+    with refusals_shown():
+        from mace_exp.cli.restoring import restore_original
+
+        restore_original(revision)
+
+
+if __name__ == "__main__":
+    main()
