@@ -83,11 +83,11 @@ def test_without_refinement_adding_is_the_joint_run(make: Make) -> None:
     assert difference(make("more", THREE, *settings, revises="base"), joint) < 1e-6
 
 
-@pytest.mark.parametrize("method", ["uce", "speed"])
+@pytest.mark.parametrize("method", ["uce", "rece"])
 def test_closed_forms_are_solved_again_as_for_the_joint_list(make: Make, method: str) -> None:
-    make("base", TWO, f"method={method}")
-    joint = make("joint", THREE, f"method={method}")
-    more = make("more", THREE, f"method={method}", revises="base")
+    make("base", TWO, f"method={method}", *FEW)
+    joint = make("joint", THREE, f"method={method}", *FEW)
+    more = make("more", THREE, f"method={method}", *FEW, revises="base")
     assert more.edit.key == joint.edit.key and difference(more, joint) == 0
 
 
