@@ -11,37 +11,39 @@ that train nothing solve again. Where nothing is left to erase, the edit is the 
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Sequence
 
-from mace_exp.cli.common import refusals_shown
 from mace_exp.runs.ranks import is_worker
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command. A refused command prints one message to stderr and exits with status 2."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if {"-h", "--help"}.intersection(given):
-        sys.stdout.write(f"{__doc__}\n")
-        return
+    parser = argparse.ArgumentParser(
+        prog="python -m mace_exp.revise",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("settings", nargs="+", metavar="key=value", help="from, add, drop, others")
+    given = parser.parse_args(arguments).settings
     if is_worker():
         from mace_exp.pipeline import take_part  # imports torch
 
         take_part()
         return
-    from mace_exp.cli.job import run
+    from mace_exp.cli.common import refusals_shown
+    from mace_exp.cli.job import run  # imports Hydra
+    from mace_exp.cli.revision import read_revision
 
     with refusals_shown():
-        from mace_exp.cli.revision import read_revision
-
         revision = read_revision(given)
         translated = revision.arguments() if revision.names else None
     if translated is not None:
         run(translated, translate=list)
         return
-    with refusals_shown():
-        from mace_exp.cli.restoring import restore_original
+    from mace_exp.cli.restoring import restore_original
 
+    with refusals_shown():
         restore_original(revision)
 
 

@@ -57,7 +57,9 @@ def make(root: Path, names: tuple[str, ...], added: str, settings: list[str]) ->
     more = (*names, added)
     for name, erased in (("few", names), ("joint", more)):
         erase = f"concepts=[{','.join(erased)}]"
-        _call(run_command, root, name, erase, *SETTINGS, *settings, f"cache_dir={root / name}-cache")
+        _call(
+            run_command, root, name, erase, *SETTINGS, *settings, f"cache_dir={root / name}-cache"
+        )
     _call(revise_command, root, "added", f"from={root / 'few'}", f"add=[{added}]")
     _call(revise_command, root, "dropped", f"from={root / 'added'}", f"drop=[{added}]")
 
@@ -86,7 +88,15 @@ def row(run: Path, joint: Path) -> list[Any]:
     closed = round(stages["cfr"] + stages["fusion"], 2)
     trained = summary["made"].get("loras", 0)
     distance = f"{distance_of(run, joint):.2e}"
-    return [run.name, len(summary["concepts"]), trained, stages["lora"], closed, *measured, distance]
+    return [
+        run.name,
+        len(summary["concepts"]),
+        trained,
+        stages["lora"],
+        closed,
+        *measured,
+        distance,
+    ]
 
 
 def distance_of(run: Path, joint: Path) -> float:

@@ -37,12 +37,21 @@ class LowRankChange:
 
 def best_factors(changes: Mapping[str, Tensor], rank: int) -> LowRankChange:
     """Return the factors of at most this rank that are nearest to each change [d_out, d_in]:
-    the leading part of its singular value decomposition, shared evenly between both factors."""
+    the leading part of its singular value decomposition, shared evenly between both factors.
+
+    All factors have the same rank, filled up with zeros where a matrix has less: diffusers loses
+    the scale of single layers of a LoRA in kohya's names where they differ.
+    """
     factors, missed, total = {}, 0.0, 0.0
+    common = min(rank, max(min(change.shape) for change in changes.values()))
     for name, change in changes.items():
         u, s, v = torch.linalg.svd(change.double(), full_matrices=False)
-        root = s[:rank].sqrt()
-        factors[name] = Factors(u[:, :rank] * root, root[:, None] * v[:rank])
+        root, lacking = s[:rank].sqrt(), common - min(rank, len(s))
+        up, down = u[:, :rank] * root, root[:, None] * v[:rank]
+        factors[name] = Factors(
+            torch.nn.functional.pad(up, (0, lacking)),
+            torch.nn.functional.pad(down, (0, 0, 0, lacking)),
+        )
         missed += float(s[rank:].square().sum())
         total += float(s.square().sum())
     return LowRankChange(factors, (missed / total) ** 0.5 if total else 0.0)
