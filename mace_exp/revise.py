@@ -27,9 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("settings", nargs="+", metavar="key=value", help="from, add, drop, others")
     given = parser.parse_args(arguments).settings
     if is_worker():
-        from mace_exp.pipeline import take_part  # imports torch
+        from mace_exp.__main__ import main as command
 
-        take_part()
+        command()
         return
     from mace_exp.cli.common import refusals_shown
     from mace_exp.cli.job import run  # imports Hydra
