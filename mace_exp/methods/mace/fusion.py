@@ -171,8 +171,7 @@ class FusionAccumulator:
         self._most_rank = most_rank
         self._empty = torch.zeros(width, width, dtype=torch.float64)
         self._grams: dict[int, tuple[Tensor, Tensor]] = {}  # T and sum of S_c, by the id of T
-        self._pending: dict[str, list[LowRank]] = {}
-        self._dense: dict[str, Tensor] = {}
+        self._stacks: dict[str, _Stack] = {}
 
     def add(self, total: Tensor, lora: Lora, transform: Tensor) -> None:
         """Add a concept with S_c = `total`, [d, d], its LoRA, and T_c [d, d], of which those that
@@ -184,10 +183,9 @@ class FusionAccumulator:
         _, gram = self._grams.setdefault(id(transform), (transform, self._empty.clone()))
         gram += total
         for path, (pair,) in _factors(total, lora).items():
-            pairs = self._pending.setdefault(path, [])
-            pairs.append(pair)
-            if sum(len(each.down) for each in pairs) > self._most_rank:
-                self._fold(path)
+            if path not in self._stacks:
+                self._stacks[path] = _Stack(pair, self._most_rank)
+            self._stacks[path].add(pair)
 
     def result(self) -> FusionSums:
         """Return the sums so far."""
@@ -195,15 +193,39 @@ class FusionAccumulator:
         for transform, each in self._grams.values():
             gram += each
             mapped += transform.double() @ each
-        factors = {path: tuple(pairs) for path, pairs in self._pending.items() if pairs}
-        return FusionSums(gram, mapped, factors, dict(self._dense))
+        factors = {path: (each.factors(),) for path, each in self._stacks.items() if each.used}
+        dense = {path: each.dense for path, each in self._stacks.items() if each.dense is not None}
+        return FusionSums(gram, mapped, factors, dense)
 
-    def _fold(self, path: str) -> None:
-        product = _stacked(self._pending.pop(path)).product()
-        if path in self._dense:
-            self._dense[path] += product
-        else:
-            self._dense[path] = product
+
+class _Stack:
+    """The factors of one projection, in memory that is taken once: small pieces that stay, between
+    large ones that come and go, would fragment it."""
+
+    def __init__(self, first: LowRank, capacity: int) -> None:
+        (outputs, _), (_, inputs) = first.up.shape, first.down.shape
+        self._ups = torch.empty(capacity, outputs, dtype=first.up.dtype)
+        self._downs = torch.empty(capacity, inputs, dtype=torch.float64)
+        self.used = 0
+        self.dense: Tensor | None = None
+
+    def add(self, pair: LowRank) -> None:
+        rank = len(pair.down)
+        if self.used + rank > len(self._downs):
+            self._fold(self.factors())
+            self.used = 0
+        if rank > len(self._downs):
+            self._fold(pair)
+            return
+        self._ups[self.used : self.used + rank] = pair.up.mT
+        self._downs[self.used : self.used + rank] = pair.down
+        self.used += rank
+
+    def factors(self) -> LowRank:
+        return LowRank(self._ups[: self.used].mT, self._downs[: self.used])
+
+    def _fold(self, pair: LowRank) -> None:
+        self.dense = pair.product() if self.dense is None else self.dense + pair.product()
 
 
 def _factors(total: Tensor, lora: Lora) -> dict[str, tuple[LowRank, ...]]:
