@@ -147,8 +147,9 @@ def _erased(pipeline: DiffusionPipeline, config: RunConfig, folder: RunFolder) -
         edit = recipe.edit.value.weights  # computes all stages before it
         original = current_weights(pipeline, edit)
         method = recipe.method
-        has_loras = isinstance(method, Mace) and method.stages.loras
-        trained = dict(method.loras.value.loras) if has_loras else {}
+        trained: dict[str, Lora] = {}
+        if isinstance(method, Mace) and method.stages.loras:
+            trained |= method.loras.value.loras
     done = Erasure(pipeline, recipe.concepts, edit, original, method, trained)
     done.apply()
     return done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,23 +32,37 @@ THREE = (*TWO, "Bruce Lee")
 Make = Callable[..., Recipe]
 
 
-@pytest.fixture
-def make(tmp_path: Path, pipeline: Any) -> Make:
-    """Make the edit of some names in a folder of this test; return its recipe."""
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of all runs of this file."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def make(root: Path, pipeline: Any) -> Make:
+    """Make the edit of some names in a new folder; return its recipe."""
 
     def made(folder: str, names: Sequence[str], *more: str, revises: str | None = None) -> Recipe:
-        earlier = [f"revises={tmp_path / revises}"] if revises else []
+        earlier = [f"revises={root / revises}"] if revises else []
         erased = ("concepts=custom", f"concepts.names=[{','.join(names)}]")
-        settings = (*PLAIN, *erased, *more, *earlier)
-        place = {"pipeline": pipeline, "cache": tmp_path / "cache"}
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "config.yaml").touch()
-        recipe = recipe_in(tmp_path / folder, *settings, **place)
+        (root / folder).mkdir()
+        (root / folder / "config.yaml").touch()
+        recipe = recipe_in(
+            *(root / folder, *PLAIN, *FEW, *erased, *more, *earlier),
+            pipeline=pipeline,
+            cache=root / "cache",
+        )
         recipe.check()
         recipe.edit.value  # noqa: B018
         return recipe
 
     return made
+
+
+@pytest.fixture(scope="module")
+def base(make: Make) -> Recipe:
+    """Two people erased by MACE, in the folder `base`."""
+    return make("base", TWO, *QUICK)
 
 
 def difference(one: Recipe, other: Recipe) -> float:
@@ -58,66 +73,65 @@ def difference(one: Recipe, other: Recipe) -> float:
 
 
 def test_what_is_added_is_trained_alone_and_what_is_dropped_again_leaves_no_trace(
-    make: Make, tmp_path: Path
+    make: Make, base: Recipe, root: Path
 ) -> None:
-    base = make("base", TWO, *QUICK, *FEW)
-    more = make("more", THREE, *QUICK, *FEW, revises="base")
+    more = make("more", THREE, *QUICK, revises="base")
     made = more.context.cache.made
     assert (made["loras"], made["images"]) == (1, 1), "of the one that is new"
     for slug in ("adam-driver", "amy-adams"):
         file = f"loras/{slug}.safetensors"
-        kept, original = (load_file(tmp_path / each / file) for each in ("more", "base"))
+        kept, original = (load_file(root / each / file) for each in ("more", "base"))
         assert all(torch.equal(kept[name], original[name]) for name in original)
-    assert len(load_file(tmp_path / "more/transforms.safetensors")) == 2, "of two, and of three"
+    assert len(load_file(root / "more/transforms.safetensors")) == 2, "of two, and of three"
     assert difference(more, base) > 1e-4
-    less = make("less", TWO, *QUICK, *FEW, revises="more")
+    less = make("less", TWO, *QUICK, revises="more")
     assert "loras" not in less.context.cache.made, "nothing is trained"
     assert difference(less, base) < 1e-6
 
 
 def test_without_refinement_adding_is_the_joint_run(make: Make) -> None:
     """No LoRA then depends on who else is erased: the sums over concepts are the same."""
-    settings = (*QUICK, *FEW, "method.refinement=false")
-    make("base", TWO, *settings)
+    settings = (*QUICK, "method.refinement=false")
+    make("unrefined", TWO, *settings)
     joint = make("joint", THREE, *settings)
-    assert difference(make("more", THREE, *settings, revises="base"), joint) < 1e-6
+    assert difference(make("added", THREE, *settings, revises="unrefined"), joint) < 1e-6
 
 
 @pytest.mark.parametrize("method", ["uce", "rece"])
 def test_closed_forms_are_solved_again_as_for_the_joint_list(make: Make, method: str) -> None:
-    make("base", TWO, f"method={method}", *FEW)
-    joint = make("joint", THREE, f"method={method}", *FEW)
-    more = make("more", THREE, f"method={method}", *FEW, revises="base")
-    assert more.edit.key == joint.edit.key and difference(more, joint) == 0
+    few, joint, more = (f"{method}-{name}" for name in ("few", "joint", "more"))
+    make(few, TWO, f"method={method}")
+    together = make(joint, THREE, f"method={method}")
+    revised = make(more, THREE, f"method={method}", revises=few)
+    assert revised.edit.key == together.edit.key and difference(revised, together) == 0
 
 
-def test_gates_are_added_beside_those_that_are_there(make: Make, tmp_path: Path) -> None:
+def test_gates_are_added_beside_those_that_are_there(make: Make, root: Path) -> None:
     """And dropped without a trace, whatever the others: nothing is fitted again."""
-    gates = ("method=gates", "method.random_names=5", *FEW)
-    base = make("base", TWO, *gates)
-    make("more", THREE, *gates, revises="base")
+    gates = ("method=gates", "method.random_names=5")
+    few = make("gates", TWO, *gates)
+    make("more-gates", THREE, *gates, revises="gates")
     before, after = (
-        read_gates(tmp_path / each / FILE, None).branches[0] for each in ("base", "more")
+        read_gates(root / each / FILE, None).branches[0] for each in ("gates", "more-gates")
     )
     assert before.keys() < after.keys()
     for unit, neurons in before.items():
         assert torch.equal(after[unit].read, neurons.read)
         assert torch.equal(after[unit].write, neurons.write)
     assert any(slug == "bruce-lee" for slug, _ in after.keys() - before.keys())
-    assert difference(make("less", TWO, *gates, revises="more"), base) == 0
+    assert difference(make("less-gates", TWO, *gates, revises="more-gates"), few) == 0
 
 
 def test_a_lora_that_was_changed_or_is_of_another_model_is_not_kept(
-    make: Make, tmp_path: Path
+    base: Recipe, root: Path, tmp_path: Path
 ) -> None:
-    make("base", TWO, *QUICK, *FEW)
-    base = RunFolder(tmp_path / "base")
-    file = base.lora("amy-adams")
+    copy = RunFolder(shutil.copytree(root / "base", tmp_path / "copy"))
     with pytest.raises(ValueError, match="was trained on the model"):
-        kept_loras(base, ["amy-adams"], "another")
+        kept_loras(copy, ["amy-adams"], "another")
+    file = copy.lora("amy-adams")
     file.write_bytes(file.read_bytes() + b" ")
     with pytest.raises(ValueError, match="loras/amy-adams.safetensors is missing, or not what"):
-        make("more", THREE, *QUICK, *FEW, revises="base")
+        kept_loras(copy, ["amy-adams"], base.context.model.fingerprint)
 
 
 def revise(*arguments: str) -> None:

@@ -45,10 +45,10 @@ def restore_original(revision: Revision) -> Path:
     pipeline = loaded(model, "cpu")
     require_fingerprint(pipeline, facts["model"]["fingerprint"])
     with safe_open(earlier.edit, framework="pt") as file:
-        names = file.keys()
+        edited = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- no mapping
     check_writable(target.root, PLACE.rstrip("="))
     key = result_key("original", VERSION, fingerprint=facts["model"]["fingerprint"])
-    weights = current_weights(pipeline, dict.fromkeys(names))
+    weights = current_weights(pipeline, edited)
     save_tensors(target.edit, weights, {"key": key})
     created = datetime.now().astimezone().isoformat(timespec="seconds")
     files = {"edit": target.edit.name, "pipeline": None}

@@ -109,7 +109,7 @@ def _names(key: str, value: str) -> list[str]:
     """Return the names in `[A,B]`, or the one name in `A`."""
     if not value:
         return []
-    parsed = _parsed(f"{key}={value}").value()
+    parsed: Any = _parsed(f"{key}={value}").value()
     names = parsed if isinstance(parsed, list) else [parsed]
     for name in names:
         if not isinstance(name, str) or not name.strip():
@@ -127,7 +127,7 @@ def _without(setting: str, dropped: Sequence[str]) -> list[str]:
     rest = bare.removeprefix(key)
     if any(rest.startswith((f".{name}.", f".{name}=")) for name in dropped):
         return []
-    value = _parsed(setting).value()
+    value: Any = _parsed(setting).value()
     if not rest.startswith("=") or not isinstance(value, Mapping):
         return [setting]
     kept: dict[Any, Any] = {name: each for name, each in value.items() if str(name) not in dropped}
