@@ -51,7 +51,8 @@ class Erasure:
     """The edit of a pipeline by `erase`.
 
     `weights` are the edited and `original` the original weights, by component and parameter
-    ("unet.down_blocks.0...to_k.weight"); `method` holds the results of its steps.
+    ("unet.down_blocks.0...to_k.weight"); `method` holds the results of its steps, `trained` MACE's
+    LoRAs, which are read before a temporary folder is removed.
     """
 
     pipeline: DiffusionPipeline
@@ -59,6 +60,7 @@ class Erasure:
     weights: Mapping[str, Tensor]
     original: Mapping[str, Tensor]
     method: Method
+    trained: Mapping[str, Lora]
 
     @property
     def transform(self) -> Tensor:
@@ -68,7 +70,7 @@ class Erasure:
     @property
     def loras(self) -> Mapping[str, Lora]:
         """MACE's LoRAs by concept slug, each on top of the refined weights."""
-        return self._mace.loras.value.loras
+        return self.trained if self._mace.stages.loras else {}
 
     @property
     def _mace(self) -> Mace:
@@ -147,7 +149,11 @@ def _erased(pipeline: DiffusionPipeline, config: RunConfig, folder: RunFolder) -
         recipe.check()
         edit = recipe.edit.value.weights  # computes all stages before it
         original = current_weights(pipeline, edit)
-    done = Erasure(pipeline, recipe.concepts, edit, original, recipe.method)
+        method = recipe.method
+        trained: dict[str, Lora] = {}
+        if isinstance(method, Mace) and method.stages.loras:
+            trained |= method.loras.value.loras
+    done = Erasure(pipeline, recipe.concepts, edit, original, method, trained)
     done.apply()
     return done
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from mace_exp.concepts.concept import Kind
+from mace_exp.concepts.concept import Concept, Kind
 from mace_exp.concepts.prompts import anchor_prompt
 from mace_exp.config.concept_settings import ConceptSettings
 from mace_exp.config.run_config import RunConfig
@@ -33,6 +34,7 @@ from mace_exp.models.sampling import SamplingSettings
 from mace_exp.preservation.schema import TermConfig
 from mace_exp.preservation.terms import Preservation
 from mace_exp.runs.context import Context
+from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.provenance import Provenance
 from mace_exp.runs.result import Result
 from mace_exp.runs.work import Work
@@ -95,6 +97,20 @@ class Recipe:
         settings = {slug: each.prompts for slug, each in self.settings.items()}
         return training_prompts(self.context, self.config.prompts, settings, self.concepts)
 
+    @cached_property
+    def kept(self) -> frozenset[str]:
+        """Slugs of the concepts whose trained part is that of the run which this one revises."""
+        earlier = self.config.revises
+        if not earlier:
+            return frozenset()
+        slugs = [concept.slug for concept in self.concepts]
+        return self.config.method.kept_concepts(RunFolder(Path(earlier)), slugs)
+
+    @property
+    def trained(self) -> list[Concept]:
+        """The concepts that this run trains on: images and masks are of them alone."""
+        return [concept for concept in self.concepts if concept.slug not in self.kept]
+
     @property
     def sentences(self) -> Mapping[str, list[str]]:
         """Training prompts by concept slug."""
@@ -106,7 +122,7 @@ class Recipe:
         drawing = Drawing(self.sampling, self.training_size, self.checks_images)
         return {
             each.slug: self.settings[each.slug].images.of(each, self.sentences[each.slug], drawing)
-            for each in self.concepts
+            for each in self.trained
         }
 
     @cached_property
@@ -133,7 +149,7 @@ class Recipe:
             {slug: each.masks for slug, each in self.settings.items()},
             self.image_sources,
             self.images,
-            concepts=self.concepts,
+            concepts=self.trained,
             seed=self.config.seed,
         )
 
@@ -330,7 +346,7 @@ class Recipe:
         self.samples.value  # noqa: B018
         if self.bystanders.neighbours:
             write_neighbours(self.context.folder.neighbours, self.bystanders.neighbours)
-        shown = self.concepts[: self.config.evaluation.mapped_concepts()]
+        shown = self.trained[: self.config.evaluation.mapped_concepts()]
         if shown and "images" in self.config.method.reads():
             images, edit = self.images.value, self.edit.value
             draw_attention(self.context, shown, images, self.method, edit, seed=self.config.seed)
@@ -341,7 +357,8 @@ class Recipe:
         encoder = self.context.model.encoder
         draws = "images" in self.config.method.reads()
         for concept in self.concepts:
-            trained = self.image_sources[concept.slug].prompts if draws else []
+            drawn = draws and concept.slug not in self.kept
+            trained = self.image_sources[concept.slug].prompts if drawn else []
             for prompt in dict.fromkeys(trained):
                 encoder.positions(prompt, concept.name)
             sentences = dict.fromkeys([*trained, *self.sentences[concept.slug]])

@@ -116,6 +116,7 @@ def write_config(path: Path, names: list[str], changes: dict[str, Any]) -> None:
         "seed": 0,
         "device": "auto",
         "resume": None,
+        "revises": None,
         "overrides": {},
         "arguments": [f"{key}={value}" for key, value in changes.items()],
     }

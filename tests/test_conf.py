@@ -106,7 +106,8 @@ def test_a_group_is_a_field() -> None:
     groups = {file.parts[0] for file in OPTIONS} - {"experiment", "sweep"}
     fields = {field.name for field in dataclasses.fields(RunConfig)}
     assert groups <= fields
-    assert fields - groups == {"stages", "seed", "device", "cache_dir", "overrides", "resume"}
+    others = {"stages", "seed", "device", "cache_dir", "overrides", "resume", "revises"}
+    assert fields - groups == others
     assert set(VARIANTS) <= groups
 
 

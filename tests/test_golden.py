@@ -33,8 +33,8 @@ def assert_same(found: Any, wanted: Any, place: str = "") -> None:
 
 
 def assert_golden(folder: Path, wanted: dict[str, Any]) -> None:
-    """Compare a run with its recording, made before keys.json, manifest.json and the cache of
-    refinements.
+    """Compare a run with its recording, made before keys.json, manifest.json,
+    transforms.safetensors and the cache of refinements.
 
     A log that would be empty was a file then, and is none now; there was no scores.csv, and text
     scores had no interval.
@@ -47,7 +47,7 @@ def assert_golden(folder: Path, wanted: dict[str, Any]) -> None:
             assert score.pop("low", value) <= value <= score.pop("high", value)
             assert score.pop("n") > 0
     files = {*found.pop("files"), "run.log"}
-    there = [*wanted["files"], "keys.json", "manifest.json", "scores.csv"]
+    there = [*wanted["files"], "keys.json", "manifest.json", "scores.csv", "transforms.safetensors"]
     assert_same(sorted(files), sorted(there))
     assert found["summary"]["made"].pop("refinements") == 1
     assert_same(found, {key: each for key, each in wanted.items() if key != "files"})

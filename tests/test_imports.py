@@ -104,7 +104,7 @@ def modules_imported_by(file: Path) -> set[Path]:
 
 def test_every_folder_and_loose_module_has_its_place() -> None:
     commands = {
-        *("cache", "compare", "convert", "export", "metrics", "rerun", "workspace"),
+        *("cache", "compare", "convert", "export", "metrics", "rerun", "revise", "workspace"),
         *("__init__", "__main__"),
     }
     there = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -29,15 +29,19 @@ from mace_exp.runs.ranks import dismissed_workers
 log = logging.getLogger("mace_exp")
 
 
-def run(arguments: Sequence[str]) -> None:
+def run(
+    arguments: Sequence[str], *, translate: Callable[[Sequence[str]], list[str]] = expand
+) -> None:
     """Run the command: a single run, the jobs of a sweep, or one of Hydra's own flags.
+
+    `translate` makes Hydra's overrides of the arguments.
 
     Raises:
         Refusal: the command is invalid, or its run has failed; the reason is printed on stderr.
         SystemExit: a job of a sweep has failed.
     """
     with refusals_shown():
-        sys.argv[1:] = expand(arguments)
+        sys.argv[1:] = translate(arguments)
         check_ranks(sys.argv[1:])
         register()
         with quick_hydra(), dismissed_workers(), _errors_passed_on(), closed_sweep():

@@ -11,6 +11,7 @@ from mace_exp.evaluation.bystanders import kept_subjects
 from mace_exp.evaluation.prompts import Subject
 from mace_exp.models.sources import location_of, native_size
 from mace_exp.preservation.schema import term_key
+from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.schema import WandbMode, WandbTracking
 
 _NEED_WANDB = (WandbMode.online, WandbMode.offline)
@@ -35,6 +36,8 @@ def missing_files(config: RunConfig) -> Iterator[str]:
     yield from _misjudged_size(config)
     yield from _missing_for_judge(config)
     yield from _missing_captions(config)
+    if config.revises and not RunFolder(Path(config.revises)).config.is_file():
+        yield f"revises = {config.revises} is no run folder: it has no config.yaml"
 
 
 def _missing_captions(config: RunConfig) -> Iterator[str]:

@@ -59,6 +59,7 @@ class RunConfig:
     device: Device
     cache_dir: str
     resume: str | None
+    revises: str | None  # run folder whose trained parts are kept
 
     def __post_init__(self) -> None:
         self.concept_list()
@@ -68,6 +69,7 @@ class RunConfig:
         self._check_stages()
         self._check_targets()
         self._check_evaluation()
+        self._check_revision()
 
     def concept_list(self) -> list[Concept]:
         """Return the concepts to erase, with kind and anchor."""
@@ -223,3 +225,9 @@ class RunConfig:
                     f"sampling.{key} = {size} with judge = {self.judge.name}, which reads "
                     f"only images of {side} x {side}: give sampling.{key}=null, or judge=none"
                 )
+
+    def _check_revision(self) -> None:
+        """Refuse to keep parts of another run where the method has none for a concept."""
+        problem = self.method.unrevisable(self) if self.revises else None
+        if problem:
+            raise ValueError(f"revises = {self.revises} with method={self.method.name}: {problem}")

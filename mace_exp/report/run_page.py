@@ -48,6 +48,8 @@ STATUS_KEYS = (
     *("command", "versions", "hardware"),
 )
 FIRST_MEMBERS = 20  # concepts shown per part, the others on demand
+DRAWN_MEMBERS = 120  # concepts drawn per part; of more, name and value
+MOST_CURVES = 100  # concepts whose curve is drawn; the median is that of all
 FEW_NAMES = 3  # concepts with overrides named in the headline; more are counted
 LONG_SETTING = 72  # characters; longer values are collapsed
 
@@ -193,14 +195,15 @@ def tone(part: PartResult) -> str:
 def part_view(part: PartResult) -> dict[str, Any]:
     """Return a part's row of the result table, and its chart by concept, worst first."""
     members = part.worst_first()
-    rest = members[FIRST_MEMBERS:]
+    rest, tail = members[FIRST_MEMBERS:DRAWN_MEMBERS], members[DRAWN_MEMBERS:]
     return {
         "part": part,
         "tone": tone(part),
         "strip": charts.strip(_renamed(part.accuracy, part.title), tone(part)),
         "first": charts.intervals(members[:FIRST_MEMBERS], tone(part)) if members else None,
         "rest": charts.intervals(rest, tone(part)) if rest else None,
-        "rest_count": len(rest),
+        "tail": [(each.name, formatting.percent(each.value)) for each in tail],
+        "rest_count": len(rest) + len(tail),
         "first_count": min(len(members), FIRST_MEMBERS),
     }
 
@@ -259,7 +262,8 @@ def training(curves: ConceptCurves) -> dict[str, Any]:
     )
     figures = [figure for figure in (training_figure(curves, name) for name in ordered) if figure]
     columns, rows = curves.table()
-    return {"figures": figures, "columns": columns, "rows": rows} if figures else {}
+    found_of = {"figures": figures, "columns": columns, "rows": rows}
+    return found_of | {"drawn": min(len(rows), MOST_CURVES)} if figures else {}
 
 
 def training_figure(curves: ConceptCurves, name: str) -> Markup | None:
@@ -272,7 +276,17 @@ def training_figure(curves: ConceptCurves, name: str) -> Markup | None:
     if len({value for line in lines.values() for _, value in line}) < 2:
         return None
     label = MEASURES.get(name, name.replace("_", " ").capitalize())
+    lines = _spread_by_last(lines, MOST_CURVES)
     return charts.curves(lines, median_curve(curves, name), label=label, unit="step")
+
+
+def _spread_by_last(lines: dict[str, charts.Curve], most: int) -> dict[str, charts.Curve]:
+    """Return at most `most` of the curves: from the lowest last value to the highest, evenly."""
+    if len(lines) <= most:
+        return lines
+    ranked = sorted(lines, key=lambda name: lines[name][-1][1])
+    chosen = {ranked[round(i * (len(ranked) - 1) / (most - 1))] for i in range(most)}
+    return {name: line for name, line in lines.items() if name in chosen}
 
 
 def stages(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

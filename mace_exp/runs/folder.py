@@ -31,6 +31,7 @@ class RunFolder:
     detections = property(lambda self: self.root / "detections.csv")
     summary = property(lambda self: self.root / "summary.json")
     refined = property(lambda self: self.root / "refined.safetensors")
+    transforms = property(lambda self: self.root / "transforms.safetensors")
     edit = property(lambda self: self.root / "edit.safetensors")
     facts = property(lambda self: self.root / "erased.json")
     erased = property(lambda self: self.root / "erased")

@@ -22,7 +22,13 @@ FILES = {
 }
 """The files of each result whose key is recorded, in the order in which they are made."""
 RECORDED = {
-    "edit": (*FILES["edit"], "refined.safetensors", "loras"),
+    "edit": (
+        *FILES["edit"],
+        "refined.safetensors",
+        "transforms.safetensors",
+        "loras",
+        "gates.safetensors",
+    ),
     "samples": ("samples", "neighbours.csv"),
     "metrics": ("metrics.json", "scores.csv", "detections.csv", "samples/prompts.csv"),
 }

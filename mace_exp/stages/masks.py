@@ -70,7 +70,8 @@ def find_masks(
     keys = {slug: finder.key for slug, finder in finders.items()}
 
     def make() -> ConceptMasks:
-        drawn, opened = images.value, settings.open(context.device)
+        drawn = images.value
+        opened = settings.open(context.device) if finders else None
         found: dict[str, Masks] = {}
         with progress("masks", sum(map(len, drawn.values())), "image") as advance:
             for slug, each in drawn.items():
