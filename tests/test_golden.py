@@ -37,7 +37,7 @@ def assert_golden(folder: Path, wanted: dict[str, Any]) -> None:
     transforms.safetensors and the cache of refinements.
 
     A log that would be empty was a file then, and is none now; there was no scores.csv, and text
-    scores had no interval.
+    scores and distances had no interval.
     """
     found = sketch(folder)
     for part in found["metrics"].values():
@@ -46,6 +46,11 @@ def assert_golden(folder: Path, wanted: dict[str, Any]) -> None:
             value = score["value"]
             assert score.pop("low", value) <= value <= score.pop("high", value)
             assert score.pop("n") > 0
+    for distance in found["metrics"].get("distances", {}).values():
+        for name in ("frechet_interval", "kernel_interval"):
+            if isinstance(distance, dict) and name in distance:
+                low, high = distance.pop(name)
+                assert low <= high
     files = {*found.pop("files"), "run.log"}
     there = [*wanted["files"], "keys.json", "manifest.json", "scores.csv", "transforms.safetensors"]
     assert_same(sorted(files), sorted(there))
