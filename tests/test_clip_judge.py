@@ -1,6 +1,7 @@
 """`judge=clip` on tiny random models of the classes that it loads."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,8 +29,8 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_clip(tmp_path_factory.mktemp("models") / "clip")
 
 
-def judge_of(source: Path, **changes: object) -> ClipJudge:
-    settings: dict = dict(
+def judge_of(source: Path, **changes: Any) -> ClipJudge:
+    settings: dict[str, Any] = dict(
         source=str(source),
         allow_download=False,
         templates=TEMPLATES,

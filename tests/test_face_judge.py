@@ -1,6 +1,7 @@
 """`judge=faces`: NudeNet's detector finds the face of a real photo, tiny networks embed it."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,8 +44,8 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return root / "photos", save_arcface(root / "arcface.onnx")
 
 
-def judge_of(places: tuple[Path, Path], **changes: object) -> FacesJudge:
-    settings: dict = dict(
+def judge_of(places: tuple[Path, Path], **changes: Any) -> FacesJudge:
+    settings: dict[str, Any] = dict(
         references=str(places[0]),
         photos_per_person=1,
         detector="nudenet",

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mace_exp.evaluation.judges.base import SUBJECT
+from mace_exp.evaluation.judges.base import SUBJECT, SomeAnswers
 from mace_exp.evaluation.recognisers.seen import Seen
 from mace_exp.evaluation.recognisers.vision import VisionEncoder
 
@@ -14,7 +14,7 @@ PERCENT = 100
 """By what the field multiplies a cosine of picture and text."""
 
 
-class ZeroShotJudge:
+class ZeroShotJudge(SomeAnswers):
     """Compares pictures with the mean embedding of each class's sentences (the ensembling of
     section 3.1.4). Implements `evaluation.judges.base.Judge`."""
 
