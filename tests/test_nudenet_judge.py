@@ -40,7 +40,8 @@ SETTINGS: dict[str, Any] = dict(
 
 
 def judge_of(**changes: Any) -> NudenetJudge:
-    return NudenetJudge(**(SETTINGS | {"channels": Channels.bgr} | changes))
+    settings: dict[str, Any] = SETTINGS | {"channels": Channels.bgr} | changes
+    return NudenetJudge(**settings)
 
 
 def suite(count: int) -> list[EvaluationPrompt]:

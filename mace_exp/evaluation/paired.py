@@ -72,24 +72,32 @@ def paired(first: ScoredPictures, second: ScoredPictures) -> list[tuple[int, int
 def differences(
     first: ScoredPictures, second: ScoredPictures, *, threshold: float = 0.0
 ) -> list[Difference]:
-    """Return the difference of every part and measure that both runs know."""
+    """Return the difference of every part and measure that both runs know. A first guess counts
+    from `threshold` on, or from what the run's judge asks for, if that is more."""
     pairs = np.array(paired(first, second))
     one, two = (
-        {name: values[rows] for name, values in measures_of(run.after, threshold).items()}
+        {name: values[rows] for name, values in _measures_of_run(run, threshold).items()}
         for run, rows in zip((first, second), pairs.T, strict=True)
     )
     prompts = [first.prompts[row] for row in pairs[:, 0]]
     return list(_by_part(prompts, one, two))
 
 
-def measures_of(scores: Scores, threshold: float = 0.0) -> dict[str, np.ndarray]:
-    """Return each of `MEASURES` of n pictures, [n], float64."""
+def _measures_of_run(run: ScoredPictures, threshold: float) -> dict[str, np.ndarray]:
+    return measures_of(run.after, max(threshold, run.least_score), run.least_person)
+
+
+def measures_of(
+    scores: Scores, threshold: float = 0.0, least_person: float = LIKELY
+) -> dict[str, np.ndarray]:
+    """Return each of `MEASURES` of n pictures, [n], float64; a first guess counts from `threshold`
+    on, a picture as showing a person from `least_person`."""
     known = np.isfinite(scores.subject_rank)
     first = (scores.subject_rank <= 1) & (scores.subject_probability >= threshold)
     return {
         "recognised": np.where(known, first, np.nan),
         "top5": np.where(known, scores.subject_rank <= 5, np.nan),
-        "persons": np.where(np.isfinite(scores.person), scores.person >= LIKELY, np.nan),
+        "persons": np.where(np.isfinite(scores.person), scores.person >= least_person, np.nan),
         "text_image": scores.text_image,
         "pixel_change": scores.pixel_change,
     }
