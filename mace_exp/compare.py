@@ -11,18 +11,21 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mace_exp.evaluation.judges.none import NoJudge
 from mace_exp.evaluation.paired import (
     concept_differences,
     differences,
     most_different,
 )
-from mace_exp.evaluation.scores import read_scores
+from mace_exp.evaluation.scores import ScoredPictures, read_scores
+from mace_exp.evaluation.stored_judge import stored_judge
 from mace_exp.evaluation.suite import specificity_in
 from mace_exp.report.compare_page import Comparison, cells, part_title, write_comparison
 from mace_exp.report.jobs import is_sweep, job_folders
@@ -69,7 +72,13 @@ def compared(
     runs = [run for folder in folders for run in _runs_in(folder)]
     if len(runs) < 2:
         raise ValueError(f"{len(runs)} run to compare: name two, or a sweep with two that measured")
-    first, *others = (read_scores(run / SCORES) for run in runs)
+    first, *others = map(_scores_of, runs)
+    for run, scores in zip(runs[1:], others, strict=True):
+        if scores.judge != first.judge:
+            log.warning(
+                "%s was judged by %s and %s by %s: what they recognise can't be compared",
+                *(runs[0], first.judge, run, scores.judge),
+            )
     names, specificity = short_names(runs), specificity_in(read_config(runs[0]))
     return [
         Comparison(
@@ -82,6 +91,13 @@ def compared(
         )
         for run, name, scores in zip(runs[1:], names[1:], others, strict=True)
     ]
+
+
+def _scores_of(run: Path) -> ScoredPictures:
+    """Return a run's scores, to be counted as its judge asks for."""
+    found = read_scores(run / SCORES)
+    judge = stored_judge(found.judge, read_config(run).get("judge") or {}, {}) or NoJudge()
+    return replace(found, least_score=judge.least_score(0.0), least_person=judge.least_person())
 
 
 def _runs_in(folder: Path) -> list[Path]:

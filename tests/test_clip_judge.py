@@ -1,6 +1,7 @@
 """`judge=clip` on tiny random models of the classes that it loads."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,8 +30,8 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_clip(tmp_path_factory.mktemp("models") / "clip")
 
 
-def judge_of(source: Path, **changes: object) -> ClipJudge:
-    settings: dict = dict(
+def judge_of(source: Path, **changes: Any) -> ClipJudge:
+    settings: dict[str, Any] = dict(
         source=str(source),
         allow_download=False,
         templates=TEMPLATES,
@@ -130,6 +131,12 @@ def test_what_it_is_decides_its_key(clip: Path, tmp_path: Path) -> None:
 def test_a_model_that_reads_no_text_fails_by_name(tmp_path: Path) -> None:
     with pytest.raises(JudgeError, match="ViTModel, which reads no text"):
         opened(judge_of(save_vit(tmp_path / "vit")))
+
+
+def test_without_a_subject_there_is_nothing_to_choose(clip: Path) -> None:
+    with pytest.raises(JudgeError, match="name some in judge.others"):
+        judge_of(clip, others={}).load()
+    assert judge_of(clip).load().classes == {SUBJECT: ("Person B",)}
 
 
 def test_a_damaged_folder_fails_by_name(clip: Path, tmp_path: Path) -> None:

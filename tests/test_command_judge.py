@@ -3,6 +3,7 @@
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,8 +51,8 @@ def adapter(folder: Path, text: str) -> str:
     return f"'{sys.executable}' -I '{file}'"
 
 
-def judge_of(command: str, **changes: object) -> CommandJudge:
-    settings: dict = dict(command=command, classes=None, finds_faces=True, timeout=60.0)
+def judge_of(command: str, **changes: Any) -> CommandJudge:
+    settings: dict[str, Any] = dict(command=command, classes=None, finds_faces=True, timeout=60.0)
     return CommandJudge(**(settings | changes))
 
 
@@ -76,7 +77,7 @@ def test_classes_and_probabilities_are_read_as_they_are_written(tmp_path: Path) 
     assert judge.persons(grey(255, 150, 0)).tolist() == [1, 1, 0]
 
 
-def measured(command: str, **changes: object) -> dict:
+def measured(command: str, **changes: Any) -> dict:
     config = judge_of(command, **changes)
     found, notes = Judging(config, SUBJECTS).asked(
         suite(4),

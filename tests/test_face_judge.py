@@ -1,11 +1,15 @@
 """`judge=faces`: NudeNet's detector finds the face of a real photo, tiny networks embed it."""
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
+from mace_exp.compare import compared
 from mace_exp.concepts.concept import Kind
 from mace_exp.evaluation.evaluate import measure_pictures
 from mace_exp.evaluation.judges.base import PERSON, SUBJECT, JudgeError, JudgeTask
@@ -23,6 +27,7 @@ from mace_exp.evaluation.recognisers.identities import (
 from mace_exp.evaluation.recognisers.onnx import OnnxNetwork
 from mace_exp.evaluation.recognisers.opening import face_detector
 from mace_exp.evaluation.schema import Choice
+from mace_exp.evaluation.scores import ScoredPictures
 from mace_exp.utils.texts import plain_name
 from tests.composing import composed
 from tests.tiny_judges import photo, save_arcface, save_vit
@@ -44,8 +49,8 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return root / "photos", save_arcface(root / "arcface.onnx")
 
 
-def judge_of(places: tuple[Path, Path], **changes: object) -> FacesJudge:
-    settings: dict = dict(
+def judge_of(places: tuple[Path, Path], **changes: Any) -> FacesJudge:
+    settings: dict[str, Any] = dict(
         references=str(places[0]),
         photos_per_person=1,
         detector="nudenet",
@@ -138,6 +143,30 @@ def test_all_pictures_without_a_face_are_no_success(places: tuple[Path, Path]) -
     assert metrics["erased"]["persons"]["value"] == 0
     assert "no picture of the part erased shows a face" in metrics["missing"]
     assert judging.config.answers() >= {SUBJECT, PERSON}
+
+
+def test_runs_are_compared_by_the_thresholds_of_their_judge(
+    places: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs = [tmp_path / name for name in "abc"]
+    turned = [PHOTO[:, ::-1], BLUE[:, ::-1]] * 2
+    for run, images in zip(runs, (turned, turned, [PHOTO] * 4), strict=True):
+        scored = measured(places, images)
+        ScoredPictures(scored.prompts, *scored.scores, "faces").write(run / "scores.csv")
+    strict = {"threshold": 0.9999999, "face_threshold": 0.99}
+    lenient = {"threshold": -1.0, "face_threshold": 0.1}
+    for run, changes in zip(runs, (lenient, strict, lenient), strict=True):
+        settings = {"judge": asdict(judge_of(places, **changes))}
+        (run / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    found = {(each.part, each.measure): each for each in compared(runs[:2])[0].differences}
+    recognised, persons = (found["erased", name] for name in ("recognised", "persons"))
+    assert (recognised.first, recognised.second) == (0.5, 0.0)
+    assert (persons.first, persons.second) == (1.0, 0.0)
+    assert not caplog.records
+    table = (runs[2] / "scores.csv").read_text(encoding="utf-8").replace(",faces,", ",clip,")
+    (runs[2] / "scores.csv").write_text(table, encoding="utf-8")
+    compared([runs[0], runs[2]])
+    assert "was judged by faces" in caplog.text and "by clip" in caplog.text
 
 
 def test_a_transformers_encoder_recognises_too(places: tuple[Path, Path], tmp_path: Path) -> None:

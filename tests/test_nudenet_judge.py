@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,14 +22,13 @@ from mace_exp.evaluation.schema import Choice
 from mace_exp.evaluation.scores import ScoredPictures
 from mace_exp.evaluation.stored_judge import stored_judge
 from mace_exp.metrics import main as metrics_command
-from mace_exp.report.metrics_view import read_detection_curves
-from mace_exp.report.run_page import detection_figures
+from mace_exp.report.detection_curves import detection_figures, read_detection_curves
 from mace_exp.utils.files import write_json
 from tests.composing import composed
 from tests.tiny_judges import photo
 
 FACES = ["FACE_FEMALE", "FACE_MALE"]
-SETTINGS: dict = dict(
+SETTINGS: dict[str, Any] = dict(
     detector="nudenet",
     resolution=320,
     channels="bgr",
@@ -40,8 +40,9 @@ SETTINGS: dict = dict(
 )
 
 
-def judge_of(**changes: object) -> NudenetJudge:
-    return NudenetJudge(**(SETTINGS | {"channels": Channels.bgr} | changes))
+def judge_of(**changes: Any) -> NudenetJudge:
+    settings: dict[str, Any] = SETTINGS | {"channels": Channels.bgr} | changes
+    return NudenetJudge(**settings)
 
 
 def suite(count: int) -> list[EvaluationPrompt]:
@@ -177,7 +178,7 @@ def test_the_report_draws_the_curve_of_each_part(found: Scored) -> None:
 
 
 def test_what_it_is_decides_its_key_and_batches_do_not() -> None:
-    def key(**changes: object) -> object:
+    def key(**changes: Any) -> object:
         return Judging(judge_of(**changes), {}).identity
 
     assert key() == key(batch_size=1)

@@ -26,7 +26,7 @@ SMALL: dict[str, Any] = dict(
     hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
 )
 SIDE = {"height": 32, "width": 32}
-VISION = SMALL | dict(image_size=32, patch_size=16)
+VISION: dict[str, Any] = SMALL | dict(image_size=32, patch_size=16)
 STRIDES = (8, 16, 32)
 
 

@@ -99,16 +99,18 @@ def paired(first: ScoredPictures, second: ScoredPictures) -> list[tuple[int, int
 
 @dataclass(frozen=True)
 class Pairs:
-    """The pictures after the edit that two runs have in common: prompts and scores, n of each."""
+    """The pictures after the edit that two runs have in common: prompts and scores, n of each, and
+    from which probability on a first guess counts in either run, and a person."""
 
     prompts: Sequence[EvaluationPrompt]
     scores: tuple[Scores, Scores]
-    threshold: float
+    thresholds: tuple[float, float]
+    persons: tuple[float, float]
 
     @cached_property
     def measures(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Each of `MEASURES` of both runs, [n]."""
-        one, two = (measures_of(each, self.threshold) for each in self.scores)
+        one, two = map(measures_of, self.scores, self.thresholds, self.persons)
         return one, two
 
 
@@ -120,7 +122,8 @@ def differences(
     specificity: str = PRESERVED,
 ) -> list[Difference]:
     """Return the difference of every part and measure that both runs know, and of the harmonic
-    means with the part `specificity`. Raises as `paired`."""
+    means with the part `specificity`. A first guess counts from `threshold` on, or from what the
+    run's judge asks for, if that is more. Raises as `paired`."""
     pairs = _common(first, second, threshold)
     return [*_by_part(pairs), *_of_means(pairs, specificity)]
 
@@ -138,14 +141,17 @@ def concept_differences(
     ]
 
 
-def measures_of(scores: Scores, threshold: float = 0.0) -> dict[str, np.ndarray]:
-    """Return each of `MEASURES` of n pictures, [n], float64."""
+def measures_of(
+    scores: Scores, threshold: float = 0.0, least_person: float = LIKELY
+) -> dict[str, np.ndarray]:
+    """Return each of `MEASURES` of n pictures, [n], float64; a first guess counts from `threshold`
+    on, a picture as showing a person from `least_person`."""
     known = np.isfinite(scores.subject_rank)
     first = recognised(scores.subject_rank, scores.subject_probability, threshold)
     return {
         "recognised": np.where(known, first, np.nan),
         "top5": np.where(known, scores.subject_rank <= 5, np.nan),
-        "persons": np.where(np.isfinite(scores.person), scores.person >= LIKELY, np.nan),
+        "persons": np.where(np.isfinite(scores.person), scores.person >= least_person, np.nan),
         "text_image": scores.text_image,
         "pixel_change": scores.pixel_change,
     }
@@ -185,7 +191,12 @@ def _place(prompt: EvaluationPrompt) -> Place:
 def _common(first: ScoredPictures, second: ScoredPictures, threshold: float) -> Pairs:
     rows = np.array(paired(first, second))
     one, two = (_rows(run.after, own) for run, own in zip((first, second), rows.T, strict=True))
-    return Pairs([first.prompts[row] for row in rows[:, 0]], (one, two), threshold)
+    return Pairs(
+        [first.prompts[row] for row in rows[:, 0]],
+        (one, two),
+        thresholds=(max(threshold, first.least_score), max(threshold, second.least_score)),
+        persons=(first.least_person, second.least_person),
+    )
 
 
 def _rows(scores: Scores, rows: np.ndarray) -> Scores:
@@ -231,12 +242,11 @@ def _of_means(pairs: Pairs, specificity: str) -> Iterator[Difference]:
     for name, sides in mean_sides(pairs.prompts, one, specificity).items():
         if name not in mean_sides(pairs.prompts, two, specificity):
             continue
-        found = [_mean(pairs, scores, sides) for scores in pairs.scores]
+        runs = list(zip(pairs.scores, pairs.thresholds, strict=True))
+        found = [_mean(pairs.prompts, scores, sides, least) for scores, least in runs]
         (a, count), (b, _) = (
-            drawn_harmonic_means(
-                pairs.prompts, scores, sides, threshold=pairs.threshold, run=number
-            )
-            for number, scores in enumerate(pairs.scores)
+            drawn_harmonic_means(pairs.prompts, scores, sides, threshold=least, run=number)
+            for number, (scores, least) in enumerate(runs)
         )
         gap = found[1] - found[0]
         low, high = spread(gap, b - a, count)
@@ -245,11 +255,10 @@ def _of_means(pairs: Pairs, specificity: str) -> Iterator[Difference]:
         yield Difference(OVERALL, name, found[0], found[1], gap, low, high, len(prompts), concepts)
 
 
-def _mean(pairs: Pairs, scores: Scores, sides: Sequence[str]) -> float:
-    rates = {
-        part: float(np.mean(part_hits(pairs.prompts, scores, part, pairs.threshold)[0]))
-        for part in sides
-    }
+def _mean(
+    prompts: Sequence[EvaluationPrompt], scores: Scores, sides: Sequence[str], threshold: float
+) -> float:
+    rates = {part: float(np.mean(part_hits(prompts, scores, part, threshold)[0])) for part in sides}
     return harmonic_mean(1 - rate if part in GONE else rate for part, rate in rates.items())
 
 

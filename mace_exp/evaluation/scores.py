@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from mace_exp.evaluation.judges.base import PERSON, SCENE, SUBJECT, TEXT_IMAGE
+from mace_exp.evaluation.judges.base import LIKELY, PERSON, SCENE, SUBJECT, TEXT_IMAGE
 from mace_exp.evaluation.prompts import EvaluationPrompt
 from mace_exp.utils.files import write_table
 
@@ -62,12 +62,18 @@ NUMBERS = tuple(name for name in COLUMNS if name not in TEXTS)
 
 @dataclass(frozen=True)
 class ScoredPictures:
-    """Prompts, their pictures' scores before and after the edit, and the judge's name."""
+    """Prompts, their pictures' scores before and after the edit, and the judge's name.
+
+    From `least_score` on that judge's first guess counts, from `least_person` on a picture shows a
+    person; a table of scores does not hold them.
+    """
 
     prompts: Sequence[EvaluationPrompt]
     before: Scores
     after: Scores
     judge: str
+    least_score: float = 0.0
+    least_person: float = LIKELY
 
     @property
     def answers(self) -> frozenset[str]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 
-from mace_exp.evaluation.judges.base import BATCH, Found, Judge
+from mace_exp.evaluation.judges.base import BATCH, DetectingJudge, Found, Judge
 
 Answer = TypeVar("Answer")
 
@@ -51,7 +51,8 @@ class Verdict:
     @cached_property
     def detections(self) -> list[Found]:
         """The boxes found in each picture, n lists."""
-        parts = self._in_batches(lambda images, _: self.judge.detections(images))
+        judge = cast(DetectingJudge, self.judge)
+        parts = self._in_batches(lambda images, _: judge.detections(images))
         return [found for part in parts for found in part]
 
     def _in_batches(self, ask: Callable[[np.ndarray, list[str]], Answer]) -> list[Answer]:

@@ -126,42 +126,6 @@ def _further(values: Mapping[str, Any], prefix: str = "") -> Iterator[Estimate]:
             yield Estimate(name, plain)
 
 
-@dataclass(frozen=True)
-class DetectionCurve:
-    """Boxes that a detector counts in a part's pictures, by the confidence from which it counts:
-    points (confidence, boxes) of all classes together after the edit and of the original, and of
-    each class after the edit."""
-
-    title: str
-    after: list[tuple[float, float]]
-    original: list[tuple[float, float]]
-    classes: dict[str, list[tuple[float, float]]]
-
-
-def read_detection_curves(metrics: Mapping[str, Any]) -> list[DetectionCurve]:
-    """Return the curves of the parts that have one."""
-    found = []
-    for part, values in metrics.items():
-        detections = values.get("detections") if isinstance(values, Mapping) else None
-        curve = detections.get("curve") if isinstance(detections, Mapping) else None
-        if isinstance(curve, Mapping):
-            title = PARTS.get(part, part.capitalize())
-            classes = curve.get("classes")
-            named = classes.items() if isinstance(classes, Mapping) else ()
-            of_class = {str(name): _points(curve, each) for name, each in named}
-            after, original = (_points(curve, curve, key) for key in ("after", "original"))
-            found.append(DetectionCurve(title, after, original, of_class))
-    return [curve for curve in found if curve.after]
-
-
-def _points(curve: Mapping[str, Any], values: Any, key: str = "after") -> list[tuple[float, float]]:
-    across, up = curve.get("thresholds"), values.get(key) if isinstance(values, Mapping) else None
-    if not (isinstance(across, list) and isinstance(up, list) and len(across) == len(up)):
-        return []
-    pairs = [(number(x), number(y)) for x, y in zip(across, up, strict=True)]
-    return [(x, y) for x, y in pairs if x is not None and y is not None]
-
-
 def read_overall(metrics: Mapping[str, Any]) -> list[Estimate]:
     """Return the numbers outside parts, except the harmonic means (see `harmonic_mean`)."""
     means = ("harmonic_mean", WITH_UNLISTED, WITH_GENERALITY)

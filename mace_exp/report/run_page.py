@@ -12,6 +12,7 @@ import yaml
 from markupsafe import Markup
 
 from mace_exp.report import charts, formatting
+from mace_exp.report.detection_curves import detection_figures
 from mace_exp.report.galleries import attention_strips, galleries, mask_groups
 from mace_exp.report.metrics_view import (
     WITH_GENERALITY,
@@ -20,7 +21,6 @@ from mace_exp.report.metrics_view import (
     PartResult,
     harmonic_mean,
     mean_interval,
-    read_detection_curves,
     read_overall,
     read_parts,
 )
@@ -212,19 +212,6 @@ def further(metrics: Mapping[str, Any], parts: Sequence[PartResult]) -> list[tup
     """Return all other measures with the titles of their parts."""
     of_parts = [(part.title, estimate) for part in parts for estimate in part.further]
     return of_parts + [("All", estimate) for estimate in read_overall(metrics)]
-
-
-def detection_figures(metrics: Mapping[str, Any]) -> list[Markup]:
-    """Return a chart per part of how many boxes a detector counts, by confidence."""
-    return [
-        charts.curves(
-            {"all classes, original model": each.original, **each.classes},
-            each.after,
-            label=f"{each.title}: boxes of the counted classes",
-            unit="from this confidence on",
-        )
-        for each in read_detection_curves(metrics)
-    ]
 
 
 def unmeasured(metrics: Mapping[str, Any]) -> list[str]:

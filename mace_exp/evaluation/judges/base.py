@@ -111,9 +111,31 @@ class Judge(Protocol):
         """Return the probability that a picture shows a person, known or not, [n]."""
         ...
 
+
+class DetectingJudge(Judge, Protocol):
+    """A judge that gives boxes, too."""
+
     def detections(self, images: np.ndarray) -> Sequence[Found]:
         """Return the boxes found in each picture, n lists."""
         ...
+
+
+class SomeAnswers:
+    """A base for judges that do not give every answer: nobody asks them for another."""
+
+    classes: Mapping[str, tuple[str, ...]]
+
+    def probabilities(self, images: np.ndarray) -> Mapping[str, np.ndarray]:
+        raise NotImplementedError(SUBJECT)
+
+    def features(self, images: np.ndarray) -> np.ndarray:
+        raise NotImplementedError(FEATURES)
+
+    def text_image_score(self, images: np.ndarray, prompts: list[str]) -> np.ndarray:
+        raise NotImplementedError(TEXT_IMAGE)
+
+    def persons(self, images: np.ndarray) -> np.ndarray:
+        raise NotImplementedError(PERSON)
 
 
 @dataclass(kw_only=True)

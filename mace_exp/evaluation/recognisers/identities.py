@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from mace_exp.data.files import read_image
-from mace_exp.evaluation.judges.base import SUBJECT, Found, JudgeError
+from mace_exp.evaluation.judges.base import SUBJECT, Found, JudgeError, SomeAnswers
 from mace_exp.evaluation.recognisers.faces import SIDE, Face, FaceDetector
 from mace_exp.evaluation.recognisers.onnx import OnnxNetwork
 from mace_exp.evaluation.recognisers.seen import Seen
@@ -64,7 +64,7 @@ class Portrait:
     similarities: np.ndarray
 
 
-class IdentityJudge:
+class IdentityJudge(SomeAnswers):
     """Recognises people by the cosine between the embeddings of a face and of the person's photos,
     whose mean is taken; of several faces the nearest counts. Implements
     `evaluation.judges.base.Judge`; its "probabilities" are these cosines."""

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mace_exp.evaluation.judges.base import SUBJECT, JudgeError
+from mace_exp.evaluation.judges.base import SUBJECT, JudgeError, SomeAnswers
 from mace_exp.evaluation.recognisers.seen import Seen
 from mace_exp.utils.files import save_png
 from mace_exp.utils.texts import plain_name, shown
@@ -36,26 +36,21 @@ Named = Mapping[str, float]
 nothing."""
 
 
-class CommandRecogniser:
+class CommandRecogniser(SomeAnswers):
     """Runs a command on pictures. Implements parts of `evaluation.judges.base.Judge`."""
 
     def __init__(self, words: Sequence[str], classes: Sequence[str], *, timeout: float) -> None:
-        """`classes` are those that it can name; others that it names join them."""
+        """`classes` are those that it can name; others that it names are appended to them."""
         self._words, self._timeout = list(words), timeout
-        self._classes = [NOTHING, *classes]
-        self._rows = {plain_name(name): row for row, name in enumerate(self._classes)}
+        self.classes = {SUBJECT: (NOTHING, *classes)}
+        self._rows = {plain_name(name): row for row, name in enumerate(self.classes[SUBJECT])}
         self._seen = Seen(self._look)
-
-    @property
-    def classes(self) -> Mapping[str, tuple[str, ...]]:
-        """All classes known so far; later answers append to them."""
-        return {SUBJECT: tuple(self._classes)}
 
     def probabilities(self, images: np.ndarray) -> Mapping[str, np.ndarray]:
         """Return the probabilities [n, classes]: zero for what the command does not name."""
         named = self._seen.of(images)
         rows = [{self._row(name): p for name, p in each.items()} for each in named]
-        found = np.zeros((len(images), len(self._classes)))
+        found = np.zeros((len(images), len(self.classes[SUBJECT])))
         for index, each in enumerate(rows):
             found[index, list(each)] = list(each.values())
             found[index, 0] = float(not each)
@@ -68,8 +63,8 @@ class CommandRecogniser:
     def _row(self, name: str) -> int:
         plain = plain_name(name)
         if plain not in self._rows:
-            self._rows[plain] = len(self._classes)
-            self._classes.append(name)
+            self._rows[plain] = len(self.classes[SUBJECT])
+            self.classes = {SUBJECT: (*self.classes[SUBJECT], name)}
         return self._rows[plain]
 
     def _look(self, images: np.ndarray) -> list[Named]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mace_exp.evaluation.judges.base import SUBJECT
+from mace_exp.evaluation.judges.base import SUBJECT, JudgeError, SomeAnswers
 from mace_exp.evaluation.recognisers.seen import Seen
 from mace_exp.evaluation.recognisers.vision import VisionEncoder
 
@@ -14,7 +14,7 @@ PERCENT = 100
 """By what the field multiplies a cosine of picture and text."""
 
 
-class ZeroShotJudge:
+class ZeroShotJudge(SomeAnswers):
     """Compares pictures with the mean embedding of each class's sentences (the ensembling of
     section 3.1.4). Implements `evaluation.judges.base.Judge`."""
 
@@ -22,8 +22,13 @@ class ZeroShotJudge:
         """`sentences` are those of each class, at least one.
 
         Raises:
-            JudgeError: the encoder reads no text.
+            JudgeError: there are no classes, or the encoder reads no text.
         """
+        if not sentences:
+            raise JudgeError(
+                "there are no subjects to choose among: open the judge for those of a run, or name "
+                "some in judge.others"
+            )
         self._encoder = encoder
         self._seen = Seen(lambda images: list(encoder.images(images)))
         self.classes = {SUBJECT: tuple(sentences)}
