@@ -71,8 +71,11 @@ def _mode_if_chosen(hydra: Hydra, config_name: str | None, overrides: list[str])
 
 
 def _unless_planned(sweeper: Sweeper, batch: Any) -> None:
-    """Check the jobs of other sweepers: those of Hydra's own are composed for `check_jobs`."""
-    if type(sweeper) is not BasicSweeper:
+    """Check the jobs of other sweepers: those of Hydra's own are composed for `check_jobs`.
+
+    By name, as in `planned_jobs`: Hydra executes the modules of its plugins once more.
+    """
+    if type(sweeper).__name__ != BasicSweeper.__name__:
         _check(sweeper, batch)
 
 

@@ -1,7 +1,7 @@
 """What a run still has to do: how much of it is in the cache, and how long the rest may take.
 
 Time is estimated from work that was timed, in this run or in an earlier one with the same cache,
-model and machine; what was never timed is named, not guessed.
+model and device; what was never timed is not guessed: then the run takes that long "or more".
 """
 
 from __future__ import annotations
@@ -100,9 +100,8 @@ class Plan:
         timed = [seconds for seconds in known.values() if seconds is not None]
         if not timed:
             return ""
-        unknown = [stage for stage, seconds in known.items() if seconds is None]
-        without = f" without {', '.join(unknown)} (never timed)" if unknown else ""
-        return f"{_about(sum(timed))} to the end{without}"
+        more = " or more" if len(timed) < len(known) else ""
+        return f"{_about(sum(timed))}{more} to the end"
 
 
 def _counted(kind: str, there: int, whole: int) -> str:
