@@ -52,7 +52,7 @@ def test_discrepancies_are_sums_over_all_pairs(monkeypatch: pytest.MonkeyPatch, 
             np.mean([kernel(x, y) for i, x in enumerate(s) for j, y in enumerate(s) if i != j])
             for s in (a, b)
         ]
-        return sum(within) - 2 * np.mean([kernel(x, y) for x in a for y in b])
+        return float(sum(within) - 2 * np.mean([kernel(x, y) for x in a for y in b]))
 
     cubic = direct(lambda x, y: (x @ y / 3 + 1) ** 3, a, b)
     assert kernel_distance(a, b) == pytest.approx(cubic, rel=1e-9)

@@ -134,7 +134,9 @@ def _blocks(sample: np.ndarray) -> list[np.ndarray]:
 
 def _factor(centred: np.ndarray) -> np.ndarray:
     """Return the smallest A' [k, f] with A'^T A' = A^T A of A [n, f]."""
-    return np.linalg.qr(centred, mode="r") if len(centred) > centred.shape[1] else centred
+    if len(centred) <= centred.shape[1]:
+        return centred
+    return np.asarray(np.linalg.qr(centred, mode="r"))
 
 
 def _checked(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
