@@ -52,14 +52,28 @@ def test_discrepancies_are_sums_over_all_pairs(monkeypatch: pytest.MonkeyPatch, 
             np.mean([kernel(x, y) for i, x in enumerate(s) for j, y in enumerate(s) if i != j])
             for s in (a, b)
         ]
-        return sum(within) - 2 * np.mean([kernel(x, y) for x in a for y in b])
+        return float(sum(within) - 2 * np.mean([kernel(x, y) for x in a for y in b]))
 
     cubic = direct(lambda x, y: (x @ y / 3 + 1) ** 3, a, b)
     assert kernel_distance(a, b) == pytest.approx(cubic, rel=1e-9)
     unit = [each / np.linalg.norm(each, axis=1, keepdims=True) for each in (a, b)]
     gauss = direct(lambda x, y: np.exp(-((x - y) ** 2).sum() / 200), *unit)
     assert cmmd_distance(a, b) == pytest.approx(1000 * gauss, rel=1e-6)
+    for distance in (kernel_distance, cmmd_distance):
+        assert distance(a, a, paired=True) == pytest.approx(0, abs=1e-9) != distance(a, a)
     assert cmmd_distance(3 * a, b) == pytest.approx(1000 * gauss, rel=1e-6), "length is nothing"
+
+
+def test_pairs_that_are_alike_do_not_bias_the_distance() -> None:
+    """Twenty pictures before and after an edit that moves each, but not what they are together."""
+    found: dict[bool, list[float]] = {True: [], False: []}
+    for _ in range(200):
+        a = RNG.normal(size=(20, 4))
+        b = 0.9 * a + np.sqrt(1 - 0.81) * RNG.normal(size=(20, 4))
+        for paired in found:
+            found[paired].append(kernel_distance(a, b, paired=paired))
+    low, exact = (np.mean(found[paired]) for paired in (False, True))
+    assert abs(exact) < 4 * np.std(found[True]) / np.sqrt(200) < abs(low) and low < 0
 
 
 def test_cmmd_of_sets_with_one_mean_is_about_zero() -> None:

@@ -1,6 +1,7 @@
 """Tiny random vision models, each in a folder as the hub gives them."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -15,8 +16,11 @@ from transformers import (
 )
 
 SIDE = 32
-SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-CUT = {"size": {"shortest_edge": SIDE}, "crop_size": {"height": SIDE, "width": SIDE}}
+SHAPE: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+CUT: dict[str, Any] = {
+    "size": {"shortest_edge": SIDE},
+    "crop_size": {"height": SIDE, "width": SIDE},
+}
 
 
 def save_clip(folder: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -201,7 +202,7 @@ def _common(first: ScoredPictures, second: ScoredPictures, threshold: float) -> 
 
 def _rows(scores: Scores, rows: np.ndarray) -> Scores:
     """Return the scores of some pictures, in the order of `rows`."""
-    columns = {
+    columns: dict[str, Any] = {
         name: values[rows] if isinstance(values, np.ndarray) else [values[row] for row in rows]
         for name, values in vars(scores).items()
     }

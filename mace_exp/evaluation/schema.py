@@ -51,9 +51,10 @@ class Choice:
     def inputs(self) -> dict[str, Any]:
         """Return what decides the figures, for keys."""
         found: dict[str, Any] = {"metrics": sorted(self.metrics), "threshold": self.threshold}
-        compares = self.distances is not None and set(self.metrics) & COMPARING
-        further = self.distances.inputs() if compares else {}
-        return found | ({"distances": further} if further else {})
+        if self.distances is not None and COMPARING.intersection(self.metrics):
+            further = self.distances.inputs()
+            found |= {"distances": further} if further else {}
+        return found
 
 
 @dataclass(kw_only=True)

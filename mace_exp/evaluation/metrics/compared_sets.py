@@ -9,6 +9,8 @@ other figures. `original` is the distance of the original's pictures to the real
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from mace_exp.evaluation.measured import Measured
 from mace_exp.evaluation.metrics.base import Metric, Metrics
 from mace_exp.evaluation.metrics.set_distances import Distance, estimate
@@ -20,8 +22,18 @@ def too_few(part: str) -> str:
     return f"the part {part} has one picture: a distance between sets needs two"
 
 
-def set_metric(name: str, distance: Distance) -> Metric:
-    """Return the metric `name`, by a distance of features."""
+@dataclass(frozen=True)
+class SetDistance:
+    """A distance of features: to `real` pictures, and to the original's `of_pairs`, which are of
+    the same prompts and seeds."""
+
+    name: str
+    real: Distance
+    of_pairs: Distance
+
+
+def set_metric(distance: SetDistance) -> Metric:
+    """Return the metric of a distance."""
 
     def measure(measured: Measured) -> Metrics:
         try:
@@ -33,19 +45,19 @@ def set_metric(name: str, distance: Distance) -> Metric:
             if len(measured.rows(part)) < 2:
                 found["missing"].append(too_few(part))
             else:
-                found[part] = _of_part(name, distance, measured, space, part)
+                found[part] = _of_part(distance, measured, space, part)
         return found
 
-    return Metric(label=name, measure=measure)
+    return Metric(label=distance.name, measure=measure)
 
 
-def _of_part(name: str, distance: Distance, measured: Measured, space: Space, part: str) -> Metrics:
+def _of_part(distance: SetDistance, measured: Measured, space: Space, part: str) -> Metrics:
     rows = measured.rows(part)
     before, after, clusters = space.before[rows], space.after[rows], list(measured.concepts[rows])
-    own = estimate(distance, before, after, clusters, paired=True)
-    found: Metrics = {name: own | {"features": space.name}}
+    own = estimate(distance.of_pairs, before, after, clusters, paired=True)
+    found: Metrics = {distance.name: own | {"features": space.name}}
     if space.real is not None:
-        real = estimate(distance, space.real, after, clusters, paired=False)
-        facts = {"original": distance(space.real, before), "n_real": len(space.real)}
-        found[f"{name}_real"] = real | facts | {"features": space.name}
+        real = estimate(distance.real, space.real, after, clusters, paired=False)
+        facts = {"original": distance.real(space.real, before), "n_real": len(space.real)}
+        found[f"{distance.name}_real"] = real | facts | {"features": space.name}
     return found

@@ -44,26 +44,26 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
     return float(max(0.0, gap @ gap + np.sum(a * a) + np.sum(b * b) - 2 * root))
 
 
-def kernel_distance(first: np.ndarray, second: np.ndarray) -> float:
+def kernel_distance(first: np.ndarray, second: np.ndarray, *, paired: bool = False) -> float:
     """Return the squared maximum mean discrepancy of features [n, f] and [m, f], unbiased.
 
     Kernel (x y / f + 1)^3, Binkowski et al. 2018 (KID), of all pictures at once instead of a mean
     over random subsets. Unlike the Frechet distance its mean does not depend on how many pictures
-    there are; near zero it can be negative.
+    there are; near zero it can be negative. `paired` as in `discrepancy`.
 
     Raises:
         ValueError: as `frechet_distance`.
     """
     a, b = _checked(first, second)
-    return discrepancy(a, b, lambda x, y: (x @ y.T / a.shape[1] + 1) ** 3)
+    return discrepancy(a, b, lambda x, y: (x @ y.T / a.shape[1] + 1) ** 3, paired=paired)
 
 
-def cmmd_distance(first: np.ndarray, second: np.ndarray) -> float:
+def cmmd_distance(first: np.ndarray, second: np.ndarray, *, paired: bool = False) -> float:
     """Return 1000 times the squared maximum mean discrepancy of features [n, f] and [m, f] at unit
     length, unbiased.
 
     Kernel exp(-|x - y|^2 / (2 sigma^2)) with sigma = 10, Jayasumana et al. 2024 (CMMD, equations 4
-    and 5), there of CLIP's ViT-L/14 at 336 pixels.
+    and 5), there of CLIP's ViT-L/14 at 336 pixels. `paired` as in `discrepancy`.
 
     Raises:
         ValueError: as `frechet_distance`.
@@ -74,13 +74,20 @@ def cmmd_distance(first: np.ndarray, second: np.ndarray) -> float:
         squares = (x * x).sum(axis=1)[:, None] + (y * y).sum(axis=1) - 2 * x @ y.T
         return np.exp(-squares / (2 * CMMD_BANDWIDTH**2))
 
-    return CMMD_SCALE * discrepancy(a, b, kernel)
+    return CMMD_SCALE * discrepancy(a, b, kernel, paired=paired)
 
 
-def discrepancy(a: np.ndarray, b: np.ndarray, kernel: Kernel) -> float:
+def discrepancy(a: np.ndarray, b: np.ndarray, kernel: Kernel, *, paired: bool = False) -> float:
     """Return the unbiased estimate of the squared maximum mean discrepancy (Gretton et al. 2012,
-    equation 3) of samples [n, f] and [m, f]."""
-    within = sum(_off_diagonal_mean(each, kernel) for each in (a, b))
+    equation 3) of samples [n, f] and [m, f].
+
+    With `paired` (m = n), a[i] and b[i] come of one seed, and are left out of the mean over both
+    samples (equation 4): they are alike, and the estimate would be too small. It is then zero for
+    equal samples.
+    """
+    within = sum(_off_diagonal_mean(each, each, kernel) for each in (a, b))
+    if paired:
+        return within - 2 * _off_diagonal_mean(a, b, kernel)
     between = sum(kernel(part, b).sum() for part in _blocks(a))
     return float(within - 2 * between / (len(a) * len(b)))
 
@@ -119,12 +126,13 @@ def estimate(
     return found | {"low": float(value + low), "high": float(value + high)}
 
 
-def _off_diagonal_mean(sample: np.ndarray, kernel: Kernel) -> float:
-    count, total = len(sample), 0.0
-    for start, part in zip(range(0, count, BLOCK), _blocks(sample), strict=True):
-        block = kernel(part, sample)
+def _off_diagonal_mean(a: np.ndarray, b: np.ndarray, kernel: Kernel) -> float:
+    """Return the mean of the kernel of samples [n, f] each, without the pairs i, i."""
+    count, total = len(a), 0.0
+    for start, part in zip(range(0, count, BLOCK), _blocks(a), strict=True):
+        block = kernel(part, b)
         rows = np.arange(len(part))
-        total += block.sum() - block[rows, start + rows].sum()
+        total += float(block.sum() - block[rows, start + rows].sum())
     return total / (count * (count - 1))
 
 
@@ -134,7 +142,9 @@ def _blocks(sample: np.ndarray) -> list[np.ndarray]:
 
 def _factor(centred: np.ndarray) -> np.ndarray:
     """Return the smallest A' [k, f] with A'^T A' = A^T A of A [n, f]."""
-    return np.linalg.qr(centred, mode="r") if len(centred) > centred.shape[1] else centred
+    if len(centred) <= centred.shape[1]:
+        return centred
+    return np.asarray(np.linalg.qr(centred, mode="r"))
 
 
 def _checked(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
