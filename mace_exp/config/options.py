@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from hydra.core.config_store import ConfigStore
 
+from mace_exp.config.option_files import check_user_files
 from mace_exp.config.run_config import RunConfig
 from mace_exp.data.images.folder import FolderImages
 from mace_exp.data.images.generated import GeneratedImages
@@ -58,7 +59,9 @@ VARIANTS: dict[str, Mapping[str, type]] = {
 
 
 def register() -> None:
-    """Register the schemas for conf/: `run_schema` and `/schema/<group>/<variant>`."""
+    """Register the schemas for conf/: `run_schema` and `/schema/<group>/<variant>`; have option
+    files of the user's folders checked."""
+    check_user_files()
     store = ConfigStore.instance()
     store.store(name="run_schema", node=RunConfig)
     for group, variants in VARIANTS.items():
