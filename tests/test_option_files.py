@@ -90,7 +90,7 @@ def compose(folder: Path, place: str) -> object:
 
 
 MISPLACED = {
-    "lora: mini": "lora = mini: it takes keys with values. An option is chosen in the file's defaults",
+    "lora: mini": "lora = mini: it takes keys with values. An option is chosen in",
     "evaluation: 3": "evaluation = 3: it takes keys with values",
     "concepts: [a]": "concepts = ['a']: it takes keys with values",
     "overrides: x": "overrides: it takes keys with values, as in {key: value}; here is a single",

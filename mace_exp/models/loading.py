@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mace_exp.models.saving import quiet
 from mace_exp.models.schema import ModelConfig
 from mace_exp.models.sources import ModelLocation, find_model, read_index
+from mace_exp.utils.trusted import WEIGHTS
 
 if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
@@ -63,7 +64,7 @@ def load_pipeline(
                 str(location.folder or location.hub_id),
                 variant=variant,
                 local_files_only=not (allow_download and location.hub_id),
-                use_safetensors=True,
+                **WEIGHTS,
                 **options,
             )
     if offload == "model":

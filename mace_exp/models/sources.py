@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mace_exp.utils.trusted import check_no_code
+
 EMBEDDED = "mini"
 FAMILIES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 LIBRARIES = ("diffusers", "transformers", "stable_diffusion")  # remote code is not run
@@ -92,6 +94,7 @@ def _part_config(location: ModelLocation, part: str) -> dict[str, Any]:
 
 def _checked_folder(folder: Path) -> Path:
     index = _checked_family(folder)
+    check_no_code(folder)
     for name, value in index.items():
         if name.startswith("_") or not isinstance(value, list) or None in value:
             continue
