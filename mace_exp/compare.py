@@ -8,7 +8,6 @@ jobs. Prints a table, and writes compare.json and compare.html.
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,13 +16,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mace_exp.cli.common import run_command
 from mace_exp.evaluation.paired import differences, most_different
 from mace_exp.evaluation.scores import read_scores
 from mace_exp.report.compare_page import Comparison, cells, part_title, write_comparison
 from mace_exp.report.jobs import is_sweep, job_folders
 from mace_exp.utils.files import write_json
+from mace_exp.utils.texts import shown
 
-log = logging.getLogger("mace_exp.compare")
+NAME = "python -m mace_exp.compare"
 SCORES = "scores.csv"
 
 
@@ -34,13 +35,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="folder of compare.json and compare.html")
     parser.add_argument("--pictures", type=int, default=8, help="pairs a part (default: 8)")
     parser.add_argument("--threshold", type=float, default=0.0, help="least probability")
-    logging.basicConfig(format="%(message)s")
     chosen = parser.parse_args(arguments)
-    try:
-        found = compared(chosen.runs, pictures=chosen.pictures, threshold=chosen.threshold)
-    except ValueError as error:
-        log.error("mace_exp.compare: %s", error)
-        return 2
+    return run_command(NAME, lambda: _compare(chosen))
+
+
+def _compare(chosen: argparse.Namespace) -> None:
+    found = compared(chosen.runs, pictures=chosen.pictures, threshold=chosen.threshold)
     out = chosen.out or (chosen.runs[0] if is_sweep(chosen.runs[0]) else Path())
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "compare.json", {"comparisons": [each.facts() for each in found]})
@@ -49,7 +49,6 @@ def main(arguments: list[str] | None = None) -> int:
     for each in found:
         console.print(table(each))
     console.print(f"  page  {page}", soft_wrap=True, markup=False)
-    return 0
 
 
 def compared(
@@ -97,7 +96,7 @@ def short_names(runs: Sequence[Path]) -> list[str]:
 def table(comparison: Comparison) -> Table:
     """Return the differences of one run as a table for the terminal."""
     first, second = comparison.names
-    title = Text(f"{second} against {first}, 95 % intervals of the difference")
+    title = Text(shown(f"{second} against {first}, 95 % intervals of the difference"))
     found = Table(
         title=title, title_justify="left", box=None, header_style="dim", padding=(0, 1, 0, 0)
     )
@@ -106,7 +105,7 @@ def table(comparison: Comparison) -> Table:
     for name in ("first", "second", "differ", "interval", "pairs"):
         found.add_column(name, justify="right", no_wrap=True)
     for each in comparison.differences:
-        found.add_row(part_title(each.part), each.measure, *cells(each), str(each.n))
+        found.add_row(Text(shown(part_title(each.part))), each.measure, *cells(each), str(each.n))
     return found
 
 

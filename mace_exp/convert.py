@@ -282,7 +282,7 @@ def _texts_in(node: Any) -> Iterator[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; 1 if it refuses."""
+    """Run the command; 2 if it refuses."""
     parser = argparse.ArgumentParser(prog=NAME, description=__doc__)
     parser.add_argument("file", type=Path, metavar="their.yaml")
     file = parser.parse_args(arguments).file

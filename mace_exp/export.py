@@ -28,7 +28,7 @@ NAME = "python -m mace_exp.export"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command and return its exit code: 1 for an error."""
+    """Run the command and return its exit code: 2 for an error."""
     parsed = _parser().parse_args(arguments)
     return run_command(NAME, lambda: _export(parsed))
 

@@ -9,7 +9,6 @@ stays as it was measured.
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from mace_exp.cli.common import run_command
 from mace_exp.concepts.concept import Kind
 from mace_exp.evaluation.evaluate import measure_again
 from mace_exp.evaluation.measured import Scored
@@ -30,7 +30,7 @@ from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.stale import forget_key
 from mace_exp.utils.files import write_json
 
-log = logging.getLogger("mace_exp.metrics")
+NAME = "python -m mace_exp.metrics"
 
 KEYS = ("evaluation.metrics", "evaluation.threshold")
 """The settings that need no picture."""
@@ -41,15 +41,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m mace_exp.metrics", description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
     parser.add_argument("changes", nargs="*", metavar="key=value", help=" or ".join(KEYS))
-    logging.basicConfig(format="%(message)s")
     chosen = parser.parse_args(arguments)
-    try:
+
+    def command() -> None:
+        """Measure, and print the table."""
         remeasure(chosen.run, changed_settings(chosen.changes))
-    except ValueError as error:
-        log.error("mace_exp.metrics: %s", error)
-        return 2
-    print_result(chosen.run)
-    return 0
+        print_result(chosen.run)
+
+    return run_command(NAME, command)
 
 
 def changed_settings(changes: Sequence[str]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from mace_exp.report.terminal import print_result
 from mace_exp.runs.cache import Cache
 from mace_exp.runs.context import Context
 from mace_exp.runs.folder import RunFolder, remove_leftovers
-from mace_exp.runs.interrupts import INTERRUPTED, exiting_on_sigterm
+from mace_exp.runs.interrupts import INTERRUPTED, exiting_on_signals
 from mace_exp.runs.memory import peak_memory
 from mace_exp.runs.ranks import Ranks, connected
 from mace_exp.runs.record import Tracker
@@ -54,7 +54,7 @@ def run(config: RunConfig, run_dir: Path, composed: dict[str, Any]) -> dict[str,
     remove_leftovers(run_dir)
     Cache(Path(config.cache_dir)).remove_leftovers()
     write_text(folder.config, yaml.safe_dump(composed, sort_keys=False))
-    with exiting_on_sigterm():
+    with exiting_on_signals():
         try:
             with recorded_status(folder) as status, _tracker(config, folder, composed) as tracker:
                 ranks = _first_rank(config, run_dir)

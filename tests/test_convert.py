@@ -269,5 +269,5 @@ def test_a_refused_file_prints_nothing(
 ) -> None:
     file = tmp_path / "theirs.yaml"
     file.write_text(text)
-    assert main([str(file)]) == 1
+    assert main([str(file)]) == 2
     assert message in caplog.messages[-1] and not capsys.readouterr().out

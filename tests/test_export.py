@@ -126,7 +126,7 @@ def test_the_type_of_the_stored_numbers_is_chosen(run: Path, tmp_path: Path) -> 
 
 
 def refusal(caplog: pytest.LogCaptureFixture, *arguments: object) -> str:
-    assert main([str(each) for each in arguments]) == 1
+    assert main([str(each) for each in arguments]) == 2
     return caplog.messages[-1]
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from mace_exp.runs.interrupts import exit_code, exiting_on_sigterm
+from mace_exp.runs.interrupts import exit_code, exiting_on_signals
 
 if TYPE_CHECKING:
     import numpy as np
@@ -204,7 +204,7 @@ class Tracker:
 
     def __enter__(self) -> Self:
         with ExitStack() as exits:
-            exits.enter_context(exiting_on_sigterm())
+            exits.enter_context(exiting_on_signals())
             if self._record:
                 exits.callback(self._record.close)
             self._sink = self._connected(exits)
