@@ -21,6 +21,7 @@ from mace_exp.cli.common import run_command
 from mace_exp.concepts.concept import UNMASKED, Kind, slugify
 from mace_exp.concepts.prompts import TRAINING_TEMPLATES
 from mace_exp.config import CONF, composed_run
+from mace_exp.utils.texts import shown
 from mace_exp.utils.yaml_files import read_plain
 
 NAME = "python -m mace_exp.convert"
@@ -92,7 +93,7 @@ class Experiment(NamedTuple):
             group, _, last = key.rpartition(".")
             (nested.setdefault(group, {}) if group else nested)[last] = value
         # A value may have several lines; each must be a comment.
-        remarks = "".join(f"# {' '.join(remark.split())}\n" for remark in self.remarks)
+        remarks = "".join(f"# {shown(' '.join(remark.split()))}\n" for remark in self.remarks)
         return head + yaml.safe_dump(nested, sort_keys=False, allow_unicode=True) + remarks
 
 

@@ -35,6 +35,7 @@ from mace_exp.runs.record import Tracker
 from mace_exp.runs.stale import remove_stale
 from mace_exp.runs.status import Status, recorded_status
 from mace_exp.runs.tracking import open_tracker
+from mace_exp.utils.errors import Refused
 from mace_exp.utils.files import write_json, write_text
 from mace_exp.utils.progress import silenced
 
@@ -47,6 +48,7 @@ def run(config: RunConfig, run_dir: Path, composed: dict[str, Any]) -> dict[str,
     Raises:
         ValueError: invalid settings, model or machine, in one message. A wrong device is reported
             before anything is written.
+        Refused: what the loaded model does not support; the caller removes what was written.
     """
     take_device(config.device.name)
     folder = RunFolder(run_dir)
@@ -63,9 +65,12 @@ def run(config: RunConfig, run_dir: Path, composed: dict[str, Any]) -> dict[str,
                 )
                 context = open_context(config, folder, tracker, ranks)
                 metrics = _run_stages(Recipe(context, config), status)
-        finally:
-            if "report" in config.chosen_stages():
-                _report(run_dir)
+        except Refused:
+            raise  # there is nothing to report
+        except BaseException:
+            _report(run_dir, config)
+            raise
+        _report(run_dir, config)
     print_result(run_dir)
     return metrics
 
@@ -89,7 +94,7 @@ def _run_stages(recipe: Recipe, status: Status) -> dict[str, Any]:
     stages = config.chosen_stages()
     warn_of_unknown(config.judge, [concept.name for concept in recipe.concepts])
     if set(stages) != {"report"}:
-        recipe.check()
+        _check(recipe)
         steps = config.method.steps()
         remove_stale(context.folder, recipe.keys(), stages, edit_steps=steps)
     for stage, step in recipe.steps().items():
@@ -99,6 +104,14 @@ def _run_stages(recipe: Recipe, status: Status) -> dict[str, Any]:
     write_json(context.folder.summary, summary)
     context.tracker.summary(summary)
     return recipe.metrics.value if "metrics" in stages and recipe.suite else {}
+
+
+def _check(recipe: Recipe) -> None:
+    """Refuse what the model or the settings do not support. Raises `Refused`, with the message."""
+    try:
+        recipe.check()
+    except ValueError as error:
+        raise Refused(str(error)) from error
 
 
 def _timed(context: Context, stage: str, step: Callable[[], object]) -> None:
@@ -168,8 +181,11 @@ def _serve(ranks: Ranks, model: ModelConfig, device: str, cache_dir: str, run_di
     ranks.serve(context)
 
 
-def _report(run_dir: Path) -> None:
-    """Write the report, also of a failed run; an error in it must not mask the run's error."""
+def _report(run_dir: Path, config: RunConfig) -> None:
+    """Write the report, if it is asked for, also of a failed run; an error in it must not mask the
+    run's error."""
+    if "report" not in config.chosen_stages():
+        return
     try:
         write_report(run_dir)
     except OSError as error:

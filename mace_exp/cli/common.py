@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 REFUSALS = (
     *(HydraException, OmegaConfBaseException, yaml.YAMLError),
-    *(ValueError, OSError, RankError),
+    *(ValueError, OSError, RankError, RecursionError),
 )
 """Errors of a wrong command or of another rank: shown as a message, without a traceback."""
 

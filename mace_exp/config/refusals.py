@@ -21,6 +21,7 @@ from mace_exp.config.options import CONF, VARIANTS
 from mace_exp.config.run_config import RunConfig
 from mace_exp.config.suggestions import as_typed, suggestion, unknown_key
 from mace_exp.utils.ranges import expected
+from mace_exp.utils.texts import cut
 from mace_exp.utils.yaml_files import syntax_problem
 
 
@@ -34,8 +35,15 @@ def named_option(argument: str) -> str:
 
 
 def explain(error: Exception) -> str:
-    """Return one message, with a remedy, for an error of Hydra, OmegaConf, YAML or our checks."""
+    """Return one message, with a remedy, for an error of Hydra, OmegaConf, YAML or our checks. What
+    is too long to read is cut in its middle."""
+    return cut(_explained(error))
+
+
+def _explained(error: Exception) -> str:
     match error:
+        case RecursionError():
+            return "the command, or a file that it names, has brackets nested too deeply"
         case MissingConfigException(missing_cfg_file=str(wanted)):
             return _unknown_option(wanted, error.options or ())
         case OverrideParseException():

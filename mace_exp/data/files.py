@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageOps
 
+from mace_exp.utils.files import regular
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -162,7 +164,7 @@ def read_image(path: Path, *, mode: str = "RGB") -> np.ndarray:
     import numpy as np  # here, so that early error messages do not wait for the import
 
     try:
-        with Image.open(path) as image:
+        with Image.open(regular(path)) as image:
             return np.asarray(ImageOps.exif_transpose(image).convert(mode))
     except FileNotFoundError:
         raise ValueError(f"image {path} is missing") from None
@@ -173,7 +175,7 @@ def read_image(path: Path, *, mode: str = "RGB") -> np.ndarray:
 def image_size(path: Path) -> Size:
     """Return (height, width), upright, from the file's header. Raises as `read_image`."""
     try:
-        with Image.open(path) as image:
+        with Image.open(regular(path)) as image:
             # PngImageFile.getexif would decode the pixels, to search behind them.
             exif = Image.Image.getexif(image)
             transposed = exif.get(_ORIENTATION) in TRANSPOSED
@@ -200,7 +202,7 @@ def _prompts(file: Path, images: Sequence[Path]) -> dict[str, str]:
     if not file.exists():
         return {}
     try:
-        with file.open(newline="", encoding="utf-8-sig") as lines:
+        with regular(file).open(newline="", encoding="utf-8-sig") as lines:
             prompts = {row["file"]: row["prompt"].strip() for row in csv.DictReader(lines)}
     except (OSError, UnicodeDecodeError, csv.Error, KeyError, AttributeError) as error:
         raise ValueError(f"{file} can't be read: it needs the columns file, prompt") from error
@@ -215,7 +217,7 @@ def _prompts(file: Path, images: Sequence[Path]) -> dict[str, str]:
 
 def _lines(file: Path) -> list[str]:
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = regular(file).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"list {file} can't be read as UTF-8 text: {error}") from error
     return [line.strip() for line in text.splitlines() if line.strip()]

@@ -13,6 +13,7 @@ from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.manifest import changed_files, recorded_files
 from mace_exp.runs.record import ROWS_FILE, ConceptCurves, numbers, read_rows
 from mace_exp.utils.files import read_json as file_json
+from mace_exp.utils.files import regular
 from mace_exp.utils.yaml_files import read_plain
 
 log = logging.getLogger(__name__)
@@ -182,11 +183,11 @@ def read_masks(folder: Path) -> list[Overlay]:
 def read_table(path: Path) -> list[Mapping[str, str]]:
     """Read a CSV file with a header; no rows if it is missing."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with regular(path).open(encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file))
     except FileNotFoundError:
         return []
-    except (OSError, csv.Error, UnicodeDecodeError) as error:
+    except (OSError, csv.Error, ValueError) as error:
         log.warning("%s can't be read (%s) and is left out of the report", path, error)
         return []
 

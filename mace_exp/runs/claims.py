@@ -10,9 +10,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from mace_exp.runs.folder import check_writable
+from mace_exp.runs.folder import LOCK, check_writable
 
-LOCK = ".lock"
 _HELD: dict[Path, FileLock] = {}
 
 

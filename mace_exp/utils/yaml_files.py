@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from mace_exp.utils.files import regular
+
 LARGEST = 500_000
 """Bytes of a file: some ten thousand names."""
 DEEPEST = 40
@@ -32,9 +34,7 @@ def read_plain(file: Path) -> Any:
 
 def checked_text(file: Path) -> str:
     """Return the text of a file of settings. Raises OSError and ValueError as `read_plain`."""
-    if file.exists() and not file.is_file():  # a pipe would wait for its other end
-        raise ValueError(f"{file} is no regular file")
-    size = file.stat().st_size
+    size = regular(file).stat().st_size
     if size > LARGEST:
         raise ValueError(f"{file} has {size} bytes: at most {LARGEST} are read")
     try:
