@@ -103,7 +103,7 @@ def read_scores(path: Path) -> ScoredPictures:
     try:
         with regular(path).open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{path} can't be read: {error}") from error
     missing = [name for name in (*ABOUT, *COLUMNS) if name not in (rows[0] if rows else {})]
     if missing:
