@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from mace_exp.models.devices import (
     choose_device,
     gpu_facts,
     gpu_peak,
+    is_out_of_memory,
     reset_gpu_peak,
     take_device,
 )
@@ -35,7 +37,7 @@ from mace_exp.runs.record import Tracker
 from mace_exp.runs.stale import remove_stale
 from mace_exp.runs.status import Status, recorded_status
 from mace_exp.runs.tracking import open_tracker
-from mace_exp.utils.errors import Refused
+from mace_exp.utils.errors import OutOfMemory, Refused
 from mace_exp.utils.files import write_json, write_text
 from mace_exp.utils.progress import silenced
 
@@ -118,13 +120,39 @@ def _timed(context: Context, stage: str, step: Callable[[], object]) -> None:
     start, made = time.monotonic(), dict(context.cache.made)
     before = dict(context.cache.reused)
     reset_gpu_peak()
-    step()
+    with _explained_memory(stage, context.folder.root):
+        step()
     row = {
         "stage": stage,
         "seconds": round(time.monotonic() - start, 3),
         "reused": context.cache.reused != before and context.cache.made == made,
     }
     context.tracker.log("stage", row | peak_memory() | gpu_peak())
+
+
+_LESS = {
+    "images": "sampling.batch_size=1, or a smaller sampling.height and sampling.width",
+    "samples": "sampling.batch_size=1, or a smaller sampling.height and sampling.width",
+    "lora": "lora.concepts_per_batch=1, lora.batch_size=1 or lora.gradient_checkpointing=true",
+}
+"""The settings by which a stage takes less memory."""
+
+
+@contextmanager
+def _explained_memory(stage: str, root: Path) -> Iterator[None]:
+    """Name the stage, the concept or prompt, and the remedy, where memory is used up."""
+    try:
+        yield
+    except (RuntimeError, MemoryError, OSError) as error:
+        if not is_out_of_memory(error):
+            raise
+        at = "".join(f", at {note}" for note in getattr(error, "__notes__", []) if note)
+        less = _LESS.get(stage, "model.dtype=bfloat16, or on a GPU model.offload=model")
+        told = (str(error) or "MemoryError").splitlines()[0][:200]
+        raise OutOfMemory(
+            f"stage {stage}{at}: out of memory ({told}): give {less} with resume={root}, or take a "
+            "larger machine"
+        ) from error
 
 
 def _summary(recipe: Recipe) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pytest
 
 from mace_exp.cli.ending import ended
 from mace_exp.runs.folder import Contents
+from mace_exp.utils.errors import OutOfMemory
 from mace_exp.utils.files import atomic_file, read_json, regular
 from mace_exp.utils.tensors import load_tensors
 from mace_exp.utils.texts import cut
@@ -159,3 +160,20 @@ def test_who_reads_no_further_makes_no_error() -> None:
     process.stdout.readline()
     process.stdout.close()
     assert process.wait(timeout=60) == 0 and process.stderr.read() == ""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("CUDA out of memory."), OSError(12, "Cannot allocate memory")],
+)
+def test_out_of_memory_names_stage_concept_and_remedy(tmp_path: Path, error: Exception) -> None:
+    from mace_exp.pipeline import _explained_memory
+
+    error.add_note("the LoRA of adam-driver")
+    with pytest.raises(OutOfMemory) as raised, _explained_memory("lora", tmp_path):
+        raise error
+    said = str(raised.value)
+    assert said.startswith("stage lora, at the LoRA of adam-driver: out of memory")
+    assert "lora.concepts_per_batch=1" in said and f"resume={tmp_path}" in said
+    with pytest.raises(RuntimeError, match="another"), _explained_memory("lora", tmp_path):
+        raise RuntimeError("another")

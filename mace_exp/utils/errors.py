@@ -9,6 +9,10 @@ class Refused(ValueError):
     and a new run folder has nothing worth keeping."""
 
 
+class OutOfMemory(ValueError):
+    """Memory is used up; the message says in which stage, at what, and which setting takes less."""
+
+
 @contextmanager
 def naming_setting(setting: str) -> Iterator[None]:
     """Prefix the message of a ValueError raised in the block with the setting's name."""

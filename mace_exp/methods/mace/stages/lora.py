@@ -184,6 +184,7 @@ def _trained_together(
                 lambda count, waiting=waiting: train(waiting[:count]),
                 min(size, len(waiting)),
                 BATCH_KEY,
+                what=f"the LoRA of {waiting[0].request.slug}",
             )
             yield waiting[: len(trained)], trained
             start += len(trained)
