@@ -173,7 +173,7 @@ def _trained_together(
     """Yield LoRAs that shared their forwards: of one shape, trained in one way.
 
     A batch that does not fit into the device's memory, and those after it, are halved: the LoRAs
-    are the same, as each is trained as if alone.
+    are the same, as each is trained as if alone, but for their last digits.
     """
     for group in _alike(jobs):
         asked = group[0].request.settings.concepts_per_batch
