@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mace_exp.cli.common import run_command
 from mace_exp.evaluation.judges.none import NoJudge
 from mace_exp.evaluation.paired import (
     concept_differences,
@@ -31,7 +32,9 @@ from mace_exp.report.compare_page import Comparison, cells, part_title, write_co
 from mace_exp.report.jobs import is_sweep, job_folders
 from mace_exp.report.read_run import read_config
 from mace_exp.utils.files import write_json
+from mace_exp.utils.texts import shown
 
+NAME = "python -m mace_exp.compare"
 log = logging.getLogger("mace_exp.compare")
 SCORES = "scores.csv"
 
@@ -43,13 +46,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="folder of compare.json and compare.html")
     parser.add_argument("--pictures", type=int, default=8, help="pairs a part (default: 8)")
     parser.add_argument("--threshold", type=float, default=0.0, help="least probability")
-    logging.basicConfig(format="%(message)s")
     chosen = parser.parse_args(arguments)
-    try:
-        found = compared(chosen.runs, pictures=chosen.pictures, threshold=chosen.threshold)
-    except ValueError as error:
-        log.error("mace_exp.compare: %s", error)
-        return 2
+    return run_command(NAME, lambda: _compare(chosen))
+
+
+def _compare(chosen: argparse.Namespace) -> None:
+    found = compared(chosen.runs, pictures=chosen.pictures, threshold=chosen.threshold)
     out = chosen.out or (chosen.runs[0] if is_sweep(chosen.runs[0]) else Path())
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "compare.json", {"comparisons": [each.facts() for each in found]})
@@ -58,7 +60,6 @@ def main(arguments: list[str] | None = None) -> int:
     for each in found:
         console.print(table(each))
     console.print(f"  page  {page}", soft_wrap=True, markup=False)
-    return 0
 
 
 def compared(
@@ -120,7 +121,7 @@ def short_names(runs: Sequence[Path]) -> list[str]:
 def table(comparison: Comparison) -> Table:
     """Return the differences of one run as a table for the terminal."""
     first, second = comparison.names
-    title = Text(f"{second} against {first}, 95 % intervals of the difference")
+    title = Text(shown(f"{second} against {first}, 95 % intervals of the difference"))
     found = Table(
         title=title, title_justify="left", box=None, header_style="dim", padding=(0, 1, 0, 0)
     )
@@ -130,7 +131,8 @@ def table(comparison: Comparison) -> Table:
         found.add_column(name, justify="right", no_wrap=True)
     for each in comparison.differences:
         measure = each.measure.replace("harmonic_mean_", "mean_")  # in 80 columns
-        found.add_row(part_title(each.part), measure, *cells(each), str(each.n))
+        title = Text(shown(part_title(each.part)))
+        found.add_row(title, measure, *cells(each), str(each.n))
     return found
 
 

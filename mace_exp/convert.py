@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -21,6 +21,8 @@ from mace_exp.cli.common import run_command
 from mace_exp.concepts.concept import UNMASKED, Kind, slugify
 from mace_exp.concepts.prompts import TRAINING_TEMPLATES
 from mace_exp.config import CONF, composed_run
+from mace_exp.utils.texts import shown
+from mace_exp.utils.yaml_files import read_plain
 
 NAME = "python -m mace_exp.convert"
 RENAMED: dict[str, tuple[type, *tuple[str, ...]]] = {
@@ -91,7 +93,7 @@ class Experiment(NamedTuple):
             group, _, last = key.rpartition(".")
             (nested.setdefault(group, {}) if group else nested)[last] = value
         # A value may have several lines; each must be a comment.
-        remarks = "".join(f"# {' '.join(remark.split())}\n" for remark in self.remarks)
+        remarks = "".join(f"# {shown(' '.join(remark.split()))}\n" for remark in self.remarks)
         return head + yaml.safe_dump(nested, sort_keys=False, allow_unicode=True) + remarks
 
 
@@ -255,20 +257,33 @@ def _texts(node: Any, key: str) -> list[str]:
 
 def read(path: Path) -> Mapping[str, Any]:
     """Return the keys of a file, including those in a block; ValueError if there are none."""
-    try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} can't be read as YAML: {error}") from error
+    content = read_plain(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no configuration: it must be a mapping of keys to values")
+    for text in _texts_in(content):
+        if "${" in text:  # it may ask for a secret of this machine, and ours would be resolved
+            raise ValueError(
+                f"{path} holds {text[:60]!r}, which stands for another value: write that value"
+            )
     blocks = [key for key, each in content.items() if isinstance(each, dict)]
     if "multi_concept" not in content and len(blocks) == 1:
         content |= content.pop(blocks[0])
     return content
 
 
+def _texts_in(node: Any) -> Iterator[str]:
+    """Yield every text in nested keys, values and lists."""
+    if isinstance(node, dict):
+        node = [*node.keys(), *node.values()]
+    if isinstance(node, list):
+        for each in node:
+            yield from _texts_in(each)
+    elif isinstance(node, str):
+        yield node
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; 1 if it refuses."""
+    """Run the command; 2 if it refuses."""
     parser = argparse.ArgumentParser(prog=NAME, description=__doc__)
     parser.add_argument("file", type=Path, metavar="their.yaml")
     file = parser.parse_args(arguments).file

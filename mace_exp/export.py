@@ -49,7 +49,7 @@ FOLDER = Shape("folder", 32)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command and return its exit code: 1 for an error."""
+    """Run the command and return its exit code: 2 for an error."""
     parsed = _parser().parse_args(arguments)
     return run_command(NAME, lambda: _export(parsed))
 

@@ -10,7 +10,6 @@ stays as it was measured.
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from mace_exp.cli.common import run_command
 from mace_exp.evaluation.detections import read_detections
 from mace_exp.evaluation.evaluate import measure_again
 from mace_exp.evaluation.judges.base import DETECTIONS, JudgeConfig
@@ -35,7 +35,7 @@ from mace_exp.runs.manifest import record_files
 from mace_exp.runs.stale import forget_key
 from mace_exp.utils.files import write_json
 
-log = logging.getLogger("mace_exp.metrics")
+NAME = "python -m mace_exp.metrics"
 
 KEYS = ("evaluation.metrics", "evaluation.threshold")
 """The settings that need no picture."""
@@ -48,15 +48,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "changes", nargs="*", metavar="key=value", help=f"{' or '.join(KEYS)}, or {PREFIX}..."
     )
-    logging.basicConfig(format="%(message)s")
     chosen = parser.parse_args(arguments)
-    try:
+
+    def command() -> None:
+        """Measure, and print the table."""
         remeasure(chosen.run, changed_settings(chosen.changes))
-    except ValueError as error:
-        log.error("mace_exp.metrics: %s", error)
-        return 2
-    print_result(chosen.run)
-    return 0
+        print_result(chosen.run)
+
+    return run_command(NAME, command)
 
 
 def changed_settings(changes: Sequence[str]) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from mace_exp.models.devices import (
     choose_device,
     gpu_facts,
     gpu_peak,
+    is_out_of_memory,
     reset_gpu_peak,
     take_device,
 )
@@ -29,7 +31,7 @@ from mace_exp.runs.accounting import accounting
 from mace_exp.runs.cache import Cache
 from mace_exp.runs.context import Context
 from mace_exp.runs.folder import RunFolder, remove_leftovers
-from mace_exp.runs.interrupts import INTERRUPTED, exiting_on_sigterm
+from mace_exp.runs.interrupts import INTERRUPTED, exiting_on_signals
 from mace_exp.runs.memory import peak_memory, reset_peak
 from mace_exp.runs.ranks import Ranks, connected
 from mace_exp.runs.record import Tracker
@@ -37,6 +39,7 @@ from mace_exp.runs.stale import remove_stale
 from mace_exp.runs.status import Status, recorded_status
 from mace_exp.runs.tracking import open_tracker
 from mace_exp.runs.work import Pace, Plan
+from mace_exp.utils.errors import OutOfMemory, Refused
 from mace_exp.utils.files import write_json, write_text
 from mace_exp.utils.progress import announce, silenced
 
@@ -49,6 +52,7 @@ def run(config: RunConfig, run_dir: Path, composed: dict[str, Any]) -> dict[str,
     Raises:
         ValueError: invalid settings, model or machine, in one message. A wrong device is reported
             before anything is written.
+        Refused: what the loaded model does not support; the caller removes what was written.
     """
     started = time.monotonic()
     take_device(config.device.name)
@@ -57,7 +61,7 @@ def run(config: RunConfig, run_dir: Path, composed: dict[str, Any]) -> dict[str,
     remove_leftovers(run_dir)
     Cache(Path(config.cache_dir)).remove_leftovers()
     write_text(folder.config, yaml.safe_dump(composed, sort_keys=False))
-    with exiting_on_sigterm():
+    with exiting_on_signals():
         try:
             with recorded_status(folder) as status, _tracker(config, folder, composed) as tracker:
                 ranks = _first_rank(config, run_dir)
@@ -66,9 +70,12 @@ def run(config: RunConfig, run_dir: Path, composed: dict[str, Any]) -> dict[str,
                 )
                 context = open_context(config, folder, tracker, ranks)
                 metrics = _run_stages(Recipe(context, config), status, started)
-        finally:
-            if "report" in config.chosen_stages():
-                _report(run_dir)
+        except Refused:
+            raise  # there is nothing to report
+        except BaseException:
+            _report(run_dir, config)
+            raise
+        _report(run_dir, config)
     print_result(run_dir)
     return metrics
 
@@ -92,7 +99,7 @@ def _run_stages(recipe: Recipe, status: Status, started: float) -> dict[str, Any
     stages = config.chosen_stages()
     warn_of_unknown(config.judge, [concept.name for concept in recipe.concepts])
     if set(stages) != {"report"}:
-        recipe.check()
+        _check(recipe)
         steps = config.method.steps()
         remove_stale(context.folder, recipe.keys(), stages, edit_steps=steps)
     costs = _timed_stages(recipe, status)
@@ -100,6 +107,14 @@ def _run_stages(recipe: Recipe, status: Status, started: float) -> dict[str, Any
     write_json(context.folder.summary, summary)
     context.tracker.summary(summary)
     return recipe.metrics.value if "metrics" in stages and recipe.suite else {}
+
+
+def _check(recipe: Recipe) -> None:
+    """Refuse what the model or the settings do not support. Raises `Refused`, with the message."""
+    try:
+        recipe.check()
+    except ValueError as error:
+        raise Refused(str(error)) from error
 
 
 def _timed_stages(recipe: Recipe, status: Status) -> list[dict[str, Any]]:
@@ -123,12 +138,38 @@ def _timed(context: Context, stage: str, step: Callable[[], object]) -> dict[str
     start, before = time.monotonic(), context.cache.counts()
     reset_peak()
     reset_gpu_peak()
-    step()
+    with _explained_memory(stage, context.folder.root):
+        step()
     after = context.cache.counts()
     made, reused = (now - then for now, then in zip(after, before, strict=True))
     counts = {"reused": bool(reused and not made), "entries_made": made, "entries_reused": reused}
     seconds = round(time.monotonic() - start, 3)
     return {"stage": stage, "seconds": seconds} | counts | peak_memory() | gpu_peak()
+
+
+_LESS = {
+    "images": "sampling.batch_size=1, or a smaller sampling.height and sampling.width",
+    "samples": "sampling.batch_size=1, or a smaller sampling.height and sampling.width",
+    "lora": "lora.concepts_per_batch=1, lora.batch_size=1 or lora.gradient_checkpointing=true",
+}
+"""The settings by which a stage takes less memory."""
+
+
+@contextmanager
+def _explained_memory(stage: str, root: Path) -> Iterator[None]:
+    """Name the stage, the concept or prompt, and the remedy, where memory is used up."""
+    try:
+        yield
+    except (RuntimeError, MemoryError, OSError) as error:
+        if not is_out_of_memory(error):
+            raise
+        at = "".join(f", at {note}" for note in getattr(error, "__notes__", []) if note)
+        less = _LESS.get(stage, "model.dtype=bfloat16, or on a GPU model.offload=model")
+        told = (str(error) or "MemoryError").splitlines()[0][:200]
+        raise OutOfMemory(
+            f"stage {stage}{at}: out of memory ({told}): give {less} with resume={root}, or take a "
+            "larger machine"
+        ) from error
 
 
 def _summary(recipe: Recipe) -> dict[str, Any]:
@@ -185,8 +226,11 @@ def _serve(ranks: Ranks, model: ModelConfig, device: str, cache_dir: str, run_di
     ranks.serve(context)
 
 
-def _report(run_dir: Path) -> None:
-    """Write the report, also of a failed run; an error in it must not mask the run's error."""
+def _report(run_dir: Path, config: RunConfig) -> None:
+    """Write the report, if it is asked for, also of a failed run; an error in it must not mask the
+    run's error."""
+    if "report" not in config.chosen_stages():
+        return
     try:
         write_report(run_dir)
     except OSError as error:

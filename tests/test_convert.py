@@ -250,7 +250,9 @@ def test_keys_may_stand_under_one_name(beside: str, tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("- 1\n", "holds no configuration"),
-        ("a: [", "can't be read as YAML"),
+        (f"{CAT}output_dir: {{a: ['${{oc.env:HOME}}']}}", "'${oc.env:HOME}', which stands for"),
+        (f"{CAT}'${{now:%Y}}': 1", "which stands for another value"),
+        ("a: [", "line 1: expected the node content"),
         (f"{CAT}rank: 0", "lora.rank = 0 is out of range"),
         (f"{CAT}resolution: 500", "sampling.height = 500"),
         (f"{CAT}learning_rate: .inf", "lora.learning_rate = inf is out of range"),
@@ -267,5 +269,5 @@ def test_a_refused_file_prints_nothing(
 ) -> None:
     file = tmp_path / "theirs.yaml"
     file.write_text(text)
-    assert main([str(file)]) == 1
+    assert main([str(file)]) == 2
     assert message in caplog.messages[-1] and not capsys.readouterr().out

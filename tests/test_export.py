@@ -192,7 +192,7 @@ def test_one_matrix_for_every_layer_has_no_compact_form() -> None:
 
 
 def refusal(caplog: pytest.LogCaptureFixture, *arguments: object) -> str:
-    assert main([str(each) for each in arguments]) == 1
+    assert main([str(each) for each in arguments]) == 2
     return caplog.messages[-1]
 
 

@@ -11,11 +11,12 @@ import yaml
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from mace_exp.cli.ending import ended
 from mace_exp.cli.refusal import Refusal, end
-from mace_exp.config import model_named, quoted
+from mace_exp.config import explain, model_named, quoted
 from mace_exp.models.schema import Device, ModelConfig, Precision
-from mace_exp.runs.interrupts import exiting_on_sigterm
 from mace_exp.runs.ranks import RankError
+from mace_exp.utils.files import is_out_of_room
 from mace_exp.utils.texts import ShownFormatter
 from mace_exp.utils.threads import limit_spinning
 
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 
 REFUSALS = (
     *(HydraException, OmegaConfBaseException, yaml.YAMLError),
-    *(ValueError, OSError, RankError),
+    *(ValueError, OSError, RankError, RecursionError),
 )
 """Errors of a wrong command or of another rank: shown as a message, without a traceback."""
 
@@ -80,18 +81,21 @@ def chosen_model(arguments: argparse.Namespace) -> ModelConfig:
 
 
 def run_command(name: str, command: Callable[[], None]) -> int:
-    """Run a command; return 1, after one message, if it refuses. Cleans up on SIGTERM."""
+    """Run a command; return 2, after one message, if it refuses, and 1 if the disk is full. Cleans
+    up on SIGTERM; with HYDRA_FULL_ERROR=1 the message is a traceback."""
     limit_spinning()
     logging.basicConfig(level=logging.INFO)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(ShownFormatter("%(message)s"))
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    try:
-        with exiting_on_sigterm():
+    with ended(name):
+        try:
             command()
-    except (ValueError, OSError) as error:
-        log.error("%s: %s", name, error)
-        return 1
+        except REFUSALS as error:
+            if os.environ.get("HYDRA_FULL_ERROR") == "1":
+                raise
+            log.error("%s: %s", name, explain(error))
+            return 1 if isinstance(error, OSError) and is_out_of_room(error) else 2
     return 0
 
 
@@ -106,12 +110,9 @@ def refusing() -> Iterator[None]:
 
 @contextmanager
 def refusals_shown() -> Iterator[None]:
-    """Print the error to stderr; with HYDRA_FULL_ERROR=1 as a traceback. A reader that has closed
-    the pipe, as `head` does, is no error."""
+    """Print the error to stderr; with HYDRA_FULL_ERROR=1 as a traceback."""
     try:
         with refusing():
             yield
     except Refusal as refusal:
-        if isinstance(refusal.error, BrokenPipeError):
-            raise refusal.error from None
         end(refusal)

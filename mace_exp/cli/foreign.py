@@ -13,7 +13,8 @@ from pathlib import Path
 
 from mace_exp.config import CONF
 from mace_exp.config.run_config import RunConfig
-from mace_exp.runs.arguments import read_yaml, run_arguments
+from mace_exp.runs.arguments import run_arguments
+from mace_exp.utils.yaml_files import read_plain
 
 REACHING = ("allow_download", "base_url", "key_env")
 """Last words of the keys that reach out: downloads, endpoints, and which secret goes there."""
@@ -49,7 +50,7 @@ def settings_of(folder: Path, given: Sequence[str], *, door: str = "resume") -> 
 def _sweep_overrides(file: Path) -> tuple[list[str], list[str]]:
     """Return Hydra's settings of a sweep, as its launcher, and the other arguments."""
     try:
-        overrides = read_yaml(file)["hydra"]["overrides"]
+        overrides = read_plain(file)["hydra"]["overrides"]
         hydra, task = ([str(each) for each in overrides[key]] for key in ("hydra", "task"))
     except (KeyError, TypeError) as error:
         raise ValueError(f"{file} holds no overrides of Hydra's: it is no sweep's") from error

@@ -23,8 +23,9 @@ from mace_exp.cli.refusal import Refusal
 from mace_exp.config import CONF, quick_hydra, register, to_run_config
 from mace_exp.config.run_config import RunConfig
 from mace_exp.runs.claims import claimed, release
-from mace_exp.runs.folder import RunFolder, check_writable
+from mace_exp.runs.folder import Contents, RunFolder, check_writable
 from mace_exp.runs.ranks import dismissed_workers
+from mace_exp.utils.errors import Refused
 
 log = logging.getLogger("mace_exp")
 
@@ -92,10 +93,14 @@ def _refused_whole(run_dir: Path) -> Iterator[None]:
     folder unchanged, or removes it if it is new."""
     folder, log_file = RunFolder(run_dir), run_dir / "run.log"
     started, logged = _content(folder.status), log_file.exists()
+    before = Contents.of(run_dir)
     try:
         yield
     except REFUSALS as error:
-        begun = _content(folder.status) != started
+        refused = isinstance(error, Refused)
+        begun = _content(folder.status) != started and not refused
+        if refused:
+            before.restore()
         if not begun:
             if not logged:
                 _remove_log(log_file)

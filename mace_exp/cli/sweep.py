@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-import yaml
 from rich.console import Console
 from rich.text import Text
 
@@ -135,7 +134,7 @@ def print_jobs(
 def _overrides(run_dir: Path) -> tuple[str, ...]:
     try:
         return _telling(run_arguments(run_dir) or [])
-    except (OSError, ValueError, yaml.YAMLError):
+    except (OSError, ValueError):
         return ()
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from mace_exp.utils.files import regular
 from mace_exp.utils.texts import fault_of
 
 
@@ -74,7 +75,9 @@ def _is_template(line: str) -> bool:
 
 def _text(what: str, path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")  # Windows editors write a byte-order mark
+        return regular(path).read_text(
+            encoding="utf-8-sig"
+        )  # Windows editors write a byte-order mark
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{what} {path} can't be read as UTF-8 text: {error}") from error
 

@@ -56,9 +56,13 @@ VARIANTS: dict[str, Mapping[str, type]] = {
 
 
 def register() -> None:
-    """Register the schemas for conf/: `run_schema` and `/schema/<group>/<variant>`."""
+    """Register the schemas for conf/: `run_schema` and `/schema/<group>/<variant>`; have option
+    files of the user's folders checked."""
     from hydra.core.config_store import ConfigStore
 
+    from mace_exp.config.option_files import check_user_files
+
+    check_user_files()
     store = ConfigStore.instance()
     store.store(name="run_schema", node=RunConfig)
     for group, variants in VARIANTS.items():

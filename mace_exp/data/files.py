@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mace_exp.utils.files import regular
+
 if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
@@ -182,7 +184,7 @@ def _opened(path: Path) -> Iterator[Image]:
     from PIL import Image as images  # here for the same reason
 
     try:
-        with images.open(path) as image:
+        with images.open(regular(path)) as image:
             yield image
     except FileNotFoundError:
         raise ValueError(f"image {path} is missing") from None
@@ -206,7 +208,7 @@ def _prompts(file: Path, images: Sequence[Path]) -> dict[str, str]:
     if not file.exists():
         return {}
     try:
-        with file.open(newline="", encoding="utf-8-sig") as lines:
+        with regular(file).open(newline="", encoding="utf-8-sig") as lines:
             prompts = {row["file"]: row["prompt"].strip() for row in csv.DictReader(lines)}
     except (OSError, UnicodeDecodeError, csv.Error, KeyError, AttributeError) as error:
         raise ValueError(f"{file} can't be read: it needs the columns file, prompt") from error
@@ -221,7 +223,7 @@ def _prompts(file: Path, images: Sequence[Path]) -> dict[str, str]:
 
 def _lines(file: Path) -> list[str]:
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = regular(file).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"list {file} can't be read as UTF-8 text: {error}") from error
     return [line.strip() for line in text.splitlines() if line.strip()]

@@ -119,4 +119,9 @@ def _read_rows(file: Path) -> list[dict[str, str]]:
         raise ValueError(f"{file} can't be read: {error}") from error
     if not rows or set(COLUMNS) - set(rows[0]):
         raise ValueError(f"{file} needs the columns {', '.join(COLUMNS)} and at least one row")
+    for row in rows:
+        if None in row.values() or not (row["seed"] or "").isdecimal():
+            raise ValueError(f"{file} has a row without a value, or without a whole number as seed")
+        if Path(row["file"]).name != row["file"]:
+            raise ValueError(f"{file} names {row['file']!r}, which is no file of its folder")
     return rows

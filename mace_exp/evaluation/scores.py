@@ -18,7 +18,7 @@ import numpy as np
 
 from mace_exp.evaluation.judges.base import LIKELY, PERSON, SCENE, SUBJECT, TEXT_IMAGE
 from mace_exp.evaluation.prompts import EvaluationPrompt
-from mace_exp.utils.files import write_table
+from mace_exp.utils.files import regular, write_table
 
 PHASES = ("before", "after")
 ABOUT = ("part", "concept", "prompt", "seed", "expected", "file", "phase", "judge")
@@ -111,9 +111,9 @@ def read_scores(path: Path) -> ScoredPictures:
             pictures before and after are not those of the same prompts.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with regular(path).open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{path} can't be read: {error}") from error
     missing = [name for name in (*ABOUT, *COLUMNS) if name not in (rows[0] if rows else {})]
     if missing:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mace_exp.models.sources import HUB_ID, hub_cached
+from mace_exp.utils.trusted import check_no_code
 
 
 def check_auxiliary(
@@ -62,8 +63,7 @@ def _check_folder(folder: Path, model_type: str | None) -> None:
     found = config.get("model_type")
     if model_type is not None and found != model_type:
         raise ValueError(f"holds a model of the type {found!r}, not {model_type!r}")
-    if "auto_map" in config:
-        raise ValueError("requires remote code (auto_map), which is not run")
+    check_no_code(folder)
     if not any(folder.glob("*.safetensors")):
         raise ValueError("has no .safetensors weights")
 

@@ -15,6 +15,7 @@ from mace_exp.models.saving import quiet
 from mace_exp.models.schema import ModelConfig
 from mace_exp.models.sources import ModelLocation, find_model
 from mace_exp.models.weight_files import component_weights, read_header
+from mace_exp.utils.trusted import WEIGHTS
 
 if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
@@ -73,7 +74,7 @@ def load_pipeline(
                 str(location.folder or location.hub_id),
                 variant=variant,
                 local_files_only=not (allow_download and location.hub_id),
-                use_safetensors=True,
+                **WEIGHTS,
                 **options,
             )
     _check_complete(pipeline, location, variant)

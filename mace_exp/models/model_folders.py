@@ -18,6 +18,7 @@ from mace_exp.models.assumptions import (
     check_widths,
 )
 from mace_exp.models.weight_files import by_variant, component_weights, read_header, read_object
+from mace_exp.utils.trusted import check_no_code
 
 LIBRARIES = ("diffusers", "transformers", "stable_diffusion")  # remote code is not run
 CHECKER = ("safety_checker", "feature_extractor")
@@ -42,6 +43,7 @@ def check_folder(
         ValueError: the message names the file and what to do.
     """
     parts = _parts(folder)
+    check_no_code(folder)
     for name in parts:
         if name not in OPTIONAL and not (folder / name).is_dir():
             raise ValueError(f"{folder} is not a complete pipeline: its folder {name!r} is missing")

@@ -21,7 +21,7 @@ log = logging.getLogger("mace_exp.preservation")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one of the three commands; return the exit code, 1 after an error message."""
+    """Run one of the three commands; return the exit code, 2 after an error message."""
     parsed = _parser().parse_args(arguments)
     return run_command(NAME, lambda: parsed.command(parsed))
 

@@ -18,6 +18,7 @@ from mace_exp.report import formatting
 from mace_exp.report.metrics_view import PARTS
 from mace_exp.report.page import render, save
 from mace_exp.report.pictures import Thumbnails
+from mace_exp.report.read_run import image_in
 
 PICTURE_BYTES = 1_500_000  # base64 bytes of all pictures
 
@@ -99,9 +100,9 @@ def _shown(
         if thumbnails.spent:
             break
         files = [
-            run / "samples" / "after" / f"{row:04d}.png"
+            image_in(run / "samples", f"after/{row:04d}.png")
             for run, row in zip(runs, pair.rows, strict=True)
         ]
-        one, two = (thumbnails.uri(file if file.is_file() else None) for file in files)
+        one, two = (thumbnails.uri(file) for file in files)
         found.append((pair, one, two))
     return found

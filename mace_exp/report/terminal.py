@@ -22,6 +22,7 @@ from mace_exp.report.metrics_view import (
 )
 from mace_exp.report.read_run import read_json
 from mace_exp.runs.accounting import entries_text
+from mace_exp.utils import texts
 
 MEANS = {
     "harmonic_mean": "harmonic mean",
@@ -73,7 +74,7 @@ def result_table(parts: list[PartResult]) -> Table:
         found = part.accuracy
         if found is not None:
             table.add_row(
-                f"{part.title} {'↓' if part.lower_is_better else '↑'}",
+                f"{texts.shown(part.title)} {'↓' if part.lower_is_better else '↑'}",
                 Text(formatting.percent(found.value), style="bold"),
                 formatting.interval(found.low, found.high),
                 formatting.percent(found.original),
@@ -109,9 +110,9 @@ def costs_table(costs: Mapping[str, Any]) -> Table:
 def places(run_dir: Path) -> list[Text]:
     """Return the main files' paths, relative to the current folder if inside it; without markup."""
     current = Path.cwd()
-    shown = run_dir.relative_to(current) if run_dir.is_relative_to(current) else run_dir
+    place = run_dir.relative_to(current) if run_dir.is_relative_to(current) else run_dir
     return [
-        Text.assemble((f"  {what:<8}  ", "dim"), str(shown / name))
+        Text.assemble((f"  {what:<8}  ", "dim"), texts.shown(str(place / name)))
         for name, what in PLACES.items()
         if (run_dir / name).exists()
     ]

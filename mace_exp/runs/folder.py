@@ -8,10 +8,13 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from mace_exp.utils.files import leftover_of, remove
+from mace_exp.utils.files import atomic_file, leftover_of, remove
 
 log = logging.getLogger(__name__)
 
+LOCK = ".lock"
+"""File that a process holds while the folder is its own."""
+ROWS_FILE = "metrics.jsonl"
 PLAN = "jobs.json"
 """File in a sweep's folder with the overrides of every job, written before the first job starts."""
 LEAST_FREE = 500 * 2**20
@@ -50,6 +53,32 @@ class RunFolder:
     def name_of(self, path: Path) -> str | None:
         """Return a file's name relative to the folder; None where it does not exist."""
         return path.relative_to(self.root).as_posix() if path.exists() else None
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What lay in a run folder before a command: names, and the files that a run begins with."""
+
+    root: Path
+    names: frozenset[str]
+    texts: dict[Path, bytes]
+
+    @classmethod
+    def of(cls, root: Path) -> Contents:
+        """Return what lies in a folder now."""
+        folder = RunFolder(root)
+        files = (folder.config, folder.status, root / ROWS_FILE)
+        names = frozenset(each.name for each in root.iterdir())
+        return cls(root, names, {file: file.read_bytes() for file in files if file.is_file()})
+
+    def restore(self) -> None:
+        """Remove what was added since, and write the files that a run begins with as they were."""
+        for path in self.root.iterdir():
+            if path.name not in (*self.names, LOCK, "run.log"):  # a log may still be open
+                remove(path)
+        for file, content in self.texts.items():
+            with atomic_file(file) as temporary:
+                temporary.write_bytes(content)
 
 
 def remove_leftovers(folder: Path) -> None:

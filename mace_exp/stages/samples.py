@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 
+from mace_exp.data.files import read_image
 from mace_exp.evaluation.prompts import EvaluationPrompt
 from mace_exp.methods.base import Edit
 from mace_exp.models.editing import edited_pipeline
@@ -280,4 +280,4 @@ def _read_after(context: Context, count: int, key: str) -> np.ndarray:
             "add samples to stages, which writes the pictures again"
         )
     files = [folder / "after" / f"{index:04d}.png" for index in range(count)]
-    return np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
+    return np.stack([read_image(file) for file in files])

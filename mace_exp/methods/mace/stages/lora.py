@@ -193,7 +193,7 @@ def _trained_together(
     """Yield LoRAs that shared their forwards: of one shape, trained in one way.
 
     A batch that does not fit into the device's memory, and those after it, are halved: the LoRAs
-    are the same, as each is trained as if alone.
+    are the same, as each is trained as if alone, but for their last digits.
     """
     for group in _alike(jobs):
         asked = group[0].request.settings.concepts_per_batch
@@ -204,6 +204,7 @@ def _trained_together(
                 lambda count, waiting=waiting: train(waiting[:count]),
                 min(size, len(waiting)),
                 BATCH_KEY,
+                what=f"the LoRA of {waiting[0].request.slug}",
             )
             yield waiting[: len(trained)], trained
             start += len(trained)
