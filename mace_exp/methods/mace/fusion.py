@@ -188,13 +188,14 @@ class FusionAccumulator:
             self._stacks[path].add(pair)
 
     def result(self) -> FusionSums:
-        """Return the sums so far."""
+        """Return the sums of all concepts, which takes over the memory: nothing is added after."""
         gram, mapped = self._empty.clone(), self._empty.clone()
         for transform, each in self._grams.values():
             gram += each
             mapped += transform.double() @ each
         factors = {path: (each.factors(),) for path, each in self._stacks.items() if each.used}
         dense = {path: each.dense for path, each in self._stacks.items() if each.dense is not None}
+        self._stacks = {}
         return FusionSums(gram, mapped, factors, dense)
 
 
@@ -225,7 +226,10 @@ class _Stack:
         return LowRank(self._ups[: self.used].mT, self._downs[: self.used])
 
     def _fold(self, pair: LowRank) -> None:
-        self.dense = pair.product() if self.dense is None else self.dense + pair.product()
+        if self.dense is None:
+            self.dense = pair.product()
+        else:
+            self.dense.addmm_(pair.up.double(), pair.down)
 
 
 def _factors(total: Tensor, lora: Lora) -> dict[str, tuple[LowRank, ...]]:
@@ -306,5 +310,7 @@ def compact_edit(
 
 def _stacked(pairs: Sequence[LowRank]) -> LowRank:
     """Return the sum of low-rank products as one: `up` side by side, `down` stacked."""
+    if len(pairs) == 1:
+        return pairs[0]
     ups, downs = [pair.up for pair in pairs], [pair.down for pair in pairs]
     return LowRank(torch.cat(ups, dim=1), torch.cat(downs))
