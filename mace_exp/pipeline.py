@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from mace_exp.runs.context import Context
 from mace_exp.runs.folder import RunFolder, remove_leftovers
 from mace_exp.runs.interrupts import INTERRUPTED, exiting_on_sigterm
 from mace_exp.runs.memory import peak_memory
+from mace_exp.runs.provenance import plain
 from mace_exp.runs.ranks import Ranks, connected
 from mace_exp.runs.record import Tracker
 from mace_exp.runs.stale import remove_stale
@@ -68,6 +69,27 @@ def run(config: RunConfig, run_dir: Path, composed: dict[str, Any]) -> dict[str,
                 _report(run_dir)
     print_result(run_dir)
     return metrics
+
+
+def attack(config: RunConfig, run_dir: Path) -> dict[str, Any]:
+    """Attack the edit of a finished run, by the settings that the run was made with; return the
+    rates. All else in the run's folder stays as it is, but for its report.
+
+    Raises:
+        ValueError: as `run`, or the folder holds no edit of these settings.
+    """
+    take_device(config.device.name)
+    folder = RunFolder(run_dir)
+    composed = {"run": str(run_dir), "attack": plain(asdict(config.attack))}
+    with exiting_on_sigterm():
+        with _tracker(config, folder, composed) as tracker:
+            ranks = _first_rank(config, run_dir)
+            context = open_context(replace(config, stages=["attacks"]), folder, tracker, ranks)
+            recipe = Recipe(context, replace(config, stages=["attacks"]))
+            recipe.check()
+            _timed(context, "attacks", lambda: recipe.attacks.value)
+        _report(run_dir)
+    return recipe.attacks.value
 
 
 def open_context(config: RunConfig, folder: RunFolder, tracker: Tracker, ranks: Ranks) -> Context:

@@ -54,6 +54,9 @@ def test_every_option_composes(file: Path, tmp_path: Path) -> None:
         ],
         "prompts/file": [f"prompts.path={tmp_path / 'templates.txt'}", "prompts.count=1"],
         "prompts/llm": ["prompts.base_url=http://a/v1", "prompts.model=b", "prompts.key_env=null"],
+        "attack/paraphrase": [f"attack.file={tmp_path / 'templates.txt'}"],
+        "attack/paraphrase_llm": ["attack.llm.base_url=http://a/v1", "attack.llm.model=b"]
+        + ["attack.llm.key_env=null"],
         "masks/grounded_sam": ["masks.allow_download=true"],
         "concepts/custom": ["concepts.names=[Adam Driver]"],
         "preservation/captions": [f"preservation.prior.file={tmp_path / 'captions.txt'}"],

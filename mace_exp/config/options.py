@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from hydra.core.config_store import ConfigStore
 
+from mace_exp.attacks import ATTACKS
 from mace_exp.config.run_config import RunConfig
 from mace_exp.data.images.folder import FolderImages
 from mace_exp.data.images.generated import GeneratedImages
@@ -53,6 +54,7 @@ VARIANTS: dict[str, Mapping[str, type]] = {
     },
     "evaluation": {"sampled": SampledEvaluation, "none": NoEvaluation},
     "judge": JUDGES,
+    "attack": ATTACKS,
     "tracking": {"wandb": WandbTracking, "none": NoTracking},
 }
 

@@ -13,6 +13,7 @@ import yaml
 from markupsafe import Markup
 
 from mace_exp.report import charts, formatting
+from mace_exp.report.attack_view import read_attacks
 from mace_exp.report.galleries import attention_strips, galleries, mask_groups
 from mace_exp.report.metrics_view import (
     WITH_UNLISTED,
@@ -36,6 +37,7 @@ SECTIONS = {
         "Training",
         "Training curves: nothing was trained.",
     ),
+    "attacks": ("Attacks", "Attacks: none were made."),
     "time": ("Time and memory", "Stage times: no stage has finished."),
     "settings": ("Settings", "Settings: there is no config.yaml."),
 }
@@ -86,6 +88,7 @@ def run_content(run: RunContents) -> dict[str, Any]:
         "attention": attention_strips(run.attention),
         "masks": mask_groups(run.masks),
         "training": training(read_curves(run.rows)),
+        "attacks": read_attacks(run.attacks),
         "stages": stages(run.rows),
         "settings": setting_groups(run.config),
         "settings_yaml": yaml.safe_dump(run.config, sort_keys=False) if run.config else "",
