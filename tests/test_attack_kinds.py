@@ -12,12 +12,13 @@ from mace_exp.attacks.drawing import draw_once
 from mace_exp.attacks.editing import INPAINTING, TO_IMAGE, Completion, Pictures, denoised, kept_half
 from mace_exp.attacks.paraphrase import ParaphraseAttack
 from mace_exp.attacks.prefix import PrefixSearch, Word, whole_words
-from mace_exp.attacks.rates import JudgedPicture, curves
+from mace_exp.attacks.rates import COLUMNS, JudgedPicture, curves
 from mace_exp.methods.esd.guidance import Sampler
 from mace_exp.models.conditions import condition_on, unconditional
 from mace_exp.models.sampling import sample, scheduler_for
 from mace_exp.models.text import phrase_ids
 from mace_exp.report.attack_view import attack_rows, read_attacks
+from mace_exp.report.run_page import write_report
 from mace_exp.utils.files import save_png, write_json, write_table
 from tests.attacking import PERSON, SAMPLING, aim
 from tests.composing import composed
@@ -181,8 +182,6 @@ def folder_of_attack(root: Path) -> dict[str, Any]:
             (folder / side).mkdir(parents=True, exist_ok=True)
             save_png(folder / file, np.full((8, 8, 3), at, np.uint8))
             rows.append(JudgedPicture(side, "Amy Adams", shot, file, "Amy Adams", 0.9, rank))
-    from mace_exp.attacks.rates import COLUMNS
-
     write_table(folder / "pictures.csv", COLUMNS, [row.cells("mini") for row in rows])
     rates = {
         "attack": "relearning",
@@ -208,8 +207,6 @@ def test_the_page_shows_points_side_by_side_and_pictures_of_first_and_last(tmp_p
 
 
 def test_the_report_of_a_run_has_a_section_of_its_attacks(tmp_path: Path) -> None:
-    from mace_exp.report.run_page import write_report
-
     folder_of_attack(tmp_path / "attacks")
     (tmp_path / "status.json").write_text('{"status": "finished"}')
     page = write_report(tmp_path).read_text(encoding="utf-8")

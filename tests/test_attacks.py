@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from mace_exp import pipeline as commands
 from mace_exp.attack import run_settings, split
 from mace_exp.attacks.base import CONTROL, EDITED, ORIGINAL, SIDES, Shot, renamed
 from mace_exp.attacks.embedding import Inversion, LearnedPhrase
@@ -17,6 +18,7 @@ from mace_exp.attacks.finetuning import Relearning, Variant, trained_projections
 from mace_exp.attacks.rates import JudgedPicture, curves
 from mace_exp.methods.mace.lora import LoraShape, initial_lora
 from mace_exp.models.editing import edited_pipeline
+from mace_exp.models.model import Model
 from mace_exp.models.sampling import sample
 from mace_exp.models.text import stable_diffusion_encoder
 from mace_exp.runs.folder import RunFolder
@@ -26,6 +28,7 @@ from tests.attacking import PEOPLE, PERSON, SAMPLING, TINY_ATTACK, aim, attack_r
 from tests.composing import composed
 from tests.tiny import tiny_pipeline
 from tests.tiny_xl import tiny_xl_pipeline
+from tests.whole_run import rows
 
 RELEARN = (
     *("attack=relearning", *TINY_ATTACK, "attack.steps=[0,1]", "attack.batch_size=1"),
@@ -165,7 +168,7 @@ def judged(side: str, concept: str, at: float, *, rank: float, p: float = 0.9) -
 
 
 def test_rates_count_first_guesses_that_are_sure_enough() -> None:
-    rows = [
+    seen = [
         judged(EDITED, "A", 0, rank=1),
         judged(EDITED, "A", 0, rank=2),
         judged(EDITED, "B", 0, rank=1, p=0.4),
@@ -173,13 +176,13 @@ def test_rates_count_first_guesses_that_are_sure_enough() -> None:
         judged(ORIGINAL, "A", 0, rank=1),
         judged(EDITED, "A", 5, rank=1),
     ]
-    found = curves(rows, 0.5)[""]
+    found = curves(seen, 0.5)[""]
     first, later = found[EDITED]
     assert (first["at"], first["value"], first["n"]) == (0, pytest.approx(1 / 3), 3)
     assert first["concepts"] == {"A": 0.5, "B": 0.0}
     assert 0 <= first["low"] < first["value"] < first["high"] <= 1
     assert (later["at"], later["value"], later["n"]) == (5, 1.0, 1)
-    assert curves(rows, 0)[""][EDITED][0]["value"] == pytest.approx(2 / 3)
+    assert curves(seen, 0)[""][EDITED][0]["value"] == pytest.approx(2 / 3)
     assert set(found) == {EDITED, ORIGINAL}
 
 
@@ -197,10 +200,10 @@ def test_an_attack_writes_its_folder_and_is_not_made_again(pipeline: Any, tmp_pa
     written = json.loads((folder / "rates.json").read_text())
     assert written == json.loads(json.dumps(found, default=str))
     with (folder / "pictures.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 3 * 2 * 2 * 2 * 2  # sides, people, variants, points, pictures
-    assert all((folder / row["file"]).is_file() for row in rows)
-    prompts = {side: {row["prompt"] for row in rows if row["side"] == side} for side in SIDES}
+        table = list(csv.DictReader(file))
+    assert len(table) == 3 * 2 * 2 * 2 * 2  # sides, people, variants, points, pictures
+    assert all((folder / row["file"]).is_file() for row in table)
+    prompts = {side: {row["prompt"] for row in table if row["side"] == side} for side in SIDES}
     assert all("Zorvan Quimbel" in prompt for prompt in prompts[CONTROL])
     assert prompts[EDITED] == prompts[ORIGINAL]
     assert not changed_files(recipe.context.folder, ["attacks/relearning"])
@@ -211,6 +214,31 @@ def test_an_attack_writes_its_folder_and_is_not_made_again(pipeline: Any, tmp_pa
     assert other.context.cache.made["attacks"] == 2
     for variant, sides in found["curves"].items():
         assert sides[ORIGINAL] == again["curves"][variant][ORIGINAL]
+
+
+def test_the_command_attacks_the_edit_of_a_folder_and_only_that(
+    pipeline: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = ("attack.limit=1", "attack.show=[concept]", "attack.images=1", "attack.pictures=1")
+    folder, cache = tmp_path / "run", tmp_path / "cache"
+    recipe = attack_recipe(folder, *RELEARN, *one, pipeline=pipeline, cache=cache)
+    monkeypatch.setattr("mace_exp.pipeline.load_model", lambda *_: Model(pipeline))
+    with pytest.raises(ValueError, match="holds no edit of these settings"):
+        commands.attack(recipe.config, folder)
+    edit = recipe.edit.value
+    kept = {file: file.read_bytes() for file in folder.iterdir() if file.name in KEPT}
+    assert edit.weights and kept
+    found = commands.attack(recipe.config, folder)
+    assert set(found["curves"]["lora, its pictures"]) == set(SIDES)
+    assert all(file.read_bytes() == content for file, content in kept.items())
+    assert 'id="attacks"' in (folder / "report.html").read_text(encoding="utf-8")
+    [stage] = [row for row in rows(folder, "stage") if row["stage"] == "attacks"]
+    assert not stage["reused"]
+    losses = rows(folder, "attack")
+    assert {(row["side"], row["attack/step"]) for row in losses} == {(side, 1) for side in SIDES}
+
+
+KEPT = ("edit.safetensors", "erased.json")
 
 
 def test_keys_of_attempts(pipeline: Any, tmp_path: Path) -> None:

@@ -109,7 +109,9 @@ class Inversion:
 
     def _phrase(self, aim: Aim, pictures: Sequence[str]) -> tuple[str, list[str], list[str]]:
         """Return the phrase to learn, and the prompts of pictures and of what is drawn with it."""
-        if self.from_anchor and aim.name == aim.concept.name:
-            phrase = aim.concept.anchor
-            return phrase, *(renamed(e, aim.concept, phrase) for e in (pictures, aim.prompts))
-        return aim.name, list(pictures), list(aim.prompts)
+        name, asked = aim.name, list(aim.prompts)
+        if not self.from_anchor or name != aim.concept.name:
+            return name, list(pictures), asked
+        anchor = aim.concept.anchor
+        pictures, asked = (renamed(each, aim.concept, anchor) for each in (pictures, asked))
+        return anchor, pictures, asked

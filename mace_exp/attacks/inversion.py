@@ -13,7 +13,7 @@ from mace_exp.utils.ranges import POSITIVE, WHOLE
 class Start(Enum):
     """Whose token embeddings the optimisation starts from."""
 
-    name = "name"  # the concept's name
+    concept = "concept"  # the concept's name
     anchor = "anchor"  # what replaces the concept: the attacker forgets the name
 
 
