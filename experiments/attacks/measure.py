@@ -15,6 +15,7 @@ import argparse
 import csv
 import json
 import logging
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -33,11 +34,18 @@ METHODS: dict[str, tuple[str, ...]] = {
     "speed": ("method=speed",),
     "esd_x": ("method=esd_x",),
 }
-ATTACKS = ("relearning", "completion", "inversion", "tokens")
+ATTACKS: dict[str, tuple[str, ...]] = {
+    "relearning": ("attack=relearning",),
+    "inversion": ("attack=inversion",),
+    "inversion, from the anchor": ("attack=inversion", "attack.start=anchor"),
+    "completion": ("attack=completion",),
+    "tokens": ("attack=tokens",),
+}
 SMALL: dict[str, tuple[str, ...]] = {
     "relearning": ("attack.steps=[0,20,50]", "attack.train=[lora]", "attack.show=[concept]"),
     "completion": ("attack.strengths=[0.5,0.8]",),
     "inversion": ("attack.steps=[0,60]",),
+    "inversion, from the anchor": ("attack.steps=[0,60]",),
     "tokens": ("attack.steps=[0,10]", "attack.candidates=8", "attack.batch_size=2"),
 }
 """Settings of `--small`, by attack; two people and four pictures at each point."""
@@ -59,7 +67,9 @@ def main() -> None:
             failed.append(method)
     for attack in options.attacks:
         for method in (each for each in options.methods if each not in failed):
-            if not _attack(options.folder / method, attack, options.small):
+            if _attack(options.folder / method, attack, options.small):
+                keep_rates(options.folder, method, attack)
+            else:
                 failed.append(f"{attack} on {method}")
             write_results(RESULTS, options.folder)
     for line in table(RESULTS):
@@ -81,7 +91,20 @@ def run_arguments(method: str, folder: Path) -> list[str]:
 def attack_arguments(run: Path, attack: str, small: bool) -> list[str]:
     """Return the arguments of an attack on a run."""
     few = ("attack.limit=2", "attack.images=4", *SMALL[attack]) if small else ()
-    return [f"run={run}", f"attack={attack}", *few]
+    return [f"run={run}", *ATTACKS[attack], *few]
+
+
+def keep_rates(folder: Path, method: str, attack: str) -> None:
+    """Copy the rates of an attack out of the run's folder, where another variant replaces them."""
+    [option] = [each.partition("=")[2] for each in ATTACKS[attack] if each.startswith("attack=")]
+    kept = rates_file(folder, method, attack)
+    kept.parent.mkdir(exist_ok=True)
+    shutil.copyfile(folder / method / "attacks" / option / "rates.json", kept)
+
+
+def rates_file(folder: Path, method: str, attack: str) -> Path:
+    """Return where the rates of an attack on a method's run are kept."""
+    return folder / "rates" / f"{method} {attack}.json"
 
 
 def write_results(path: Path, folder: Path) -> None:
@@ -91,14 +114,14 @@ def write_results(path: Path, folder: Path) -> None:
         written.writerow(COLUMNS)
         for method in METHODS:
             for attack in ATTACKS:
-                rates = folder / method / "attacks" / attack / "rates.json"
+                rates = rates_file(folder, method, attack)
                 if rates.is_file():
-                    written.writerows(rows(method, _read(rates)))
+                    written.writerows(rows(method, attack, _read(rates)))
 
 
-def rows(method: str, rates: dict[str, Any]) -> Iterator[list[Any]]:
+def rows(method: str, attack: str, rates: dict[str, Any]) -> Iterator[list[Any]]:
     """Yield a row per variant, point and side of an attack."""
-    named = [method, rates["attack"], _budget(rates), len(rates["concepts"])]
+    named = [method, attack, _budget(rates), len(rates["concepts"])]
     for variant, sides in rates["curves"].items():
         for side in SIDES:
             for point in sides.get(side, ()):
@@ -120,9 +143,11 @@ def table(path: Path) -> Iterator[str]:
     for row in found:
         about = (row["attack"], row["variant"], row["method"], f"{row['at']} {row['unit']}".strip())
         points.setdefault(about, {})[row["side"]] = row
+    order = sorted(points, key=lambda each: (*each[:2], float(each[3].split()[0]), each[2]))
     yield "| attack | variant | method | at | edited | original | control | n |"
     yield "|---|---|---|---|---|---|---|---|"
-    for about, sides in sorted(points.items(), key=lambda each: (each[0][:2], each[0][3])):
+    for about in order:
+        sides = points[about]
         cells = [_cell(sides.get(side)) for side in SIDES]
         yield "| " + " | ".join((*about, *cells, next(iter(sides.values()))["n"])) + " |"
 
@@ -164,7 +189,7 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--methods", nargs="+", choices=tuple(METHODS), default=tuple(METHODS))
-    parser.add_argument("--attacks", nargs="+", choices=ATTACKS, default=ATTACKS)
+    parser.add_argument("--attacks", nargs="+", choices=tuple(ATTACKS), default=tuple(ATTACKS))
     parser.add_argument("--small", action="store_true", help="two people, few steps")
     parser.add_argument("--folder", type=Path, default=Path("outputs/attacks"))
     return parser
