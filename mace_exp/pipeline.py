@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from mace_exp.runs.context import Context
 from mace_exp.runs.folder import RunFolder, remove_leftovers
 from mace_exp.runs.interrupts import INTERRUPTED, exiting_on_signals
 from mace_exp.runs.memory import peak_memory, reset_peak
+from mace_exp.runs.provenance import plain
 from mace_exp.runs.ranks import Ranks, connected
 from mace_exp.runs.record import Tracker
 from mace_exp.runs.stale import remove_stale
@@ -73,11 +74,32 @@ def run(config: RunConfig, run_dir: Path, composed: dict[str, Any]) -> dict[str,
         except Refused:
             raise  # there is nothing to report
         except BaseException:
-            _report(run_dir, config)
+            _report_if_asked(config, run_dir)
             raise
-        _report(run_dir, config)
+        _report_if_asked(config, run_dir)
     print_result(run_dir)
     return metrics
+
+
+def attack(config: RunConfig, run_dir: Path) -> dict[str, Any]:
+    """Attack the edit of a finished run, by the settings that the run was made with; return the
+    rates. All else in the run's folder stays as it is, but for its report.
+
+    Raises:
+        ValueError: as `run`, or the folder holds no edit of these settings.
+    """
+    take_device(config.device.name)
+    folder = RunFolder(run_dir)
+    composed = {"run": str(run_dir), "attack": plain(asdict(config.attack))}
+    alone = replace(config, stages=["attacks"])
+    with exiting_on_signals():
+        with _tracker(config, folder, composed) as tracker:
+            context = open_context(alone, folder, tracker, _first_rank(config, run_dir))
+            recipe = Recipe(context, alone)
+            recipe.check()
+            tracker.log("stage", _timed(context, "attacks", lambda: recipe.attacks.value))
+        _report(run_dir)
+    return recipe.attacks.value
 
 
 def open_context(config: RunConfig, folder: RunFolder, tracker: Tracker, ranks: Ranks) -> Context:
@@ -226,11 +248,13 @@ def _serve(ranks: Ranks, model: ModelConfig, device: str, cache_dir: str, run_di
     ranks.serve(context)
 
 
-def _report(run_dir: Path, config: RunConfig) -> None:
-    """Write the report, if it is asked for, also of a failed run; an error in it must not mask the
-    run's error."""
-    if "report" not in config.chosen_stages():
-        return
+def _report_if_asked(config: RunConfig, run_dir: Path) -> None:
+    if "report" in config.chosen_stages():
+        _report(run_dir)
+
+
+def _report(run_dir: Path) -> None:
+    """Write the report, also of a failed run; an error in it must not mask the run's error."""
     try:
         write_report(run_dir)
     except OSError as error:

@@ -2,7 +2,7 @@
 
     concepts + anchors -> prompts -> training images -> masks -> preservation statistics
         -> method (MACE: refinement -> one LoRA per concept -> fusion) -> edit
-        -> samples before and after -> metrics
+        -> samples before and after -> metrics -> attacks on the edit
 
 Each result is computed, or read from the cache, when its value is first accessed; its key is known
 before.
@@ -38,6 +38,8 @@ from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.provenance import Provenance
 from mace_exp.runs.result import Result
 from mace_exp.runs.work import Work
+from mace_exp.stages.attacks import attack_edit
+from mace_exp.stages.attempts import Attempts, Plan
 from mace_exp.stages.attention_maps import draw_attention
 from mace_exp.stages.bystanders import find_bystanders, named_texts
 from mace_exp.stages.edit import keep_edit
@@ -245,6 +247,27 @@ class Recipe:
             notes=[*self.bystanders.notes, *notes_on(self.suite, self.context.model.encoder.fits)],
         )
 
+    @cached_property
+    def attempts(self) -> Attempts:
+        """The attempts of the attack; there must be one."""
+        attack = self.config.attack.active()
+        assert attack is not None
+        plan = Plan(
+            attack=attack,
+            erased=self.concepts,
+            kept=self.config.kept,
+            sampling=self.sampling,
+            checked=self.checks_images,
+            judging=self.judging,
+            threshold=self.config.judge.least_score(self.config.evaluation.choice().threshold),
+        )
+        return Attempts(self.context, plan, self.edit)
+
+    @cached_property
+    def attacks(self) -> Result[dict[str, Any]]:
+        """How often the attacked concepts are recognised; there must be an attack."""
+        return attack_edit(self.context, self.attempts)
+
     def steps(self) -> dict[str, Callable[[], object]]:
         """Return a function per stage of this run, in order, that computes its results."""
         made: dict[str, Callable[[], object]] = {
@@ -254,6 +277,7 @@ class Recipe:
             **{step: lambda step=step: self._make_step(step) for step in self._method_steps},
             "samples": self._make_samples,
             "metrics": lambda: self.metrics.value if self.suite else {},
+            "attacks": lambda: self.attacks.value,
         }
         return {stage: made[stage] for stage in self.config.chosen_stages() if stage in made}
 
@@ -277,6 +301,8 @@ class Recipe:
             self.method.check()
         if self.suite and "metrics" in stages:
             self.judging.check(self.context.device)
+        if "attacks" in stages:
+            self.attempts.check()
         self.keys()  # reads the headers of all named files
 
     def keys(self) -> dict[str, str]:
@@ -323,6 +349,8 @@ class Recipe:
                 return Work(unit="sampling", size=sampled * steps, stored=stored)
             case "metrics":
                 return Work(unit=stage, size=sampled)
+            case "attacks":
+                return Work(unit=f"attack {self.config.attack.name}", size=len(self.concepts))
         return self._step_work(stage)
 
     def _step_work(self, step: str) -> Work:

@@ -57,6 +57,9 @@ def test_every_option_composes(file: Path, tmp_path: Path) -> None:
         "judge/clip": ["judge.allow_download=true"],
         "judge/command": ["judge.command=ls"],
         "judge/faces": ["evaluation=none", "judge.references=a", "judge.recogniser=b.onnx"],
+        "attack/paraphrase": [f"attack.file={tmp_path / 'templates.txt'}"],
+        "attack/paraphrase_llm": ["attack.llm.base_url=http://a/v1", "attack.llm.model=b"]
+        + ["attack.llm.key_env=null"],
         "masks/grounded_sam": ["masks.allow_download=true"],
         "concepts/custom": ["concepts.names=[Adam Driver]"],
         "preservation/captions": [f"preservation.prior.file={tmp_path / 'captions.txt'}"],

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from mace_exp.attacks import ATTACKS
 from mace_exp.config.run_config import RunConfig
 from mace_exp.data.images.folder import FolderImages
 from mace_exp.data.images.generated import GeneratedImages
@@ -51,6 +52,7 @@ VARIANTS: dict[str, Mapping[str, type]] = {
     },
     "evaluation": {"sampled": SampledEvaluation, "none": NoEvaluation},
     "judge": JUDGES,
+    "attack": ATTACKS,
     "tracking": {"wandb": WandbTracking, "none": NoTracking},
 }
 

@@ -32,6 +32,9 @@ def missing_files(config: RunConfig) -> Iterator[str]:
     if "masks" in reads:
         yield from config.masks.problems(config.images)
     yield from config.evaluation.missing_files()
+    attack = config.attack.active()
+    if attack is not None and "attacks" in config.chosen_stages():
+        yield from attack.missing(config.concept_list())
     yield from _missing_wandb(config)
     yield from _misjudged_size(config)
     yield from _missing_for_judge(config)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from mace_exp.attacks.base import AttackConfig
 from mace_exp.concepts.concept import Concept, Kind, build_concepts
 from mace_exp.concepts.prompts import EVALUATION_TEMPLATES
 from mace_exp.concepts.schema import AnchorsConfig, ConceptsConfig, KeptConfig
@@ -15,7 +16,7 @@ from mace_exp.data.masks.base import MasksConfig
 from mace_exp.data.prior_images.base import PriorImagesConfig
 from mace_exp.data.prompts.base import PromptsConfig
 from mace_exp.evaluation.generality import GeneralityConfig
-from mace_exp.evaluation.judges.base import JudgeConfig
+from mace_exp.evaluation.judges.base import SUBJECT, JudgeConfig
 from mace_exp.evaluation.schema import EvaluationConfig
 from mace_exp.methods.base import MethodConfig
 from mace_exp.methods.mace.schema import IMAGE_TARGETS, CfrConfig, FusionConfig, LoraConfig
@@ -27,7 +28,8 @@ from mace_exp.utils.ranges import NONNEGATIVE
 
 BEFORE_METHOD = ("images", "masks", "preservation")
 """Stages before the method's steps; a run has those whose group the method reads."""
-AFTER_METHOD = ("samples", "metrics", "report")
+AFTER_METHOD = ("samples", "metrics", "attacks", "report")
+"""Stages after the method's steps; a run has `attacks` if it has an attack."""
 
 
 @dataclass(kw_only=True)
@@ -51,6 +53,7 @@ class RunConfig:
     evaluation: EvaluationConfig
     generality: GeneralityConfig
     judge: JudgeConfig
+    attack: AttackConfig
     tracking: TrackingConfig
     save: SaveConfig
     overrides: dict[str, dict[str, Any]]  # by concept and dotted key, typed in validation
@@ -70,6 +73,7 @@ class RunConfig:
         self._check_targets()
         self._check_evaluation()
         self._check_revision()
+        self._check_attack()
 
     def concept_list(self) -> list[Concept]:
         """Return the concepts to erase, with kind and anchor."""
@@ -85,7 +89,8 @@ class RunConfig:
         """Return the stages that a run with this method has, in order."""
         needed = self.method.needs()
         before = [stage for stage in BEFORE_METHOD if stage in needed]
-        return [*before, *self.method.steps(), *AFTER_METHOD]
+        after = [stage for stage in AFTER_METHOD if stage != "attacks" or self.attack.active()]
+        return [*before, *self.method.steps(), *after]
 
     def chosen_stages(self) -> list[str]:
         """Return the stages of this run, in order."""
@@ -107,8 +112,9 @@ class RunConfig:
         return self.settings(name).lora
 
     def measures(self) -> bool:
-        """Return whether this run measures pictures."""
-        return self.evaluation.draws() and "metrics" in self.chosen_stages()
+        """Return whether this run asks the judge about pictures."""
+        stages = self.chosen_stages()
+        return "attacks" in stages or (self.evaluation.draws() and "metrics" in stages)
 
     def prior_weight(self) -> float:
         """Return the weight of the denoising loss on class images; 0 without images."""
@@ -201,6 +207,8 @@ class RunConfig:
             return
         known = self.all_stages()
         strangers = [stage for stage in self.stages if stage not in known]
+        if "attacks" in strangers:
+            raise ValueError("stages names 'attacks' with attack = none: choose one by attack=...")
         if strangers:
             raise ValueError(
                 f"stages names {strangers[0]!r}, which method={self.method.name} does not have: "
@@ -231,3 +239,19 @@ class RunConfig:
         problem = self.method.unrevisable(self) if self.revises else None
         if problem:
             raise ValueError(f"revises = {self.revises} with method={self.method.name}: {problem}")
+
+    def _check_attack(self) -> None:
+        """Refuse an attack on what is not erased, or whose success nobody can see."""
+        attack = self.attack.active()
+        if attack is None:
+            return
+        if SUBJECT not in self.judge.answers():
+            raise ValueError(
+                f"attack = {attack.name} with judge = {self.judge.name}, which recognises no "
+                "subject: give a judge that does, or attack=none"
+            )
+        kept = self.kept
+        known = {*kept.people, *kept.artists, *kept.objects, *kept.styles}
+        known |= self.judge.known_subjects() or set()
+        for problem in attack.problems(self.concept_list(), {each.casefold() for each in known}):
+            raise ValueError(problem)

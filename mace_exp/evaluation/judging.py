@@ -64,7 +64,7 @@ class Judging:
             comparison=choice.distances and Comparison(choice.distances, device),
         )
         try:
-            measured = replace(unjudged, judge=self._opened(device))
+            measured = replace(unjudged, judge=self.opened(device))
             _ = measured.scored  # asks all that is stored of each picture
         except JudgeError as error:
             said = f"judge={config.name} failed: {error}"
@@ -72,7 +72,8 @@ class Judging:
             return unjudged, [said]
         return measured, []
 
-    def _opened(self, device: str) -> Judge | None:
+    def opened(self, device: str) -> Judge | None:
+        """Load the judge for the subjects of the run. Raises JudgeError."""
         return self.config.open(self._task(device))
 
     def _task(self, device: str) -> JudgeTask:

@@ -61,6 +61,11 @@ class RunContents:
     neighbours: Sequence[Mapping[str, str]] = ()
 
     @property
+    def attacks(self) -> Path:
+        """The folder of the attacks, which need not be there."""
+        return self.path / "attacks"
+
+    @property
     def name(self) -> str:
         """The last two folder names: date and time, or sweep and job."""
         return "/".join(self.path.resolve().parts[-2:])

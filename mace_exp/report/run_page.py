@@ -12,6 +12,7 @@ import yaml
 from markupsafe import Markup
 
 from mace_exp.report import charts, formatting
+from mace_exp.report.attack_view import read_attacks
 from mace_exp.report.detection_curves import detection_figures
 from mace_exp.report.galleries import attention_strips, galleries, mask_groups
 from mace_exp.report.metrics_view import (
@@ -39,6 +40,7 @@ SECTIONS = {
         "Training",
         "Training curves: nothing was trained.",
     ),
+    "attacks": ("Attacks", "Attacks: none were made."),
     "time": ("Time and memory", "Stage times: no stage has finished."),
     "settings": ("Settings", "Settings: there is no config.yaml."),
 }
@@ -94,6 +96,7 @@ def run_content(run: RunContents) -> dict[str, Any]:
         "attention": attention_strips(run.attention),
         "masks": mask_groups(run.masks),
         "training": training(read_curves(run.rows)),
+        "attacks": read_attacks(run.attacks),
         "stages": stages(run.rows),
         "other_seconds": other_seconds(run.rows),
         "settings": setting_groups(run.config),

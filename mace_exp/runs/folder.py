@@ -46,6 +46,10 @@ class RunFolder:
     keys = property(lambda self: self.root / "keys.json")
     manifest = property(lambda self: self.root / "manifest.json")
 
+    def attack(self, name: str) -> Path:
+        """Return the folder of an attack of `attack=`."""
+        return self.root / "attacks" / name
+
     def lora(self, slug: str) -> Path:
         """Return the file of one concept's LoRA."""
         return self.root / "loras" / f"{slug}.safetensors"

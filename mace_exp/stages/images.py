@@ -33,12 +33,16 @@ Job = tuple[ConceptImages, Path]
 
 
 def draw_training_images(
-    context: Context, sources: Mapping[str, ConceptImages], *, checked: bool
+    context: Context,
+    sources: Mapping[str, ConceptImages],
+    *,
+    checked: bool,
+    stage: str = STAGE,
 ) -> Result[dict[str, TrainingImages]]:
     """Draw the training images of every concept with the model as it is, or read the user's.
 
     `sources` say by slug how they come about; `checked` is off where a safety checker must not
-    look at what is drawn.
+    look at what is drawn. `stage` is the one that may draw them.
     """
     keys = {
         slug: result_key(STAGE, VERSION, **source.inputs(context.model))
@@ -46,13 +50,13 @@ def draw_training_images(
     }
 
     def make() -> dict[str, TrainingImages]:
-        if not checked and context.may_make(STAGE) and context.model.has_safety_checker:
+        if not checked and context.may_make(stage) and context.model.has_safety_checker:
             log.info(
                 "the model's safety checker is off while training images are drawn, which are to "
                 "show explicit content; all other pictures are drawn with it, and the model keeps "
                 "it"
             )
-        entries = context.entries(STAGE, "images", keys, partial(_make_missing, context, sources))
+        entries = context.entries(stage, "images", keys, partial(_make_missing, context, sources))
         return {slug: load_images(path) for slug, path in entries.items()}
 
     stored = {STAGE: {keys[slug]: len(each.prompts) for slug, each in sources.items()}}
