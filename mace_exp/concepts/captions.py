@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from mace_exp.concepts.articles import filled
 from mace_exp.utils.texts import fault_of
 
 
@@ -40,7 +41,7 @@ def names_in_templates(names: Sequence[str], templates: Sequence[str]) -> list[s
     for template in templates:
         if not _is_template(template):
             raise ValueError(f"template {template!r}: {_TEMPLATE_RULE}")
-    return [template.format(name) for template in templates for name in names]
+    return [filled(template, name) for template in templates for name in names]
 
 
 def read_templates(path: Path) -> dict[int, str]:

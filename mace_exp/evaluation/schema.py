@@ -12,6 +12,7 @@ from mace_exp.concepts.captions import read_captions
 from mace_exp.concepts.concept import Concept, slugify
 from mace_exp.concepts.prompts import scene_prompts
 from mace_exp.concepts.schema import KeptConfig
+from mace_exp.concepts.spelling import name_key
 from mace_exp.evaluation.bystanders import kept_subjects
 from mace_exp.evaluation.metrics import check_metrics
 from mace_exp.evaluation.prompts import (
@@ -80,7 +81,7 @@ class EvaluationConfig:
         return []
 
     def problems(self, kept: KeptConfig, erased: Collection[str]) -> Iterator[str]:
-        """Yield what contradicts the lists of a run; `erased` are names in lower case."""
+        """Yield what contradicts the lists of a run; `erased` are keys of names."""
         yield from ()
 
     def missing_files(self) -> Iterator[str]:
@@ -164,7 +165,7 @@ class SampledEvaluation(EvaluationConfig):
         empty = {
             part
             for part, subjects in kept_subjects(kept).items()
-            if gone.issuperset(each.name.casefold() for each in subjects)
+            if gone.issuperset(name_key(each.name) for each in subjects)
         }
         if {part.name for part in self.parts} <= empty:
             yield (

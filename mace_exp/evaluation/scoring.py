@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from mace_exp.concepts.spelling import name_key
 from mace_exp.evaluation.judges.base import PERSON, SCENE, SUBJECT, TEXT_IMAGE
 from mace_exp.evaluation.prompts import EvaluationPrompt
 from mace_exp.evaluation.scores import Scores
@@ -60,9 +61,9 @@ def _of_head(
 
 
 def class_rows(classes: Sequence[str], names: Sequence[str]) -> np.ndarray:
-    """Return each name's class index, [n]; -1 where the judge does not know it. Case is ignored."""
-    known = {name.casefold(): row for row, name in enumerate(classes)}
-    return np.array([known.get(name.casefold(), -1) for name in names], dtype=np.int64)
+    """Return each name's class index, [n]; -1 where the judge does not know it."""
+    known = {name_key(name): row for row, name in enumerate(classes)}
+    return np.array([known.get(name_key(name), -1) for name in names], dtype=np.int64)
 
 
 def ranks(probabilities: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
+from mace_exp.concepts.spelling import name_key
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -83,12 +85,12 @@ class JudgeConfig(ABC):
         return ()
 
     def unknown_subjects(self, names: Iterable[str]) -> list[str]:
-        """Return the names that the judge does not know, in their order. Case is ignored."""
+        """Return the names that the judge does not know, in their order."""
         subjects = self.known_subjects()
         if subjects is None:
             return []
-        known = {subject.casefold() for subject in subjects}
-        return [name for name in names if name.casefold() not in known]
+        known = {name_key(subject) for subject in subjects}
+        return [name for name in names if name_key(name) not in known]
 
 
 def warn_of_unknown(judge: JudgeConfig, names: Iterable[str]) -> None:
