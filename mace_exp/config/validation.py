@@ -29,6 +29,7 @@ def to_run_config(
             contradict each other, or (with `files`) a file that does not exist.
     """
     _refuse(_unknown_keys(composed))
+    _complete_terms(composed)
     _refuse(f"{key} is not set: give {key}=..." for key in sorted(OmegaConf.missing_keys(composed)))
     general = copy.deepcopy(composed)
     general.overrides = {}
@@ -43,6 +44,13 @@ def to_run_config(
     if files:
         _refuse(missing_files(config))
     return config
+
+
+def _complete_terms(composed: DictConfig) -> None:
+    """Give terms of files that are older than the key `column` its usual value."""
+    for term in composed.preservation.terms.values():
+        if OmegaConf.is_missing(term, "column"):
+            term.column = None
 
 
 def _unread(config: RunConfig, given: Sequence[str]) -> Iterator[str]:

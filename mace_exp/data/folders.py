@@ -14,6 +14,7 @@ from mace_exp.data.pixel_modes import image_size
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MASK_ENDINGS = ("_mask", "-mask", " mask")
 """Ends of the stem of a mask: `1_mask.png` belongs to `1.png`."""
+MASK_FOLDER_ENDINGS = (" mask", " masks")
 _MASK_FOLDERS = ("masks", "mask")
 _OF_SYSTEMS = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir")
 """Files that Windows, macOS and network disks put into every folder, beside those with a dot."""
@@ -107,13 +108,23 @@ def masks_by_stem(folder: Path, *, among_images: bool) -> dict[str, Path]:
     return found
 
 
+def mask_folder_in(root: Path, names: Sequence[str]) -> Path | None:
+    """Return the folder of `root` with the masks of a concept: "<name> mask", or else "<name>",
+    which holds images where both lie side by side."""
+    return _first_named(root, names, (*MASK_FOLDER_ENDINGS, ""))
+
+
+def _first_named(root: Path, names: Sequence[str], endings: Sequence[str]) -> Path | None:
+    found = (named_folder(root, names, ending=ending) for ending in endings)
+    return next((folder for folder in found if folder is not None), None)
+
+
 def mask_folder_of(folder: Path) -> Path | None:
     """Return where the masks of a folder of images lie: "<folder> mask" or "<folder> masks" beside
     it, "masks" or "mask" in it, or, as `1_mask.png`, the folder itself; None for nowhere."""
-    for ending in (" mask", " masks"):
-        beside = named_folder(folder.parent, [folder.name], ending=ending)
-        if beside is not None:
-            return beside
+    beside = _first_named(folder.parent, [folder.name], MASK_FOLDER_ENDINGS)
+    if beside is not None:
+        return beside
     within = next((folder / each for each in _MASK_FOLDERS if (folder / each).is_dir()), None)
     if within is not None:
         return within

@@ -8,7 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
-from mace_exp.concepts.captions import read_captions
+from mace_exp.concepts.captions import NAME_COLUMNS, read_captions
 from mace_exp.concepts.concept import Concept, slugify
 from mace_exp.concepts.prompts import scene_prompts
 from mace_exp.concepts.schema import KeptConfig
@@ -102,7 +102,7 @@ class SampledEvaluation(EvaluationConfig):
     images_per_part: Annotated[int, WHOLE]
     bystander_images: Annotated[int, WHOLE]  # of `unlisted`, and as many of `neighbours`
     unlisted: list[str] | None  # whom the model knows; null: all people whom the judge knows
-    unlisted_file: str | None  # further ones, one per line
+    unlisted_file: str | None  # further ones, one per line, or in the column name of a table
     neighbours: Annotated[int, WHOLE]  # nearest subjects of each erased one
     templates: Annotated[int, WHOLE]
     seed: Annotated[int, NONNEGATIVE]
@@ -136,7 +136,7 @@ class SampledEvaluation(EvaluationConfig):
     def known_people(self, recognised: Sequence[str]) -> list[str]:
         named = list(recognised if self.unlisted is None else self.unlisted)
         if self.unlisted_file is not None:
-            named += read_captions(Path(self.unlisted_file))
+            named += read_captions(Path(self.unlisted_file), known=NAME_COLUMNS)
         return list(dict.fromkeys(named))
 
     def suite(
@@ -179,7 +179,7 @@ class SampledEvaluation(EvaluationConfig):
         if self.unlisted_file is None:
             return
         try:
-            for name in read_captions(Path(self.unlisted_file)):
+            for name in read_captions(Path(self.unlisted_file), known=NAME_COLUMNS):
                 _check_name("evaluation.unlisted_file", name)
         except ValueError as error:
             yield f"evaluation.unlisted_file = {self.unlisted_file}: {error}"

@@ -21,7 +21,7 @@ from mace_exp.data.files import (
     remarks_on,
     with_masks,
 )
-from mace_exp.data.folders import named_folder
+from mace_exp.data.folders import mask_folder_in
 from mace_exp.data.images.base import Drawing, ImagesConfig
 from mace_exp.data.pixel_modes import image_digest, read_mask
 from mace_exp.utils.ranges import NONNEGATIVE, WHOLE, Range, check_pixels
@@ -173,9 +173,7 @@ def masked_files(concept: Concept, files: Sequence[UserImage], path: str | None)
         folder, place = mask_folder(files), f"'{files[0].image.parent.name} mask' beside it"
     else:
         names = (concept.name, concept.slug)
-        # Where images and masks lie side by side, the folder of the name alone holds images.
-        folder = named_folder(Path(path), names, ending=" mask") or named_folder(Path(path), names)
-        place = f"{path}/{concept.name}"
+        folder, place = mask_folder_in(Path(path), names), f"{path}/{concept.name}"
     if folder is None:
         raise ValueError(f"{files[0].image.parent} has no masks: put them into {place}")
     return with_masks(files, folder)

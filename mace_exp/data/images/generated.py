@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from mace_exp.concepts.concept import Concept
 from mace_exp.data.files import Size, check_size, numbered_files
-from mace_exp.data.folders import named_folder
+from mace_exp.data.folders import mask_folder_in
 from mace_exp.data.images.base import Drawing, ImagesConfig
 from mace_exp.data.pixel_modes import image_size, read_mask
 from mace_exp.utils.ranges import NONNEGATIVE, WHOLE
@@ -111,8 +111,7 @@ def generated_masks(concept: Concept, path: str | None, count: int) -> list[Path
     """
     if path is None:
         raise ValueError(f"no folder is given for the masks of {concept.name!r}")
-    names = (concept.name, concept.slug)
-    folder = named_folder(Path(path), names) or named_folder(Path(path), names, ending=" mask")
+    folder = mask_folder_in(Path(path), (concept.name, concept.slug))
     if folder is None:
         raise ValueError(
             f"{path} has no folder {concept.name!r} or {concept.slug!r} with the masks of "
