@@ -191,7 +191,7 @@ def _masks(ours: dict[str, Any], left: dict[str, Any]) -> None:
     wanted = _take(left, "use_gsam_mask", bool)
     kinds = {ours["concepts.kind"], *ours["concepts.kinds"].values()}
     if wanted and not kinds <= {kind.name for kind in UNMASKED}:
-        ours |= {"/masks": "grounded_sam", "masks.allow_download": True}
+        ours["/masks"] = "grounded_sam_hub"
     elif wanted is not None:
         ours["/masks"], left["use_gsam_mask"] = "none", wanted
 

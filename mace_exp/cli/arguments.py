@@ -7,11 +7,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from mace_exp.cli.foreign import settings_of
-from mace_exp.config import named_option, quoted
+from mace_exp.cli.quoting import as_typed
+from mace_exp.config import CONF, NAMED_KEYS, named_option, quoted
 from mace_exp.runs.ranks import rank_count
 
-OPEN_KEYS = ("concepts.kinds", "anchors.per_concept", "overrides")
-"""Mappings that accept any name; Hydra requires `++` before a new key."""
 _LAUNCHERS = {"slurm": "hydra-submitit-launcher", "ray_gpu": "hydra-ray-launcher"}
 """The package that each option of hydra/launcher needs; the option's first word is the extra."""
 
@@ -24,7 +23,8 @@ def expand(arguments: Sequence[str]) -> list[str]:
     the command line, which take precedence.
 
     Raises:
-        ValueError: a launcher that is not installed, or a folder without a run or sweep.
+        ValueError: an argument that can't be parsed, a launcher that is not installed, or a folder
+            without a run or sweep.
     """
     expanded: list[str] = []
     for argument in arguments:
@@ -33,13 +33,14 @@ def expand(arguments: Sequence[str]) -> list[str]:
             _check_launcher(value)
         if key == "concepts" and value.startswith("["):
             expanded += ["concepts=custom", f"concepts.names={value}"]
-        elif key.startswith(OPEN_KEYS):
-            expanded.append(f"++{argument}")
+        elif key.startswith(NAMED_KEYS):
+            expanded.append(f"++{argument}")  # Hydra requires `++` before a new key
         elif key == "resume" and value not in ("", "null"):
             expanded = [*_resumed(Path(value), arguments), *expanded, f"resume={quoted(value)}"]
         else:
+            _check_group(key, value)
             expanded.append(named_option(argument))
-    return expanded
+    return as_typed(expanded)
 
 
 def check_ranks(arguments: Sequence[str]) -> None:
@@ -51,6 +52,18 @@ def check_ranks(arguments: Sequence[str]) -> None:
         raise ValueError(
             "a sweep can't be started by torchrun: start it with python; for one GPU per job use "
             "hydra/launcher=ray_gpu or hydra/launcher=slurm"
+        )
+
+
+def _check_group(key: str, value: str) -> None:
+    """Raise ValueError for a group with a plus, and for another main file."""
+    group = key.lstrip("+")
+    if key != group and group.isidentifier() and (CONF / group).is_dir():
+        raise ValueError(f"{key}={value}: {group} is a group: give {group}={value}, without +")
+    if key in ("--config-name", "-cn", "--config-path", "-cp"):
+        raise ValueError(
+            f"{key}={value}: settings of your own are an option of experiment: put the file into "
+            f"DIR/experiment/, and give --config-dir DIR experiment={Path(value).stem or 'NAME'}"
         )
 
 

@@ -7,10 +7,11 @@ from mace_exp.config.composing import composed_run, model_named, quoted
 from mace_exp.config.options import CONF, VARIANTS, register
 from mace_exp.config.refusals import explain, named_option
 from mace_exp.config.sweeps import are_numbered, check_jobs, planned_jobs
-from mace_exp.config.validation import to_run_config
+from mace_exp.config.validation import NAMED_KEYS, to_run_config
 
 __all__ = [
     "CONF",
+    "NAMED_KEYS",
     "VARIANTS",
     "are_numbered",
     "check_jobs",
