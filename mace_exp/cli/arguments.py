@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from itertools import takewhile
 from pathlib import Path
 
 from mace_exp.cli.foreign import settings_of
+from mace_exp.cli.own_options import kept_options
 from mace_exp.cli.quoting import as_typed
 from mace_exp.config import CONF, NAMED_KEYS, named_option, quoted
 from mace_exp.runs.ranks import rank_count
@@ -36,7 +38,9 @@ def expand(arguments: Sequence[str]) -> list[str]:
         elif key.startswith(NAMED_KEYS):
             expanded.append(f"++{argument}")  # Hydra requires `++` before a new key
         elif key == "resume" and value not in ("", "null"):
-            expanded = [*_resumed(Path(value), arguments), *expanded, f"resume={quoted(value)}"]
+            flags = list(takewhile(_is_no_override, expanded))
+            settings = _resumed(Path(value), arguments)
+            expanded = [*flags, *settings, *expanded[len(flags) :], f"resume={quoted(value)}"]
         else:
             _check_group(key, value)
             expanded.append(named_option(argument))
@@ -67,6 +71,10 @@ def _check_group(key: str, value: str) -> None:
         )
 
 
+def _is_no_override(argument: str) -> bool:
+    return argument.startswith("-") or "=" not in argument
+
+
 def _check_launcher(option: str) -> None:
     """Raise ValueError if the package of the chosen launcher is not installed."""
     package = _LAUNCHERS.get(option)
@@ -83,6 +91,9 @@ def _check_launcher(option: str) -> None:
 def _resumed(folder: Path, given: Sequence[str]) -> list[str]:
     """Return the settings that a run or a sweep was started with, and its folder to write to."""
     settings = settings_of(folder, given)
+    if not any(each.startswith(("--config-dir", "-cd")) for each in given):
+        keys = {each.partition("=")[0].lstrip("+~") for each in given}
+        settings = [*kept_options(folder, keys), *settings]
     if (folder / "multirun.yaml").is_file():
         return [*settings, "hydra.mode=MULTIRUN", f"hydra.sweep.dir={quoted(folder)}"]
     return [*settings, f"hydra.run.dir={quoted(folder)}"]

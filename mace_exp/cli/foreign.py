@@ -18,7 +18,7 @@ from mace_exp.runs.arguments import read_yaml, run_arguments
 REACHING = ("allow_download", "base_url", "key_env")
 """Last words of the keys that reach out: downloads, endpoints, and which secret goes there."""
 _REACHES = re.compile(rf"\b({'|'.join(REACHING)})\b['\"]?\s*[=:](?!\s*(?:false|null)\b)", re.I)
-_RESOLVER = re.compile(r"\$\{(?!hydra:job\.\w+\})[^}]*:")
+RESOLVER = re.compile(r"\$\{(?!hydra:job\.\w+\})[^}]*:")
 """An interpolation that does more than repeat another value: `${oc.env:...}` reads secrets."""
 _PLACES = ("hydra.mode=", "hydra.run.dir=", "hydra.sweep.dir=")
 """Settings of Hydra's that a resumed command gets anew in any case."""
@@ -81,7 +81,7 @@ def _of_a_run(arguments: Sequence[str], folder: Path, given: set[str]) -> list[s
                 f"resume = {folder}: its arguments have {each}, which is not a setting of a run: "
                 "remove it there, and give it beside resume= if it is meant"
             )
-        if _RESOLVER.search(each) and _key(each) not in given:
+        if RESOLVER.search(each) and _key(each) not in given:
             raise ValueError(
                 f"resume = {folder}: {each} asks for more than a value of this run: give "
                 f"{_key(each)}=... beside resume="
@@ -92,7 +92,7 @@ def _of_a_run(arguments: Sequence[str], folder: Path, given: set[str]) -> list[s
                     f"resume = {folder}: {each} reaches out of this machine, and is not taken from "
                     f"a folder: give {wanted}=... beside resume=, if it is meant"
                 )
-    return [each for each in kept if not (_RESOLVER.search(each) and _key(each) in given)]
+    return [each for each in kept if not (RESOLVER.search(each) and _key(each) in given)]
 
 
 def _reaching(argument: str) -> Iterator[str]:

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from mace_exp.cli.arguments import check_ranks, expand
 from mace_exp.cli.callbacks import NewFolders, closed_sweep
 from mace_exp.cli.common import REFUSALS, Refusal, refusals_shown
+from mace_exp.cli.own_options import keep_options
 from mace_exp.config import CONF, register, to_run_config
 from mace_exp.config.run_config import RunConfig
 from mace_exp.runs.claims import claimed, release
@@ -113,6 +114,7 @@ def _content(file: Path) -> bytes | None:
 
 def _run(composed: DictConfig, run_dir: Path) -> None:
     config = _validated(composed, run_dir)
+    keep_options(HydraConfig.get().runtime.config_sources, run_dir)
     from mace_exp import pipeline  # imports torch
 
     pipeline.run(config, run_dir, _plain(composed))
