@@ -29,6 +29,7 @@ def test_every_file_is_composed() -> None:
     """As an option of a group below, in every run, or as a launcher (tests/test_launchers.py)."""
     launchers = {file for file in FILES if file.parent == Path("hydra", "launcher")}
     always = {Path("config.yaml"), Path("hydra", "default.yaml")}
+    always.add(Path("hydra", "job_logging", "mace_exp.yaml"))
     assert {*OPTIONS, *launchers, *always} == set(FILES)
     assert {file.suffix for file in CONF.rglob("*") if file.is_file()} == {".yaml"}
     assert {file.parts[0] for file in OPTIONS} == {each.name for each in groups()} - {LAUNCHERS}

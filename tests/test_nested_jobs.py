@@ -48,3 +48,24 @@ def test_a_folder_of_runs_of_many_days_is_no_sweep(tmp_path: Path) -> None:
     assert job_folders(tmp_path) == [] and not is_sweep(tmp_path)
     (tmp_path / "multirun.yaml").write_text("hydra: {}\n")
     assert len(job_folders(tmp_path)) == 3 and is_sweep(tmp_path)
+
+
+@pytest.mark.parametrize("logging", ["none", "disabled", "stdout", "default", "mace_exp"])
+def test_the_loggers_of_hydra_may_be_chosen(
+    command: Callable[..., None],
+    stand_in: Callable[[Callable[..., object]], None],
+    tmp_path: Path,
+    logging: str,
+) -> None:
+    ran = []
+    stand_in(lambda config, run_dir, composed: ran.append(run_dir))
+    command(f"hydra/job_logging={logging}", f"hydra.run.dir={tmp_path / 'run'}")
+    assert ran == [tmp_path / "run"]
+
+
+@pytest.mark.parametrize("project", ["team/project", "a:b", "a#b", "x" * 129])
+def test_projects_that_wandb_refuses_are_refused_beforehand(
+    refusal: Callable[..., str], project: str
+) -> None:
+    said = refusal(f"tracking.project='{project}'")
+    assert said.startswith("mace_exp: tracking.project = ") and "tracking.entity" in said
