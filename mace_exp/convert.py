@@ -49,6 +49,7 @@ ALIASES = {"class_prompt": "preserve_prompt", "preserve_data_dir": "class_data_d
 """Keys that are read if the other one is missing."""
 _CACHE = (False, "captions of this project replace it; preservation=cached uses an imported cache")
 _CROP = (False, "generated images are not cropped; images=folder crops and flips images and masks")
+_FOLDERS = "all concepts share one folder of class images, with one prompt: prior_images=folder"
 _MOST = len(TRAINING_TEMPLATES)
 UNCONVERTED: dict[str, tuple[object, str]] = {
     "adam_beta1": (0.9, "always 0.9"),
@@ -66,6 +67,8 @@ UNCONVERTED: dict[str, tuple[object, str]] = {
     "prior_preservation_cache_path": _CACHE,
     "domain_preservation_cache_path": _CACHE,
     "use_gsam_mask": (False, "styles and explicit words are trained on whole images"),
+    "class_data_dir": (None, _FOLDERS),
+    "preserve_prompt": (None, _FOLDERS),
     "with_prior_preservation": (False, "needs one folder, one prompt, and a weight above 0"),
     "mixed_precision": (None, "model.dtype accepts float32, float16 and bfloat16"),
     "report_to": ("none", "the run folder has all rows; tracking=wandb sends them, too"),
@@ -193,7 +196,7 @@ def _masks(ours: dict[str, Any], left: dict[str, Any]) -> None:
     wanted = _take(left, "use_gsam_mask", bool)
     kinds = {ours["concepts.kind"], *ours["concepts.kinds"].values()}
     if wanted and not kinds <= {kind.name for kind in UNMASKED}:
-        ours |= {"/masks": "grounded_sam", "masks.allow_download": True}
+        ours["/masks"] = "grounded_sam_hub"
     elif wanted is not None:
         ours["/masks"], left["use_gsam_mask"] = "none", wanted
 
@@ -215,6 +218,11 @@ def _weights(ours: dict[str, Any], left: dict[str, Any]) -> None:
 
 
 def _prior_images(ours: dict[str, Any], left: dict[str, Any]) -> None:
+    given = left.get("class_data_dir")
+    if isinstance(given, list) and len(given) == 1:
+        left["class_data_dir"] = given[0]
+    elif isinstance(given, list):  # a folder for each of several kinds: no one of them is all
+        return
     folder, weight = _take(left, "class_data_dir", str), _take(left, "prior_loss_weight", float)
     prompts = _texts(left.pop("preserve_prompt", None) or [], "preserve_prompt")
     complete = folder and len(prompts) == 1 and weight != 0
@@ -266,8 +274,10 @@ def read(path: Path) -> Mapping[str, Any]:
                 f"{path} holds {text[:60]!r}, which stands for another value: write that value"
             )
     blocks = [key for key, each in content.items() if isinstance(each, dict)]
-    if "multi_concept" not in content and len(blocks) == 1:
-        content |= content.pop(blocks[0])
+    named = [key for key in blocks if "multi_concept" in content[key]]
+    chosen = named if len(named) == 1 else blocks if len(blocks) == 1 else []
+    if "multi_concept" not in content and chosen:
+        content |= content.pop(chosen[0])
     return content
 
 

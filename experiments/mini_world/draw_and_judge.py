@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 
-from mace_exp.concepts.prompts import with_article
+from mace_exp.concepts.articles import with_article
 from mace_exp.mini import captions
 from mace_exp.mini.judge import MiniJudge
 from mace_exp.models.sampling import SamplingSettings, sample

@@ -19,7 +19,7 @@ from mace_exp.utils.yaml_files import read_plain
 REACHING = ("allow_download", "base_url", "key_env")
 """Last words of the keys that reach out: downloads, endpoints, and which secret goes there."""
 _REACHES = re.compile(rf"\b({'|'.join(REACHING)})\b['\"]?\s*[=:](?!\s*(?:false|null)\b)", re.I)
-_RESOLVER = re.compile(r"\$\{(?!hydra:job\.\w+\})[^}]*:")
+RESOLVER = re.compile(r"\$\{(?!hydra:job\.\w+\})[^}]*:")
 """An interpolation that does more than repeat another value: `${oc.env:...}` reads secrets."""
 _PLACES = ("hydra.mode=", "hydra.run.dir=", "hydra.sweep.dir=")
 """Settings of Hydra's that a resumed command gets anew in any case."""
@@ -82,7 +82,7 @@ def _of_a_run(arguments: Sequence[str], folder: Path, given: set[str], door: str
                 f"{door} = {folder}: its arguments have {each}, which is not a setting of a run: "
                 f"remove it there, and give it beside {door}= if it is meant"
             )
-        if _RESOLVER.search(each) and _key(each) not in given:
+        if RESOLVER.search(each) and _key(each) not in given:
             raise ValueError(
                 f"{door} = {folder}: {each} asks for more than a value of this run: give "
                 f"{_key(each)}=... beside {door}="
@@ -93,7 +93,7 @@ def _of_a_run(arguments: Sequence[str], folder: Path, given: set[str], door: str
                     f"{door} = {folder}: {each} reaches out of this machine, and is not taken from "
                     f"a folder: give {wanted}=... beside {door}=, if it is meant"
                 )
-    return [each for each in kept if not (_RESOLVER.search(each) and _key(each) in given)]
+    return [each for each in kept if not (RESOLVER.search(each) and _key(each) in given)]
 
 
 def _reaching(argument: str) -> Iterator[str]:

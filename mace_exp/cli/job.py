@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from mace_exp.cli.arguments import check_ranks, expand
 from mace_exp.cli.callbacks import NewFolders, closed_sweep
 from mace_exp.cli.common import REFUSALS, refusals_shown
+from mace_exp.cli.own_options import keep_options
 from mace_exp.cli.refusal import Refusal
 from mace_exp.config import CONF, quick_hydra, register, to_run_config
 from mace_exp.config.run_config import RunConfig
@@ -123,6 +124,7 @@ def _content(file: Path) -> bytes | None:
 
 def _run(composed: DictConfig, run_dir: Path) -> None:
     config = _validated(composed, run_dir)
+    keep_options(HydraConfig.get().runtime.config_sources, run_dir)
     from mace_exp import pipeline  # imports torch
 
     pipeline.run(config, run_dir, _plain(composed))

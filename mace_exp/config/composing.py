@@ -1,5 +1,6 @@
 """Compose conf/ from Python, as the command line does."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,9 +69,12 @@ def _composition() -> Iterator[None]:
 
 
 def quoted(value: str | Path) -> str:
-    """Return a value quoted for an override: any text, including paths with apostrophes."""
-    escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+    """Return a value quoted for an override: any text, including paths with apostrophes.
+
+    Hydra halves the backslashes before a quotation mark, and leaves others as they are.
+    """
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", str(value))
+    return "'" + re.sub(r"(\\+)\Z", r"\1\1", escaped) + "'"
 
 
 def model_named(model: str, *more: str) -> ModelConfig:

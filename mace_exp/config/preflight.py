@@ -13,6 +13,7 @@ from mace_exp.models.sources import location_of, native_size
 from mace_exp.preservation.schema import term_key
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.schema import WandbMode, WandbTracking
+from mace_exp.utils.tables import is_table
 
 _NEED_WANDB = (WandbMode.online, WandbMode.offline)
 
@@ -47,6 +48,11 @@ def _missing_captions(config: RunConfig) -> Iterator[str]:
     for name, term in config.preservation.by_name().items():
         if term.file is not None and not Path(term.file).is_file():
             yield (f"{term_key(name)}.file = {term.file} is not a file: give one caption per line")
+        elif term.file is not None and (is_table(Path(term.file)) or term.column):
+            try:
+                term.read_file()
+            except ValueError as error:
+                yield f"{term_key(name)}.file: {error} ({term_key(name)}.column=...)"
         if term.cache is not None and not Path(term.cache).is_file():
             yield (
                 f"{term_key(name)}.cache = {term.cache} is not a file: give one that `python -m "

@@ -10,6 +10,7 @@ from mace_exp.attacks.base import AttackConfig
 from mace_exp.concepts.concept import Concept, Kind, build_concepts
 from mace_exp.concepts.prompts import EVALUATION_TEMPLATES
 from mace_exp.concepts.schema import AnchorsConfig, ConceptsConfig, KeptConfig
+from mace_exp.concepts.spelling import name_key, other_spelling
 from mace_exp.config.concept_settings import ConceptSettings
 from mace_exp.data.images.base import ImagesConfig
 from mace_exp.data.masks.base import MasksConfig
@@ -66,6 +67,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         self.concept_list()
+        self._check_spelling()
         self._check_kinds()
         self._check_weights()
         self._check_templates()
@@ -121,8 +123,8 @@ class RunConfig:
         return self.prior_images.loss_weight()
 
     def _erased(self) -> set[str]:
-        """Return the names of the concepts, in lower case."""
-        return {concept.name.casefold() for concept in self.concept_list()}
+        """Return the keys of the names of the concepts (`spelling.name_key`)."""
+        return {name_key(concept.name) for concept in self.concept_list()}
 
     def _by_prefix(self) -> Iterator[tuple[str, ConceptSettings]]:
         """Yield the settings of the run and of each concept, with the prefix of their keys."""
@@ -130,12 +132,28 @@ class RunConfig:
         for name in self.overrides:
             yield f"overrides.{name}.", self.settings(name)
 
+    def _check_spelling(self) -> None:
+        """Refuse a concept that the retain set spells with other marks: to the model these would be
+        two names."""
+        kept = self.kept
+        for key, names in (
+            *(("people", kept.people), ("artists", kept.artists)),
+            *(("objects", kept.objects), ("styles", kept.styles)),
+        ):
+            for concept in self.concept_list():
+                known = other_spelling(concept.name, names)
+                if known is not None:
+                    raise ValueError(
+                        f"concepts.names holds {concept.name!r}, which kept.{key} spells "
+                        f"{known!r}: write it so, as in concepts='[{known}]'"
+                    )
+
     def _check_kinds(self) -> None:
         """Refuse `concepts=[cat]` as a person: it would train on `a photo of cat`."""
-        known = {name.lower(): Kind.object for name in self.kept.objects}
-        known |= {name.lower(): Kind.style for name in self.kept.styles}
+        known = {name_key(name): Kind.object for name in self.kept.objects}
+        known |= {name_key(name): Kind.style for name in self.kept.styles}
         for concept in self.concept_list():
-            kind = known.get(concept.name.lower(), concept.kind)
+            kind = known.get(name_key(concept.name), concept.kind)
             if kind is not concept.kind:
                 raise ValueError(
                     f"concepts.kind = {concept.kind.name} for {concept.name!r}, which "

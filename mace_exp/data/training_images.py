@@ -15,7 +15,7 @@ import numpy as np
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor
 
-from mace_exp.data.files import read_image
+from mace_exp.data.pixel_modes import read_image
 from mace_exp.models.sampling import SamplingSettings, sample_with_latents
 from mace_exp.utils.files import atomic_folder, save_png
 from mace_exp.utils.progress import Progress

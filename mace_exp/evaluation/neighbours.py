@@ -10,6 +10,7 @@ import numpy as np
 
 from mace_exp.concepts.concept import Kind
 from mace_exp.concepts.prompts import evaluation_prompts
+from mace_exp.concepts.spelling import name_key
 from mace_exp.evaluation.bystanders import Neighbour
 from mace_exp.evaluation.prompts import Subject
 from mace_exp.models.text import PromptEncoder
@@ -74,12 +75,12 @@ def nearest(
         return []
     states = subject_states(encoder, [*erased, *others])
     cosines = similarities(states[: len(erased)], states[len(erased) :])
-    free = {name.casefold() for name in unlisted}
+    free = {name_key(name) for name in unlisted}
     found = []
     for subject, row in zip(erased, cosines, strict=True):
         order = sorted(range(len(others)), key=lambda i, row=row: (-row[i], others[i].name))
         found += [
-            Neighbour(subject.name, others[i], float(row[i]), others[i].name.casefold() not in free)
+            Neighbour(subject.name, others[i], float(row[i]), name_key(others[i].name) not in free)
             for i in order[:count]
         ]
     return found

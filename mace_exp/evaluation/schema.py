@@ -8,10 +8,11 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
-from mace_exp.concepts.captions import read_captions
+from mace_exp.concepts.captions import NAME_COLUMNS, read_captions
 from mace_exp.concepts.concept import Concept, slugify
 from mace_exp.concepts.prompts import scene_prompts
 from mace_exp.concepts.schema import KeptConfig
+from mace_exp.concepts.spelling import name_key
 from mace_exp.evaluation.bystanders import kept_subjects
 from mace_exp.evaluation.comparison import DistancesConfig
 from mace_exp.evaluation.generality import GeneralityConfig, generality_prompts
@@ -104,7 +105,7 @@ class EvaluationConfig:
         return []
 
     def problems(self, kept: KeptConfig, erased: Collection[str]) -> Iterator[str]:
-        """Yield what contradicts the lists of a run; `erased` are names in lower case."""
+        """Yield what contradicts the lists of a run; `erased` are keys of names."""
         yield from ()
 
     def missing_files(self) -> Iterator[str]:
@@ -126,7 +127,7 @@ class SampledEvaluation(EvaluationConfig):
     images_per_part: Annotated[int, WHOLE]
     bystander_images: Annotated[int, WHOLE]  # of `unlisted`, and as many of `neighbours`
     unlisted: list[str] | None  # whom the model knows; null: all people whom the judge knows
-    unlisted_file: str | None  # further ones, one per line
+    unlisted_file: str | None  # further ones, one per line, or in the column name of a table
     neighbours: Annotated[int, WHOLE]  # nearest subjects of each erased one
     templates: Annotated[int, WHOLE]
     seed: Annotated[int, NONNEGATIVE]
@@ -158,7 +159,7 @@ class SampledEvaluation(EvaluationConfig):
     def known_people(self, recognised: Sequence[str]) -> list[str]:
         named = list(recognised if self.unlisted is None else self.unlisted)
         if self.unlisted_file is not None:
-            named += read_captions(Path(self.unlisted_file))
+            named += read_captions(Path(self.unlisted_file), known=NAME_COLUMNS)
         return list(dict.fromkeys(named))
 
     def suite(
@@ -200,7 +201,7 @@ class SampledEvaluation(EvaluationConfig):
         empty = {
             part
             for part, subjects in kept_subjects(kept).items()
-            if gone.issuperset(each.name.casefold() for each in subjects)
+            if gone.issuperset(name_key(each.name) for each in subjects)
         }
         if {part.name for part in self.parts} <= empty and not self.prompt_sets.files:
             yield (
@@ -217,7 +218,7 @@ class SampledEvaluation(EvaluationConfig):
         if self.unlisted_file is None:
             return
         try:
-            for name in read_captions(Path(self.unlisted_file)):
+            for name in read_captions(Path(self.unlisted_file), known=NAME_COLUMNS):
                 _check_name("evaluation.unlisted_file", name)
         except ValueError as error:
             yield f"evaluation.unlisted_file = {self.unlisted_file}: {error}"

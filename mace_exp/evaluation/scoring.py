@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from mace_exp.concepts.concept import Kind
+from mace_exp.concepts.spelling import name_key
 from mace_exp.evaluation.judges.base import PERSON, SCENE, SUBJECT, TEXT_IMAGE
 from mace_exp.evaluation.prompts import EvaluationPrompt
 from mace_exp.evaluation.scores import Scores
 from mace_exp.evaluation.verdicts import Verdict
-from mace_exp.utils.texts import plain_name
 
 
 def scores_of(
@@ -72,9 +72,9 @@ def _of_head(
 
 def class_rows(classes: Sequence[str], names: Sequence[str]) -> np.ndarray:
     """Return each name's class index, [n]; -1 where the judge does not know it. Names are compared
-    as `plain_name` says."""
-    known = {plain_name(name): row for row, name in enumerate(classes)}
-    return np.array([known.get(plain_name(name), -1) for name in names], dtype=np.int64)
+    as `name_key` says."""
+    known = {name_key(name): row for row, name in enumerate(classes)}
+    return np.array([known.get(name_key(name), -1) for name in names], dtype=np.int64)
 
 
 def among_kinds(

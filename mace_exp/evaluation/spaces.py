@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageOps
 
-from mace_exp.data.files import read_image
+from mace_exp.data.pixel_modes import read_image
 
 if TYPE_CHECKING:
     from mace_exp.evaluation.image_encoder import ImageEncoder

@@ -7,6 +7,7 @@ from typing import Any
 
 from mace_exp.concepts.concept import Kind
 from mace_exp.concepts.prompts import evaluation_prompts
+from mace_exp.concepts.spelling import name_key
 from mace_exp.evaluation.prompts import (
     ERASED,
     GENERAL,
@@ -59,12 +60,12 @@ def build_suite(
     """
     counts = dict.fromkeys(PARTS, images_per_part) | dict(images or {})
     _check(subjects, min(counts.values()), templates)
-    erased = {subject.name.casefold() for subject in subjects.get(ERASED, ())}
+    erased = {name_key(subject.name) for subject in subjects.get(ERASED, ())}
     suite = []
     for part in PARTS:
         chosen = list(subjects.get(part, ()))
         if part != ERASED:
-            chosen = [each for each in chosen if each.name.casefold() not in erased]
+            chosen = [each for each in chosen if name_key(each.name) not in erased]
             chosen = _even_choice(chosen, counts[part])
         for subject, count in zip(chosen, shares(len(chosen), counts[part]), strict=True):
             suite += _subject_prompts(part, subject, count, templates=templates, seed=seed)

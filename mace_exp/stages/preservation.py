@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mace_exp.concepts.captions import read_captions
 from mace_exp.concepts.schema import KeptConfig
 from mace_exp.models.text import readable
 from mace_exp.preservation.captions import captions_of, names_of
@@ -94,7 +93,7 @@ def check_terms(context: Context, terms: Mapping[str, TermConfig]) -> None:
             context.model.encoder.token_ids(term.captions)
         if term.file is not None:
             with naming_setting(f"{term_key(name)}.file"):
-                read_captions(Path(term.file))
+                term.read_file()
 
 
 def _statistics(
@@ -158,7 +157,7 @@ def _captions(context: Context, name: str, term: TermConfig, survivors: Survivor
         )
     captions += term.captions
     if term.file is not None:
-        captions += readable(context.model.encoder, read_captions(Path(term.file)))
+        captions += readable(context.model.encoder, term.read_file())
     return captions
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from mace_exp.data.files import read_image
+from mace_exp.data.pixel_modes import read_image
 from mace_exp.evaluation.prompts import EvaluationPrompt
 from mace_exp.methods.base import Edit
 from mace_exp.models.editing import edited_pipeline

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
@@ -40,13 +39,6 @@ class ShownFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return shown(super().format(record))
-
-
-def plain_name(name: str) -> str:
-    """Return a name as names are compared: composed (NFC), without case, and with spaces for
-    hyphens and underscores, which files and lists of classes have in their place."""
-    composed = unicodedata.normalize("NFC", name).casefold()
-    return " ".join(re.sub(r"[-_\u2010\u2011]", " ", composed).split())
 
 
 def fault_of(text: str) -> str | None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from mace_exp.concepts.concept import Kind
-from mace_exp.utils.texts import plain_name
+from mace_exp.concepts.spelling import name_key
 
 if TYPE_CHECKING:
     import numpy as np
@@ -219,13 +219,12 @@ class JudgeConfig(ABC):
         return ()
 
     def unknown_subjects(self, names: Iterable[str]) -> list[str]:
-        """Return the names that the judge does not know, in their order, compared as
-        `plain_name` says."""
+        """Return the names that the judge does not know, in their order."""
         subjects = self.known_subjects()
         if subjects is None:
             return []
-        known = {plain_name(subject) for subject in subjects}
-        return [name for name in names if plain_name(name) not in known]
+        known = {name_key(subject) for subject in subjects}
+        return [name for name in names if name_key(name) not in known]
 
 
 def warn_of_unknown(judge: JudgeConfig, names: Iterable[str]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from mace_exp.concepts.concept import Kind
+from mace_exp.concepts.spelling import name_key
 from mace_exp.evaluation.judges.base import (
     FEATURES,
     SUBJECT,
@@ -18,7 +19,6 @@ from mace_exp.evaluation.judges.base import (
 from mace_exp.evaluation.judges.packages import without
 from mace_exp.models.auxiliary import auxiliary_identity, check_auxiliary
 from mace_exp.utils.ranges import WHOLE
-from mace_exp.utils.texts import plain_name
 
 if TYPE_CHECKING:
     from mace_exp.evaluation.recognisers.zero_shot import ZeroShotJudge
@@ -58,9 +58,9 @@ class ClipJudge(JudgeConfig):
     def candidates(self, subjects: Mapping[str, Kind]) -> dict[str, Kind]:
         """Return all classes: the run's subjects and `others`, each name once."""
         found = dict(subjects)
-        known = {plain_name(name) for name in subjects}
+        known = {name_key(name) for name in subjects}
         for kind, names in self.others.items():
-            found |= {name: Kind[kind] for name in names if plain_name(name) not in known}
+            found |= {name: Kind[kind] for name in names if name_key(name) not in known}
         return found
 
     def problems(self, subjects: Mapping[str, Kind], erased: Sequence[str]) -> Iterator[str]:

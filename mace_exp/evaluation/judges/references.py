@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mace_exp.concepts.concept import Kind
+from mace_exp.concepts.spelling import name_key
 from mace_exp.data.files import image_files
 from mace_exp.utils.hashing import file_digest
-from mace_exp.utils.texts import plain_name
 
 
 def person_folders(root: Path) -> dict[str, Path]:
@@ -16,13 +16,13 @@ def person_folders(root: Path) -> dict[str, Path]:
     if not root.is_dir():
         return {}
     found = sorted(each for each in root.iterdir() if each.is_dir())
-    return {plain_name(each.name): each for each in found if not each.name.startswith(".")}
+    return {name_key(each.name): each for each in found if not each.name.startswith(".")}
 
 
 def people_of(root: Path, subjects: Mapping[str, Kind]) -> dict[str, Path]:
     """Return the folder of each person: under the run's own spelling where it names them, of all
     others under the folder's name."""
-    spelling = {plain_name(name): name for name in subjects}
+    spelling = {name_key(name): name for name in subjects}
     return {
         spelling.get(plain, folder.name): folder for plain, folder in person_folders(root).items()
     }
@@ -36,7 +36,7 @@ def reference_problems(key: str, root: Path, people: Sequence[str], *, least: in
         return
     folders = person_folders(root)
     for name in people:
-        if plain_name(name) not in folders:
+        if name_key(name) not in folders:
             found = ", ".join(each.name for each in list(folders.values())[:5])
             yield (
                 f"{key} = {root} has no folder for {name!r}, who is erased; found: "

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from mace_exp.data.files import read_image
+from mace_exp.data.pixel_modes import read_image
 from mace_exp.evaluation.judges.base import SUBJECT, Found, JudgeError, SomeAnswers
 from mace_exp.evaluation.recognisers.faces import SIDE, Face, FaceDetector
 from mace_exp.evaluation.recognisers.onnx import OnnxNetwork

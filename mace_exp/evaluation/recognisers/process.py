@@ -19,10 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
+from mace_exp.concepts.spelling import name_key
 from mace_exp.evaluation.judges.base import SUBJECT, JudgeError, SomeAnswers
 from mace_exp.evaluation.recognisers.seen import Seen
 from mace_exp.utils.files import save_png
-from mace_exp.utils.texts import plain_name, shown
+from mace_exp.utils.texts import shown
 
 COLUMNS = ("file", "class", "probability")
 NOTHING = "nothing found"
@@ -43,7 +44,7 @@ class CommandRecogniser(SomeAnswers):
         """`classes` are those that it can name; others that it names are appended to them."""
         self._words, self._timeout = list(words), timeout
         self.classes = {SUBJECT: (NOTHING, *classes)}
-        self._rows = {plain_name(name): row for row, name in enumerate(self.classes[SUBJECT])}
+        self._rows = {name_key(name): row for row, name in enumerate(self.classes[SUBJECT])}
         self._seen = Seen(self._look)
 
     def probabilities(self, images: np.ndarray) -> Mapping[str, np.ndarray]:
@@ -61,7 +62,7 @@ class CommandRecogniser(SomeAnswers):
         return np.array([float(bool(each)) for each in self._seen.of(images)])
 
     def _row(self, name: str) -> int:
-        plain = plain_name(name)
+        plain = name_key(name)
         if plain not in self._rows:
             self._rows[plain] = len(self.classes[SUBJECT])
             self.classes = {SUBJECT: (*self.classes[SUBJECT], name)}
