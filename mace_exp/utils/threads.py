@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 
 SPINS = "10000"
-"""Turns that a thread of GNU's OpenMP waits actively at a barrier before it sleeps. By default
-these are minutes' worth: beside another busy process, threads that have finished then hold the
-processors from those that have not (experiments/drawing_speed has the figures)."""
+"""Turns that a thread of GNU's OpenMP waits actively at a barrier before it sleeps. By default it
+waits far longer: beside other busy processes, threads that have finished then hold the processors
+from those that have not (experiments/drawing_speed has figures)."""
 
 
 def limit_spinning() -> None:
