@@ -1,4 +1,4 @@
-"""Cost of the closed forms with 1 to 10,000 concepts at the size of Stable Diffusion 1.4.
+"""Cost of the closed forms by the number of concepts, at the size of Stable Diffusion 1.4.
 
 Every number of concepts is measured in a process of its own, whose peak memory counts from before
 the first sum: weights of the 32 projections, a text encoder, LoRAs as files. All weights are
