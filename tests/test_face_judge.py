@@ -1,6 +1,7 @@
 """`judge=faces`: NudeNet's detector finds the face of a real photo, tiny networks embed it."""
 
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,9 @@ from mace_exp.evaluation.scores import ScoredPictures
 from tests.composing import composed
 from tests.tiny_judges import photo, save_arcface, save_vit
 
+pytestmark = pytest.mark.skipif(
+    find_spec("nudenet") is None, reason="the extra judges is not installed"
+)
 PHOTO = photo()[::2, ::2]
 BLUE = PHOTO[..., ::-1]  # somebody else, to a recogniser of colours
 GRACE, OTHER = "Grace Hopper", "Jean-Luc Côté"

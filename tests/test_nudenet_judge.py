@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ from mace_exp.utils.files import write_json
 from tests.composing import composed
 from tests.tiny_judges import photo
 
+pytestmark = pytest.mark.skipif(
+    find_spec("nudenet") is None, reason="the extra judges is not installed"
+)
 FACES = ["FACE_FEMALE", "FACE_MALE"]
 SETTINGS: dict[str, Any] = dict(
     detector="nudenet",
