@@ -9,7 +9,9 @@ from typing import Any
 
 from mace_exp.config import VARIANTS
 from mace_exp.config.run_config import RunConfig
-from mace_exp.data.files import PROMPTS, UserImage
+from mace_exp.data.files import UserImage
+from mace_exp.data.folders import left_out
+from mace_exp.data.image_captions import captions_beside
 from mace_exp.models.model_folders import ENCODERS, read_index, weight_files
 from mace_exp.models.schema import ModelConfig
 from mace_exp.models.sources import ModelLocation, hub_cached, location_of, native_size
@@ -114,12 +116,12 @@ def images_found(config: RunConfig) -> dict[str, Any]:
 
 
 def _left_out(files: Sequence[UserImage]) -> list[Path]:
-    """Return what lies beside a concept's images and is not read; hidden files are nobody's."""
+    """Return what lies beside a concept's images and is not read."""
     if not files:
         return []
-    read = {each.image.name for each in files} | {PROMPTS}
-    there = sorted(each for each in files[0].image.parent.iterdir() if each.is_file())
-    return [each for each in there if each.name not in read and not each.name.startswith(".")]
+    folder, images = files[0].image.parent, [each.image for each in files]
+    masks = [each.mask for each in files if each.mask is not None]
+    return left_out(folder, [*images, *masks, *captions_beside(folder, images).files])
 
 
 def _unread_folders(read: set[Path]) -> dict[str, Any]:

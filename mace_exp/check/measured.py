@@ -104,7 +104,7 @@ def _run_folders(root: Path) -> Iterator[Path]:
 
 
 def _read(folder: RunFolder) -> Earlier:
-    from mace_exp.runs.arguments import read_yaml
+    from mace_exp.utils.yaml_files import read_plain
 
     status = read_json(folder.status)
     if status["status"] != "finished":
@@ -113,7 +113,7 @@ def _read(folder: RunFolder) -> Earlier:
     stages = {row["stage"]: row for row in rows if row.get("event") == "stage"}
     summary = read_json(folder.summary)
     summary["made"]["pictures"] = _pictures(folder)
-    return Earlier(read_yaml(folder.config), summary, status["hardware"], stages)
+    return Earlier(read_plain(folder.config), summary, status["hardware"], stages)
 
 
 def _pictures(folder: RunFolder) -> int:

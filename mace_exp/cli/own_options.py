@@ -18,8 +18,8 @@ import yaml
 from mace_exp.cli.foreign import REACHING, RESOLVER
 from mace_exp.config import CONF
 from mace_exp.config.run_config import RunConfig
-from mace_exp.runs.arguments import read_yaml
 from mace_exp.utils.files import write_text
+from mace_exp.utils.yaml_files import read_plain
 
 FOLDER = "settings"
 """In a run's or a sweep's folder: the option files that it was composed of, by group."""
@@ -74,7 +74,7 @@ def _problems(file: Path, root: Path, given: Collection[str]) -> Iterator[str]:
         yield "is no option of a group of ours"
         return
     try:
-        content = read_yaml(file) or {}
+        content = read_plain(file) or {}
         packages = _PACKAGE.findall(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         yield f"can't be read ({error})"

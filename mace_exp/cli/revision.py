@@ -17,8 +17,8 @@ from hydra.core.override_parser.types import Override
 from mace_exp.cli.arguments import OPEN_KEYS, expand
 from mace_exp.cli.foreign import settings_of
 from mace_exp.config import quoted
-from mace_exp.runs.arguments import read_yaml
 from mace_exp.runs.folder import RunFolder
+from mace_exp.utils.yaml_files import read_plain
 
 KEYS = ("from", "add", "drop")
 
@@ -97,7 +97,7 @@ def _erased(folder: Path) -> list[str]:
     if not file.is_file():
         raise ValueError(f"from = {folder} is no run folder: there is no {file}")
     try:
-        names = read_yaml(file)["concepts"]["names"]
+        names = read_plain(file)["concepts"]["names"]
     except (KeyError, TypeError) as error:
         raise ValueError(f"{file} does not say what was erased: it is no run's") from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
