@@ -110,7 +110,7 @@ def killing_at(boundary: int, *, after: bool) -> Callable[[], None]:
             if count == boundary:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        os.replace = replace
+        os.replace = replace  # type: ignore[assignment]
 
     return prepare
 
@@ -135,7 +135,7 @@ def counting(into: Path) -> Callable[[], None]:
             rename(source, target)  # type: ignore[arg-type]
             file.write(b".")
 
-        os.replace = replace
+        os.replace = replace  # type: ignore[assignment]
 
     return prepare
 
