@@ -307,8 +307,9 @@ def test_moments_come_out_of_their_file_as_they_went_in(encoder):
     file, gram = GramFile(), prompt_gram(encoder, PROMPTS["cat"])
     file.put(PROMPTS["cat"], gram)
     file.put(PROMPTS["dog"], 2 * gram)
-    assert torch.equal(file.get(PROMPTS["cat"]), (gram.tril() + gram.tril(-1).mT))
-    assert torch.equal(file.get(PROMPTS["dog"]), 2 * file.get(PROMPTS["cat"]))
+    cat, dog = (file.get(PROMPTS[name]) for name in ("cat", "dog"))
+    assert cat is not None and dog is not None
+    assert torch.equal(cat, gram.tril() + gram.tril(-1).mT) and torch.equal(dog, 2 * cat)
     assert file.get(["another sentence"]) is None
 
 

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -63,7 +64,7 @@ def test_a_slug_is_a_file_name_and_its_own_slug(name: str) -> None:
 def test_the_tokens_at_the_positions_of_a_phrase_are_the_phrase(
     before: str, phrase: str, after: str
 ) -> None:
-    tokenizer = tiny_tokenizer(context_length=77)
+    tokenizer: Any = tiny_tokenizer(context_length=77)
     at = phrase_positions(tokenizer, f"{before} {phrase} {after}", phrase)
     row, alone = tokenizer(f"{before} {phrase} {after}").input_ids, tokenizer(phrase).input_ids
     found = [row[position] for position in at]

@@ -186,7 +186,7 @@ class Campaign:
     def failed(self) -> bool:
         """Whether a result was wrong, work was lost, or a traceback was shown."""
         bad = {WRONG, LOST, TRACEBACK}
-        return any(bad & +found.keys() for found in map(Counter, self.outcomes.values()))
+        return any(bad & (+found).keys() for found in self.outcomes.values())
 
     def table(self) -> str:
         """Return the outcomes as a table in Markdown."""

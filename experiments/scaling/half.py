@@ -9,6 +9,7 @@ import argparse
 import logging
 
 import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor
 
 from mace_exp.concepts.concept import Concept, Kind
@@ -56,7 +57,7 @@ def main() -> None:
 
 
 def change(
-    pipeline: object, pairs: list[PromptPair], held: list[str], weights: list[Tensor]
+    pipeline: DiffusionPipeline, pairs: list[PromptPair], held: list[str], weights: list[Tensor]
 ) -> Tensor:
     """Return W T - W of all projections, [sum of d_out, d], float64."""
     encoder = stable_diffusion_encoder(pipeline)
