@@ -48,7 +48,7 @@ Images = Result[dict[str, TrainingImages]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class AttackPlan:
     """What is attacked, with what, and who judges.
 
     `checked` is off where a safety checker must not look at the attacker's pictures, `threshold` is
@@ -74,7 +74,7 @@ class Attempts:
     """The attempts of a plan: one per side and concept."""
 
     context: Context
-    plan: Plan
+    plan: AttackPlan
     edit: Result[Edit]
 
     @cached_property
