@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mace_exp.concepts.spelling import name_key
 from mace_exp.evaluation.prompt_files import FIELDS, PromptRow, read_prompts
 from mace_exp.evaluation.prompts import (
     ERASED,
@@ -115,7 +116,7 @@ def file_prompts(
     draws the same pictures and then further ones. Within it, pictures of one part and concept
     follow each other, as they are cached together.
     """
-    names = {each.casefold(): each for known in subjects.values() for each in known}
+    names = {name_key(each): each for known in subjects.values() for each in known}
     numbered: Counter[str] = Counter()
     found: dict[EvaluationPrompt, int] = {}
     for row in rows:
@@ -123,7 +124,7 @@ def file_prompts(
         numbered[row.prompt] += 1
         part = row.part or name
         concept = row.concept or _named_in(row.prompt, subjects.get(part, ()))
-        concept = names.setdefault(concept.casefold(), concept)
+        concept = names.setdefault(name_key(concept), concept)
         number = row.seed
         if number is None:
             number = short_seed(seed, "evaluation", "file", row.prompt, place)
