@@ -153,7 +153,7 @@ def test_paraphrases_of_a_file_are_taken_in_turn(tmp_path: Path) -> None:
         ("a.txt", "no place for it\n", "write {} once"),
         ("a.csv", "concept,text\nAmy Adams,x\n", "it needs the columns concept, prompt"),
         ("a.csv", "concept,prompt\nNobody,x\n", "it has no prompt of 'Amy Adams'"),
-        ("a.csv", None, "it can't be read"),
+        ("a.csv", None, "can't be read"),
     ],
 )
 def test_a_file_of_paraphrases_that_is_none_is_reported(

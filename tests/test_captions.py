@@ -61,7 +61,7 @@ def test_the_first_usual_column_counts(tmp_path: Path) -> None:
 def test_captions_that_would_be_cut_at_a_comma_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "a.csv"
     file.write_text("id,caption\n1,a cat\n2,a cat, asleep\n")
-    with pytest.raises(ValueError, match="row 2 has more cells than the header: .* quotation"):
+    with pytest.raises(ValueError, match="line 3 has 3 cells, .* 2 columns: .* quotation"):
         read_captions(file)
 
 
@@ -69,7 +69,7 @@ def test_captions_that_would_be_cut_at_a_comma_are_refused(tmp_path: Path) -> No
     ("name", "text", "said"),
     [
         ("a.csv", "", "has the columns none"),
-        ("a.csv", "caption\n", "has the columns none"),
+        ("a.csv", "caption\n", "holds none"),
         ("a.jsonl", '{"caption": "a"}\nno\n', "line 2 is not JSON"),
         ("a.jsonl", '["a cat"]\n', "line 1 is no JSON object"),
         ("a.jsonl", '{"caption": null}\n', "holds none"),

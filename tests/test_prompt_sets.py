@@ -53,6 +53,14 @@ def test_columns_are_read_by_their_names(tmp_path: Path) -> None:
     ]
 
 
+def test_a_table_may_have_semicolons_or_be_of_objects(tmp_path: Path) -> None:
+    wanted = [PromptRow("a cat, asleep", 3, "cat"), PromptRow("a dog")]
+    text = "x;x;prompt;sd_seed;concept\n1;2;a cat, asleep;3;cat\n1;2;a dog;;\n"
+    assert read(tmp_path, text) == wanted
+    text = '{"prompt": "a cat, asleep", "sd_seed": 3, "concept": "cat"}\n{"prompt": "a dog"}\n'
+    assert read(tmp_path, text, "a.jsonl") == wanted
+
+
 def test_coco_has_one_caption_an_image(tmp_path: Path) -> None:
     rows = [(7, 3, "a kite"), (2, 9, "a bus"), (2, 4, "a red bus"), (7, 5, "kites"), (1, 1, " ")]
     found = [{"image_id": image, "id": i, "caption": text} for image, i, text in rows]
@@ -70,11 +78,12 @@ def test_coco_has_one_caption_an_image(tmp_path: Path) -> None:
         ("", "is empty: its first line must name the columns"),
         (
             "name;seed\na;1\n",
-            "no column of prompts: none .* prompt or caption; its columns are name;",
+            "no column of prompts: none .* prompt or caption; its columns are name, seed",
         ),
         ("prompt,caption\n,a cat\n", "line 2 has no prompt"),
         ("prompt,prompt\na,b\n", "two columns named 'prompt'"),
-        ("prompt,sd_seed\na cat, in a box,3\n", "line 2 has 3 cells, .* 2 columns"),
+        ("prompt,sd_seed\na cat, in a box,3\n", "line 2 has 3 cells, .* 2 columns: put texts"),
+        ("prompt,sd_seed\na cat\n", "line 2 has 1 cells, .* 2 columns"),
         ("prompt,sd_seed\na cat,-3\n", "line 2: '-3' is no seed"),
         ("prompt,sd_seed\na cat,1.5\n", "'1.5' is no seed"),
         (f"prompt,sd_seed\na cat,{2**63}\n", "is no seed"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from mace_exp.concepts.concept import Concept
 from mace_exp.concepts.spelling import name_key
 from mace_exp.data.prompts.llm import LlmPrompts
 from mace_exp.utils.errors import naming_setting
+from mace_exp.utils.tables import is_table, read_table
 
 if TYPE_CHECKING:
     from mace_exp.runs.context import Context
@@ -33,7 +33,7 @@ class SentenceAttack(ActiveAttack):
 
 @dataclass(kw_only=True)
 class ParaphraseAttack(SentenceAttack):
-    """Sentences of a file: templates with {} for the name, one per line, or (`.csv`) rows of a
+    """Sentences of a file: templates with {} for the name, one per line, or a table's rows of a
     concept and a prompt, which need not name it."""
 
     name = "paraphrase"
@@ -58,7 +58,7 @@ class ParaphraseAttack(SentenceAttack):
             ValueError: the file can't be read, or has none for the concept.
         """
         path = Path(self.file)
-        if path.suffix.lower() == ".csv":
+        if is_table(path):
             found = _rows(path, concept)
         else:
             found = [each.format(concept.name) for each in read_templates(path).values()]
@@ -84,16 +84,13 @@ class LlmParaphraseAttack(SentenceAttack):
 
 
 def _rows(path: Path, concept: Concept) -> list[str]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-        named = [(row["concept"].strip(), " ".join(row["prompt"].split())) for row in rows]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"it can't be read as UTF-8 text: {error}") from error
-    except (KeyError, AttributeError) as error:
-        raise ValueError("it needs the columns concept, prompt in every row") from error
+    table = read_table(path)
+    name, prompt = table.column(["concept"]), table.column(["prompt"])
+    if name is None or prompt is None:
+        raise ValueError("it needs the columns concept, prompt")
     own = name_key(concept.name)
-    found = [prompt for name, prompt in named if name_key(name) == own and prompt]
+    rows = [row for row in table.rows if name_key(row.get(name, "")) == own]
+    found = [text for row in rows if (text := " ".join(row.get(prompt, "").split()))]
     if not found:
         raise ValueError(f"it has no prompt of {concept.name!r}: give at least one row")
     return found

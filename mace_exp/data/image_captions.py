@@ -7,13 +7,11 @@ with paths from there; a text file an image, 1.txt or 1.caption beside 1.png.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from mace_exp.concepts.spelling import composed_text
-from mace_exp.utils.files import regular
 from mace_exp.utils.tables import Table, read_table
 from mace_exp.utils.texts import fault_of
 
@@ -61,11 +59,11 @@ def captions_beside(folder: Path, images: Sequence[Path]) -> ImageCaptions:
 
 def _prompts(file: Path, images: Sequence[Path]) -> dict[str, str]:
     """Return the prompts by file name; each image has one."""
-    try:
-        with regular(file).open(newline="", encoding="utf-8-sig") as lines:
-            prompts = {row["file"]: row["prompt"].strip() for row in csv.DictReader(lines)}
-    except (OSError, UnicodeDecodeError, csv.Error, KeyError, AttributeError) as error:
-        raise ValueError(f"{file} can't be read: it needs the columns file, prompt") from error
+    table = read_table(file)
+    name_column, text_column = table.column(["file"]), table.column(["prompt"])
+    if name_column is None or text_column is None:
+        raise ValueError(f"{file} can't be read: it needs the columns file, prompt")
+    prompts = {row.get(name_column, ""): row.get(text_column, "").strip() for row in table.rows}
     names = {composed_text(image.name): image.name for image in images}
     prompts = {names.get(composed_text(name), name): text for name, text in prompts.items()}
     missing = [image.name for image in images if not prompts.get(image.name)]

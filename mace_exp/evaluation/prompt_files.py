@@ -1,21 +1,19 @@
-"""Read prompts from files: a CSV by the names of its columns, COCO's caption JSON, or text.
+"""Read prompts from files: a table by the names of its columns, COCO's caption JSON, or text.
 
 Nothing here imports torch: what a file lacks is known before a model is loaded.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mace_exp.concepts.captions import read_captions
 from mace_exp.concepts.concept import slugify
 from mace_exp.evaluation.prompts import check_part_name
+from mace_exp.utils.tables import Table, is_table, read_table
 from mace_exp.utils.texts import fault_of, shown
 
 PROMPT, SEED, CONCEPT, PART = "prompt", "seed", "concept", "part"
@@ -40,9 +38,9 @@ class PromptRow:
 def read_prompts(path: Path, columns: Mapping[str, Sequence[str]]) -> list[PromptRow]:
     """Return the prompts of a file, in its order.
 
-    A name that ends in `.csv` or `.tsv`: a table, of which the first of `columns[field]` that it
-    has is read as `field` of `FIELDS`, case ignored, and all other columns are not. `.json`: COCO's
-    caption JSON, one caption an image. Anything else: text, one prompt per line.
+    A name that ends in `.csv`, `.tsv` or `.jsonl`: a table, of which the first of `columns[field]`
+    that it has is read as `field` of `FIELDS`, case ignored, and all other columns are not.
+    `.json`: COCO's caption JSON, one caption an image. Anything else: text, one prompt per line.
 
     Raises:
         ValueError: the file is missing, too large, not UTF-8 or of another format; it holds no
@@ -52,74 +50,48 @@ def read_prompts(path: Path, columns: Mapping[str, Sequence[str]]) -> list[Promp
         raise ValueError(f"{path} is not a file")
     if path.stat().st_size > LARGEST:
         raise ValueError(f"{path} is larger than {LARGEST >> 20} MiB: that is no list of prompts")
-    match path.suffix.lower():
-        case ".csv" | ".tsv":
-            rows = _table(path, columns)
-        case ".json":
-            rows = [PromptRow(each) for each in _coco_captions(path)]
-        case _:
-            rows = [PromptRow(each) for each in read_captions(path)]
+    if is_table(path):
+        rows = _table(path, columns)
+    else:
+        is_coco = path.suffix.lower() == ".json"
+        rows = [PromptRow(each) for each in (_coco_captions if is_coco else read_captions)(path)]
     if not rows:
         raise ValueError(f"{path} holds no prompt")
     return rows
 
 
 def _table(path: Path, columns: Mapping[str, Sequence[str]]) -> list[PromptRow]:
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    reader = csv.reader(io.StringIO(_text(path), newline=""), delimiter=delimiter, strict=True)
-    lines = _lines(path, reader)
-    _, header = next(lines, (0, []))
-    places = _places(path, header, columns)
-    return [
-        _row(f"{path}, line {number}", cells, len(header), places)
-        for number, cells in lines
-        if any(cell.strip() for cell in cells)
-    ]
+    table = read_table(path)
+    found = _columns(table, columns)
+    return [_row(table, number, found) for number in table.lines]
 
 
-def _lines(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
-    """Yield the rows with the number of their last line; `reader` is csv's."""
-    try:
-        for cells in reader:
-            yield reader.line_num, cells
-    except csv.Error as error:
-        raise ValueError(
-            f"{path}, line {reader.line_num}: {error}: is there a quote that nobody closes?"
-        ) from error
-
-
-def _places(
-    path: Path, header: Sequence[str], columns: Mapping[str, Sequence[str]]
-) -> dict[str, int]:
-    """Return the number of each field's column."""
-    names = [name.strip().casefold() for name in header]
+def _columns(table: Table, columns: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Return the column of each field that the table has."""
+    path, names = table.path, [name.strip().casefold() for name in table.columns]
     if not any(names):
         raise ValueError(f"{path} is empty: its first line must name the columns")
-    places = {
-        field: names.index(found)
-        for field in FIELDS
-        for found in [next((n for n in map(str.casefold, columns[field]) if n in names), None)]
-        if found is not None
-    }
-    if PROMPT not in places:
+    found = {field: table.column(columns[field]) for field in FIELDS}
+    if found[PROMPT] is None:
         raise ValueError(
             f"{path} has no column of prompts: none is named {' or '.join(columns[PROMPT])}; its "
-            f"columns are {shown(', '.join(header))[:300]}. Name one of them in "
-            "evaluation.prompt_sets.columns.prompt; commas separate columns (.tsv: tabs)"
+            f"columns are {shown(', '.join(table.columns))[:300]}. Name one of them in "
+            "evaluation.prompt_sets.columns.prompt"
         )
-    twice = [name for field in places for name in [names[places[field]]] if names.count(name) > 1]
-    if twice:
-        raise ValueError(f"{path} has two columns named {twice[0]!r}: which is meant?")
-    return places
+    fields = {field: column for field, column in found.items() if column is not None}
+    for column in fields.values():
+        if names.count(column.strip().casefold()) > 1:
+            raise ValueError(f"{path} has two columns named {column!r}: which is meant?")
+    return fields
 
 
-def _row(where: str, cells: Sequence[str], width: int, places: Mapping[str, int]) -> PromptRow:
-    if len(cells) != width:
+def _row(table: Table, number: int, columns: Mapping[str, str]) -> PromptRow:
+    where, cells = f"{table.path}, line {number}", table.lines[number]
+    if len(cells) < len(set(table.columns)) and table.path.suffix.lower() != ".jsonl":
         raise ValueError(
-            f"{where} has {len(cells)} cells, the first line names {width} columns: put prompts "
-            "that hold commas into quotes"
+            f"{where} has {len(cells)} cells, the first line names {len(table.columns)} columns"
         )
-    found = {field: " ".join(cells[place].split()) for field, place in places.items()}
+    found = {field: " ".join(cells.get(name, "").split()) for field, name in columns.items()}
     if not found[PROMPT]:
         raise ValueError(f"{where} has no prompt")
     for text in found.values():
@@ -166,7 +138,7 @@ def _coco_captions(path: Path) -> list[str]:
     Five people described each image of COCO: two captions of one image are no two samples.
     """
     captions = read_captions(path)  # checks the format, and every caption
-    annotations = json.loads(_text(path))["annotations"]
+    annotations = json.loads(path.read_text(encoding="utf-8-sig"))["annotations"]
     numbers = [(each.get("image_id"), each.get("id")) for each in annotations]
     if not all(isinstance(number, int) for pair in numbers for number in pair):
         return captions
@@ -177,10 +149,3 @@ def _coco_captions(path: Path) -> list[str]:
     for (image, _), caption in sorted(zip(kept, captions, strict=True)):
         first.setdefault(image, caption)
     return list(first.values())
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} can't be read as UTF-8 text: {error}") from error

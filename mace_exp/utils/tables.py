@@ -9,17 +9,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mace_exp.utils.files import regular
+
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 _DELIMITERS = ",;\t"
+Rows = dict[int, dict[str, str]]
 
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of a file; a cell that is missing or null is an empty text."""
+    """The rows of a file by the number of their (last) line; a cell that is missing is not in its
+    row, one that is null is an empty text."""
 
     path: Path
     columns: list[str]
-    rows: list[dict[str, str]]
+    lines: Rows
+
+    @property
+    def rows(self) -> list[dict[str, str]]:
+        """The rows, in their order."""
+        return list(self.lines.values())
 
     def column(self, names: Sequence[str]) -> str | None:
         """Return the first of `names` that is a column; case is ignored."""
@@ -39,34 +48,42 @@ def read_table(path: Path) -> Table:
         ValueError: the file is missing, not UTF-8, or has a line that is none of a table.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = regular(path).read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path} can't be read as UTF-8 text: {error}") from error
-    rows = _json_rows(path, text) if path.suffix.lower() == ".jsonl" else _rows(path, text)
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    return Table(path, columns, rows)
+    if path.suffix.lower() == ".jsonl":
+        lines = _json_lines(path, text)
+        return Table(path, list(dict.fromkeys(key for row in lines.values() for key in row)), lines)
+    return _separated(path, text)
 
 
-def _rows(path: Path, text: str) -> list[dict[str, str]]:
+def _separated(path: Path, text: str) -> Table:
+    """Read a table whose first line has the columns; lines without text are none of its rows."""
     head = text.partition("\n")[0]
     tabs = path.suffix.lower() == ".tsv"
     delimiter = "\t" if tabs else max(_DELIMITERS, key=head.count)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    lines: Rows = {}
     try:
-        rows = list(reader)
+        columns = next(reader, [])
+        for cells in reader:
+            if len(cells) > len(columns):
+                raise ValueError(
+                    f"{path}, line {reader.line_num} has {len(cells)} cells, more than the "
+                    f"{len(columns)} columns: put texts that hold {delimiter!r} into quotation "
+                    "marks"
+                )
+            if any(cell.strip() for cell in cells):
+                lines[reader.line_num] = dict(zip(columns, cells, strict=False))
     except csv.Error as error:
-        raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
-    for number, row in enumerate(rows, start=1):
-        if None in row:
-            raise ValueError(
-                f"{path}, row {number} has more cells than the header: put texts that hold "
-                f"{delimiter!r} into quotation marks"
-            )
-    return [{str(key): cell or "" for key, cell in row.items()} for row in rows]
+        raise ValueError(
+            f"{path}, line {reader.line_num}: {error}: is there a quote that nobody closes?"
+        ) from error
+    return Table(path, columns, lines)
 
 
-def _json_rows(path: Path, text: str) -> list[dict[str, str]]:
-    rows = []
+def _json_lines(path: Path, text: str) -> Rows:
+    lines: Rows = {}
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -76,5 +93,5 @@ def _json_rows(path: Path, text: str) -> list[dict[str, str]]:
             raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
         if not isinstance(row, dict):
             raise ValueError(f"{path}, line {number} is no JSON object: one is needed a line")
-        rows.append({key: "" if cell is None else str(cell) for key, cell in row.items()})
-    return rows
+        lines[number] = {key: "" if cell is None else str(cell) for key, cell in row.items()}
+    return lines
