@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from mace_exp.models.checkpoints import check_checkpoint, check_description
 from mace_exp.models.model_folders import check_folder
 from mace_exp.models.schema import ModelConfig
+from mace_exp.utils.files import read_record
 
 EMBEDDED = "mini"
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -104,11 +104,7 @@ def _part_config(location: ModelLocation, part: str) -> dict[str, Any]:
     """Return config.json of a component ({} if it can't be read)."""
     if location.folder is None:
         return {}
-    try:
-        config = json.loads((location.folder / part / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return config if isinstance(config, dict) else {}
+    return read_record(location.folder / part / "config.json")
 
 
 def _checked_file(path: Path, config: str | Path | None) -> ModelLocation:

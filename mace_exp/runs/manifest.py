@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mace_exp.runs.folder import RunFolder
-from mace_exp.utils.files import read_json, write_json
+from mace_exp.utils.files import read_record, write_json
 from mace_exp.utils.hashing import file_digest
 
 
@@ -34,11 +34,7 @@ def changed_files(folder: RunFolder, names: Collection[str]) -> list[str]:
 
 def recorded_files(folder: RunFolder) -> dict[str, Any]:
     """Return what is recorded; nothing where the file is not there, or damaged."""
-    try:
-        found = read_json(folder.manifest)
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return read_record(folder.manifest)
 
 
 def _is_as(file: Path, facts: Any) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.manifest import record_files
-from mace_exp.utils.files import read_json, write_json
+from mace_exp.utils.files import read_record, write_json
 
 log = logging.getLogger(__name__)
 
@@ -41,11 +41,7 @@ _MARKS = {"samples": "prompts.csv", "attention": "index.csv", "erased": "model_i
 
 def recorded_keys(folder: RunFolder) -> dict[str, str]:
     """Return the key of each result that the folder holds; none where nothing is recorded."""
-    try:
-        found = read_json(folder.keys)
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return read_record(folder.keys)
 
 
 def record_key(folder: RunFolder, name: str, key: str) -> None:

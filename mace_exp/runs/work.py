@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mace_exp.runs.cache import Cache
-from mace_exp.utils.files import read_json, write_json
+from mace_exp.utils.files import read_record, write_json
 
 FILE = "pace.json"
 """In the cache's folder, by model and machine: seconds per unit of work, and the highest memory."""
@@ -54,9 +54,9 @@ class Pace:
         self._path = cache.root / FILE
         self._machine = " ".join(machine)
         try:
-            found = read_json(self._path).get(self._machine, {})
+            found = read_record(self._path).get(self._machine, {})
             self._known = {str(name): float(value) for name, value in found.items()}
-        except (OSError, ValueError, TypeError, AttributeError):  # a hint, not a result
+        except (ValueError, TypeError, AttributeError):  # a hint, not a result
             self._known = {}
 
     def seconds(self, unit: str, size: float) -> float | None:
@@ -80,11 +80,7 @@ class Pace:
 
     def _remember(self, more: Mapping[str, float]) -> None:
         self._known |= more
-        try:
-            known = dict(read_json(self._path))
-        except (OSError, ValueError, TypeError):
-            known = {}
-        write_json(self._path, known | {self._machine: self._known})
+        write_json(self._path, read_record(self._path) | {self._machine: self._known})
 
 
 class Plan:

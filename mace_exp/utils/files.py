@@ -143,6 +143,15 @@ def leftover_of(path: Path) -> str | None:
     return f"{found[1]}{found[2] or ''}" if found else None
 
 
+def read_record(path: Path) -> dict[str, Any]:
+    """Read a JSON object; empty where the file is missing, damaged or holds something else."""
+    try:
+        found = read_json(path)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file.
 

@@ -7,10 +7,11 @@ pickle, is read with `weights_only`, in preservation/published.py.)
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from mace_exp.utils.files import read_record
 
 WEIGHTS: Mapping[str, Any] = {"use_safetensors": True, "trust_remote_code": False}
 """Options of `from_pretrained` of models and pipelines."""
@@ -34,16 +35,7 @@ def check_no_code(folder: Path) -> None:
         if (place / _ADAPTER).exists():
             raise ValueError(f"{place} holds an adapter ({_ADAPTER}): give the folder of a model")
         for name in _DESCRIPTIONS:
-            if "auto_map" in _description(place / name):
+            if "auto_map" in read_record(place / name):
                 raise ValueError(
                     f"{place} requires remote code ({name}: auto_map), which is not run"
                 )
-
-
-def _description(file: Path) -> Mapping[str, Any]:
-    """Return the values of a description; {} where it can't be read, which its reader says."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
