@@ -20,12 +20,12 @@ from mace_exp.models.devices import choose_device
 
 log = logging.getLogger(__name__)
 BREAKS = (OSError, ValueError, ImportError, KeyError, AttributeError, RuntimeError)
-"""What transformers raises for a folder that is damaged or holds something else."""
+"""Exceptions of transformers for a damaged or unsuitable folder."""
 
 
 @dataclass(frozen=True)
 class ImageEncoder:
-    """A vision model with the processor that prepares its pictures; `name` says which it is."""
+    """A vision model with its image processor; `name` is its folder or hub id."""
 
     name: str
     model: Any
@@ -57,14 +57,13 @@ class ImageEncoder:
 
     @torch.inference_mode()
     def embeddings(self, images: Iterable[np.ndarray]) -> np.ndarray:
-        """Return the embeddings [n, f] of images [H, W, 3], uint8, of any sizes: CLIP's in the
-        space that it shares with texts, of others the pooled state."""
+        """Return the embeddings [n, f] of images [H, W, 3], uint8, of any size: in CLIP's joint
+        image-text space, or the pooled hidden state of other models."""
         return np.concatenate([self._embedded(each) for each in self._pixels(images)])
 
     @torch.inference_mode()
     def distances(self, first: Iterable[np.ndarray], second: Iterable[np.ndarray]) -> np.ndarray:
-        """Return how far the pictures of each pair are apart, [n], by `perceptual_distance` of all
-        hidden states."""
+        """Return the `perceptual_distance` of each pair, [n], over all hidden states."""
         pairs = zip(self._pixels(first), self._pixels(second), strict=True)
         parts = [perceptual_distance(self._states(a), self._states(b)) for a, b in pairs]
         return torch.cat(parts).cpu().numpy()
@@ -92,11 +91,11 @@ class ImageEncoder:
 
 
 def perceptual_distance(first: list[Tensor], second: list[Tensor]) -> Tensor:
-    """Return the distance of each pair, [n], from states [n, positions, channels] a layer.
+    """Return the distance of each pair, [n], from states [n, positions, channels] per layer.
 
     sum over layers of the mean over positions of |a / |a| - b / |b||^2: equation 1 of Zhang et al.
-    2018 with all weights one. LPIPS proper has weights fitted to people's judgements, for AlexNet,
-    VGG and SqueezeNet alone.
+    2018 with all weights one. LPIPS itself has weights fitted to human judgements, which exist for
+    AlexNet, VGG and SqueezeNet only.
     """
     layers = [
         (F.normalize(a.float(), dim=-1) - F.normalize(b.float(), dim=-1)).square().sum(-1)

@@ -1,8 +1,8 @@
-"""`perceptual`: how far each picture is from the original's of the same prompt and seed.
+"""`perceptual`: distance of each picture to the original model's of the same prompt and seed.
 
-By the hidden states of `evaluation.distances.encoder` (`image_encoder.perceptual_distance`: LPIPS
-without its fitted weights), or, without an encoder, by the judge's one vector of features at unit
-length: twice 1 - their cosine. `features` says which.
+Between the hidden states of `evaluation.distances.encoder` (`image_encoder.perceptual_distance`:
+LPIPS without its fitted weights), or, without an encoder, between the judge's features at unit
+length: 2 (1 - cosine). `features` says which.
 """
 
 from __future__ import annotations

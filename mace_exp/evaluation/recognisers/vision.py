@@ -1,5 +1,5 @@
-"""Encoders of pictures, and of texts where they have one, of transformers: CLIP, SigLIP, DINO, ViT
-and whatever else `AutoModel` loads."""
+"""Image encoders of transformers, with their text encoders if they have one: CLIP, SigLIP, DINO,
+ViT and whatever else `AutoModel` loads."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mace_exp.models.devices import choose_device
 log = logging.getLogger(__name__)
 
 BREAKS = (OSError, ValueError, ImportError, KeyError, AttributeError, RuntimeError)
-"""What transformers raises for a folder that is damaged or of another kind."""
+"""Exceptions of transformers for a damaged or unsuitable folder."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,13 @@ class VisionEncoder:
 
     @property
     def logit_scale(self) -> float:
-        """By what the model multiplies cosines before it compares classes (1: it has no scale)."""
+        """The factor from cosines to logits (1 if the model has none)."""
         scale = getattr(self.model, "logit_scale", None)
         return 1.0 if scale is None else float(scale.exp())
 
     @torch.inference_mode()
     def images(self, images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
-        """Return the embeddings [n, d] of images [H, W, 3], uint8, of any sizes."""
+        """Return the embeddings [n, d] of images [H, W, 3], uint8, of any size."""
         parts = []
         for start in range(0, len(images), self.batch_size):
             pictures = [Image.fromarray(each) for each in images[start : start + self.batch_size]]
@@ -77,10 +77,10 @@ class VisionEncoder:
 
     @torch.inference_mode()
     def texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the embeddings [n, d] of texts, cut where the model reads no further.
+        """Return the embeddings [n, d] of texts, truncated to the model's context length.
 
         Raises:
-            JudgeError: the model reads no texts.
+            JudgeError: the model has no text encoder.
         """
         if not hasattr(self.model, "get_text_features"):
             raise JudgeError(
@@ -94,7 +94,7 @@ class VisionEncoder:
         return np.concatenate(parts)
 
     def _tokens(self, texts: Sequence[str]) -> Any:
-        """Return the tokens of texts; SigLIP was trained on, and wants, padding to full length."""
+        """Return the tokens of texts; SigLIP needs padding to full length, as in its training."""
         config = self.model.config.text_config
         full = "siglip" in config.model_type
         tokens = self._tokenizer(
