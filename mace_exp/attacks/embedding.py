@@ -59,7 +59,8 @@ def _embedding(branch: Branch) -> Any:
 
 
 def _in_place_of(phrase: list[int], vectors: Tensor) -> Any:
-    """Return a forward hook that replaces the embeddings of the ids `phrase` by `vectors` [k, d]."""
+    """Return a forward hook that replaces the embeddings of the ids `phrase` by `vectors`, [k,
+    d]."""
 
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         changed = output.clone()

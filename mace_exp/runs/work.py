@@ -1,7 +1,7 @@
-"""What a run still has to do: how much of it is in the cache, and how long the rest may take.
+"""Remaining work of a run: how much of it is cached, and how long the rest may take.
 
-Time is estimated from work that was timed, in this run or in an earlier one with the same cache,
-model and device; what was never timed is not guessed: then the run takes that long "or more".
+Time is estimated from earlier timings, of this run or of others with the same cache, model and
+device. Work without a timing is not estimated: the estimate then says "or more".
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ FILE = "pace.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """The work of a stage: its size, in units whose name stages may share (so many pictures times
-    steps), and the names of the cache entries that hold what it makes, by kind."""
+    """The work of a stage: its size in `unit`, which stages may share (such as pictures times
+    steps), and the names of the cache entries that hold its results, by kind."""
 
     unit: str
     size: float
     stored: Mapping[str, Collection[str]] = field(default_factory=dict)
 
     def found(self, cache: Cache) -> dict[str, tuple[int, int]]:
-        """Return how many of the entries of each kind are there, and how many there will be."""
+        """Return the numbers of existing entries and of all entries, by kind."""
         distinct = {kind: set(names) for kind, names in self.stored.items() if names}
         return {
             kind: (sum(cache.path(kind, name).exists() for name in names), len(names))
@@ -35,7 +35,7 @@ class Work:
         }
 
     def left(self, cache: Cache) -> float:
-        """Return the size of what is not in the cache."""
+        """Return the size of the work that is not cached."""
         counts = self.found(cache).values()
         whole = sum(count for _, count in counts)
         return self.size * (1 - sum(there for there, _ in counts) / whole) if whole else self.size
@@ -50,16 +50,16 @@ class Pace:
         try:
             found = read_json(self._path).get(self._machine, {})
             self._seconds = {str(unit): float(value) for unit, value in found.items()}
-        except (OSError, ValueError, TypeError, AttributeError):  # a hint, not a result
+        except (OSError, ValueError, TypeError, AttributeError):  # start without timings
             self._seconds = {}
 
     def seconds(self, unit: str, size: float) -> float | None:
-        """Return how long work takes; None if its unit was never timed."""
+        """Return the estimated seconds of work; None if its unit was never timed."""
         known = self._seconds.get(unit)
         return known * size if known is not None and math.isfinite(known) else None
 
     def learn(self, unit: str, size: float, seconds: float) -> None:
-        """Remember how long work took."""
+        """Record how long work took."""
         self._seconds[unit] = seconds / size
         try:
             known = dict(read_json(self._path))
@@ -76,20 +76,20 @@ class Plan:
         self._left = {stage: work.left(cache) for stage, work in works.items()}
 
     def reused(self) -> str:
-        """Return one line that says which results are in the cache, "" if none is."""
+        """Return one line on the cached results that are reused, "" if there are none."""
         found = [item for work in self._works.values() for item in work.found(self._cache).items()]
         said = [_counted(kind, there, whole) for kind, (there, whole) in found if there]
         return f"in the cache, not made again: {', '.join(said)}" if said else ""
 
     def line(self, stage: str) -> str:
-        """Return which stage begins, of how many, and how long it and those after it may take."""
+        """Return the number and name of a stage, and the estimated time to the end of the run."""
         stages = list(self._works)
         place = stages.index(stage)
         left = self._time(stages[place:])
         return f"stage {place + 1} of {len(stages)}: {stage}" + (f", {left}" if left else "")
 
     def done(self, stage: str, seconds: float) -> None:
-        """Learn from a stage that is done, unless most of it was there."""
+        """Record the time of a finished stage, unless most of its work was cached."""
         work, left = self._works[stage], self._left[stage]
         if left and left > 0.5 * work.size:
             self._pace.learn(work.unit, left, seconds)
@@ -109,7 +109,7 @@ def _counted(kind: str, there: int, whole: int) -> str:
 
 
 def _about(seconds: float) -> str:
-    """Return a time no more precisely than an estimate is."""
+    """Return a time with an estimate's precision."""
     if seconds < 45:
         return "less than a minute"
     minutes = round(seconds / 60)
