@@ -101,7 +101,7 @@ class Judge(Protocol):
         ...
 
     def text_image_score(self, images: np.ndarray, prompts: list[str]) -> np.ndarray:
-        """Return how well each picture fits its prompt, [n], higher is better; NaN where a prompt
+        """Return how well each picture fits its prompt, [n], higher is better; NaN if a prompt
         names nothing that the judge knows."""
         ...
 

@@ -29,7 +29,7 @@ def people_of(root: Path, subjects: Mapping[str, Kind]) -> dict[str, Path]:
 
 
 def reference_problems(key: str, root: Path, people: Sequence[str], *, least: int) -> Iterator[str]:
-    """Yield a message where the folder is missing, a person of `people` has no folder in it, or a
+    """Yield a message if the folder is missing, a person of `people` has no folder in it, or a
     folder holds no readable photo or fewer than `least`."""
     if not root.is_dir():
         yield f"{key} = {root} is not a folder: give one with a folder of photos for each person"

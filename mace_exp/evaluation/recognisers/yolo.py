@@ -21,8 +21,8 @@ OVERLAP = 0.45
 class YoloDetector:
     """Finds boxes of named classes with a confidence of at least `floor`.
 
-    `blue_first` gives the network BGR channels, as NudeNet's package does, so published figures are
-    with it.
+    `blue_first` gives the network BGR channels, as NudeNet's package does, so that counts are
+    comparable with published ones.
     """
 
     def __init__(
