@@ -12,7 +12,7 @@ from mace_exp.models.auxiliary import auxiliary_identity, check_auxiliary
 from mace_exp.utils.ranges import WHOLE
 
 if TYPE_CHECKING:
-    from mace_exp.evaluation.image_encoder import ImageEncoder
+    from mace_exp.evaluation.recognisers.vision import VisionEncoder
 
 KEY = "evaluation.distances"
 
@@ -54,17 +54,17 @@ class DistancesConfig:
             raise ValueError(f"{folder} is not a folder")
         return image_files(folder)
 
-    def open(self, device: str) -> ImageEncoder | None:
-        """Load the encoder; None if the judge's features are used. Imports transformers.
+    def open(self, device: str) -> VisionEncoder | None:
+        """Load the encoder; None where the judge's features are taken. Imports transformers.
 
         Raises:
             ValueError: it can't be loaded.
         """
         if self.encoder is None:
             return None
-        from mace_exp.evaluation.image_encoder import ImageEncoder
+        from mace_exp.evaluation.recognisers.vision import VisionEncoder
 
-        return ImageEncoder.load(
+        return VisionEncoder.load(
             f"{KEY}.encoder",
             self.encoder,
             allow_download=self.allow_download,

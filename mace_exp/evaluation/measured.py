@@ -30,7 +30,7 @@ from mace_exp.evaluation.spaces import Space, encoder_space, real_features
 from mace_exp.evaluation.verdicts import Verdict
 
 if TYPE_CHECKING:
-    from mace_exp.evaluation.image_encoder import ImageEncoder
+    from mace_exp.evaluation.recognisers.vision import VisionEncoder
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ class Measured(Drawn):
         return "pixels", pixel_features(self.before), pixel_features(self.after)
 
     @cached_property
-    def encoder(self) -> ImageEncoder | None:
+    def encoder(self) -> VisionEncoder | None:
         """The encoder of `comparison`, if any. Raises ValueError if it can't be loaded."""
         given = self.comparison
         return None if given is None else given.config.open(given.device)

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from mace_exp.data.pixel_modes import read_image
 
 if TYPE_CHECKING:
-    from mace_exp.evaluation.image_encoder import ImageEncoder
+    from mace_exp.evaluation.recognisers.vision import VisionEncoder
 
 CHUNK = 128
 """Real pictures read per batch."""
@@ -32,7 +32,7 @@ class Space:
 
 
 def encoder_space(
-    encoder: ImageEncoder, before: np.ndarray, after: np.ndarray, real: Sequence[Path]
+    encoder: VisionEncoder, before: np.ndarray, after: np.ndarray, real: Sequence[Path]
 ) -> Space:
     """Return the space of an encoder's embeddings; the encoder crops and resizes pictures itself.
 
@@ -40,7 +40,7 @@ def encoder_space(
         ValueError: a real picture that can't be read.
     """
     found = encoder.embeddings(read_image(file) for file in real) if real else None
-    return Space(encoder.name, encoder.embeddings(before), encoder.embeddings(after), found)
+    return Space(encoder.source, encoder.embeddings(before), encoder.embeddings(after), found)
 
 
 def real_features(

@@ -39,6 +39,15 @@ class Result(Generic[T]):
         return "value" in vars(self)
 
 
+def all_stored(*results: Result[Any]) -> dict[str, dict[str, int]]:
+    """Return what holds several results: their `stored` together."""
+    found: dict[str, dict[str, int]] = {}
+    for result in results:
+        for kind, names in result.stored.items():
+            found[kind] = found.get(kind, {}) | dict(names)
+    return found
+
+
 def result_key(name: str, version: int, **inputs: Any) -> str:
     """Return the key of a result: `inputs` are settings and keys, in JSON types.
 

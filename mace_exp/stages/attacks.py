@@ -17,7 +17,7 @@ from mace_exp.runs.context import Context
 from mace_exp.runs.record import Picture
 from mace_exp.runs.result import Result, result_key
 from mace_exp.runs.stale import record_key
-from mace_exp.stages.attempts import STAGE, Attempts, Cell, Plan
+from mace_exp.stages.attempts import STAGE, AttackPlan, Attempts, Cell
 from mace_exp.utils.files import atomic_folder, save_png, write_json, write_table
 
 VERSION = 1
@@ -48,7 +48,9 @@ def attack_edit(context: Context, attempts: Attempts) -> Result[dict[str, Any]]:
     return Result(key, make, parts)
 
 
-def _write(context: Context, plan: Plan, attempts: Mapping[Cell, Attempt]) -> list[JudgedPicture]:
+def _write(
+    context: Context, plan: AttackPlan, attempts: Mapping[Cell, Attempt]
+) -> list[JudgedPicture]:
     """Write the pictures of an attack and their table, replacing earlier ones."""
     names = {concept.slug: concept.name for concept in plan.concepts}
     rows: list[JudgedPicture] = []
@@ -66,7 +68,7 @@ def _write(context: Context, plan: Plan, attempts: Mapping[Cell, Attempt]) -> li
     return rows
 
 
-def _described(plan: Plan, attempts: Mapping[Cell, Attempt]) -> dict[str, Any]:
+def _described(plan: AttackPlan, attempts: Mapping[Cell, Attempt]) -> dict[str, Any]:
     """Return the content of rates.json besides the curves."""
     attack = plan.attack
     found = {

@@ -48,7 +48,7 @@ Images = Result[dict[str, TrainingImages]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class AttackPlan:
     """An attack with its concepts, sampling settings and judge.
 
     `checked` applies the safety checker to the attacker's pictures, `threshold` is the least
@@ -74,7 +74,7 @@ class Attempts:
     """The attempts of a plan: one per side and concept."""
 
     context: Context
-    plan: Plan
+    plan: AttackPlan
     edit: Result[Edit]
 
     @cached_property
