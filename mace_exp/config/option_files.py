@@ -69,6 +69,10 @@ class UserFiles(FileConfigSource):
         )
 
 
+# A launcher's worker registers Hydra's own source again, and Hydra compares names of classes.
+UserFiles.__name__ = FileConfigSource.__name__
+
+
 def checked_options(
     file: Path, group: str, given: Collection[str], *, is_foreign: bool = False
 ) -> str:

@@ -13,13 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image, ImageOps
-
 from mace_exp.utils.files import regular
 from mace_exp.utils.hashing import file_digest
 
 if TYPE_CHECKING:
     import numpy as np
+    from PIL import Image
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +26,6 @@ Size = tuple[int, int]
 
 TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _ORIENTATION = 0x0112
-_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TEXTS = (b"eXIf", b"iTXt", b"tEXt", b"zTXt")
 """Chunks of a PNG that can hold an orientation; they may stand behind the pixels."""
@@ -55,7 +53,8 @@ def read_image(path: Path) -> np.ndarray:
     Raises ValueError, naming the path, if the file is missing, can't be read, or its values are no
     grey levels.
     """
-    import numpy as np  # here, so that early error messages do not wait for the import
+    import numpy as np  # here, so that early error messages do not wait for the imports
+    from PIL import Image, ImageOps
 
     with _opened(path) as image:
         upright = ImageOps.exif_transpose(image)
@@ -80,6 +79,7 @@ def read_mask(path: Path) -> np.ndarray:
     Raises ValueError as `read_image`, and for a map of several labels or colours.
     """
     import numpy as np
+    from PIL import ImageOps
 
     with _opened(path) as image:
         upright = ImageOps.exif_transpose(image)
@@ -101,11 +101,13 @@ def read_mask(path: Path) -> np.ndarray:
 
 def image_size(path: Path) -> Size:
     """Return (height, width), upright, from the file's header. Raises as `read_image`."""
+    from PIL.Image import Image as BaseImage
+
     with _opened(path) as image:
         if _has_late_texts(path):
             image.load()
         # PngImageFile.getexif would decode the pixels, to search behind them.
-        exif = Image.Image.getexif(image)
+        exif = BaseImage.getexif(image)
         transposed = exif.get(_ORIENTATION) in TRANSPOSED
         return image.size if transposed else (image.height, image.width)
 
@@ -122,6 +124,7 @@ def mask_digest(path: Path) -> str:
     """Return the digest of a mask with, where it is not simply what is light grey, a mark of
     that."""
     import numpy as np
+    from PIL import ImageOps
 
     with _opened(path) as image:
         grey = np.asarray(ImageOps.exif_transpose(image).convert("L"))
@@ -130,14 +133,16 @@ def mask_digest(path: Path) -> str:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
+    from PIL import Image  # here, as a wrong key needs no image
+
     try:
         with Image.open(regular(path)) as image:
             yield image
     except FileNotFoundError:
         raise ValueError(f"image {path} is missing") from None
-    except _UNREADABLE as error:
-        if isinstance(error, _Unclear):
-            raise
+    except _Unclear:
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"image {path} can't be read: {error}") from error
 
 

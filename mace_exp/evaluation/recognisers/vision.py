@@ -20,6 +20,7 @@ from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 from mace_exp.evaluation.judges.base import JudgeError
 from mace_exp.models.auxiliary import local_path
 from mace_exp.models.devices import choose_device
+from mace_exp.utils.trusted import WEIGHTS, WORDS
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +51,9 @@ class VisionEncoder:
         path, offline = local_path(source), not allow_download
         log.info("loading %s = %s", key, source)
         try:
-            processor = AutoImageProcessor.from_pretrained(path, local_files_only=offline)
+            processor = AutoImageProcessor.from_pretrained(path, local_files_only=offline, **WORDS)
             model = AutoModel.from_pretrained(
-                path, local_files_only=offline, use_safetensors=True, dtype=torch.float32
+                path, local_files_only=offline, dtype=torch.float32, **WEIGHTS
             )
         except BREAKS as error:
             raise JudgeError(f"{key} = {source} can't be loaded: {error}") from error
@@ -86,7 +87,7 @@ class VisionEncoder:
 
     @torch.inference_mode()
     def texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the embeddings [n, d] of texts at length 1, truncated to the model's context length.
+        """Return the embeddings [n, d] of texts at length 1, cut to the model's context length.
 
         Raises:
             JudgeError: the model has no text encoder.
@@ -119,7 +120,7 @@ class VisionEncoder:
     def _tokenizer(self) -> Any:
         try:
             return AutoTokenizer.from_pretrained(
-                local_path(self.source), local_files_only=self.offline
+                local_path(self.source), local_files_only=self.offline, **WORDS
             )
         except BREAKS as error:
             raise JudgeError(f"{self.source} has no tokenizer: {error}") from error
