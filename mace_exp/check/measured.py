@@ -1,7 +1,7 @@
-"""How long and how much memory a run's stages took here before: from the records of earlier runs.
+"""Estimates of time and memory of a run's stages, from the records of earlier runs.
 
-A stage counts if it ran on a machine like this one, with the same model and the settings that its
-time depends on, and read nothing from the cache.
+A stage of an earlier run counts if it ran on equal hardware, with the same model and equal values
+of the settings that its time depends on, and reused nothing from the cache.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from mace_exp.runs.status import hardware
 from mace_exp.utils.files import read_json
 
 DEPTH = 5
-"""Folders below the given one in which runs are looked for: `multirun/<day>/<time>/<job>`."""
+"""Levels of subfolders that are searched for runs, as in `multirun/<day>/<time>/<job>`."""
 NO_RUNS = ("cache", "samples", "masks", "attention", "loras", "erased", "wandb")
 _GPU = ("gpu", "gpu_memory_mb")
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a stage's time depends on: groups whose settings must be equal (but `steps`, which time
-    is proportional to), and what it is proportional to."""
+    """What a stage's time depends on: groups whose settings must be equal (except `steps`, to which
+    time is proportional), and the unit that time is proportional to."""
 
     groups: tuple[str, ...]
     unit: str  # "entries" of the cache, "concepts" or "pictures"
-    steps: str | None = None  # the group whose `steps` count
+    steps: str | None = None  # the group whose `steps` multiply the units
 
 
 COSTS = {
@@ -48,12 +48,12 @@ COSTS = {
     "metrics": Cost(("judge",), "pictures"),
 }
 ANY_STEP = Cost(("method", "prompts"), "concepts")
-"""Of steps of other methods."""
+"""For the steps of other methods."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds of a stage, by the median of `runs` earlier runs; None: nothing was measured."""
+    """Seconds of a stage, the median of `runs` earlier runs; None without measurements."""
 
     seconds: float | None
     runs: int
@@ -71,7 +71,7 @@ class Earlier:
 
 
 def earlier_runs(root: Path, here: Mapping[str, Any]) -> list[Earlier]:
-    """Return the finished runs below a folder on machines like this one (`here`: its hardware)."""
+    """Return the finished runs below a folder with equal hardware; `here` is this machine's."""
     found = []
     for folder in _run_folders(root):
         try:
@@ -121,7 +121,7 @@ def _pictures(folder: RunFolder) -> int:
 
 
 def estimates(config: RunConfig, plan: Planned, runs: Sequence[Earlier]) -> dict[str, Estimate]:
-    """Return the time of every stage that this run has to do."""
+    """Return the estimated time of every stage of this run."""
     alike = [each for each in runs if _same_model(each, config, plan)]
     stages = [each for each in config.chosen_stages() if each != "report"]  # no time is recorded
     return {stage: _estimate(stage, config, plan, alike) for stage in stages}
@@ -179,8 +179,8 @@ def _kinds(stage: str) -> set[str]:
 
 
 def _equal(group: str, config: RunConfig, run: Earlier) -> bool:
-    """Return whether a group has the settings that it had, but for `steps` and what changes no
-    time."""
+    """Return whether a group has the settings of the earlier run, except `steps` and keys that do
+    not affect time."""
     free = {"steps", "seed", "file", "cache"}
     ours = {k: v for k, v in plain(asdict(getattr(config, group))).items() if k not in free}
     theirs = {k: v for k, v in run.config[group].items() if k not in free}

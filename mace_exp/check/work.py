@@ -1,4 +1,4 @@
-"""What a run would make, and what it would reuse: the keys of its recipe, looked up in the cache.
+"""What a run would compute and what it would reuse: the keys of its recipe, looked up in the cache.
 
 The model is loaded, because its fingerprint is in every key; nothing is drawn, trained or written.
 """
@@ -24,12 +24,12 @@ from mace_exp.utils.progress import silenced
 
 
 class NotMadeYet(Exception):
-    """A result is needed that only a run makes, such as sentences of a language model."""
+    """A needed result is only computed in a run, such as sentences of a language model."""
 
 
 @dataclass
 class LookedAt(Cache):
-    """A cache in which nothing is made: what is missing is written to `scratch`, if at all."""
+    """A cache that is only read: paths of missing entries are in the folder `scratch`."""
 
     scratch: Path = Path()
 
@@ -55,8 +55,8 @@ class LookedAt(Cache):
 
 @dataclass(frozen=True)
 class Work:
-    """What one kind of cache entries holds that a stage needs: how much is to be made, and how much
-    the cache has, in entries and in things (images, captions, pictures; LoRAs are one each)."""
+    """The cache entries of one kind that a stage needs: `entries` are missing, with `made` items
+    (images, captions, pictures, LoRAs) in them; the existing ones have `reused` items."""
 
     stage: str
     kind: str
@@ -67,7 +67,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Planned:
-    """What a run would do: its work by stage, its pictures, and the model's fingerprint."""
+    """The work of a run by stage, the number of its pictures, and the model's fingerprint."""
 
     work: list[Work]
     pictures: int
@@ -75,11 +75,11 @@ class Planned:
 
 
 def planned(config: RunConfig) -> Planned:
-    """Check a run with its model, as it checks itself, and return what it would do.
+    """Check a run with its model loaded, as the run does, and return its work.
 
     Raises:
-        ValueError: what `Recipe.check` refuses.
-        NotMadeYet: the keys depend on what only the run makes.
+        ValueError: as `Recipe.check`.
+        NotMadeYet: the keys depend on a result that is only computed in the run.
     """
     with _recipe(config) as recipe, silenced():
         recipe.check()
@@ -99,8 +99,8 @@ def _work(folder: Path, stage: str, entries: Mapping[str, int]) -> Work:
 
 
 def kept_entries(recipe: Recipe) -> dict[str, dict[str, dict[str, int]]]:
-    """Return the names of the cache entries that each stage makes or reads, by kind, each with the
-    number of things in it."""
+    """Return the names of the cache entries that each stage writes or reads, by kind, each with the
+    number of its items."""
     steps = recipe.config.method.steps()
     results: dict[str, Callable[[], list[Result[Any]]]] = {
         "images": lambda: [recipe.images, recipe.prior_images],
