@@ -34,7 +34,7 @@ def settings_found(config: RunConfig) -> dict[str, Any]:
 
 
 def model_found(model: ModelConfig) -> dict[str, Any]:
-    """Return facts from the files of a model; only its name if it has to be downloaded.
+    """Return facts from the files of a model; only name and source if it has to be downloaded.
 
     Raises ValueError as `find_model`.
     """
