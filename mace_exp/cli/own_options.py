@@ -1,8 +1,8 @@
-"""Option files of the user's own (`--config-dir`) go with a run: its folder keeps a copy, from
-which it can be resumed anywhere.
+"""Copies of the user's option files (`--config-dir`) in the run folder, so that the run can be
+resumed on any machine.
 
-A folder may have come from anyone: the files are checked as data before Hydra composes them. They
-may set what a run sets, and nothing of Hydra's but the values of a sweep.
+A run folder may be from an untrusted source: the files are checked as data before Hydra composes
+them. They may set keys of a run, and of Hydra's keys only the values of a sweep.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mace_exp.utils.files import write_text
 from mace_exp.utils.yaml_files import read_plain
 
 FOLDER = "settings"
-"""In a run's or a sweep's folder: the option files that it was composed of, by group."""
+"""Subfolder of a run or a sweep with the option files that it was composed of, by group."""
 _PACKAGE = re.compile(r"^\s*#\s*@package\s+(.*?)\s*$", re.MULTILINE)
 _PLACE = re.compile(r"(_global_|_group_|_here_)?[\w.]*")
 _DEFAULT = re.compile(r"(optional |override )*/?[\w/]+(@[\w.]*)?")
@@ -31,9 +31,10 @@ _FIELDS = frozenset(field.name for field in fields(RunConfig))
 
 
 def keep_options(sources: Iterable[Any], folder: Path) -> None:
-    """Copy the option files of the folders that Hydra searched, but ours, into a run's folder.
+    """Copy the user's option files, from the folders that Hydra searched, to a run's folder.
 
-    `sources` are Hydra's, each with schema and path. Only folders named like our groups count."""
+    `sources` are Hydra's, each with schema and path. Only subfolders named like a group of conf/
+    are copied."""
     target = folder / FOLDER
     for source in sources:
         place = Path(source.path)
@@ -46,9 +47,9 @@ def keep_options(sources: Iterable[Any], folder: Path) -> None:
 
 
 def kept_options(folder: Path, given: Collection[str]) -> list[str]:
-    """Return the arguments by which Hydra finds the options kept in a folder, or by its sweep.
+    """Return the arguments by which Hydra finds the option files in a run's folder or its sweep's.
 
-    `given` are the keys of the arguments beside `resume=`.
+    `given` are the keys of the arguments besides `resume=`.
 
     Raises:
         ValueError: a file does more than set values of a run.
@@ -105,7 +106,7 @@ def _of_defaults(defaults: Any) -> Iterator[str]:
 
 
 def _of_hydra(hydra: Any) -> Iterator[str]:
-    """Yield what a file tells Hydra beyond the values of a sweep."""
+    """Yield what a file sets of Hydra's keys besides the values of a sweep."""
     match hydra:
         case {"mode": "MULTIRUN", "sweeper": {"params": dict(params), **more}, **rest} if not (
             more or rest
@@ -124,7 +125,7 @@ def _of_hydra(hydra: Any) -> Iterator[str]:
 
 
 def _of_values(node: Any, place: str, given: Collection[str]) -> Iterator[str]:
-    """Yield the values that reach out, or ask for more than another value."""
+    """Yield values that allow network access (`REACHING`) or call a resolver."""
     if isinstance(node, Mapping):
         for key, value in node.items():
             dotted = f"{place}{key}"
