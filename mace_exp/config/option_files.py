@@ -1,7 +1,7 @@
-"""Option files of the user's folders (`--config-dir`): data, whoever wrote them.
+"""Checks of option files in the user's folders (`--config-dir`), which may be untrusted.
 
-Settings of our own schemas are taken. What makes Hydra build objects, write elsewhere or run
-commands is not: who means it gives it on the command line, by the same key.
+Settings of the package's schemas are allowed. Settings that make Hydra build objects, write
+elsewhere or run commands are refused unless their key is also given on the command line.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ _HEADER = "# @package _global_"
 
 
 def check_user_files() -> None:
-    """Have Hydra read option files by `UserFiles` from now on."""
-    Plugins.instance()  # which registers Hydra's own first
+    """Make Hydra read option files by `UserFiles` from now on."""
+    Plugins.instance()  # registers Hydra's sources, of which one is replaced
     SourcesRegistry.instance().types["file"] = UserFiles
 
 
 class UserFiles(FileConfigSource):
-    """Hydra's source of files, which reads our own files as they are and checks all others."""
+    """Hydra's source of files, which reads files of conf/ unchecked and checks all others."""
 
     def load_config(self, config_path: str) -> ConfigResult:
         """Return the content of a file.
 
         Raises:
-            ValueError: it is no plain data in UTF-8, or does more than give settings.
+            ValueError: it is not plain data in UTF-8, or does more than set values.
         """
         name = self._normalize_file_name(config_path)
         file = Path(os.path.realpath(os.path.join(self.path, name)))
@@ -66,7 +66,7 @@ class UserFiles(FileConfigSource):
 
 
 def _check(content: Any, place: str, header: Mapping[str, str | None], file: Path) -> None:
-    """Raise ValueError for what is not taken from a file, unless the command line gives it."""
+    """Raise ValueError for keys that no file may set, unless they are on the command line, too."""
     group = place.rpartition("/")[0]
     package = header.get("package") or ""
     if group in _GLOBAL and not package:
@@ -85,7 +85,7 @@ def _check(content: Any, place: str, header: Mapping[str, str | None], file: Pat
 
 
 def _obeyed(content: Any, group: str, package: str) -> Iterator[tuple[str, str]]:
-    """Yield the keys of a file that do more than set a run, and what they do."""
+    """Yield the keys of a file that do more than set values of a run, and what they do."""
     if not isinstance(content, dict):
         return
     for entry in content.get("defaults") or []:
@@ -103,7 +103,7 @@ def _obeyed(content: Any, group: str, package: str) -> Iterator[tuple[str, str]]
 
 
 def _obeyed_default(entry: Any) -> Iterator[tuple[str, str]]:
-    """Yield what an entry of a defaults list chooses of Hydra's, or from outside its folder."""
+    """Yield options of Hydra's groups, or outside the folder, in an entry of a defaults list."""
     pairs = entry.items() if isinstance(entry, dict) else [(str(entry), None)]
     for key, value in pairs:
         words = str(key).split()
@@ -116,9 +116,9 @@ def _obeyed_default(entry: Any) -> Iterator[tuple[str, str]]:
 
 
 def _is_known(key: str, value: Any) -> bool:
-    """Return whether a setting of Hydra's is one that our own files have: a sweep's, a launcher's.
+    """Return whether a Hydra setting is allowed: those of a sweep or a launcher in conf/.
 
-    Their values are plain, and a cluster is not one that a file names.
+    Values must not be interpolations, and a file can't give the address of a Ray cluster.
     """
     if key == "hydra.mode":
         return value in ("RUN", "MULTIRUN")
@@ -138,7 +138,7 @@ def _settings() -> frozenset[str]:
 
 @cache
 def _launcher_keys() -> frozenset[str]:
-    """Return the keys in our own files of launchers: what docs/sweeps.md describes."""
+    """Return the keys in the launcher files of conf/, which docs/sweeps.md describes."""
     files = sorted((CONF / "hydra" / "launcher").glob("*.yaml"))
     contents = [yaml.safe_load(file.read_text(encoding="utf-8")) for file in files]
     return frozenset(
