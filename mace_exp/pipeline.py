@@ -39,7 +39,6 @@ from mace_exp.runs.record import Tracker
 from mace_exp.runs.stale import remove_stale
 from mace_exp.runs.status import Status, recorded_status
 from mace_exp.runs.tracking import open_tracker
-from mace_exp.runs.work import Pace, Plan
 from mace_exp.utils.errors import OutOfMemory, Refused
 from mace_exp.utils.files import write_json, write_text
 from mace_exp.utils.progress import announce, silenced
@@ -142,16 +141,14 @@ def _check(recipe: Recipe) -> None:
 def _timed_stages(recipe: Recipe, status: Status) -> list[dict[str, Any]]:
     """Compute the results of all stages, say which comes and what it may take; return a row of
     seconds, memory and cache entries per stage."""
-    context, config = recipe.context, recipe.config
-    machine = (config.model.name, str(choose_device(config.device.name)), str(context.ranks.count))
-    plan = Plan(recipe.work(), context.cache, Pace(context.cache, *machine))
+    context, plan = recipe.context, recipe.plan()
     announce(plan.reused())
     rows = []
     for stage, step in recipe.steps().items():
         status.update(stage=stage)
         announce(plan.line(stage))
         rows.append(_timed(context, stage, step))
-        plan.done(stage, rows[-1]["seconds"])
+        plan.done(stage, rows[-1])
         context.tracker.log("stage", rows[-1])
     return rows
 

@@ -29,6 +29,7 @@ from mace_exp.evaluation.prompt_sets import notes_on
 from mace_exp.evaluation.prompts import NEIGHBOURS, UNLISTED, EvaluationPrompt, Subject
 from mace_exp.evaluation.suite import SPECIFICITY
 from mace_exp.methods.base import OPTIONAL_GROUPS, Edit, Method
+from mace_exp.models.devices import choose_device, gpu_facts
 from mace_exp.models.readiness import check_read
 from mace_exp.models.sampling import SamplingSettings
 from mace_exp.preservation.schema import TermConfig
@@ -36,10 +37,11 @@ from mace_exp.preservation.terms import Preservation
 from mace_exp.runs.context import Context
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.provenance import Provenance
-from mace_exp.runs.result import Result
-from mace_exp.runs.work import Work
+from mace_exp.runs.result import Result, all_stored
+from mace_exp.runs.status import hardware
+from mace_exp.runs.work import Pace, Plan, Work
 from mace_exp.stages.attacks import attack_edit
-from mace_exp.stages.attempts import Attempts, Plan
+from mace_exp.stages.attempts import AttackPlan, Attempts
 from mace_exp.stages.attention_maps import draw_attention
 from mace_exp.stages.bystanders import find_bystanders, named_texts
 from mace_exp.stages.edit import keep_edit
@@ -252,7 +254,7 @@ class Recipe:
         """The attempts of the attack; there must be one."""
         attack = self.config.attack.active()
         assert attack is not None
-        plan = Plan(
+        plan = AttackPlan(
             attack=attack,
             erased=self.concepts,
             kept=self.config.kept,
@@ -284,6 +286,14 @@ class Recipe:
     def work(self) -> dict[str, Work]:
         """Return what each stage of this run has to do, in order; computes nothing."""
         return {stage: self._work(stage) for stage in self.steps()}
+
+    def plan(self) -> Plan:
+        """Return the work of this run, with the time that it took with this model and machine."""
+        context = self.context
+        device = (str(choose_device(context.device)), gpu_facts().get("gpu", ""))
+        facts = (*context.model.computed_by.values(), *hardware().values(), *device)
+        machine = (str(each) for each in (*facts, context.ranks.count) if each)
+        return Plan(self.work(), context.cache, Pace(context.cache, *machine))
 
     def check(self) -> None:
         """Refuse, before anything is drawn, what the model or the settings do not support.
@@ -334,24 +344,28 @@ class Recipe:
     def _work(self, stage: str) -> Work:
         sampled, steps = 2 * len(self.suite), self.config.sampling.steps
         match stage:
-            case "images" | "masks":
-                drawn = stage == "images" and self.config.images.drawn
-                size = sum(len(each.prompts) for each in self.image_sources.values())
-                stored = (self.images if stage == "images" else self.masks).stored
-                unit = "sampling" if drawn else stage
-                return Work(unit=unit, size=size * (steps if drawn else 1), stored=stored)
+            case "images":
+                steps = steps if self.config.images.drawn else 1
+                unit = "sampling" if self.config.images.drawn else stage
+                stored = all_stored(self.images, self.prior_images)
+                return Work(unit=unit, size=self._image_count * steps, stored=stored)
+            case "masks":
+                return Work(unit=stage, size=self._image_count, stored=self.masks.stored)
             case "preservation":
                 terms = self.preservation.terms.values()
-                names = [n for each in terms for found in each.stored.values() for n in found]
-                return Work(unit=stage, size=len(terms), stored={"statistics": names})
+                return Work(unit=stage, size=len(terms), stored=all_stored(*terms))
             case "samples":
                 stored = self.samples.stored if self.suite else {}
                 return Work(unit="sampling", size=sampled * steps, stored=stored)
             case "metrics":
-                return Work(unit=stage, size=sampled)
+                return Work(unit=f"metrics {self.config.judge.name}", size=sampled)
             case "attacks":
                 return Work(unit=f"attack {self.config.attack.name}", size=len(self.concepts))
         return self._step_work(stage)
+
+    @property
+    def _image_count(self) -> int:
+        return sum(len(each.prompts) for each in self.image_sources.values())
 
     def _step_work(self, step: str) -> Work:
         lora = [each.lora for each in self.settings.values()]

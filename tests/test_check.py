@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,9 @@ import pytest
 from PIL import Image
 
 from mace_exp.check.__main__ import main
-from mace_exp.check.measured import Earlier, earlier_runs, this_machine
-from mace_exp.check.text import duration, file_lines, work_lines
+from mace_exp.check.text import file_lines, work_lines
+from mace_exp.runs.work import FILE
+from mace_exp.utils.files import write_json
 from tests.whole_run import PEOPLE, SMALL
 
 
@@ -65,45 +67,30 @@ def test_what_a_run_has_made_is_reused_and_a_change_makes_what_follows_it(
 
 
 def test_times_are_those_that_were_measured_here(
-    settings: list[str], people_run: Path, capsys: pytest.CaptureFixture[str]
+    settings: list[str], people_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    where = ("--runs", people_run.parent)
-    known = checked(capsys, *settings, *where, "lora.seed=null", code=2)  # no such key
-    assert known["problems"][0].startswith("lora.seed: there is no such key")
-    seconds = times(checked(capsys, *settings, *where, "seed=7"))
-    took = {row["stage"]: row["seconds"] for row in rows(people_run)}
-    for stage in ("images", "lora", "metrics"):
-        assert seconds[stage] == pytest.approx(took[stage])
-    assert seconds["samples"] == pytest.approx(took["samples"] / 2), "half of them are there"
-    twice = times(checked(capsys, *settings, *where, "seed=7", "lora.steps=6"))
-    assert twice["lora"] == pytest.approx(2 * took["lora"])
-    assert times(checked(capsys, *settings, *where, "lora.rank=2"))["lora"] is None
-    nowhere = checked(capsys, *settings, "seed=7", "--runs", people_run / "masks")
+    cache = tmp_path / "cache"
+    shutil.copytree(people_run.parent / "cache", cache)
+    [(machine, known)] = json.loads((cache / FILE).read_text()).items()
+    units = {"sampling": 0.5, "lora": 2.0, "peak_memory_mb": 700}
+    assert units.keys() < known.keys(), "the run has learned them"
+    write_json(cache / FILE, {machine: units})
+    settings = [*settings, f"cache_dir={cache}"]
+    found = checked(capsys, *settings, "seed=7")
+    seconds, pictures = times(found), found["pictures"]
+    assert seconds["images"] == 0.5 * 2 * 2 * 2, "concepts x pictures x steps"
+    assert seconds["lora"] == 2.0 * 2 * 3, "concepts x steps"
+    assert seconds["samples"] == 0.5 * pictures / 2 * 2, "half of them are there"
+    assert seconds["masks"] is None and found["memory"] == {"peak_memory_mb": 700}
+    assert times(checked(capsys, *settings, "lora.steps=6"))["lora"] == 2.0 * 2 * 6
+    assert times(checked(capsys, *settings))["lora"] == 0
+    (cache / FILE).unlink()
+    nowhere = checked(capsys, *settings, "seed=7")
     assert times(nowhere)["lora"] is None and nowhere["memory"] is None
 
 
 def times(found: dict[str, Any]) -> dict[str, float | None]:
     return {each["stage"]: each["seconds"] for each in found["work"]}
-
-
-def rows(run: Path) -> list[dict[str, Any]]:
-    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [row for row in map(json.loads, lines) if row["event"] == "stage"]
-
-
-def test_memory_is_the_most_that_a_run_with_this_model_took(
-    settings: list[str], people_run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    found = checked(capsys, *settings, "--runs", people_run.parent)
-    assert found["memory"]["peak_memory_mb"] == max(r["peak_memory_mb"] for r in rows(people_run))
-
-
-def test_runs_of_other_machines_and_unfinished_ones_do_not_count(people_run: Path) -> None:
-    def runs(**facts: Any) -> list[Earlier]:
-        return earlier_runs(people_run.parent, this_machine() | facts)
-
-    assert len(runs()) == 1
-    assert not runs(cores=999) and not runs(gpu="another")
 
 
 def folder_of_images(root: Path) -> Path:
@@ -181,20 +168,13 @@ def test_sentences_that_are_not_written_yet_are_not_asked_for(
 
 
 def test_settings_of_a_folder_and_the_table(
-    settings: list[str], people_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "own.yaml").write_text("# @package _global_\nlora: {rank: 2}\n")
-    own = ["--config-dir", str(tmp_path), "experiment=own", "--runs", str(people_run.parent)]
+    own = ["--config-dir", str(tmp_path), "experiment=own"]
     assert main([*settings, *own]) == 0
     table = capsys.readouterr().out.splitlines()
     [lora] = [line.split() for line in table if line.strip().startswith("lora")]
-    assert lora[:4] == ["lora", "2", "0", "LoRAs"] and "unknown" in lora
+    assert lora[:4] == ["lora", "2", "0", "LoRAs"] and "minute" in lora
     assert table[-1].startswith("The run can start")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"), [(0.123, "0.12 s"), (42.4, "42 s"), (600, "10 min"), (7200, "2.0 h")]
-)
-def test_durations_are_read_at_a_glance(seconds: float, said: str) -> None:
-    assert duration(seconds) == said

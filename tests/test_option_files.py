@@ -173,6 +173,7 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
     ),
     "a tag": (HEAD.encode() + b"a: !!python/object/apply:os.system [true]", "could not determine"),
     "a wrong date": (HEAD.encode() + b"seed: 2020-99-99", "month must be in 1..12"),
+    "a list": (HEAD.encode() + b"[seed]", "an option file is a mapping"),
     "no YAML": (HEAD.encode() + b"a: [", "line 2"),
 }
 

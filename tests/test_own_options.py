@@ -94,6 +94,10 @@ HARMFUL = {
         "# @package _global_\nother: 1\n",
         "# @package _global_\nseed: !!python/object/apply:os.system [ls]\n",
         "# @package _global_\nhydra: {mode: MULTIRUN, sweeper: {params: {hydra.x: 1}}}\n",
+        "# @package _global_\nhydra: {sweeper: {params: {prompts.base_url: 'http://x,http://y'}}}\n",
+        "# @package _global_\nhydra: {sweeper: {params: {cache_dir: '${oc.env:HOME},b'}}}\n",
+        "# @package _global_\nhydra: {launcher: {partition: theirs}}\n",
+        "# @package _global_\ndefaults: [{/concepts: [custom, ../../x]}]\n",
     ],
     "prompts/a.yaml": ["key_env: AWS_SECRET_ACCESS_KEY\n", "- a\n"],
     "hydra/launcher/a.yaml": ["_target_: os.system\n"],
@@ -111,8 +115,20 @@ def test_options_that_do_more_than_set_a_run_are_refused(
     file = tmp_path / FOLDER / name
     file.parent.mkdir(parents=True)
     file.write_text(text)
-    with pytest.raises(ValueError, match="not taken from a folder: give --config-dir DIR"):
+    with pytest.raises(ValueError, match="or give --config-dir DIR beside resume="):
         expand([f"resume={tmp_path}"])
     assert expand(["--config-dir", "mine", f"resume={tmp_path}"])[:3] == [
         *("--config-dir", "mine", "experiment=a")
     ]
+
+
+def test_a_key_that_is_given_is_that_of_the_file_s_package(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("arguments: [prompts=a]\n")
+    file = tmp_path / FOLDER / "prompts" / "a.yaml"
+    file.parent.mkdir(parents=True)
+    given = [f"resume={tmp_path}", "prompts.base_url=http://mine"]
+    file.write_text("base_url: http://theirs\n")
+    assert "prompts=a" in expand(given)
+    file.write_text("# @package judge\nbase_url: http://theirs\n")
+    with pytest.raises(ValueError, match="judge.base_url reaches out"):
+        expand(given)

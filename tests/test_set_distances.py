@@ -10,7 +10,6 @@ from PIL import Image
 
 from mace_exp.evaluation.comparison import Comparison, DistancesConfig
 from mace_exp.evaluation.evaluate import Evaluation, measure_pictures
-from mace_exp.evaluation.image_encoder import ImageEncoder, perceptual_distance
 from mace_exp.evaluation.measured import Measured
 from mace_exp.evaluation.metrics import COMPARING, set_distances
 from mace_exp.evaluation.metrics.set_distances import (
@@ -20,6 +19,7 @@ from mace_exp.evaluation.metrics.set_distances import (
     kernel_distance,
 )
 from mace_exp.evaluation.prompts import EvaluationPrompt
+from mace_exp.evaluation.recognisers.vision import VisionEncoder, perceptual_distance
 from mace_exp.evaluation.schema import Choice
 from tests.composing import composed
 from tests.random_evaluation import RandomJudge
@@ -139,7 +139,7 @@ def test_parts_are_compared_with_the_original_s_and_with_real_pictures(
     clip: Path, real: Path
 ) -> None:
     found = measured(settings(clip, real)).metrics
-    encoder = ImageEncoder.load("key", str(clip), allow_download=False, device="cpu", batch_size=2)
+    encoder = VisionEncoder.load("key", str(clip), allow_download=False, device="cpu", batch_size=2)
     before, after = (encoder.embeddings(each[:4]) for each in PICTURES)
     others = encoder.embeddings([np.asarray(Image.open(f)) for f in sorted(real.iterdir())])
     assert found["erased"]["fid"]["value"] == pytest.approx(frechet_distance(before, after))
@@ -189,7 +189,7 @@ def test_a_real_picture_that_is_truncated_leaves_the_rest_measured(real: Path) -
 def test_a_picture_is_at_no_distance_from_itself_and_nearer_to_one_alike(
     save: Any, tmp_path: Path
 ) -> None:
-    encoder = ImageEncoder.load(
+    encoder = VisionEncoder.load(
         "key", str(save(tmp_path)), allow_download=False, device="cpu", batch_size=2
     )
     picture = np.linspace(0, 200, 40 * 40 * 3).reshape(1, 40, 40, 3).astype(np.uint8)

@@ -27,18 +27,18 @@ def plan(cache: Cache, **works: Work) -> Plan:
 
 
 def test_what_is_left_is_the_share_that_is_not_in_the_cache(cache: Cache) -> None:
-    work = Work(unit="lora", size=100, stored={"loras": ["a", "b", "b", "c", "d"]})
+    work = Work(unit="lora", size=100, stored={"loras": {"a": 1, "b": 2, "c": 1}})
     assert work.left(cache) == 100
     entries(cache, "loras", "a")
     assert work.found(cache) == {"loras": (1, 4)} and work.left(cache) == 75
-    entries(cache, "loras", "b", "c", "d")
+    entries(cache, "loras", "b", "c")
     assert work.left(cache) == 0
     assert Work(unit="fusion", size=3).left(cache) == 3, "what is not stored is made again"
 
 
 def test_a_run_says_at_once_what_it_will_reuse(cache: Cache) -> None:
-    lora = Work(unit="lora", size=1, stored={"loras": ["a", "b"]})
-    masks = Work(unit="masks", size=1, stored={"masks": ["m"]})
+    lora = Work(unit="lora", size=1, stored={"loras": {"a": 1, "b": 1}})
+    masks = Work(unit="masks", size=1, stored={"masks": {"m": 1}})
     assert plan(cache, masks=masks, lora=lora).reused() == ""
     entries(cache, "loras", "a")
     entries(cache, "masks", "m")
@@ -54,9 +54,9 @@ def test_time_is_said_of_what_was_timed_and_of_the_rest_that_it_is_not_in_it(cac
     }
     first = plan(cache, **works)
     assert first.line("images") == "stage 1 of 3: images"
-    first.done("images", 100.0)
+    first.done("images", {"seconds": 100.0})
     assert first.line("lora") == "stage 2 of 3: lora, about 15 min or more to the end"
-    first.done("lora", 300.0)
+    first.done("lora", {"seconds": 300.0})
     assert plan(cache, **works).line("images") == "stage 1 of 3: images, about 22 min to the end"
     assert plan(cache, **works).line("samples") == "stage 3 of 3: samples, about 15 min to the end"
 
@@ -71,9 +71,18 @@ def test_a_pace_is_that_of_a_machine_and_model(cache: Cache) -> None:
 
 def test_a_stage_that_was_mostly_there_teaches_nothing(cache: Cache) -> None:
     entries(cache, "loras", "a", "b")
-    lora = Work(unit="lora", size=3, stored={"loras": ["a", "b", "c"]})
-    plan(cache, lora=lora).done("lora", 5.0)
+    lora = Work(unit="lora", size=3, stored={"loras": {"a": 1, "b": 1, "c": 1}})
+    plan(cache, lora=lora).done("lora", {"seconds": 5.0})
     assert not (cache.root / FILE).exists()
+
+
+def test_the_highest_memory_is_remembered_beside_the_pace(cache: Cache) -> None:
+    lora = Work(unit="lora", size=2)
+    assert plan(cache, lora=lora).memory() == {}
+    for peak in (300, 200):
+        plan(cache, lora=lora).done("lora", {"seconds": 4.0, "peak_memory_mb": peak})
+    assert plan(cache, lora=lora).memory() == {"peak_memory_mb": 300}
+    assert plan(cache, lora=lora).seconds("lora") == 4
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", '{"mini cpu": 3}', '{"mini cpu": {"lora": "x"}}'])

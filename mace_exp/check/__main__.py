@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
         config = _composed(chosen)
         _add(found, _files(config), chosen, file_lines)
         if not chosen.files:
-            _add(found, _work(config, chosen.runs), chosen, work_lines)
+            _add(found, _work(config), chosen, work_lines)
     except REFUSALS as error:
         found |= {"fits": False, "problems": explain(error).splitlines()}
         if not chosen.json:
@@ -84,38 +84,34 @@ def _files(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def _work(config: RunConfig, runs: Path | None) -> dict[str, Any]:
-    """Return the work of each stage, with time and memory of earlier runs; loads the model."""
-    from mace_exp.check.measured import earlier_runs, estimates, memory, this_machine
-    from mace_exp.check.work import NotMadeYet, planned
+def _work(config: RunConfig) -> dict[str, Any]:
+    """Return the work of each stage, with estimated time and memory; loads the model."""
+    from mace_exp.check.work import NotMadeYet, checked_recipe
     from mace_exp.models.devices import choose_device
 
     choose_device(config.device.name)
     try:
-        plan = planned(config)
+        with checked_recipe(config) as recipe:
+            plan, pictures = recipe.plan(), 2 * len(recipe.suite)
+            fingerprint = recipe.context.model.fingerprint
     except NotMadeYet:
         return {"work": None, "unknown": ASKS_FIRST}
-    cache = Path(config.cache_dir)
-    earlier = earlier_runs(runs or cache.parent, this_machine())
-    times = estimates(config, plan, earlier)
     return {
-        "cache": str(cache),
-        "fingerprint": plan.fingerprint,
-        "pictures": plan.pictures,
+        "cache": config.cache_dir,
+        "fingerprint": fingerprint,
+        "pictures": pictures,
         "work": [
             {
                 "stage": stage,
                 "entries": [
-                    {"kind": each.kind, "made": each.made, "reused": each.reused}
-                    for each in plan.work
-                    if each.stage == stage
+                    {"kind": kind, "made": whole - there, "reused": there}
+                    for kind, (there, whole) in found.items()
                 ],
-                "seconds": time.seconds,
-                "measured_in": time.runs,
+                "seconds": plan.seconds(stage),
             }
-            for stage, time in times.items()
+            for stage, found in plan.found.items()
         ],
-        "memory": memory(config, plan, earlier) or None,
+        "memory": plan.memory() or None,
     }
 
 
@@ -131,12 +127,6 @@ def _parser() -> argparse.ArgumentParser:
         "--files",
         action="store_true",
         help="only what the files tell: the model is not loaded, so what is reused stays unknown",
-    )
-    parser.add_argument(
-        "--runs",
-        type=Path,
-        metavar="FOLDER",
-        help="where earlier runs lie (default: the folder that holds the cache)",
     )
     return parser
 

@@ -18,7 +18,7 @@ from mace_exp.models.sources import ModelLocation, hub_cached, location_of, nati
 from mace_exp.models.weight_files import read_header, read_object
 
 MOST_NAMED = 5
-"""Names of left-out files that are listed at most; all are counted."""
+"""Most names of left-out files that are listed; all files are counted."""
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1, "I8": 1, "BOOL": 1}
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from mace_exp.runs.work import total_time
+
 LABEL = 18
 THINGS = {
     "images": "images",
@@ -78,7 +80,9 @@ def work_lines(facts: Mapping[str, Any]) -> Iterator[str]:
         things = ", ".join(dict.fromkeys(THINGS.get(each["kind"], "") for each in entries))
         time = _time(stage, bool(entries) and not made)
         yield f"  {stage['stage']:<{LABEL}}{counts}  {things:<{LABEL}}{time}"
-    yield _total([each["seconds"] for each in facts["work"]])
+    times = [each["seconds"] for each in facts["work"] if each["seconds"] != 0]
+    unknown = "unknown: no stage was timed here" if times else "-"
+    yield _row("together", total_time(times) or unknown)
     peaks = facts["memory"] or {}
     said = ", ".join(f"{mb} MB {_MEMORY[key]}" for key, mb in peaks.items())
     yield _row("memory", said or "unknown: no earlier run with this model here")
@@ -91,28 +95,7 @@ _MEMORY = {"peak_memory_mb": "of the process", "peak_gpu_memory_mb": "of the GPU
 
 
 def _time(stage: Mapping[str, Any], is_reused: bool) -> str:
-    if is_reused:
-        return "-"
-    if stage["seconds"] is None:
-        return "unknown"
-    runs = stage["measured_in"]
-    return f"{duration(stage['seconds'])}  ({runs} run{'s'[: runs > 1]})" if runs else "-"
-
-
-def _total(seconds: list[float | None]) -> str:
-    known = [each for each in seconds if each is not None]
-    said = duration(sum(known))
-    if len(known) < len(seconds):
-        some = f"at least {said}: not all stages were measured" if any(known) else "unknown"
-        return _row("together", some)
-    return _row("together", said)
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as text with two figures."""
-    if seconds < 90:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    return "-" if is_reused else total_time([stage["seconds"]]) or "unknown"
 
 
 def _size(count: int) -> str:

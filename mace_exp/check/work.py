@@ -1,4 +1,4 @@
-"""What a run would compute and what it would reuse: the keys of its recipe, looked up in the cache.
+"""The recipe of a run that only looks its keys up in the cache.
 
 The model is loaded, because its fingerprint is in every key; nothing is drawn, trained or written.
 """
@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mace_exp.config.run_config import RunConfig
 from mace_exp.models.loading import load_model
@@ -19,7 +18,6 @@ from mace_exp.runs.cache import Cache
 from mace_exp.runs.context import Context
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.record import Tracker
-from mace_exp.runs.result import Result
 from mace_exp.utils.progress import silenced
 
 
@@ -53,74 +51,15 @@ class LookedAt(Cache):
         return paths
 
 
-@dataclass(frozen=True)
-class Work:
-    """The cache entries of one kind that a stage needs: `entries` are missing, with `made` items
-    (images, captions, pictures, LoRAs) in them; the existing ones have `reused` items."""
-
-    stage: str
-    kind: str
-    entries: int
-    made: int
-    reused: int
-
-
-@dataclass(frozen=True)
-class Planned:
-    """The work of a run by stage, the number of its pictures, and the model's fingerprint."""
-
-    work: list[Work]
-    pictures: int
-    fingerprint: str
-
-
-def planned(config: RunConfig) -> Planned:
-    """Check a run with its model loaded, as the run does, and return its work.
+@contextmanager
+def checked_recipe(config: RunConfig) -> Iterator[Recipe]:
+    """Yield the recipe of a run, checked with its model as in the run, in a folder that is removed
+    afterwards.
 
     Raises:
         ValueError: as `Recipe.check`.
         NotMadeYet: the keys depend on a result that is only computed in the run.
     """
-    with _recipe(config) as recipe, silenced():
-        recipe.check()
-        kept = kept_entries(recipe)
-        work = [
-            _work(recipe.context.cache.root / kind, stage, names)
-            for stage, kinds in kept.items()
-            for kind, names in kinds.items()
-        ]
-        return Planned(work, 2 * len(recipe.suite), recipe.context.model.fingerprint)
-
-
-def _work(folder: Path, stage: str, entries: Mapping[str, int]) -> Work:
-    missing = {name: count for name, count in entries.items() if not (folder / name).exists()}
-    made, total = sum(missing.values()), sum(entries.values())
-    return Work(stage, folder.name, len(missing), made, total - made)
-
-
-def kept_entries(recipe: Recipe) -> dict[str, dict[str, dict[str, int]]]:
-    """Return the names of the cache entries that each stage writes or reads, by kind, each with the
-    number of its items."""
-    steps = recipe.config.method.steps()
-    results: dict[str, Callable[[], list[Result[Any]]]] = {
-        "images": lambda: [recipe.images, recipe.prior_images],
-        "masks": lambda: [recipe.masks],
-        "preservation": lambda: list(recipe.preservation.terms.values()),
-        **{step: lambda step=step: [recipe.method.step(step)] for step in steps},
-        "samples": lambda: [recipe.samples] if recipe.suite else [],
-    }
-    found: dict[str, dict[str, dict[str, int]]] = {}
-    for stage in recipe.config.chosen_stages():
-        kinds = found.setdefault(stage, {})
-        for result in results.get(stage, list)():
-            for kind, names in result.stored.items():
-                kinds[kind] = kinds.get(kind, {}) | dict(names)
-    return found
-
-
-@contextmanager
-def _recipe(config: RunConfig) -> Iterator[Recipe]:
-    """Yield the recipe of a run in a folder that is removed afterwards."""
     with tempfile.TemporaryDirectory(prefix="mace_exp-check-") as temporary:
         root = Path(temporary)
         context = Context(
@@ -131,4 +70,7 @@ def _recipe(config: RunConfig) -> Iterator[Recipe]:
             device=config.device.name,
             makes=frozenset(config.chosen_stages()),
         )
-        yield Recipe(context, config)
+        recipe = Recipe(context, config)
+        with silenced():
+            recipe.check()
+            yield recipe

@@ -12,15 +12,12 @@ from dataclasses import fields
 from pathlib import Path
 
 from mace_exp.config import CONF
+from mace_exp.config.option_files import REACHING, RESOLVER
 from mace_exp.config.run_config import RunConfig
 from mace_exp.runs.arguments import run_arguments
 from mace_exp.utils.yaml_files import read_plain
 
-REACHING = ("allow_download", "base_url", "key_env")
-"""Last words of the keys that reach out: downloads, endpoints, and which secret goes there."""
 _REACHES = re.compile(rf"\b({'|'.join(REACHING)})\b['\"]?\s*[=:](?!\s*(?:false|null)\b)", re.I)
-RESOLVER = re.compile(r"\$\{(?!hydra:job\.\w+\})[^}]*:")
-"""An interpolation that does more than repeat another value: `${oc.env:...}` reads secrets."""
 _PLACES = ("hydra.mode=", "hydra.run.dir=", "hydra.sweep.dir=")
 """Settings of Hydra's that a resumed command gets anew in any case."""
 

@@ -1,7 +1,7 @@
-"""Checks of option files in the user's folders (`--config-dir`), which may be untrusted.
+"""Checks of option files in the user's folders (`--config-dir`) or in a run's: untrusted data.
 
-Settings of the package's schemas are allowed. Settings that make Hydra build objects, write
-elsewhere or run commands are refused unless their key is also given on the command line.
+Settings of our own schemas are taken. What makes Hydra build objects, write elsewhere or run
+commands is not: who means it gives it on the command line, by the same key.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -28,8 +28,13 @@ from mace_exp.utils.yaml_files import checked_text, named_stream, parsed
 
 LAUNCHERS = "hydra/launcher"
 _GLOBAL = ("experiment", "sweep")
-"""Groups whose files give settings of other groups."""
+"""Groups whose files set keys of other groups."""
 _HEADER = "# @package _global_"
+_SWEPT = "hydra.sweeper.params."
+REACHING = ("allow_download", "base_url", "key_env")
+"""Keys that allow network access: downloads, endpoints, and the secret that is sent there."""
+RESOLVER = re.compile(r"\$\{(?!hydra:job\.\w+\})[^}]*:")
+"""An interpolation that does more than repeat another value: `${oc.env:...}` reads secrets."""
 
 
 def check_user_files() -> None:
@@ -54,65 +59,103 @@ class UserFiles(FileConfigSource):
         if file.is_relative_to(CONF.resolve()):
             return super().load_config(config_path)
         shown = Path(self.path, name)  # as the user named the folder
-        text = checked_text(shown)
-        header = ConfigSource._get_header_dict(text[:512])
-        _check(parsed(text, shown), config_path, header, shown)
+        given = {each.partition("=")[0].lstrip("+~") for each in sys.argv[1:]}
+        text = checked_options(shown, config_path.rpartition("/")[0], given)
         return ConfigResult(
             config=OmegaConf.load(named_stream(text, shown)),  # type: ignore[arg-type]
             path=f"{self.scheme()}://{self.path}",
             provider=self.provider,
-            header=header,
+            header=_header(text),
         )
 
 
-def _check(content: Any, place: str, header: Mapping[str, str | None], file: Path) -> None:
-    """Raise ValueError for keys that no file may set, unless they are on the command line, too."""
-    group = place.rpartition("/")[0]
-    package = header.get("package") or ""
+def checked_options(
+    file: Path, group: str, given: Collection[str], *, is_foreign: bool = False
+) -> str:
+    """Return the text of an option file; `given` are the keys of the command line. A foreign file
+    may not set launchers or keys that allow network access.
+
+    Raises:
+        OSError: it can't be opened.
+        ValueError: it is not plain data in UTF-8, or does more than set values.
+    """
+    text = checked_text(file)
+    content, package = parsed(text, file), _header(text).get("package") or ""
     if group in _GLOBAL and not package:
         raise ValueError(
             f"{file}: its first line has to be {_HEADER!r}, or its settings are not those of a run"
         )
     if "hydra" in package or "_name_" in package:
         raise ValueError(f"{file}: its package is {package}: settings of Hydra's are not taken so")
-    given = {each.partition("=")[0].lstrip("+~") for each in sys.argv[1:]}
-    for key, reason in _obeyed(content, group, package):
+    if content is None:
+        return text
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} holds no keys with values: an option file is a mapping")
+    found = [*_obeyed(content, group, package)]
+    if is_foreign:
+        found += _reaching(content, group, package)
+    for key, reason in found:
         if key not in given:
             raise ValueError(
                 f"{file}: {key} {reason}, and is not taken from an option file: remove it, or give "
                 f"{key}=... on the command line, if it is meant"
             )
+    return text
 
 
-def _obeyed(content: Any, group: str, package: str) -> Iterator[tuple[str, str]]:
+def _header(text: str) -> dict[str, str | None]:
+    return ConfigSource._get_header_dict(text[:512])
+
+
+def _obeyed(content: dict[Any, Any], group: str, package: str) -> Iterator[tuple[str, str]]:
     """Yield the keys of a file that do more than set values of a run, and what they do."""
-    if not isinstance(content, dict):
-        return
-    for entry in content.get("defaults") or []:
-        yield from _obeyed_default(entry)
-    settings = {key: value for key, value in content.items() if key != "defaults"}
-    if group.split("/")[0] == "hydra":
-        settings = _nested(group.replace("/", "."), settings)
-    elif package != "_global_":
-        settings = _nested(group.replace("/", "."), settings) if group else settings
-    for key, value in _leaves(settings):
+    for name, options in _defaults(content):
+        chosen, _, place = name.partition("@")
+        if "hydra" in place or (chosen.split("/")[0] == "hydra" and chosen != LAUNCHERS):
+            yield name, "chooses what Hydra does"
+        for each in options:
+            path = f"{name}/{each}" if each else name
+            if ".." in path.split("/"):
+                yield path, "leads out of the folder"
+    for key, value in _values(content, group, package):
         if "_target_" in key.split("."):
             yield key, "makes Hydra build an object"
         elif key.split(".")[0] == "hydra" and not _is_known(key, value):
             yield key, "tells Hydra what to do"
 
 
-def _obeyed_default(entry: Any) -> Iterator[tuple[str, str]]:
-    """Yield options of Hydra's groups, or outside the folder, in an entry of a defaults list."""
-    pairs = entry.items() if isinstance(entry, dict) else [(str(entry), None)]
-    for key, value in pairs:
-        words = str(key).split()
-        name = words[-1].lstrip("/") if words else ""
-        group, _, place = name.partition("@")
-        if "hydra" in place or (group.split("/")[0] == "hydra" and group != LAUNCHERS):
-            yield name, "chooses what Hydra does"
-        if ".." in f"{name}/{value}".split("/"):
-            yield f"{name}/{value}" if value else name, "leads out of the folder"
+def _reaching(content: dict[Any, Any], group: str, package: str) -> Iterator[tuple[str, str]]:
+    """Yield the keys of a foreign file that allow network access, or that no run has."""
+    for name, options in _defaults(content):
+        if "hydra" in name or "$" in f"{name} {options}":
+            yield name, "chooses more than options of a run"
+    for key, value in _values(content, group, package):
+        words = key.removeprefix(_SWEPT).split(".")
+        if key != "hydra.mode" and words[0] not in _settings():
+            yield key, "is no setting of a run"
+        if {each.lower() for each in words}.intersection(REACHING) and value not in (False, None):
+            yield key, "reaches out of this machine"
+        if RESOLVER.search(f"{key} {value}"):
+            yield key, "asks for more than a value of this run"
+
+
+def _defaults(content: dict[Any, Any]) -> Iterator[tuple[str, list[Any]]]:
+    """Yield group and place of each entry of a defaults list, and its options."""
+    for entry in content.get("defaults") or []:
+        for key, value in entry.items() if isinstance(entry, dict) else [(entry, None)]:
+            words = str(key).split()
+            yield (
+                words[-1].lstrip("/") if words else "",
+                value if isinstance(value, list) else [value],
+            )
+
+
+def _values(content: dict[Any, Any], group: str, package: str) -> Iterator[tuple[str, Any]]:
+    """Yield the values of a file by their keys in the composed configuration, with Hydra's keys."""
+    settings = {key: value for key, value in content.items() if key != "defaults"}
+    place = (package or "_group_").replace("_group_", group.replace("/", "."))
+    place = place.removeprefix("_global_").strip(".")
+    yield from _leaves(_nested(place, settings) if place else settings)
 
 
 def _is_known(key: str, value: Any) -> bool:
@@ -122,8 +165,8 @@ def _is_known(key: str, value: Any) -> bool:
     """
     if key == "hydra.mode":
         return value in ("RUN", "MULTIRUN")
-    if key.startswith("hydra.sweeper.params."):
-        swept = re.match(r"\w+", key.removeprefix("hydra.sweeper.params."))
+    if key.startswith(_SWEPT):
+        swept = re.match(r"\w+", key.removeprefix(_SWEPT))
         return swept is not None and swept[0] in _settings()
     if key.endswith(".ray.init.address"):
         return value in (None, "auto")

@@ -1,6 +1,6 @@
-"""Read prompts from files: a CSV by the names of its columns, COCO's caption JSON, or text.
+"""Read prompts from files: a CSV by column name, COCO's caption JSON, or text.
 
-Nothing here imports torch: what a file lacks is known before a model is loaded.
+Does not import torch: files are checked before a model is loaded.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from mace_exp.utils.texts import fault_of, shown
 
 PROMPT, SEED, CONCEPT, PART = "prompt", "seed", "concept", "part"
 FIELDS = (PROMPT, SEED, CONCEPT, PART)
-"""What is read of a row; all but the prompt may be missing."""
+"""The fields of a row; all but the prompt are optional."""
 LARGEST = 1 << 30
-"""Bytes of a file of prompts: more is no list of prompts."""
+"""Largest accepted file, in bytes: a larger one is hardly a list of prompts."""
 BELOW = 2**63
-"""Seeds that every program can hold."""
+"""Exclusive upper bound of seeds: they fit into int64."""
 
 
 @dataclass(frozen=True)
 class PromptRow:
-    """One prompt of a file; what the file does not say is None or ""."""
+    """One prompt of a file; fields that the file lacks are None or ""."""
 
     prompt: str
     seed: int | None = None
@@ -40,13 +40,13 @@ class PromptRow:
 def read_prompts(path: Path, columns: Mapping[str, Sequence[str]]) -> list[PromptRow]:
     """Return the prompts of a file, in its order.
 
-    A name that ends in `.csv` or `.tsv`: a table, of which the first of `columns[field]` that it
-    has is read as `field` of `FIELDS`, case ignored, and all other columns are not. `.json`: COCO's
-    caption JSON, one caption an image. Anything else: text, one prompt per line.
+    `.csv`, `.tsv`: a table; `columns[field]` are the accepted column names of each of `FIELDS`, in
+    order of precedence and ignoring case; other columns are ignored. `.json`: COCO's caption JSON,
+    one caption per image. Anything else: text, one prompt per line.
 
     Raises:
-        ValueError: the file is missing, too large, not UTF-8 or of another format; it holds no
-            prompts, or lacks the column of them; a cell is no prompt, seed, concept or part.
+        ValueError: the file is missing, too large, not UTF-8 or of another format; it has no
+            prompts or no prompt column; a cell is not a valid prompt, seed, concept or part.
     """
     if not path.is_file():
         raise ValueError(f"{path} is not a file")
@@ -91,7 +91,7 @@ def _lines(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
 def _places(
     path: Path, header: Sequence[str], columns: Mapping[str, Sequence[str]]
 ) -> dict[str, int]:
-    """Return the number of each field's column."""
+    """Return the column index of each field."""
     names = [name.strip().casefold() for name in header]
     if not any(names):
         raise ValueError(f"{path} is empty: its first line must name the columns")
@@ -138,7 +138,7 @@ def _row(where: str, cells: Sequence[str], width: int, places: Mapping[str, int]
 
 
 def _seed(text: str) -> int | None:
-    """Read a seed; "12.0" is what tables make of 12 beside an empty cell."""
+    """Read a seed; pandas writes 12 as "12.0" in a column with empty cells."""
     whole = text.removesuffix(".0")
     if not text:
         return None
@@ -161,9 +161,9 @@ def _part(name: str) -> str:
 
 
 def _coco_captions(path: Path) -> list[str]:
-    """Return one caption of each image, that of the lowest id, by the number of the image.
+    """Return one caption per image, the one with the lowest id, ordered by image id.
 
-    Five people described each image of COCO: two captions of one image are no two samples.
+    COCO has five captions per image, which are not independent samples.
     """
     captions = read_captions(path)  # checks the format, and every caption
     annotations = json.loads(_text(path))["annotations"]

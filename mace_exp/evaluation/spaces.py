@@ -1,4 +1,4 @@
-"""Spaces of features in which sets of pictures are compared."""
+"""Feature spaces in which sets of pictures are compared."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from PIL import Image, ImageOps
 from mace_exp.data.pixel_modes import read_image
 
 if TYPE_CHECKING:
-    from mace_exp.evaluation.image_encoder import ImageEncoder
+    from mace_exp.evaluation.recognisers.vision import VisionEncoder
 
 CHUNK = 128
-"""Pictures that are read at once."""
+"""Real pictures read per batch."""
 
 
 @dataclass(frozen=True)
 class Space:
     """Features [n, f] of the pictures before and after an edit, and of real ones [m, f], None
-    without any; `name` says whose features they are."""
+    without any; `name` is that of the encoder or of the source of the features."""
 
     name: str
     before: np.ndarray
@@ -32,7 +32,7 @@ class Space:
 
 
 def encoder_space(
-    encoder: ImageEncoder, before: np.ndarray, after: np.ndarray, real: Sequence[Path]
+    encoder: VisionEncoder, before: np.ndarray, after: np.ndarray, real: Sequence[Path]
 ) -> Space:
     """Return the space of an encoder's embeddings; the encoder crops and resizes pictures itself.
 
@@ -40,14 +40,14 @@ def encoder_space(
         ValueError: a real picture that can't be read.
     """
     found = encoder.embeddings(read_image(file) for file in real) if real else None
-    return Space(encoder.name, encoder.embeddings(before), encoder.embeddings(after), found)
+    return Space(encoder.source, encoder.embeddings(before), encoder.embeddings(after), found)
 
 
 def real_features(
     files: Sequence[Path], size: tuple[int, int], ask: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray | None:
-    """Return what `ask` says of real pictures, cropped around their centres and resized to `size`
-    (height, width), [m, f]; None without any.
+    """Return the features [m, f] by `ask` of real pictures, centre-cropped and resized to `size`
+    (height, width); None without any.
 
     Raises:
         ValueError: a picture that can't be read.

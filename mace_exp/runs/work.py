@@ -1,115 +1,146 @@
-"""What a run still has to do: how much of it is in the cache, and how long the rest may take.
+"""Remaining work of a run: how much of it is cached, and how long the rest may take.
 
-Time is estimated from work that was timed, in this run or in an earlier one with the same cache,
-model and device; what was never timed is not guessed: then the run takes that long "or more".
+Time is estimated from earlier timings, of this run or of others with the same cache, model and
+device. Work without a timing is not estimated: the estimate then says "or more".
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from mace_exp.runs.cache import Cache
 from mace_exp.utils.files import read_json, write_json
 
 FILE = "pace.json"
-"""In the cache's folder: seconds per unit of work, by model, device and unit."""
+"""In the cache's folder, by model and machine: seconds per unit of work, and the highest memory."""
+PEAKS = ("peak_memory_mb", "peak_gpu_memory_mb")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """The work of a stage: its size, in units whose name stages may share (so many pictures times
-    steps), and the names of the cache entries that hold what it makes, by kind."""
+    """The work of a stage: its size in `unit`, which stages may share (such as pictures times
+    steps), and the names of the cache entries that hold its results, by kind, each with its number
+    of images, captions, pictures or LoRAs."""
 
     unit: str
     size: float
-    stored: Mapping[str, Collection[str]] = field(default_factory=dict)
+    stored: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def found(self, cache: Cache) -> dict[str, tuple[int, int]]:
-        """Return how many of the entries of each kind are there, and how many there will be."""
-        distinct = {kind: set(names) for kind, names in self.stored.items() if names}
+        """Return the numbers of existing things and of all things, by kind."""
         return {
-            kind: (sum(cache.path(kind, name).exists() for name in names), len(names))
-            for kind, names in distinct.items()
+            kind: (
+                sum(count for name, count in names.items() if cache.path(kind, name).exists()),
+                sum(names.values()),
+            )
+            for kind, names in self.stored.items()
+            if names
         }
 
     def left(self, cache: Cache) -> float:
-        """Return the size of what is not in the cache."""
+        """Return the size of the work that is not cached."""
         counts = self.found(cache).values()
         whole = sum(count for _, count in counts)
         return self.size * (1 - sum(there for there, _ in counts) / whole) if whole else self.size
 
 
 class Pace:
-    """Seconds per unit of work, remembered in the cache's folder."""
+    """Seconds per unit of work and highest memory, remembered in the cache's folder."""
 
     def __init__(self, cache: Cache, *machine: str) -> None:
         self._path = cache.root / FILE
         self._machine = " ".join(machine)
         try:
             found = read_json(self._path).get(self._machine, {})
-            self._seconds = {str(unit): float(value) for unit, value in found.items()}
-        except (OSError, ValueError, TypeError, AttributeError):  # a hint, not a result
-            self._seconds = {}
+            self._known = {str(name): float(value) for name, value in found.items()}
+        except (OSError, ValueError, TypeError, AttributeError):  # start without timings
+            self._known = {}
 
     def seconds(self, unit: str, size: float) -> float | None:
-        """Return how long work takes; None if its unit was never timed."""
-        known = self._seconds.get(unit)
+        """Return the estimated seconds of work; None if its unit was never timed."""
+        known = self._known.get(unit)
         return known * size if known is not None and math.isfinite(known) else None
 
+    def memory(self) -> dict[str, int]:
+        """Return the highest memory that a stage took (MB), by `PEAKS`; empty if none did."""
+        return {key: int(self._known[key]) for key in PEAKS if key in self._known}
+
     def learn(self, unit: str, size: float, seconds: float) -> None:
-        """Remember how long work took."""
-        self._seconds[unit] = seconds / size
+        """Record how long work took."""
+        self._remember({unit: seconds / size})
+
+    def learn_memory(self, row: Mapping[str, Any]) -> None:
+        """Remember a stage's peaks where they are the highest."""
+        higher = {key: row[key] for key in PEAKS if row.get(key, 0) > self._known.get(key, 0)}
+        if higher:
+            self._remember(higher)
+
+    def _remember(self, more: Mapping[str, float]) -> None:
+        self._known |= more
         try:
             known = dict(read_json(self._path))
         except (OSError, ValueError, TypeError):
             known = {}
-        write_json(self._path, known | {self._machine: self._seconds})
+        write_json(self._path, known | {self._machine: self._known})
 
 
 class Plan:
     """The stages of a run, in order, with their work."""
 
     def __init__(self, works: Mapping[str, Work], cache: Cache, pace: Pace) -> None:
-        self._works, self._cache, self._pace = works, cache, pace
+        self._works, self._pace = works, pace
+        self.found = {stage: work.found(cache) for stage, work in works.items()}
+        """By stage and kind, how many things are in the cache, and how many there will be."""
         self._left = {stage: work.left(cache) for stage, work in works.items()}
 
     def reused(self) -> str:
         """Return one line that says which results are in the cache, "" if none is."""
-        found = [item for work in self._works.values() for item in work.found(self._cache).items()]
+        found = [item for kinds in self.found.values() for item in kinds.items()]
         said = [_counted(kind, there, whole) for kind, (there, whole) in found if there]
         return f"in the cache, not made again: {', '.join(said)}" if said else ""
 
+    def seconds(self, stage: str) -> float | None:
+        """Return how long a stage may take; None if what it has to do was never timed."""
+        left = self._left[stage]
+        return self._pace.seconds(self._works[stage].unit, left) if left else 0.0
+
+    def memory(self) -> dict[str, int]:
+        """Return the highest memory of earlier runs (MB); empty if there were none."""
+        return self._pace.memory()
+
     def line(self, stage: str) -> str:
-        """Return which stage begins, of how many, and how long it and those after it may take."""
+        """Return the number and name of a stage, and the estimated time to the end of the run."""
         stages = list(self._works)
         place = stages.index(stage)
-        left = self._time(stages[place:])
-        return f"stage {place + 1} of {len(stages)}: {stage}" + (f", {left}" if left else "")
+        left = total_time([self.seconds(each) for each in stages[place:] if self._left[each]])
+        said = f", {left} to the end" if left else ""
+        return f"stage {place + 1} of {len(stages)}: {stage}{said}"
 
-    def done(self, stage: str, seconds: float) -> None:
-        """Learn from a stage that is done, unless most of it was there."""
+    def done(self, stage: str, row: Mapping[str, Any]) -> None:
+        """Learn from the row of a stage that is done: memory, and time unless most of it was
+        there."""
         work, left = self._works[stage], self._left[stage]
+        self._pace.learn_memory(row)
         if left and left > 0.5 * work.size:
-            self._pace.learn(work.unit, left, seconds)
+            self._pace.learn(work.unit, left, row["seconds"])
 
-    def _time(self, stages: Sequence[str]) -> str:
-        wanted = [stage for stage in stages if self._left[stage]]
-        known = {s: self._pace.seconds(self._works[s].unit, self._left[s]) for s in wanted}
-        timed = [seconds for seconds in known.values() if seconds is not None]
-        if not timed:
-            return ""
-        more = " or more" if len(timed) < len(known) else ""
-        return f"{_about(sum(timed))}{more} to the end"
+
+def total_time(seconds: Sequence[float | None]) -> str:
+    """Return the time of several stages as text, "" if none of them was ever timed."""
+    timed = [each for each in seconds if each is not None]
+    more = " or more" if len(timed) < len(seconds) else ""
+    return f"{about(sum(timed))}{more}" if timed else ""
 
 
 def _counted(kind: str, there: int, whole: int) -> str:
     return f"{there} {kind}" if there == whole else f"{there} of {whole} {kind}"
 
 
-def _about(seconds: float) -> str:
-    """Return a time no more precisely than an estimate is."""
+def about(seconds: float) -> str:
+    """Return a time with an estimate's precision."""
     if seconds < 45:
         return "less than a minute"
     minutes = round(seconds / 60)

@@ -1,8 +1,8 @@
-"""`perceptual`: how far each picture is from the original's of the same prompt and seed.
+"""`perceptual`: distance of each picture to the original model's of the same prompt and seed.
 
-By the hidden states of `evaluation.distances.encoder` (`image_encoder.perceptual_distance`: LPIPS
-without its fitted weights), or, without an encoder, by the judge's one vector of features at unit
-length: twice 1 - their cosine. `features` says which.
+By the hidden states of `evaluation.distances.encoder` (`perceptual_distance` of
+`recognisers.vision`: LPIPS without its fitted weights), or, without an encoder, by the judge's one
+vector of features at unit length: twice 1 - their cosine. `features` says which.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _values(measured: Measured) -> tuple[str, np.ndarray]:
     if encoder is None:
         name, before, after = measured.features
         return name, unit_distances(before, after)
-    return encoder.name, encoder.distances(measured.before, measured.after)
+    return encoder.source, encoder.distances(measured.before, measured.after)
 
 
 METRIC = Metric(label="perceptual distance", measure=perceptual_distances)

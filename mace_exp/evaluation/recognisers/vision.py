@@ -1,12 +1,13 @@
-"""Encoders of pictures, and of texts where they have one, of transformers: CLIP, SigLIP, DINO, ViT
-and whatever else `AutoModel` loads."""
+"""Image encoders of transformers, with their text encoders if they have one: CLIP, SigLIP, DINO,
+ViT and whatever else `AutoModel` loads."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,12 @@ from mace_exp.models.devices import choose_device
 log = logging.getLogger(__name__)
 
 BREAKS = (OSError, ValueError, ImportError, KeyError, AttributeError, RuntimeError)
-"""What transformers raises for a folder that is damaged or of another kind."""
+"""Exceptions of transformers for a damaged or unsuitable folder."""
 
 
 @dataclass(frozen=True)
 class VisionEncoder:
-    """Embeds pictures and texts; all embeddings have length 1."""
+    """Embeds pictures and texts, and tells how far apart pictures are."""
 
     source: str
     model: Any
@@ -61,26 +62,34 @@ class VisionEncoder:
 
     @property
     def logit_scale(self) -> float:
-        """By what the model multiplies cosines before it compares classes (1: it has no scale)."""
+        """The factor from cosines to logits (1 if the model has none)."""
         scale = getattr(self.model, "logit_scale", None)
         return 1.0 if scale is None else float(scale.exp())
 
     @torch.inference_mode()
-    def images(self, images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
-        """Return the embeddings [n, d] of images [H, W, 3], uint8, of any sizes."""
-        parts = []
-        for start in range(0, len(images), self.batch_size):
-            pictures = [Image.fromarray(each) for each in images[start : start + self.batch_size]]
-            pixels = self.processor(images=pictures, return_tensors="pt")["pixel_values"]
-            parts.append(self._embedded(pixels.to(self.device)))
-        return np.concatenate(parts)
+    def embeddings(self, images: Iterable[np.ndarray]) -> np.ndarray:
+        """Return the embeddings [n, d] of images [H, W, 3], uint8, of any sizes: CLIP's in the
+        space that it shares with texts, of others the pooled state."""
+        embed = getattr(self.model, "get_image_features", self.model)
+        return np.concatenate([_pooled(embed(pixel_values=p)) for p in self._pixels(images)])
+
+    def images(self, images: Iterable[np.ndarray]) -> np.ndarray:
+        """Return the embeddings of images at length 1, [n, d]."""
+        return _unit(self.embeddings(images))
+
+    @torch.inference_mode()
+    def distances(self, first: Iterable[np.ndarray], second: Iterable[np.ndarray]) -> np.ndarray:
+        """Return the `perceptual_distance` of each pair of pictures over all hidden states, [n]."""
+        pairs = zip(self._pixels(first), self._pixels(second), strict=True)
+        parts = [perceptual_distance(self._states(a), self._states(b)) for a, b in pairs]
+        return torch.cat(parts).cpu().numpy()
 
     @torch.inference_mode()
     def texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the embeddings [n, d] of texts, cut where the model reads no further.
+        """Return the embeddings [n, d] of texts at length 1, truncated to the model's context length.
 
         Raises:
-            JudgeError: the model reads no texts.
+            JudgeError: the model has no text encoder.
         """
         if not hasattr(self.model, "get_text_features"):
             raise JudgeError(
@@ -90,11 +99,11 @@ class VisionEncoder:
         parts = []
         for start in range(0, len(texts), self.batch_size):
             found = self.model.get_text_features(**self._tokens(texts[start:][: self.batch_size]))
-            parts.append(_unit(found))
-        return np.concatenate(parts)
+            parts.append(_pooled(found))
+        return _unit(np.concatenate(parts))
 
     def _tokens(self, texts: Sequence[str]) -> Any:
-        """Return the tokens of texts; SigLIP was trained on, and wants, padding to full length."""
+        """Return the tokens of texts; SigLIP needs padding to full length, as in its training."""
         config = self.model.config.text_config
         full = "siglip" in config.model_type
         tokens = self._tokenizer(
@@ -115,17 +124,42 @@ class VisionEncoder:
         except BREAKS as error:
             raise JudgeError(f"{self.source} has no tokenizer: {error}") from error
 
-    def _embedded(self, pixels: Tensor) -> np.ndarray:
-        if hasattr(self.model, "get_image_features"):
-            return _unit(self.model.get_image_features(pixel_values=pixels))
-        return _unit(self.model(pixel_values=pixels))
+    def _pixels(self, images: Iterable[np.ndarray]) -> Iterator[Tensor]:
+        rest = iter(images)
+        while batch := list(islice(rest, self.batch_size)):
+            pictures = [Image.fromarray(each) for each in batch]
+            pixels = self.processor(images=pictures, return_tensors="pt")["pixel_values"]
+            yield pixels.to(self.device)
+
+    def _states(self, pixels: Tensor) -> list[Tensor]:
+        """Return the hidden states of all layers, channels last."""
+        vision = getattr(self.model, "vision_model", self.model)
+        states = vision(pixel_values=pixels, output_hidden_states=True).hidden_states
+        return [each if each.ndim == 3 else each.movedim(1, -1).flatten(1, -2) for each in states]
 
 
-def _unit(output: Any) -> np.ndarray:
-    """Return an output's embeddings at length 1: the pooled ones, or the mean over positions."""
+def _pooled(output: Any) -> np.ndarray:
+    """Return an output's embeddings, [n, d]: the pooled ones, or the mean over positions."""
     found = output
     if not isinstance(found, Tensor):
-        found = output.pooler_output
-        if found is None:
-            found = output.last_hidden_state.mean(dim=1)
-    return F.normalize(found.flatten(1).float(), dim=-1).cpu().numpy()
+        pooled = found.pooler_output
+        found = found.last_hidden_state.mean(dim=1) if pooled is None else pooled
+    return found.flatten(1).float().cpu().numpy()
+
+
+def _unit(embeddings: np.ndarray) -> np.ndarray:
+    return F.normalize(torch.from_numpy(embeddings), dim=-1).numpy()
+
+
+def perceptual_distance(first: list[Tensor], second: list[Tensor]) -> Tensor:
+    """Return the distance of each pair, [n], from states [n, positions, channels] a layer.
+
+    sum over layers of the mean over positions of |a / |a| - b / |b||^2: equation 1 of Zhang et al.
+    2018 with all weights one. LPIPS proper has weights fitted to people's judgements, for AlexNet,
+    VGG and SqueezeNet alone.
+    """
+    layers = [
+        (F.normalize(a.float(), dim=-1) - F.normalize(b.float(), dim=-1)).square().sum(-1)
+        for a, b in zip(first, second, strict=True)
+    ]
+    return torch.stack([each.mean(1) for each in layers]).sum(0)

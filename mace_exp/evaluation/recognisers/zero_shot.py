@@ -11,11 +11,11 @@ from mace_exp.evaluation.recognisers.seen import Seen
 from mace_exp.evaluation.recognisers.vision import VisionEncoder
 
 PERCENT = 100
-"""By what the field multiplies a cosine of picture and text."""
+"""Factor of the cosine in the CLIP score."""
 
 
 class ZeroShotJudge(SomeAnswers):
-    """Compares pictures with the mean embedding of each class's sentences (the ensembling of
+    """Classifies pictures by the mean text embedding of each class's sentences (prompt ensembling,
     section 3.1.4). Implements `evaluation.judges.base.Judge`."""
 
     def __init__(self, encoder: VisionEncoder, sentences: Mapping[str, Sequence[str]]) -> None:
