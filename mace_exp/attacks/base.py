@@ -28,6 +28,7 @@ from mace_exp.concepts.prompts import (
     training_prompts,
 )
 from mace_exp.concepts.schema import KeptConfig
+from mace_exp.concepts.spelling import name_key
 from mace_exp.data.images.base import ConceptImages, Drawing
 from mace_exp.data.images.folder import Crop, FolderImages
 from mace_exp.data.images.generated import GeneratedImages
@@ -130,16 +131,16 @@ class ActiveAttack(AttackConfig):
 
     def attacked(self, concepts: Sequence[Concept]) -> list[Concept]:
         """Return which of the erased concepts are attacked, in their order."""
-        wanted = None if self.concepts is None else {each.casefold() for each in self.concepts}
-        chosen = [each for each in concepts if wanted is None or each.name.casefold() in wanted]
+        wanted = None if self.concepts is None else {name_key(each) for each in self.concepts}
+        chosen = [each for each in concepts if wanted is None or name_key(each.name) in wanted]
         return chosen[: self.limit]
 
     def problems(self, concepts: Sequence[Concept], known: Collection[str]) -> Iterator[str]:
-        """Yield a message for each conflict with the erased concepts, or with `known`, lower-case
-        names that the model knows."""
-        erased = {concept.name.casefold() for concept in concepts}
+        """Yield a message for each conflict with the erased concepts, or with `known`, the
+        `name_key` of each name that the model knows."""
+        erased = {name_key(concept.name) for concept in concepts}
         for name in self.concepts or ():
-            if name.casefold() not in erased:
+            if name_key(name) not in erased:
                 yield (
                     f"attack.concepts names {name!r}, which is not erased in this run: the "
                     f"concepts are {', '.join(each.name for each in concepts[:5])}"
@@ -246,7 +247,7 @@ def _name_problems(name: str, known: Collection[str]) -> Iterator[str]:
     except ValueError as error:
         yield f"attack.unknown_name: {error}"
         return
-    if name.casefold() in known:
+    if name_key(name) in known:
         yield (
             f"attack.unknown_name = {name!r} is a name that the model knows: the control needs an "
             "invented one"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from mace_exp.attacks.base import ActiveAttack, Perform
 from mace_exp.concepts.captions import read_templates
 from mace_exp.concepts.concept import Concept
+from mace_exp.concepts.spelling import name_key
 from mace_exp.data.prompts.llm import LlmPrompts
 from mace_exp.utils.errors import naming_setting
 
@@ -92,8 +93,8 @@ def _rows(path: Path, concept: Concept) -> list[str]:
         raise ValueError(f"it can't be read as UTF-8 text: {error}") from error
     except (KeyError, AttributeError) as error:
         raise ValueError("it needs the columns concept, prompt in every row") from error
-    own = concept.name.casefold()
-    found = [prompt for name, prompt in named if name.casefold() == own and prompt]
+    own = name_key(concept.name)
+    found = [prompt for name, prompt in named if name_key(name) == own and prompt]
     if not found:
         raise ValueError(f"it has no prompt of {concept.name!r}: give at least one row")
     return found

@@ -271,5 +271,5 @@ class RunConfig:
         kept = self.kept
         known = {*kept.people, *kept.artists, *kept.objects, *kept.styles}
         known |= self.judge.known_subjects() or set()
-        for problem in attack.problems(self.concept_list(), {each.casefold() for each in known}):
+        for problem in attack.problems(self.concept_list(), {name_key(each) for each in known}):
             raise ValueError(problem)

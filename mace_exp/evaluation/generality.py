@@ -12,6 +12,7 @@ from typing import Annotated
 
 from mace_exp.concepts.concept import Concept, Kind
 from mace_exp.concepts.prompts import evaluation_prompts, filled_templates
+from mace_exp.concepts.spelling import name_key
 from mace_exp.evaluation.prompts import (
     LETTER_CASE,
     MISSPELLINGS,
@@ -88,9 +89,9 @@ class GeneralityConfig:
 
 
 def _other_words(concept: Concept, words: Mapping[str, Sequence[str]], templates: int) -> list[str]:
-    """Return the sentences with each other word for a concept, template by template."""
-    known = {name.casefold(): given for name, given in words.items()}
-    given = known.get(concept.name.casefold(), ())
+    """Return the sentences with the words for a concept, template by template."""
+    known = {name_key(name): given for name, given in words.items()}
+    given = known.get(name_key(concept.name), ())
     by_word = [evaluation_prompts(word, concept.kind, templates) for word in given]
     return [text for texts in zip(*by_word, strict=True) for text in texts]
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mace_exp.concepts.spelling import name_key
 from mace_exp.evaluation.prompt_files import FIELDS, PromptRow, read_prompts
 from mace_exp.evaluation.prompts import (
     ERASED,
@@ -113,7 +114,7 @@ def file_prompts(
     in the cache. Prompts of one part and concept are adjacent, as their pictures are cached in
     shards.
     """
-    names = {each.casefold(): each for known in subjects.values() for each in known}
+    names = {name_key(each): each for known in subjects.values() for each in known}
     numbered: Counter[str] = Counter()
     found: dict[EvaluationPrompt, int] = {}
     for row in rows:
@@ -121,7 +122,7 @@ def file_prompts(
         numbered[row.prompt] += 1
         part = row.part or name
         concept = row.concept or _named_in(row.prompt, subjects.get(part, ()))
-        concept = names.setdefault(concept.casefold(), concept)
+        concept = names.setdefault(name_key(concept), concept)
         number = row.seed
         if number is None:
             number = short_seed(seed, "evaluation", "file", row.prompt, place)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mace_exp.concepts.spelling import name_key
 from mace_exp.report.metrics_view import LOWER_IS_BETTER, PARTS
 from mace_exp.report.pictures import Thumbnails, in_turn
 from mace_exp.report.read_run import Overlay, Sample
@@ -33,12 +34,8 @@ class Pair:
         sample = self.sample
         if not sample.expected or not sample.after_prediction or sample.part not in PARTS:
             return ""
-        recognised = _same(sample.expected, sample.after_prediction)
+        recognised = name_key(sample.expected) == name_key(sample.after_prediction)
         return "miss" if recognised == (sample.part in LOWER_IS_BETTER) else "hit"
-
-
-def _same(one: str, other: str) -> bool:
-    return one.strip().casefold() == other.strip().casefold()
 
 
 @dataclass(frozen=True)
