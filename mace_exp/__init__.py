@@ -7,11 +7,17 @@
 `python -m mace_exp` is the command line; docs/python_api.md describes the function.
 """
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mace_exp.api import Erasure as Erasure
     from mace_exp.api import erase as erase
+
+if sys.argv[:1] == ["-m"]:  # `python -m mace_exp...` imports this first: Ctrl-C meanwhile
+    from mace_exp.cli.ending import hush_interrupts
+
+    hush_interrupts()
 
 __all__ = ["Erasure", "erase"]
 

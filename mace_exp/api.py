@@ -21,6 +21,7 @@ from mace_exp.models.editing import apply_edit, current_weights
 from mace_exp.models.latents import native_size
 from mace_exp.models.loading import check_finite
 from mace_exp.models.model import Model
+from mace_exp.models.readiness import check_pipeline
 from mace_exp.models.schema import Precision
 from mace_exp.recipe import Recipe
 from mace_exp.runs.cache import Cache
@@ -50,7 +51,8 @@ class Erasure:
     """The edit of a pipeline by `erase`.
 
     `weights` are the edited and `original` the original weights, by component and parameter
-    ("unet.down_blocks.0...to_k.weight"); `method` holds the results of its steps.
+    ("unet.down_blocks.0...to_k.weight"); `method` holds the results of its steps, `trained` MACE's
+    LoRAs, which are read before a temporary folder is removed.
     """
 
     pipeline: DiffusionPipeline
@@ -58,6 +60,7 @@ class Erasure:
     weights: Mapping[str, Tensor]
     original: Mapping[str, Tensor]
     method: Method
+    trained: Mapping[str, Lora]
 
     @property
     def transform(self) -> Tensor:
@@ -67,7 +70,7 @@ class Erasure:
     @property
     def loras(self) -> Mapping[str, Lora]:
         """MACE's LoRAs by concept slug, each on top of the refined weights."""
-        return self._mace.loras.value.loras
+        return self.trained if self._mace.stages.loras else {}
 
     @property
     def _mace(self) -> Mace:
@@ -109,9 +112,11 @@ def erase(
     anything is drawn. If an error is raised, the pipeline is unchanged.
 
     Raises:
-        ValueError: a wrong setting, a prompt that the model can't read, or a closed form without a
-            stable solution; the message names the key and what to do.
+        ValueError: a wrong setting, a pipeline that an edit would not reach (another family,
+            fused attention, a LoRA that is loaded, sequential offload), a prompt that the model
+            can't read, or a closed form without a stable solution; the message says what to do.
     """
+    check_pipeline(pipeline)
     names = [concepts] if isinstance(concepts, str) else list(concepts)
     lora = {"lora.rank": rank, "lora.steps": steps}
     values: dict[str, object] = {
@@ -144,7 +149,11 @@ def _erased(pipeline: DiffusionPipeline, config: RunConfig, folder: RunFolder) -
         recipe.check()
         edit = recipe.edit.value.weights  # computes all stages before it
         original = current_weights(pipeline, edit)
-    done = Erasure(pipeline, recipe.concepts, edit, original, recipe.method)
+        method = recipe.method
+        trained: dict[str, Lora] = {}
+        if isinstance(method, Mace) and method.stages.loras:
+            trained |= method.loras.value.loras
+    done = Erasure(pipeline, recipe.concepts, edit, original, method, trained)
     done.apply()
     return done
 

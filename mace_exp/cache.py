@@ -32,7 +32,7 @@ log = logging.getLogger("mace_exp.cache")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command and return its exit code: 1 for an error."""
+    """Run the command and return its exit code: 2 for an error."""
     parser = argparse.ArgumentParser(
         prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -11,18 +11,30 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mace_exp.evaluation.paired import differences, most_different
-from mace_exp.evaluation.scores import read_scores
+from mace_exp.cli.common import run_command
+from mace_exp.evaluation.judges.none import NoJudge
+from mace_exp.evaluation.paired import (
+    concept_differences,
+    differences,
+    most_different,
+)
+from mace_exp.evaluation.scores import ScoredPictures, read_scores
+from mace_exp.evaluation.stored_judge import stored_judge
+from mace_exp.evaluation.suite import specificity_in
 from mace_exp.report.compare_page import Comparison, cells, part_title, write_comparison
 from mace_exp.report.jobs import is_sweep, job_folders
+from mace_exp.report.read_run import read_config
 from mace_exp.utils.files import write_json
+from mace_exp.utils.texts import shown
 
+NAME = "python -m mace_exp.compare"
 log = logging.getLogger("mace_exp.compare")
 SCORES = "scores.csv"
 
@@ -34,13 +46,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="folder of compare.json and compare.html")
     parser.add_argument("--pictures", type=int, default=8, help="pairs a part (default: 8)")
     parser.add_argument("--threshold", type=float, default=0.0, help="least probability")
-    logging.basicConfig(format="%(message)s")
     chosen = parser.parse_args(arguments)
-    try:
-        found = compared(chosen.runs, pictures=chosen.pictures, threshold=chosen.threshold)
-    except ValueError as error:
-        log.error("mace_exp.compare: %s", error)
-        return 2
+    return run_command(NAME, lambda: _compare(chosen))
+
+
+def _compare(chosen: argparse.Namespace) -> None:
+    found = compared(chosen.runs, pictures=chosen.pictures, threshold=chosen.threshold)
     out = chosen.out or (chosen.runs[0] if is_sweep(chosen.runs[0]) else Path())
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "compare.json", {"comparisons": [each.facts() for each in found]})
@@ -49,7 +60,6 @@ def main(arguments: list[str] | None = None) -> int:
     for each in found:
         console.print(table(each))
     console.print(f"  page  {page}", soft_wrap=True, markup=False)
-    return 0
 
 
 def compared(
@@ -63,18 +73,32 @@ def compared(
     runs = [run for folder in folders for run in _runs_in(folder)]
     if len(runs) < 2:
         raise ValueError(f"{len(runs)} run to compare: name two, or a sweep with two that measured")
-    first, *others = (read_scores(run / SCORES) for run in runs)
-    names = short_names(runs)
+    first, *others = map(_scores_of, runs)
+    for run, scores in zip(runs[1:], others, strict=True):
+        if scores.judge != first.judge:
+            log.warning(
+                "%s was judged by %s and %s by %s: what they recognise can't be compared",
+                *(runs[0], first.judge, run, scores.judge),
+            )
+    names, specificity = short_names(runs), specificity_in(read_config(runs[0]))
     return [
         Comparison(
             runs[0],
             run,
             (names[0], name),
-            differences(first, scores, threshold=threshold),
+            differences(first, scores, threshold=threshold, specificity=specificity),
+            concept_differences(first, scores, threshold=threshold),
             most_different(first, scores, pictures),
         )
         for run, name, scores in zip(runs[1:], names[1:], others, strict=True)
     ]
+
+
+def _scores_of(run: Path) -> ScoredPictures:
+    """Return a run's scores, to be counted as its judge asks for."""
+    found = read_scores(run / SCORES)
+    judge = stored_judge(found.judge, read_config(run).get("judge") or {}, {}) or NoJudge()
+    return replace(found, least_score=judge.least_score(0.0), least_person=judge.least_person())
 
 
 def _runs_in(folder: Path) -> list[Path]:
@@ -97,7 +121,7 @@ def short_names(runs: Sequence[Path]) -> list[str]:
 def table(comparison: Comparison) -> Table:
     """Return the differences of one run as a table for the terminal."""
     first, second = comparison.names
-    title = Text(f"{second} against {first}, 95 % intervals of the difference")
+    title = Text(shown(f"{second} against {first}, 95 % intervals of the difference"))
     found = Table(
         title=title, title_justify="left", box=None, header_style="dim", padding=(0, 1, 0, 0)
     )
@@ -106,7 +130,9 @@ def table(comparison: Comparison) -> Table:
     for name in ("first", "second", "differ", "interval", "pairs"):
         found.add_column(name, justify="right", no_wrap=True)
     for each in comparison.differences:
-        found.add_row(part_title(each.part), each.measure, *cells(each), str(each.n))
+        measure = each.measure.replace("harmonic_mean_", "mean_")  # in 80 columns
+        title = Text(shown(part_title(each.part)))
+        found.add_row(title, measure, *cells(each), str(each.n))
     return found
 
 

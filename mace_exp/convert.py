@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -21,6 +21,8 @@ from mace_exp.cli.common import run_command
 from mace_exp.concepts.concept import UNMASKED, Kind, slugify
 from mace_exp.concepts.prompts import TRAINING_TEMPLATES
 from mace_exp.config import CONF, composed_run
+from mace_exp.utils.texts import shown
+from mace_exp.utils.yaml_files import read_plain
 
 NAME = "python -m mace_exp.convert"
 RENAMED: dict[str, tuple[type, *tuple[str, ...]]] = {
@@ -47,6 +49,7 @@ ALIASES = {"class_prompt": "preserve_prompt", "preserve_data_dir": "class_data_d
 """Keys that are read if the other one is missing."""
 _CACHE = (False, "captions of this project replace it; preservation=cached uses an imported cache")
 _CROP = (False, "generated images are not cropped; images=folder crops and flips images and masks")
+_FOLDERS = "all concepts share one folder of class images, with one prompt: prior_images=folder"
 _MOST = len(TRAINING_TEMPLATES)
 UNCONVERTED: dict[str, tuple[object, str]] = {
     "adam_beta1": (0.9, "always 0.9"),
@@ -64,6 +67,8 @@ UNCONVERTED: dict[str, tuple[object, str]] = {
     "prior_preservation_cache_path": _CACHE,
     "domain_preservation_cache_path": _CACHE,
     "use_gsam_mask": (False, "styles and explicit words are trained on whole images"),
+    "class_data_dir": (None, _FOLDERS),
+    "preserve_prompt": (None, _FOLDERS),
     "with_prior_preservation": (False, "needs one folder, one prompt, and a weight above 0"),
     "mixed_precision": (None, "model.dtype accepts float32, float16 and bfloat16"),
     "report_to": ("none", "the run folder has all rows; tracking=wandb sends them, too"),
@@ -91,7 +96,7 @@ class Experiment(NamedTuple):
             group, _, last = key.rpartition(".")
             (nested.setdefault(group, {}) if group else nested)[last] = value
         # A value may have several lines; each must be a comment.
-        remarks = "".join(f"# {' '.join(remark.split())}\n" for remark in self.remarks)
+        remarks = "".join(f"# {shown(' '.join(remark.split()))}\n" for remark in self.remarks)
         return head + yaml.safe_dump(nested, sort_keys=False, allow_unicode=True) + remarks
 
 
@@ -191,7 +196,7 @@ def _masks(ours: dict[str, Any], left: dict[str, Any]) -> None:
     wanted = _take(left, "use_gsam_mask", bool)
     kinds = {ours["concepts.kind"], *ours["concepts.kinds"].values()}
     if wanted and not kinds <= {kind.name for kind in UNMASKED}:
-        ours |= {"/masks": "grounded_sam", "masks.allow_download": True}
+        ours["/masks"] = "grounded_sam_hub"
     elif wanted is not None:
         ours["/masks"], left["use_gsam_mask"] = "none", wanted
 
@@ -213,6 +218,11 @@ def _weights(ours: dict[str, Any], left: dict[str, Any]) -> None:
 
 
 def _prior_images(ours: dict[str, Any], left: dict[str, Any]) -> None:
+    given = left.get("class_data_dir")
+    if isinstance(given, list) and len(given) == 1:
+        left["class_data_dir"] = given[0]
+    elif isinstance(given, list):  # a folder for each of several kinds: no one of them is all
+        return
     folder, weight = _take(left, "class_data_dir", str), _take(left, "prior_loss_weight", float)
     prompts = _texts(left.pop("preserve_prompt", None) or [], "preserve_prompt")
     complete = folder and len(prompts) == 1 and weight != 0
@@ -255,20 +265,35 @@ def _texts(node: Any, key: str) -> list[str]:
 
 def read(path: Path) -> Mapping[str, Any]:
     """Return the keys of a file, including those in a block; ValueError if there are none."""
-    try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} can't be read as YAML: {error}") from error
+    content = read_plain(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no configuration: it must be a mapping of keys to values")
+    for text in _texts_in(content):
+        if "${" in text:  # it may ask for a secret of this machine, and ours would be resolved
+            raise ValueError(
+                f"{path} holds {text[:60]!r}, which stands for another value: write that value"
+            )
     blocks = [key for key, each in content.items() if isinstance(each, dict)]
-    if "multi_concept" not in content and len(blocks) == 1:
-        content |= content.pop(blocks[0])
+    named = [key for key in blocks if "multi_concept" in content[key]]
+    chosen = named if len(named) == 1 else blocks if len(blocks) == 1 else []
+    if "multi_concept" not in content and chosen:
+        content |= content.pop(chosen[0])
     return content
 
 
+def _texts_in(node: Any) -> Iterator[str]:
+    """Yield every text in nested keys, values and lists."""
+    if isinstance(node, dict):
+        node = [*node.keys(), *node.values()]
+    if isinstance(node, list):
+        for each in node:
+            yield from _texts_in(each)
+    elif isinstance(node, str):
+        yield node
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; 1 if it refuses."""
+    """Run the command; 2 if it refuses."""
     parser = argparse.ArgumentParser(prog=NAME, description=__doc__)
     parser.add_argument("file", type=Path, metavar="their.yaml")
     file = parser.parse_args(arguments).file

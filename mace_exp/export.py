@@ -1,34 +1,55 @@
-"""`python -m mace_exp.export RUN TARGET`: write the erased model of a run as a diffusers folder.
+"""`python -m mace_exp.export RUN TARGET`: write the erased model of a run as a folder or a file.
 
 A run saves its edited weights (edit.safetensors), and in erased.json the model that they belong to.
 `--weights refined` writes the refined model instead, under which the run's LoRAs were trained:
 `pipe.load_lora_weights("RUN/loras/<concept>.safetensors")` fits that one, not the erased model.
+
+--format folder      diffusers folder (the default); TARGET is then a folder, in all others a file
+--format edit        the edited weights alone; with --dtype float16 half as large
+--format compact     one matrix for all layers and low-rank factors (docs/revise_and_export.md)
+--format lora        LoRA of the original model for `pipe.load_lora_weights`, of --rank
+--format kohya       the same in the names that ComfyUI, A1111 and sd-scripts read
+--format checkpoint  the whole erased model in one file (Stable Diffusion 1.x)
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mace_exp.cli.common import run_command
+from mace_exp.cli.common import add_file_arguments, file_settings, run_command
 from mace_exp.models.loading import loaded
 from mace_exp.models.schema import Device, Precision
+from mace_exp.runs.edits import edit_facts
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.manifest import changed_files, recorded_files
 from mace_exp.utils.errors import naming_setting
-from mace_exp.utils.files import read_json
 
 if TYPE_CHECKING:
+    import torch
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+    from torch import Tensor
 
 NAME = "python -m mace_exp.export"
+SHAPES = ("folder", "edit", "compact", "lora", "kohya", "checkpoint")
+
+
+class Shape(NamedTuple):
+    """In which form an edit is written, one of `SHAPES`, and the rank of a LoRA."""
+
+    format: str
+    rank: int
+
+
+FOLDER = Shape("folder", 32)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command and return its exit code: 1 for an error."""
+    """Run the command and return its exit code: 2 for an error."""
     parsed = _parser().parse_args(arguments)
     return run_command(NAME, lambda: _export(parsed))
 
@@ -41,18 +62,22 @@ def export(
     model: str | None = None,
     dtype: str | None = None,
     device: str = "auto",
+    files: Mapping[str, Any] | None = None,
+    shape: Shape = FOLDER,
 ) -> None:
     """Write the pipeline of a run folder, with edited or refined weights, to `target`.
 
-    `weights` is "edit" or "refined". `model` is the original model's present location, if it has
-    moved since the run; `dtype` the dtype of the stored weights (None: the run's).
+    `weights` is "edit" or "refined"; `shape` says in which form they are written. `model` is the
+    original model's present location, if it has moved since the run; `files` are keys of `model`
+    that say which of its files are read, such as "variant"; `dtype` is the dtype of the stored
+    weights (None: the run's).
 
     Raises:
         ValueError: no run folder, no such weights in it, or changed ones, an existing target, or a
-            model whose fingerprint is not the run's.
+            model whose fingerprint is not the run's; an edit that the form can't hold.
     """
     folder = RunFolder(run)
-    facts, file = _facts(folder), {"edit": folder.edit, "refined": folder.refined}[weights]
+    facts, file = edit_facts(folder), {"edit": folder.edit, "refined": folder.refined}[weights]
     if not file.is_file():
         raise ValueError(
             f"{file} is missing: the run has not reached that stage, continue it by resume={run}"
@@ -65,56 +90,53 @@ def export(
             )
     if target.exists():
         raise ValueError(f"{target} exists: name a new folder, or remove it")
+
+    from mace_exp.models.fingerprints import require_fingerprint
     from mace_exp.runs.provenance import model_of
 
     with naming_setting(str(run)):
         chosen = model_of(facts)
+    moved: dict[str, Any] = {} if model is None else {"source": model, "variant": None}
     try:
-        pipeline = loaded(chosen if model is None else replace(chosen, source=model), device)
+        pipeline = loaded(replace(chosen, **moved | dict(files or {})), device)
     except ValueError as error:
         raise ValueError(f"{error}; --model gives the location of the original model") from error
-    _check_fingerprint(pipeline, facts["model"]["fingerprint"])
-    _write(pipeline, file, target, dtype)
-
-
-def _write(pipeline: DiffusionPipeline, file: Path, target: Path, dtype: str | None) -> None:
+    require_fingerprint(pipeline, facts["model"]["fingerprint"])
     import torch
 
-    from mace_exp.models.editing import apply_edit
-    from mace_exp.models.saving import save_pipeline
     from mace_exp.utils.tensors import load_tensors
 
     edit, _ = load_tensors(file)
     if not edit:
         raise ValueError(f"{file} holds no weights: the model would be the original")
+    stored = None if dtype is None else getattr(torch, dtype)
+    if shape.format == FOLDER.format:
+        _write_folder(pipeline, edit, target, stored)
+        return
+    from mace_exp.cli.edit_files import FORMATS, Work
+
+    stored = stored or next(iter(edit.values())).dtype
+    work = Work(pipeline=pipeline, folder=folder, edit=edit, dtype=stored, rank=shape.rank)
+    FORMATS[shape.format](work, target)
+
+
+def _write_folder(
+    pipeline: DiffusionPipeline,
+    edit: Mapping[str, Tensor],
+    target: Path,
+    dtype: torch.dtype | None,
+) -> None:
+    from mace_exp.models.editing import apply_edit
+    from mace_exp.models.saving import save_pipeline
+
     apply_edit(pipeline, edit)
-    save_pipeline(pipeline, target, dtype=None if dtype is None else getattr(torch, dtype))
+    save_pipeline(pipeline, target, dtype=dtype)
 
 
-def _facts(folder: RunFolder) -> dict[str, Any]:
-    try:
-        facts = read_json(folder.facts)
-    except FileNotFoundError:
-        raise ValueError(
-            f"{folder.facts} is missing: {folder.root} is not the folder of a finished run; "
-            f"continue it by python -m mace_exp resume={folder.root}"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{folder.facts} can't be read: {error}") from error
-    if not isinstance(facts, dict) or not isinstance(facts.get("model"), dict):
-        raise ValueError(f"{folder.facts} does not say which model was edited")
-    return facts
-
-
-def _check_fingerprint(pipeline: DiffusionPipeline, wanted: str) -> None:
-    from mace_exp.models.fingerprints import fingerprint
-
-    found = fingerprint(pipeline)
-    if found != wanted:
-        raise ValueError(
-            f"the run edited the model {wanted}, this one is {found}: give the location of the "
-            "original by --model"
-        )
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: a whole number of at least 1 is allowed")
+    return int(text)
 
 
 def _export(arguments: argparse.Namespace) -> None:
@@ -125,6 +147,8 @@ def _export(arguments: argparse.Namespace) -> None:
         model=arguments.model,
         dtype=arguments.dtype,
         device=arguments.device,
+        files=file_settings(arguments),
+        shape=Shape(arguments.format, arguments.rank),
     )
 
 
@@ -133,11 +157,18 @@ def _parser() -> argparse.ArgumentParser:
         prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder")
-    parser.add_argument("target", type=Path, metavar="TARGET", help="a new folder")
+    parser.add_argument("target", type=Path, metavar="TARGET", help="a new folder, or file")
+    parser.add_argument(
+        "--format", choices=SHAPES, default=FOLDER.format, help=f"(default: {FOLDER.format})"
+    )
+    parser.add_argument(
+        "--rank", type=_positive, default=FOLDER.rank, help=f"of a LoRA (default: {FOLDER.rank})"
+    )
     parser.add_argument(
         "--weights", choices=("edit", "refined"), default="edit", help="(default: edit)"
     )
     parser.add_argument("--model", metavar="SOURCE", help="present location of the original model")
+    add_file_arguments(parser)
     parser.add_argument(
         "--dtype", choices=[each.name for each in Precision], help="of the stored weights"
     )

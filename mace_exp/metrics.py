@@ -2,14 +2,14 @@
 
 Rates, intervals and means are computed anew from scores.csv: nothing is drawn and no judge is
 asked. `evaluation.threshold=0.5` asks for that probability of the judge's first guess, and
-`evaluation.metrics=[accuracy,harmonic]` chooses what is computed. What takes pictures (distances)
+`evaluation.metrics=[accuracy,harmonic]` chooses what is computed. A judge's own thresholds are
+keys, too: `judge.threshold=0.35`, `judge.thresholds=[0.2,0.6]`. What takes pictures (distances)
 stays as it was measured.
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,20 +17,25 @@ from typing import Any
 
 import yaml
 
-from mace_exp.concepts.concept import Kind
+from mace_exp.cli.common import run_command
+from mace_exp.evaluation.detections import read_detections
 from mace_exp.evaluation.evaluate import measure_again
+from mace_exp.evaluation.judges.base import DETECTIONS, JudgeConfig
+from mace_exp.evaluation.judges.none import NoJudge
 from mace_exp.evaluation.measured import Scored
 from mace_exp.evaluation.metrics import METRICS
-from mace_exp.evaluation.scores import read_scores
-from mace_exp.evaluation.suite import SPECIFICITY
+from mace_exp.evaluation.scores import ScoredPictures, read_scores
+from mace_exp.evaluation.stored_judge import PREFIX, stored_judge
+from mace_exp.evaluation.suite import specificity_in
 from mace_exp.report.read_run import read_config, read_json
 from mace_exp.report.run_page import write_report
 from mace_exp.report.terminal import print_result
 from mace_exp.runs.folder import RunFolder
+from mace_exp.runs.manifest import record_files
 from mace_exp.runs.stale import forget_key
 from mace_exp.utils.files import write_json
 
-log = logging.getLogger("mace_exp.metrics")
+NAME = "python -m mace_exp.metrics"
 
 KEYS = ("evaluation.metrics", "evaluation.threshold")
 """The settings that need no picture."""
@@ -40,16 +45,17 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure again, print the table, and return the exit code: 2 for what can't be done."""
     parser = argparse.ArgumentParser(prog="python -m mace_exp.metrics", description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
-    parser.add_argument("changes", nargs="*", metavar="key=value", help=" or ".join(KEYS))
-    logging.basicConfig(format="%(message)s")
+    parser.add_argument(
+        "changes", nargs="*", metavar="key=value", help=f"{' or '.join(KEYS)}, or {PREFIX}..."
+    )
     chosen = parser.parse_args(arguments)
-    try:
+
+    def command() -> None:
+        """Measure, and print the table."""
         remeasure(chosen.run, changed_settings(chosen.changes))
-    except ValueError as error:
-        log.error("mace_exp.metrics: %s", error)
-        return 2
-    print_result(chosen.run)
-    return 0
+        print_result(chosen.run)
+
+    return run_command(NAME, command)
 
 
 def changed_settings(changes: Sequence[str]) -> dict[str, Any]:
@@ -61,10 +67,10 @@ def changed_settings(changes: Sequence[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for change in changes:
         key, _, text = change.partition("=")
-        if key not in KEYS:
+        if key not in KEYS and not key.startswith(PREFIX):
             raise ValueError(
-                f"{change}: scores can't be measured again by it, only by {' and '.join(KEYS)}: "
-                "all else takes a run (resume=<folder>)"
+                f"{change}: scores can't be measured again by it, only by {' and '.join(KEYS)} and "
+                "a judge's thresholds: all else takes a run (resume=<folder>)"
             )
         try:
             found[key] = yaml.safe_load(text)
@@ -90,36 +96,50 @@ def remeasure(run: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
     the metrics. `changes` are settings by key, those of the run hold for all others.
 
     Raises:
-        ValueError: there are no scores, or a metric is none.
+        ValueError: there are no scores, a metric is none, or a key of the judge that stored scores
+            can't be measured by.
     """
     folder = RunFolder(run)
     pictures, config = read_scores(folder.scores), read_config(run)
     settings = config.get("evaluation") or {}
     names = changes.get(KEYS[0], settings.get("metrics") or list(METRICS))
-    threshold = changes.get(KEYS[1], settings.get("threshold", 0.0))
-    scored = Scored(
-        pictures.prompts,
-        (pictures.before, pictures.after),
-        answers=pictures.answers,
-        specificity=_specificity(config),
-        threshold=float(threshold),
-    )
+    threshold = float(changes.get(KEYS[1], settings.get("threshold", 0.0)))
+    judge = stored_judge(pictures.judge, config.get("judge") or {}, changes) or NoJudge()
+    scored = _scored(folder, pictures, judge, threshold, specificity=specificity_in(config))
     former = read_json(folder.metrics)
-    found = measure_again(scored, names, former).metrics
+    found = measure_again(scored, names, former, further=judge.metrics()).metrics
     if found != former:
         write_json(folder.metrics, found)
+        record_files(folder, [folder.metrics.name])
         forget_key(folder, "metrics")  # they are no longer those of the run's own settings
         if (run / "report.html").is_file():
             write_report(run)
     return found
 
 
-def _specificity(config: Mapping[str, Any]) -> str:
-    """Return the part that is the paper's specificity, by the kind of the first concept."""
-    concepts = config.get("concepts") or {}
-    first = " ".join(str((concepts.get("names") or [""])[0]).split())
-    kind = (concepts.get("kinds") or {}).get(first, concepts.get("kind", "person"))
-    return SPECIFICITY[Kind[str(kind)]]
+def _scored(
+    folder: RunFolder,
+    pictures: ScoredPictures,
+    judge: JudgeConfig,
+    threshold: float,
+    *,
+    specificity: str,
+) -> Scored:
+    """Return the scores with the boxes stored beside them, to be measured as `judge` says."""
+    boxes, answers = None, pictures.answers
+    if folder.detections.is_file():
+        boxes = read_detections(folder.detections, len(pictures.prompts))
+        answers |= {DETECTIONS}
+    return Scored(
+        pictures.prompts,
+        (pictures.before, pictures.after),
+        answers=answers,
+        specificity=specificity,
+        threshold=judge.least_score(threshold),
+        person_threshold=judge.least_person(),
+        detections=boxes,
+        counting=judge.counting(),
+    )
 
 
 if __name__ == "__main__":

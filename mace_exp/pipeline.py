@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mace_exp.models.devices import (
     choose_device,
     gpu_facts,
     gpu_peak,
+    is_out_of_memory,
     reset_gpu_peak,
     take_device,
 )
@@ -25,18 +27,22 @@ from mace_exp.models.schema import ModelConfig
 from mace_exp.recipe import Recipe
 from mace_exp.report.run_page import write_report
 from mace_exp.report.terminal import print_result
+from mace_exp.runs.accounting import accounting
 from mace_exp.runs.cache import Cache
 from mace_exp.runs.context import Context
 from mace_exp.runs.folder import RunFolder, remove_leftovers
-from mace_exp.runs.interrupts import INTERRUPTED, exiting_on_sigterm
-from mace_exp.runs.memory import peak_memory
+from mace_exp.runs.interrupts import INTERRUPTED, exiting_on_signals
+from mace_exp.runs.memory import peak_memory, reset_peak
+from mace_exp.runs.provenance import plain
 from mace_exp.runs.ranks import Ranks, connected
 from mace_exp.runs.record import Tracker
 from mace_exp.runs.stale import remove_stale
 from mace_exp.runs.status import Status, recorded_status
 from mace_exp.runs.tracking import open_tracker
+from mace_exp.runs.work import Pace, Plan
+from mace_exp.utils.errors import OutOfMemory, Refused
 from mace_exp.utils.files import write_json, write_text
-from mace_exp.utils.progress import silenced
+from mace_exp.utils.progress import announce, silenced
 
 log = logging.getLogger(__name__)
 
@@ -47,14 +53,16 @@ def run(config: RunConfig, run_dir: Path, composed: dict[str, Any]) -> dict[str,
     Raises:
         ValueError: invalid settings, model or machine, in one message. A wrong device is reported
             before anything is written.
+        Refused: what the loaded model does not support; the caller removes what was written.
     """
+    started = time.monotonic()
     take_device(config.device.name)
     folder = RunFolder(run_dir)
     composed = composed | {"reads": sorted(config.method.reads())}
     remove_leftovers(run_dir)
     Cache(Path(config.cache_dir)).remove_leftovers()
     write_text(folder.config, yaml.safe_dump(composed, sort_keys=False))
-    with exiting_on_sigterm():
+    with exiting_on_signals():
         try:
             with recorded_status(folder) as status, _tracker(config, folder, composed) as tracker:
                 ranks = _first_rank(config, run_dir)
@@ -62,12 +70,36 @@ def run(config: RunConfig, run_dir: Path, composed: dict[str, Any]) -> dict[str,
                     gpu_facts() | ({"ranks": ranks.count} if ranks.count > 1 else {})
                 )
                 context = open_context(config, folder, tracker, ranks)
-                metrics = _run_stages(Recipe(context, config), status)
-        finally:
-            if "report" in config.chosen_stages():
-                _report(run_dir)
+                metrics = _run_stages(Recipe(context, config), status, started)
+        except Refused:
+            raise  # there is nothing to report
+        except BaseException:
+            _report_if_asked(config, run_dir)
+            raise
+        _report_if_asked(config, run_dir)
     print_result(run_dir)
     return metrics
+
+
+def attack(config: RunConfig, run_dir: Path) -> dict[str, Any]:
+    """Attack the edit of a finished run, by the settings that the run was made with; return the
+    rates. All else in the run's folder stays as it is, but for its report.
+
+    Raises:
+        ValueError: as `run`, or the folder holds no edit of these settings.
+    """
+    take_device(config.device.name)
+    folder = RunFolder(run_dir)
+    composed = {"run": str(run_dir), "attack": plain(asdict(config.attack))}
+    alone = replace(config, stages=["attacks"])
+    with exiting_on_signals():
+        with _tracker(config, folder, composed) as tracker:
+            context = open_context(alone, folder, tracker, _first_rank(config, run_dir))
+            recipe = Recipe(context, alone)
+            recipe.check()
+            tracker.log("stage", _timed(context, "attacks", lambda: recipe.attacks.value))
+        _report(run_dir)
+    return recipe.attacks.value
 
 
 def open_context(config: RunConfig, folder: RunFolder, tracker: Tracker, ranks: Ranks) -> Context:
@@ -84,34 +116,82 @@ def open_context(config: RunConfig, folder: RunFolder, tracker: Tracker, ranks: 
     )
 
 
-def _run_stages(recipe: Recipe, status: Status) -> dict[str, Any]:
+def _run_stages(recipe: Recipe, status: Status, started: float) -> dict[str, Any]:
     context, config = recipe.context, recipe.config
     stages = config.chosen_stages()
     warn_of_unknown(config.judge, [concept.name for concept in recipe.concepts])
     if set(stages) != {"report"}:
-        recipe.check()
+        _check(recipe)
         steps = config.method.steps()
         remove_stale(context.folder, recipe.keys(), stages, edit_steps=steps)
-    for stage, step in recipe.steps().items():
-        status.update(stage=stage)
-        _timed(context, stage, step)
-    summary = _summary(recipe)
+    costs = _timed_stages(recipe, status)
+    summary = _summary(recipe) | {"accounting": accounting(costs, time.monotonic() - started)}
     write_json(context.folder.summary, summary)
     context.tracker.summary(summary)
     return recipe.metrics.value if "metrics" in stages and recipe.suite else {}
 
 
-def _timed(context: Context, stage: str, step: Callable[[], object]) -> None:
-    start, made = time.monotonic(), dict(context.cache.made)
-    before = dict(context.cache.reused)
+def _check(recipe: Recipe) -> None:
+    """Refuse what the model or the settings do not support. Raises `Refused`, with the message."""
+    try:
+        recipe.check()
+    except ValueError as error:
+        raise Refused(str(error)) from error
+
+
+def _timed_stages(recipe: Recipe, status: Status) -> list[dict[str, Any]]:
+    """Compute the results of all stages, say which comes and what it may take; return a row of
+    seconds, memory and cache entries per stage."""
+    context, config = recipe.context, recipe.config
+    machine = (config.model.name, str(choose_device(config.device.name)), str(context.ranks.count))
+    plan = Plan(recipe.work(), context.cache, Pace(context.cache, *machine))
+    announce(plan.reused())
+    rows = []
+    for stage, step in recipe.steps().items():
+        status.update(stage=stage)
+        announce(plan.line(stage))
+        rows.append(_timed(context, stage, step))
+        plan.done(stage, rows[-1]["seconds"])
+        context.tracker.log("stage", rows[-1])
+    return rows
+
+
+def _timed(context: Context, stage: str, step: Callable[[], object]) -> dict[str, Any]:
+    start, before = time.monotonic(), context.cache.counts()
+    reset_peak()
     reset_gpu_peak()
-    step()
-    row = {
-        "stage": stage,
-        "seconds": round(time.monotonic() - start, 3),
-        "reused": context.cache.reused != before and context.cache.made == made,
-    }
-    context.tracker.log("stage", row | peak_memory() | gpu_peak())
+    with _explained_memory(stage, context.folder.root):
+        step()
+    after = context.cache.counts()
+    made, reused = (now - then for now, then in zip(after, before, strict=True))
+    counts = {"reused": bool(reused and not made), "entries_made": made, "entries_reused": reused}
+    seconds = round(time.monotonic() - start, 3)
+    return {"stage": stage, "seconds": seconds} | counts | peak_memory() | gpu_peak()
+
+
+_LESS = {
+    "images": "sampling.batch_size=1, or a smaller sampling.height and sampling.width",
+    "samples": "sampling.batch_size=1, or a smaller sampling.height and sampling.width",
+    "lora": "lora.concepts_per_batch=1, lora.batch_size=1 or lora.gradient_checkpointing=true",
+}
+"""The settings by which a stage takes less memory."""
+
+
+@contextmanager
+def _explained_memory(stage: str, root: Path) -> Iterator[None]:
+    """Name the stage, the concept or prompt, and the remedy, where memory is used up."""
+    try:
+        yield
+    except (RuntimeError, MemoryError, OSError) as error:
+        if not is_out_of_memory(error):
+            raise
+        at = "".join(f", at {note}" for note in getattr(error, "__notes__", []) if note)
+        less = _LESS.get(stage, "model.dtype=bfloat16, or on a GPU model.offload=model")
+        told = (str(error) or "MemoryError").splitlines()[0][:200]
+        raise OutOfMemory(
+            f"stage {stage}{at}: out of memory ({told}): give {less} with resume={root}, or take a "
+            "larger machine"
+        ) from error
 
 
 def _summary(recipe: Recipe) -> dict[str, Any]:
@@ -166,6 +246,11 @@ def _serve(ranks: Ranks, model: ModelConfig, device: str, cache_dir: str, run_di
         ranks=ranks,
     )
     ranks.serve(context)
+
+
+def _report_if_asked(config: RunConfig, run_dir: Path) -> None:
+    if "report" in config.chosen_stages():
+        _report(run_dir)
 
 
 def _report(run_dir: Path) -> None:

@@ -2,7 +2,7 @@
 
     concepts + anchors -> prompts -> training images -> masks -> preservation statistics
         -> method (MACE: refinement -> one LoRA per concept -> fusion) -> edit
-        -> samples before and after -> metrics
+        -> samples before and after -> metrics -> attacks on the edit
 
 Each result is computed, or read from the cache, when its value is first accessed; its key is known
 before.
@@ -12,26 +12,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from mace_exp.concepts.concept import Kind
+from mace_exp.concepts.concept import Concept, Kind
 from mace_exp.concepts.prompts import anchor_prompt
 from mace_exp.config.concept_settings import ConceptSettings
 from mace_exp.config.run_config import RunConfig
 from mace_exp.data.files import Size
 from mace_exp.data.images.base import ConceptImages, Drawing
 from mace_exp.data.training_images import TrainingImages
-from mace_exp.evaluation.bystanders import Bystanders
+from mace_exp.evaluation.bystanders import Bystanders, kept_subjects
+from mace_exp.evaluation.judging import Judging
 from mace_exp.evaluation.neighbours import write_neighbours
+from mace_exp.evaluation.prompt_sets import notes_on
 from mace_exp.evaluation.prompts import NEIGHBOURS, UNLISTED, EvaluationPrompt, Subject
 from mace_exp.evaluation.suite import SPECIFICITY
 from mace_exp.methods.base import OPTIONAL_GROUPS, Edit, Method
+from mace_exp.models.readiness import check_read
 from mace_exp.models.sampling import SamplingSettings
 from mace_exp.preservation.schema import TermConfig
 from mace_exp.preservation.terms import Preservation
 from mace_exp.runs.context import Context
+from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.provenance import Provenance
 from mace_exp.runs.result import Result
+from mace_exp.runs.work import Work
+from mace_exp.stages.attacks import attack_edit
+from mace_exp.stages.attempts import Attempts, Plan
 from mace_exp.stages.attention_maps import draw_attention
 from mace_exp.stages.bystanders import find_bystanders, named_texts
 from mace_exp.stages.edit import keep_edit
@@ -91,6 +99,20 @@ class Recipe:
         settings = {slug: each.prompts for slug, each in self.settings.items()}
         return training_prompts(self.context, self.config.prompts, settings, self.concepts)
 
+    @cached_property
+    def kept(self) -> frozenset[str]:
+        """Slugs of the concepts whose trained part is that of the run which this one revises."""
+        earlier = self.config.revises
+        if not earlier:
+            return frozenset()
+        slugs = [concept.slug for concept in self.concepts]
+        return self.config.method.kept_concepts(RunFolder(Path(earlier)), slugs)
+
+    @property
+    def trained(self) -> list[Concept]:
+        """The concepts that this run trains on: images and masks are of them alone."""
+        return [concept for concept in self.concepts if concept.slug not in self.kept]
+
     @property
     def sentences(self) -> Mapping[str, list[str]]:
         """Training prompts by concept slug."""
@@ -102,7 +124,7 @@ class Recipe:
         drawing = Drawing(self.sampling, self.training_size, self.checks_images)
         return {
             each.slug: self.settings[each.slug].images.of(each, self.sentences[each.slug], drawing)
-            for each in self.concepts
+            for each in self.trained
         }
 
     @cached_property
@@ -129,7 +151,7 @@ class Recipe:
             {slug: each.masks for slug, each in self.settings.items()},
             self.image_sources,
             self.images,
-            concepts=self.concepts,
+            concepts=self.trained,
             seed=self.config.seed,
         )
 
@@ -176,7 +198,23 @@ class Recipe:
         """The prompts of the evaluation; empty if it is off."""
         found = self.bystanders
         subjects = {UNLISTED: found.unlisted, NEIGHBOURS: found.near()}
-        return self.config.evaluation.suite(self.concepts, self.config.kept, subjects)
+        evaluation, kept = self.config.evaluation, self.config.kept
+        further = evaluation.further_prompts(self.concepts, kept, self.config.generality)
+        return [*evaluation.suite(self.concepts, kept, subjects), *further]
+
+    @cached_property
+    def judging(self) -> Judging:
+        """The judge, with all that it may have to recognise."""
+        return Judging(self.config.judge, self.subjects)
+
+    @property
+    def subjects(self) -> dict[str, Kind]:
+        """The kind of everything that the evaluation can name: what is erased, the retain set, and
+        bystanders."""
+        found, kept = self.bystanders, kept_subjects(self.config.kept)
+        named = [Subject(each.name, each.kind) for each in self.concepts]
+        named += [each for subjects in kept.values() for each in subjects]
+        return {each.name: each.kind for each in [*found.unlisted, *found.near(), *named]}
 
     @cached_property
     def bystanders(self) -> Bystanders:
@@ -203,12 +241,32 @@ class Recipe:
         return measure(
             self.context,
             self.samples,
-            self.config.judge,
-            evaluation.chosen_metrics(),
-            threshold=evaluation.least_probability(),
+            self.judging,
+            evaluation.choice(),
             specificity=SPECIFICITY[self.concepts[0].kind],
-            notes=self.bystanders.notes,
+            notes=[*self.bystanders.notes, *notes_on(self.suite, self.context.model.encoder.fits)],
         )
+
+    @cached_property
+    def attempts(self) -> Attempts:
+        """The attempts of the attack; there must be one."""
+        attack = self.config.attack.active()
+        assert attack is not None
+        plan = Plan(
+            attack=attack,
+            erased=self.concepts,
+            kept=self.config.kept,
+            sampling=self.sampling,
+            checked=self.checks_images,
+            judging=self.judging,
+            threshold=self.config.judge.least_score(self.config.evaluation.choice().threshold),
+        )
+        return Attempts(self.context, plan, self.edit)
+
+    @cached_property
+    def attacks(self) -> Result[dict[str, Any]]:
+        """How often the attacked concepts are recognised; there must be an attack."""
+        return attack_edit(self.context, self.attempts)
 
     def steps(self) -> dict[str, Callable[[], object]]:
         """Return a function per stage of this run, in order, that computes its results."""
@@ -219,8 +277,13 @@ class Recipe:
             **{step: lambda step=step: self._make_step(step) for step in self._method_steps},
             "samples": self._make_samples,
             "metrics": lambda: self.metrics.value if self.suite else {},
+            "attacks": lambda: self.attacks.value,
         }
         return {stage: made[stage] for stage in self.config.chosen_stages() if stage in made}
+
+    def work(self) -> dict[str, Work]:
+        """Return what each stage of this run has to do, in order; computes nothing."""
+        return {stage: self._work(stage) for stage in self.steps()}
 
     def check(self) -> None:
         """Refuse, before anything is drawn, what the model or the settings do not support.
@@ -228,12 +291,18 @@ class Recipe:
         Raises:
             ValueError: one message that names the key and the value.
         """
+        model = self.context.model
+        check_read(model.pipeline, [f"unet.{name}" for name in model.projections])
         self._check_prompts()
         stages, steps = self.context.makes, self._method_steps
         if stages & {"preservation", *steps} and "preservation" in self.config.method.reads():
             check_terms(self.context, self._weighed_terms)
         if stages & set(steps):
             self.method.check()
+        if self.suite and "metrics" in stages:
+            self.judging.check(self.context.device)
+        if "attacks" in stages:
+            self.attempts.check()
         self.keys()  # reads the headers of all named files
 
     def keys(self) -> dict[str, str]:
@@ -262,6 +331,35 @@ class Recipe:
     def _method_steps(self) -> tuple[str, ...]:
         return self.config.method.steps()
 
+    def _work(self, stage: str) -> Work:
+        sampled, steps = 2 * len(self.suite), self.config.sampling.steps
+        match stage:
+            case "images" | "masks":
+                drawn = stage == "images" and self.config.images.drawn
+                size = sum(len(each.prompts) for each in self.image_sources.values())
+                stored = (self.images if stage == "images" else self.masks).stored
+                unit = "sampling" if drawn else stage
+                return Work(unit=unit, size=size * (steps if drawn else 1), stored=stored)
+            case "preservation":
+                terms = self.preservation.terms.values()
+                names = [n for each in terms for found in each.stored.values() for n in found]
+                return Work(unit=stage, size=len(terms), stored={"statistics": names})
+            case "samples":
+                stored = self.samples.stored if self.suite else {}
+                return Work(unit="sampling", size=sampled * steps, stored=stored)
+            case "metrics":
+                return Work(unit=stage, size=sampled)
+            case "attacks":
+                return Work(unit=f"attack {self.config.attack.name}", size=len(self.concepts))
+        return self._step_work(stage)
+
+    def _step_work(self, step: str) -> Work:
+        lora = [each.lora for each in self.settings.values()]
+        size = sum(each.steps * each.batch_size for each in lora) if step == "lora" else len(lora)
+        is_last = step == self._method_steps[-1]
+        result = self.method.edit if is_last else self.method.step(step)
+        return Work(unit=step, size=size, stored=result.stored)
+
     def _make_images(self) -> None:
         self.images.value  # noqa: B018 -- accessing the value computes it
         self.prior_images.value  # noqa: B018
@@ -276,7 +374,7 @@ class Recipe:
         self.samples.value  # noqa: B018
         if self.bystanders.neighbours:
             write_neighbours(self.context.folder.neighbours, self.bystanders.neighbours)
-        shown = self.concepts[: self.config.evaluation.mapped_concepts()]
+        shown = self.trained[: self.config.evaluation.mapped_concepts()]
         if shown and "images" in self.config.method.reads():
             images, edit = self.images.value, self.edit.value
             draw_attention(self.context, shown, images, self.method, edit, seed=self.config.seed)
@@ -287,7 +385,8 @@ class Recipe:
         encoder = self.context.model.encoder
         draws = "images" in self.config.method.reads()
         for concept in self.concepts:
-            trained = self.image_sources[concept.slug].prompts if draws else []
+            drawn = draws and concept.slug not in self.kept
+            trained = self.image_sources[concept.slug].prompts if drawn else []
             for prompt in dict.fromkeys(trained):
                 encoder.positions(prompt, concept.name)
             sentences = dict.fromkeys([*trained, *self.sentences[concept.slug]])

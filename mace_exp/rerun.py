@@ -12,9 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-import yaml
-
-from mace_exp.runs.arguments import read_yaml
+from mace_exp.utils.yaml_files import read_plain
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -41,8 +39,8 @@ def _started_in(sweep: Path) -> Path | None:
     """Return the folder that the sweep was started in; None where its file does not say: what is
     wrong with it, `resume=` says."""
     try:
-        return Path(read_yaml(sweep / "multirun.yaml")["hydra"]["runtime"]["cwd"])
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
+        return Path(read_plain(sweep / "multirun.yaml")["hydra"]["runtime"]["cwd"])
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 

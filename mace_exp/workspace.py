@@ -48,7 +48,7 @@ CURVES = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Create the view in a project and return the exit code: 1 for an error."""
+    """Create the view in a project and return the exit code: 2 for an error."""
     parser = argparse.ArgumentParser(prog="python -m mace_exp.workspace", description=__doc__)
     parser.add_argument("--project", default="mace_exp", help="default: %(default)s")
     parser.add_argument(

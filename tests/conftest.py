@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 import mace_exp
+from mace_exp.config.hydra_shortcuts import quick_hydra
+from mace_exp.utils.threads import limit_spinning
 from tests.chromium import Browser, find_chromium
-from tests.quick_hydra import quick_hydra
 from tests.sweep_jobs import Command, Jobs
 from tests.whole_run import PEOPLE, SMALL, Run
 
@@ -28,6 +29,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("WANDB_API_KEY", None)
 os.environ["NETRC"] = os.devnull  # where `wandb login` leaves a key
 os.environ.pop("HYDRA_FULL_ERROR", None)
+limit_spinning()  # before torch is imported
 if "PYTEST_XDIST_WORKER" in os.environ:  # torch's threads of several processes wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

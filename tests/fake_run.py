@@ -116,6 +116,7 @@ def write_config(path: Path, names: list[str], changes: dict[str, Any]) -> None:
         "seed": 0,
         "device": "auto",
         "resume": None,
+        "revises": None,
         "overrides": {},
         "arguments": [f"{key}={value}" for key, value in changes.items()],
     }
@@ -172,7 +173,8 @@ def write_rows(path: Path, names: list[str], steps: int = 50, slower: float = 1.
         memory = 900 + 13 * taken
         reused = stage == "masks"
         row = {"stage": stage, "seconds": taken, "reused": reused, "peak_memory_mb": memory}
-        rows.append({"event": "stage", **row})
+        counts = {"entries_made": 0 if reused else 9, "entries_reused": 10 if reused else 1}
+        rows.append({"event": "stage", **row, **counts})
     for name in names:
         draw_from = random.Random(name)
         start, rate = draw_from.uniform(2.0, 4.0), draw_from.uniform(0.06, 0.14) / slower

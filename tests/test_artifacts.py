@@ -19,7 +19,7 @@ import torch
 
 from mace_exp.runs.cache import Cache
 from mace_exp.runs.folder import RunFolder, check_writable
-from mace_exp.runs.interrupts import exiting_on_sigterm
+from mace_exp.runs.interrupts import exiting_on_signals
 from mace_exp.runs.status import recorded_status, status_of
 from mace_exp.utils.files import write_json, write_table
 from mace_exp.utils.tensors import save_tensors
@@ -166,7 +166,7 @@ def test_the_status_tells_who_stopped_a_run(
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, was))
     folder = RunFolder(tmp_path)
     stop = pytest.raises((SystemExit, KeyboardInterrupt))
-    with stop, exiting_on_sigterm(), recorded_status(folder):
+    with stop, exiting_on_signals(), recorded_status(folder):
         signal.raise_signal(getattr(signal, number))
     written = json.loads(folder.status.read_text())
     assert (written["status"], written["error"]) == ("failed", f"stopped by {who}")

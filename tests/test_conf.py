@@ -2,21 +2,25 @@
 
 import csv
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import pytest
 import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from PIL import Image
 
 from mace_exp.cli.help import LAUNCHERS, groups
 from mace_exp.concepts.concept import Kind
-from mace_exp.config import CONF, VARIANTS, composed_run
+from mace_exp.config import CONF, VARIANTS, composed_run, register
+from mace_exp.config.hydra_shortcuts import plain_hydra
 from mace_exp.config.run_config import RunConfig
 from tests.composing import composed
-from tests.quick_hydra import plain_hydra
 
 NAMES = Path(__file__).parents[2] / "shared" / "names.csv"
+WEIGHTS = [f"{stage}.{term}_weight" for stage in ("cfr", "fusion") for term in ("prior", "domain")]
 FILES = sorted(file.relative_to(CONF) for file in CONF.rglob("*.yaml"))
 OPTIONS = [file for file in FILES if file.parent.name and file.parts[0] != "hydra"]
 
@@ -25,6 +29,7 @@ def test_every_file_is_composed() -> None:
     """As an option of a group below, in every run, or as a launcher (tests/test_launchers.py)."""
     launchers = {file for file in FILES if file.parent == Path("hydra", "launcher")}
     always = {Path("config.yaml"), Path("hydra", "default.yaml")}
+    always.add(Path("hydra", "job_logging", "mace_exp.yaml"))
     assert {*OPTIONS, *launchers, *always} == set(FILES)
     assert {file.suffix for file in CONF.rglob("*") if file.is_file()} == {".yaml"}
     assert {file.parts[0] for file in OPTIONS} == {each.name for each in groups()} - {LAUNCHERS}
@@ -54,6 +59,12 @@ def test_every_option_composes(file: Path, tmp_path: Path) -> None:
         ],
         "prompts/file": [f"prompts.path={tmp_path / 'templates.txt'}", "prompts.count=1"],
         "prompts/llm": ["prompts.base_url=http://a/v1", "prompts.model=b", "prompts.key_env=null"],
+        "judge/clip": ["judge.allow_download=true"],
+        "judge/command": ["judge.command=ls"],
+        "judge/faces": ["evaluation=none", "judge.references=a", "judge.recogniser=b.onnx"],
+        "attack/paraphrase": [f"attack.file={tmp_path / 'templates.txt'}"],
+        "attack/paraphrase_llm": ["attack.llm.base_url=http://a/v1", "attack.llm.model=b"]
+        + ["attack.llm.key_env=null"],
         "masks/grounded_sam": ["masks.allow_download=true"],
         "concepts/custom": ["concepts.names=[Adam Driver]"],
         "preservation/captions": [f"preservation.prior.file={tmp_path / 'captions.txt'}"],
@@ -80,6 +91,62 @@ def test_every_option_composes(file: Path, tmp_path: Path) -> None:
     assert config.concept_list()
 
 
+EXPERIMENTS = sorted((CONF / "experiment").rglob("*.yaml"))
+
+
+def _sets(file: Path) -> set[tuple[str, ...]]:
+    """Return the keys that an experiment file sets, of options that it does not choose."""
+
+    def walk(node: dict[str, object], place: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+        for key, value in node.items():
+            if isinstance(value, dict) and value:
+                yield from walk(value, (*place, key))
+            else:
+                yield (*place, key)
+
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    content.pop("defaults")
+    return set(walk(content, ()))
+
+
+def _options_of(group: str) -> list[Any]:
+    """Compose the run with each option of a group."""
+    names = sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        found = [compose("config", overrides=[f"{group}={name}"])[group] for name in names]
+    return [OmegaConf.to_container(each, resolve=False) for each in found]
+
+
+def test_every_experiment_fits_every_option_of_every_group() -> None:
+    """A key that the chosen option lacks would be an error of the file, shown to its user."""
+    register()
+    keys = {key for file in EXPERIMENTS for key in _sets(file) if len(key) > 1}
+    assert {group for group, *_ in keys} >= {"lora", "cfr", "fusion"}
+    for group in sorted({group for group, *_ in keys}):
+        for option in _options_of(group):
+            for key in (key[1:] for key in keys if key[0] == group):
+                node = option
+                for part in key:
+                    assert part in node, f"{group}.{'.'.join(key)}"
+                    node = node[part]
+
+
+@pytest.mark.parametrize("masks", ["attention", "precomputed", "none", "whole", "grounded_sam_hub"])
+def test_published_experiments_take_other_masks(masks: str) -> None:
+    names = sorted(file.stem for file in (CONF / "experiment" / "published").glob("*.yaml"))
+    assert len(names) == 9
+    for name in (f"published/{each}" for each in names):
+        composed = composed_run(
+            f"experiment={name}",
+            f"masks={masks}",
+            "preservation=none",
+            "cfr.weights={}",
+            files=False,
+            values=dict.fromkeys(WEIGHTS, 0.0),
+        )
+        assert isinstance(composed.masks, VARIANTS["masks"][masks.removesuffix("_hub")])
+
+
 def test_what_is_composed_quickly_is_what_hydra_composes() -> None:
     """conftest spares Hydra what it does again; here it does all of it."""
     chosen = ("experiment=celebrity_10", "masks=whole", "lora.rank=3", "model=sdxl")
@@ -103,7 +170,8 @@ def test_a_group_is_a_field() -> None:
     groups = {file.parts[0] for file in OPTIONS} - {"experiment", "sweep"}
     fields = {field.name for field in dataclasses.fields(RunConfig)}
     assert groups <= fields
-    assert fields - groups == {"stages", "seed", "device", "cache_dir", "overrides", "resume"}
+    others = {"stages", "seed", "device", "cache_dir", "overrides", "resume", "revises"}
+    assert fields - groups == others
     assert set(VARIANTS) <= groups
 
 
@@ -138,7 +206,7 @@ def test_stable_diffusion_brings_its_own_settings_along() -> None:
     assert (large.sampling.steps, large.sampling.guidance) == (50, 7.5)
     assert (mini.lora.concepts_per_batch, large.lora.concepts_per_batch) == (8, 1)
     assert mini.save.pipeline and not large.save.pipeline
-    assert composed("model=sd_v1_4", "sampling=mini").sampling.steps == 15
+    assert composed("model=sd_v1_4", "sampling=mini").sampling.steps == 6
 
 
 def test_the_closed_forms_take_over_the_preservation_weights() -> None:

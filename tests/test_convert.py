@@ -250,7 +250,9 @@ def test_keys_may_stand_under_one_name(beside: str, tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("- 1\n", "holds no configuration"),
-        ("a: [", "can't be read as YAML"),
+        (f"{CAT}output_dir: {{a: ['${{oc.env:HOME}}']}}", "'${oc.env:HOME}', which stands for"),
+        (f"{CAT}'${{now:%Y}}': 1", "which stands for another value"),
+        ("a: [", "line 1: expected the node content"),
         (f"{CAT}rank: 0", "lora.rank = 0 is out of range"),
         (f"{CAT}resolution: 500", "sampling.height = 500"),
         (f"{CAT}learning_rate: .inf", "lora.learning_rate = inf is out of range"),
@@ -267,5 +269,26 @@ def test_a_refused_file_prints_nothing(
 ) -> None:
     file = tmp_path / "theirs.yaml"
     file.write_text(text)
-    assert main([str(file)]) == 1
+    assert main([str(file)]) == 2
     assert message in caplog.messages[-1] and not capsys.readouterr().out
+
+
+def test_the_block_that_names_concepts_is_read_beside_others(tmp_path: Path) -> None:
+    file = tmp_path / "theirs.yaml"
+    block = "MACE:\n  multi_concept: [[cat, object]]\n  mapping_concept: [sky]\n"
+    for more in ("", "exp_name: cats\n", "exp_name: cats\nwandb: {project: a}\n"):
+        file.write_text(more + block)
+        made = convert(read(file))
+        assert made.values["concepts.names"] == ["cat"]
+        assert any(each.startswith("exp_name = cats") for each in made.remarks) == bool(more)
+
+
+def test_folders_of_class_images_are_read_by_either_name(tmp_path: Path) -> None:
+    for key in ("class_data_dir", "preserve_data_dir"):
+        for folder in ("people", ["people"]):
+            made = convert(SHIP | PRIOR | {key: folder})
+            assert made.options["/prior_images"] == "folder"
+            assert made.values["prior_images.path"] == "people"
+        several = convert(SHIP | PRIOR | {key: ["people", "cats"]})
+        assert "/prior_images" not in several.options
+        assert any("all concepts share one folder" in each for each in several.remarks)

@@ -30,6 +30,7 @@ from tests.whole_run import PEOPLE, Run, read
 RECORDED = Path(__file__).parent / "data" / "metrics.json"
 FORMER = ["pixel_change", "text_image", "accuracy", "scenes", "harmonic", "distances"]
 DEFAULT = [*FORMER[:4], "persons", *FORMER[4:], "part_distances"]
+FURTHER = ["fid", "kid", "cmmd", "perceptual"]
 SUITE, PICTURES = random_suite(), random_pictures()
 
 
@@ -47,12 +48,13 @@ def test_the_default_metrics_are_those_recorded_before_they_could_be_chosen(
     """Same keys in the same order; figures up to the rounding of another machine's BLAS.
 
     Beside them text scores have an interval and n now, and the intervals of whole parts, which were
-    Wilson's, respect that pictures of one concept are alike: they hold the former ones.
+    Wilson's, respect that pictures of one concept are alike: they hold the former ones. Distances
+    and harmonic means have intervals, too.
     """
     recorded = json.loads(RECORDED.read_text(encoding="utf-8"))[case]
     found = evaluate(SUITE, *PICTURES, judge=judge, metrics=FORMER, specificity=specificity)
     values, former = (dict(leaves(each)) for each in (found.metrics, recorded["metrics"]))
-    added = re.compile(r"\.\w+\.text_image\.(low|high|n)")
+    added = re.compile(r"\.\w+\.text_image\.(low|high|n)|.*interval.*|\.text_image_difference.*")
     assert [key for key in values if not added.fullmatch(key)] == list(former)
     for key, before in former.items():
         if re.fullmatch(r"\.\w+\.(accuracy|top5)\.low", key):
@@ -78,10 +80,10 @@ def leaves(values: object, prefix: str = "") -> Iterator[tuple[str, object]]:
         yield prefix, values
 
 
-def test_the_default_list_names_every_metric() -> None:
+def test_the_default_list_names_every_metric_but_those_that_want_an_encoder() -> None:
     for option in ("quick", "thorough"):
-        evaluation = composed(f"evaluation={option}").evaluation
-        assert evaluation.chosen_metrics() == DEFAULT == list(METRICS)
+        assert composed(f"evaluation={option}").evaluation.choice().metrics == DEFAULT
+    assert [*DEFAULT, *FURTHER] == list(METRICS)
 
 
 def test_the_order_of_the_metrics_changes_no_figure() -> None:
@@ -91,7 +93,7 @@ def test_the_order_of_the_metrics_changes_no_figure() -> None:
     assert backward == forward
 
 
-@pytest.mark.parametrize("name", DEFAULT)
+@pytest.mark.parametrize("name", [*DEFAULT, *FURTHER])
 def test_a_metric_alone_measures_what_it_measures_among_others(name: str) -> None:
     everything = dict(leaves(evaluate(SUITE, *PICTURES, judge=RandomJudge()).metrics))
     alone = evaluate(SUITE, *PICTURES, judge=RandomJudge(), metrics=[name]).metrics

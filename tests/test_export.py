@@ -1,6 +1,7 @@
 """What leaves a run: erased.json, the export command, LoRAs that plain diffusers loads."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,14 @@ from typing import Any
 import pytest
 import torch
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
 from mace_exp.export import export, main
 from mace_exp.methods.mace.lora import load_lora
 from mace_exp.models.fingerprints import fingerprint
+from mace_exp.models.low_rank import Compact, compact_form
 from mace_exp.models.saving import save_pipeline
 from mace_exp.runs.provenance import model_of
 from tests.tiny import tiny_pipeline
@@ -125,8 +128,71 @@ def test_the_type_of_the_stored_numbers_is_chosen(run: Path, tmp_path: Path) -> 
     assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
 
 
+def erased_unet(run: Path) -> Any:
+    unet = tiny_pipeline().unet
+    unet.load_state_dict(of_unet(load_file(run / "edit.safetensors")), strict=False)
+    return unet
+
+
+@pytest.mark.parametrize("layout", ["lora", "kohya"])
+def test_a_lora_of_the_original_model_is_the_edit_in_plain_diffusers(
+    run: Path, tmp_path: Path, layout: str
+) -> None:
+    """At full rank; at rank 1 its header says how much of the edit is missing."""
+    original = tiny_pipeline()
+    for rank in (32, 1):
+        file = tmp_path / f"{rank}.safetensors"
+        assert main([str(run), str(file), "--format", layout, "--rank", str(rank)]) == 0
+        with safe_open(file, framework="pt") as there:
+            facts = there.metadata()
+        original.load_lora_weights(str(file), adapter_name=f"rank{rank}")
+        original.set_adapters(f"rank{rank}")
+        found, wanted = predicted(original.unet), predicted(erased_unet(run))
+        if rank == 32:
+            torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4)
+            assert float(facts["relative_error"]) < 1e-5
+        else:
+            assert float((found - wanted).abs().max()) > 1e-3
+            assert 0.05 < float(facts["relative_error"]) < 1
+
+
+def test_the_compact_form_and_the_edit_in_half_precision_are_the_edit(
+    run: Path, tmp_path: Path
+) -> None:
+    compact, half = tmp_path / "compact.safetensors", tmp_path / "half.safetensors"
+    assert main([str(run), str(compact), "--format", "compact"]) == 0
+    assert main([str(run), str(half), "--format", "edit", "--dtype", "float16"]) == 0
+    found, edit = Compact.of_tensors(load_file(compact)), load_file(run / "edit.safetensors")
+    unet = tiny_pipeline().unet
+    for name, weight in of_unet(edit).items():
+        original = unet.get_parameter(name).detach()
+        again = found.weight(name, original).float()
+        assert float((again - weight).norm()) < 1e-4 * float((weight - original).norm())
+    stored = load_file(half)
+    assert all(torch.equal(stored[name], weight.half()) for name, weight in edit.items())
+
+
+def test_the_whole_model_in_one_file_is_loaded_by_diffusers(
+    run: Path, tmp_path: Path, tiny_folder: Path
+) -> None:
+    file = tmp_path / "erased.safetensors"
+    assert main([str(run), str(file), "--format", "checkpoint"]) == 0
+    loaded = StableDiffusionPipeline.from_single_file(
+        str(file), config=str(tiny_folder), local_files_only=True
+    )
+    torch.testing.assert_close(predicted(loaded.unet), predicted(erased_unet(run)))
+
+
+def test_one_matrix_for_every_layer_has_no_compact_form() -> None:
+    drawn = torch.Generator().manual_seed(0)
+    originals = {name: torch.randn(6, 4, generator=drawn) for name in ("one", "two", "three")}
+    edited = {name: each + torch.randn(6, 4, generator=drawn) for name, each in originals.items()}
+    with pytest.raises(ValueError, match="is not that of one matrix for all layers"):
+        compact_form(originals, edited, {})
+
+
 def refusal(caplog: pytest.LogCaptureFixture, *arguments: object) -> str:
-    assert main([str(each) for each in arguments]) == 1
+    assert main([str(each) for each in arguments]) == 2
     return caplog.messages[-1]
 
 
@@ -141,3 +207,16 @@ def test_what_cannot_be_exported_is_refused(
     save_pipeline(tiny_pipeline(seed=1), tmp_path / "other")
     assert "the run edited the model" in refusal(caplog, run, target, "--model", tmp_path / "other")
     assert not target.exists()
+
+
+def test_a_model_that_moved_may_be_of_half_precision_alone(
+    run: Path, tiny_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    moved, target = tmp_path / "moved", tmp_path / "target"
+    shutil.copytree(tiny_folder, moved)
+    for file in [*moved.glob("*/*.safetensors")]:
+        file.rename(file.with_name(f"{file.stem}.fp16.safetensors"))
+    assert "(--variant fp16)" in refusal(caplog, run, target, "--model", moved)
+    given = [str(each) for each in (run, target, "--model", moved, "--variant", "fp16")]
+    assert main([*given, "--no-safety-checker"]) == 0
+    assert (target / "model_index.json").is_file()

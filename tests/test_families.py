@@ -20,7 +20,7 @@ from mace_exp.models.fingerprints import fingerprint
 from mace_exp.models.loading import load_pipeline
 from mace_exp.models.projections import cross_attention_projections
 from mace_exp.models.saving import save_pipeline
-from tests.checkpoint_file import original_names
+from mace_exp.models.single_file import original_names
 from tests.pictures import own_folder
 from tests.tiny import tiny_pipeline, with_strict_checker
 from tests.tiny_xl import tiny_xl_pipeline

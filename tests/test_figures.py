@@ -65,5 +65,5 @@ def test_missing_matplotlib_is_told(
     run_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert main([str(run_dir), "--figures"]) == 1
+    assert main([str(run_dir), "--figures"]) == 2
     assert "pip install 'mace-exp[figures]'" in caplog.text

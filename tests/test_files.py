@@ -10,15 +10,14 @@ from mace_exp.concepts.concept import Concept, Kind
 from mace_exp.data.files import (
     UserImage,
     concept_files,
-    image_size,
     listed_files,
     mask_folder,
-    read_image,
 )
 from mace_exp.data.images.base import ImagesConfig
 from mace_exp.data.images.folder import Crop, FolderImages, masked_files
 from mace_exp.data.images.generated import GeneratedImages, generated_masks
 from mace_exp.data.masks.precomputed import PrecomputedMasks
+from mace_exp.data.pixel_modes import image_size, read_image, read_mask
 from mace_exp.data.prior_images.base import NoPriorImages
 from mace_exp.data.prior_images.folder import FolderPriorImages
 from mace_exp.data.prior_images.lists import ListedPriorImages
@@ -58,7 +57,7 @@ def test_images_and_masks_pair_by_name(tmp_path: Path, masks: str, name: str) ->
     assert [file.image.name for file in files] == ["0.png", "1.png", "2.png"]
     for file in files:
         assert file.mask is not None and file.mask != file.image
-        assert np.array_equal(read_image(file.image)[..., 0], read_image(file.mask, mode="L"))
+        assert np.array_equal(read_image(file.image)[..., 0] > 127, read_mask(file.mask))
 
 
 def test_masks_may_lie_elsewhere_and_have_another_suffix(tmp_path: Path) -> None:

@@ -5,12 +5,14 @@ import torch
 
 from mace_exp.methods.closed_form import factorize, fused_weight
 from mace_exp.methods.mace.fusion import (
+    FusionAccumulator,
     compact_edit,
     fuse,
     fusion_sums,
     fusion_sums_of,
     prompt_gram,
 )
+from mace_exp.methods.mace.grams import GramFile
 from mace_exp.methods.mace.lora import Factors, Lora, LoraShape, initial_lora
 from mace_exp.methods.mace.refinement import transformed_weights
 from mace_exp.models.projections import projection_weights
@@ -279,6 +281,36 @@ def test_a_concept_takes_its_rank_in_a_layer_and_not_the_layers_size():
 def _filled(pipeline, shorter):
     """The factors of a LoRA, and of what it does not reach something that `down` can silence."""
     return {**lora_of(pipeline, "cat", rank=shorter.shape.rank).factors, **shorter.factors}.items()
+
+
+def test_factors_that_are_multiplied_out_are_the_same_sums(pipeline, encoder, sums):
+    """With none kept factored, some, and all: weights differ by rounding alone."""
+    weights = projection_weights(pipeline.unet)
+    together = sums["cat"] + sums["dog"] + sums["ship"]
+    whole = fuse(weights, transform(0), together, closeness=1.0)
+    shared = transform(0)
+    for most_rank in (0, 3, 100):
+        streamed = FusionAccumulator(encoder.width, most_rank=most_rank)
+        for slug in PROMPTS:
+            streamed.add(prompt_gram(encoder, PROMPTS[slug]), lora_of(pipeline, slug), shared)
+        found = streamed.result()
+        assert bool(found.dense) == (most_rank < 100) and bool(found.factors) == (most_rank > 0)
+        close(fuse(weights, transform(0), found, closeness=1.0), whole, 1e-5)
+        paths = together.factors.keys()
+        assert found.paths == paths
+        close({p: found.learned(p) for p in paths}, learned(together), 1e-5)
+        left = found - sums["cat"] - sums["dog"]
+        close({p: left.learned(p) for p in paths}, learned(sums["ship"]), 1e-5)
+
+
+def test_moments_come_out_of_their_file_as_they_went_in(encoder):
+    file, gram = GramFile(), prompt_gram(encoder, PROMPTS["cat"])
+    file.put(PROMPTS["cat"], gram)
+    file.put(PROMPTS["dog"], 2 * gram)
+    cat, dog = (file.get(PROMPTS[name]) for name in ("cat", "dog"))
+    assert cat is not None and dog is not None
+    assert torch.equal(cat, gram.tril() + gram.tril(-1).mT) and torch.equal(dog, 2 * cat)
+    assert file.get(["another sentence"]) is None
 
 
 def test_sums_stream(pipeline, encoder):

@@ -33,13 +33,14 @@ def assert_same(found: Any, wanted: Any, place: str = "") -> None:
 
 
 def assert_golden(folder: Path, wanted: dict[str, Any]) -> None:
-    """Compare a run with its recording, made before keys.json, manifest.json and the cache of
-    refinements.
+    """Compare a run with its recording, made before keys.json, manifest.json,
+    transforms.safetensors and the cache of refinements.
 
     A log that would be empty was a file then, and is none now; there was no scores.csv, and text
-    scores had no interval.
+    scores, distances and harmonic means had no interval.
     """
     found = sketch(folder)
+    take_out_intervals(found["metrics"])
     for part in found["metrics"].values():
         score = part.get("text_image") if isinstance(part, dict) else None
         if score is not None:
@@ -47,10 +48,24 @@ def assert_golden(folder: Path, wanted: dict[str, Any]) -> None:
             assert score.pop("low", value) <= value <= score.pop("high", value)
             assert score.pop("n") > 0
     files = {*found.pop("files"), "run.log"}
-    there = [*wanted["files"], "keys.json", "manifest.json", "scores.csv"]
+    there = [*wanted["files"], "keys.json", "manifest.json", "scores.csv", "transforms.safetensors"]
     assert_same(sorted(files), sorted(there))
     assert found["summary"]["made"].pop("refinements") == 1
     assert_same(found, {key: each for key, each in wanted.items() if key != "files"})
+
+
+def take_out_intervals(metrics: dict[str, Any]) -> None:
+    """Remove what was measured later, each interval once it is seen to hold its value."""
+    for each in metrics.get("distances", {}).values():
+        for name in ("frechet", "kernel") if isinstance(each, dict) else ():
+            low, high = each.pop(f"{name}_interval", (each[name], each[name]))
+            assert low <= each[name] <= high
+    for name, (low, high) in metrics.get("harmonic", {}).pop("intervals", {}).items():
+        assert low <= metrics[name] <= high
+    gap = metrics.pop("text_image_difference", None)
+    if gap is not None:
+        kept, erased = (metrics[part]["text_image"] for part in (gap["kept_part"], "erased"))
+        assert gap["value"] == pytest.approx(kept["value"] - erased["value"])
 
 
 def assert_made_again(folder: Path, wanted: dict[str, Any]) -> None:

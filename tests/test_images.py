@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from mace_exp.data.files import read_image
 from mace_exp.data.images.generated import image_seeds
+from mace_exp.data.pixel_modes import read_image
 from mace_exp.data.training_images import (
     TrainingImages,
     draw_images,

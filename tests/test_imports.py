@@ -13,7 +13,7 @@ LIGHT = (
     *("__main__", "utils.ranges", "concepts.concept", "concepts.prompts", "concepts.captions"),
     *("cli.arguments", "cli.callbacks", "cli.common", "cli.help", "cli.job"),
     *("cli.sweep", "utils.conf"),
-    *("export", "config", "convert", *SCHEMAS),
+    *("attack", "export", "config", "convert", "check.__main__", *SCHEMAS),
 )
 HEAVY = {"torch", "diffusers", "transformers", "wandb"}
 
@@ -64,7 +64,7 @@ def test_matplotlib_comes_in_by_one_door() -> None:
 
 
 def test_only_the_command_line_imports_the_pipeline() -> None:
-    assert importers("mace_exp.pipeline") <= {"__main__.py", "cli/job.py"}
+    assert importers("mace_exp.pipeline") <= {"__main__.py", "attack.py", "cli/job.py"}
 
 
 def test_the_package_imports_nothing_beside_it() -> None:
@@ -81,7 +81,8 @@ def test_what_only_unix_has_is_imported_where_it_may_be_missing() -> None:
 
 LAYERS = (
     *("utils", "concepts", "models", "runs", "data", "mini", "preservation", "methods"),
-    *("evaluation", "config", "stages", "recipe", "report", "pipeline", "api", "cli"),
+    *("evaluation", "attacks", "config", "stages", "recipe", "check"),
+    *("report", "pipeline", "api", "cli"),
 )
 """Folders and modules of the package, low to high: imports go downwards alone. Whatever is called
 from outside (the loose commands, and __main__ of a folder) stands above them all."""
@@ -103,7 +104,8 @@ def modules_imported_by(file: Path) -> set[Path]:
 
 def test_every_folder_and_loose_module_has_its_place() -> None:
     commands = {
-        *("cache", "compare", "convert", "export", "metrics", "rerun", "workspace"),
+        *("attack", "cache", "compare", "convert", "export", "metrics", "rerun", "revise"),
+        *("workspace",),
         *("__init__", "__main__"),
     }
     there = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py"}

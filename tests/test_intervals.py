@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mace_exp.evaluation.metrics.intervals import (
+    drawn_rates,
     mean_interval,
     rate_interval,
     t_quantile,
@@ -61,3 +62,20 @@ def test_the_same_pictures_give_the_same_interval_in_any_order_of_a_concept_s_pi
 def test_student_s_quantiles_are_those_of_the_tables() -> None:
     for degrees, value in ((1, 12.706), (2, 4.303), (3, 3.182), (9, 2.262), (99, 1.984)):
         assert t_quantile(degrees) == pytest.approx(value, abs=0.03 if degrees == 3 else 1.5e-3)
+
+
+def test_a_rate_of_one_is_as_uncertain_as_its_number_of_pictures() -> None:
+    """Wilson's bound of 20 of 20 is 0.839, the bootstrap's alone would be 1."""
+    drawn, count = drawn_rates(np.ones(20, bool), ["a", "b"] * 10)
+    assert count == 20 and np.quantile(drawn, 0.025) == pytest.approx(0.88, abs=0.03)
+    other, _ = drawn_rates(np.ones(20, bool), ["a", "b"] * 10, stream=1)
+    assert not np.array_equal(drawn, other), "another run's is not the same draw"
+
+
+def test_clusters_of_the_same_names_are_resampled_alike() -> None:
+    hits = np.array([True, False, True, True, False, False])
+    names = ["x", "x", "y", "y", "z", "z"]
+    one, _ = drawn_rates(hits, names)
+    turned, _ = drawn_rates(hits[::-1], names[::-1])
+    other, _ = drawn_rates(hits, ["u", "u", "v", "v", "w", "w"])
+    assert np.array_equal(one, turned) and not np.array_equal(one, other)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
+from tests.checkpoint_file import original_names
 from torch import nn
 
 from mace_exp.models import latents
@@ -67,11 +69,11 @@ def test_hub_id_passes_when_downloads_are_allowed():
     assert find_model("someone/some-model", allow_download=True).hub_id == "someone/some-model"
 
 
-def test_checkpoint_file_needs_safetensors_and_a_configuration(saved, tmp_path):
+def test_checkpoint_file_needs_safetensors_and_a_configuration(pipeline, saved, tmp_path):
     (tmp_path / "model.ckpt").write_bytes(b"x")
     with pytest.raises(ValueError, match="only .safetensors"):
         find_model(tmp_path / "model.ckpt")
-    (tmp_path / "model.safetensors").write_bytes(b"x")
+    save_file(original_names(pipeline), tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="file_config .* diffusers folder"):
         find_model(tmp_path / "model.safetensors")
     location = find_model(tmp_path / "model.safetensors", file_config=saved)

@@ -178,7 +178,7 @@ def test_the_command_builds_names_in_templates_and_shows_them(folder, tmp_path, 
     ],
 )
 def test_a_wrong_command_is_one_message(caplog, arguments, message):
-    assert main(arguments) == 1
+    assert main(arguments) == 2
     assert message in caplog.text and len(caplog.records) == 1
 
 

@@ -3,9 +3,12 @@
 import pytest
 import torch
 
+from mace_exp.methods.mace.fusion import prompt_gram
 from mace_exp.methods.mace.refinement import (
+    AnchorStates,
     PairSums,
     PromptPair,
+    concept_sums,
     pair_sums,
     refine,
     transformed_weights,
@@ -49,6 +52,24 @@ def test_concepts_add_up_and_come_out_again(encoder):
     first, second = pair_sums(encoder, PAIRS[:4]), pair_sums(encoder, PAIRS[4:])
     close(first + second, pair_sums(encoder, PAIRS))
     close(first + second - first, second)
+
+
+def test_one_pass_sums_what_both_closed_forms_read(encoder, monkeypatch):
+    """An anchor's sentences are encoded once, however many concepts share it."""
+    seen, encode = [], type(encoder).encode
+
+    def counted(self, prompts, **options):
+        seen.extend(prompts)
+        return encode(self, prompts, **options)
+
+    monkeypatch.setattr(type(encoder), "encode", counted)
+    anchors = AnchorStates(encoder)
+    first, second = (concept_sums(encoder, part, anchors) for part in (PAIRS[:4], PAIRS[4:]))
+    assert sorted(seen) == sorted({text for pair in PAIRS for text in pair})
+    monkeypatch.undo()
+    close(first.pairs + second.pairs, pair_sums(encoder, PAIRS))
+    expected = prompt_gram(encoder, [pair.concept for pair in PAIRS])
+    torch.testing.assert_close(first.gram + second.gram, expected, rtol=1e-5, atol=1e-4)
 
 
 def test_no_pairs_leave_the_model_alone(encoder):

@@ -171,7 +171,7 @@ def test_a_hidden_folder_makes_no_sweep_of_a_run(small_run: Path, tmp_path: Path
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="is not a run folder"):
         write_report(tmp_path)
-    assert main([str(tmp_path)]) == 1
+    assert main([str(tmp_path)]) == 2
     assert list(tmp_path.iterdir()) == []
 
 
@@ -182,7 +182,7 @@ def test_a_run_in_a_folder_of_other_things_makes_no_sweep_of_it(
     for name in ("one", "two"):  # of another program
         write_config(tmp_path / name, ERASED[:1], {})
     before = sorted(tmp_path.iterdir())
-    assert main([str(tmp_path)]) == 1
+    assert main([str(tmp_path)]) == 2
     assert sorted(tmp_path.iterdir()) == before
     assert f"{tmp_path} is neither a run folder" in caplog.text
     assert main([str(tmp_path / "absent")]) == 1

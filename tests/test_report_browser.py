@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from mace_exp.report.run_page import write_report
 from mace_exp.report.sweep_page import write_sweep_report
+from mace_exp.report.terminal import print_result
 from tests.chromium import Browser
-from tests.fake_run import HOSTILE, make_run, make_sweep
+from tests.fake_run import (
+    HOSTILE,
+    make_run,
+    make_sweep,
+    write_config,
+    write_metrics,
+    write_rows,
+    write_samples,
+    write_status,
+)
+
+TEXT = "document.querySelector('{}').textContent"
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +35,36 @@ def run_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def sweep_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_sweep_report(make_sweep(tmp_path_factory.mktemp("sweep")))
+
+
+@pytest.fixture(scope="module")
+def mass_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a thousand concepts, of which a hundred were drawn."""
+    folder = tmp_path_factory.mktemp("mass")
+    names = [f"Person {number:04}" for number in range(1000)]
+    write_config(folder, names, {})
+    write_status(folder, {"status": "finished", "stage": "report", "error": None})
+    write_metrics(folder, names)
+    write_rows(folder, names)
+    write_samples(folder, names[:100], 1)
+    return write_report(folder)
+
+
+def test_a_thousand_concepts_stay_readable(browser: Browser, mass_page: Path) -> None:
+    """In size and in processor time; each concept can be found, by its name."""
+    assert mass_page.stat().st_size < 3e6
+    browser.open(mass_page)
+    assert browser.busy() < 1, "seconds of the processor until it is shown"
+    assert browser.run("document.querySelectorAll('#training polyline.each').length") <= 300
+    assert browser.run(
+        "document.querySelector('#members').textContent.match(/Person 0/g).length > 900"
+    )
+    assert browser.run("document.querySelector('#training .caption').textContent").count(
+        "100 of 1000"
+    )
+    written = StringIO()
+    print_result(mass_page.parent, Console(width=100, file=written, force_terminal=False))
+    assert written.getvalue().count("\n") < 20, "parts, not concepts"
 
 
 @pytest.mark.parametrize("dark", [False, True])

@@ -82,6 +82,18 @@ def test_a_batch_that_does_not_fit_is_halved(pipeline, monkeypatch):
     assert np.array_equal(found.images, expected.images)
 
 
+def test_what_does_not_fit_alone_is_named(pipeline, monkeypatch):
+    for error in (torch.OutOfMemoryError("CUDA out of memory."), MemoryError()):
+
+        def none(*_, error=error):
+            raise error
+
+        monkeypatch.setattr(sampling, "_denoise", none)
+        with pytest.raises(type(error)) as raised:
+            sample_with_latents(pipeline, PROMPTS, SEEDS, settings(batch_size=2))
+        assert raised.value.__notes__ == [repr(PROMPTS[0])]
+
+
 def test_guidance_of_one_is_the_conditional_model_alone(pipeline):
     plain = sample_with_latents(pipeline, ["a cat"], [1], settings(guidance=1.0)).latents
     guided = sample_with_latents(pipeline, ["a cat"], [1], settings(guidance=1.0001)).latents

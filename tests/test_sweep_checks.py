@@ -2,8 +2,10 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
 from tests.sweep_jobs import HERE, Command, Jobs, broken, status
 
@@ -32,6 +34,25 @@ def test_no_job_begins_before_all_can(
     assert said.startswith("mace_exp: no job was started")
     assert all(f"\n{each}" in said for each in told)
     assert not jobs.runs and not any(tmp_path.iterdir()), "a refused sweep leaves nothing"
+
+
+def test_the_plan_of_a_sweep_composes_each_job_once(
+    jobs: Jobs, ends: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    composed: list[str] = []
+    load = ConfigLoaderImpl._load_configuration_impl
+
+    def counted(loader: ConfigLoaderImpl, **given: Any) -> Any:
+        found = [each for each in given["overrides"] if each.startswith("lora.rank=")]
+        composed.append(f"{'after' if jobs.ranks else 'before'} {' '.join(found)}")
+        return load(loader, **given)
+
+    monkeypatch.setattr(ConfigLoaderImpl, "_load_configuration_impl", counted)
+    assert ends("-m", HERE, "lora.rank=4,8") == 0 and jobs.ranks == [4, 8]
+    plan = ["before lora.rank=4,8", "before lora.rank=4", "before lora.rank=8"]
+    assert composed[:3] == plan, "the sweep for its settings, and each job for its check"
+    launched = ["before lora.rank=4", "after lora.rank=8"]
+    assert composed[3:] == launched, "each job once more, where it is run"
 
 
 def test_what_is_wrong_with_all_jobs_is_said_once(

@@ -77,7 +77,7 @@ def test_what_is_missing_is_named(
     monkeypatch.delenv("WANDB_ENTITY", raising=False)
     monkeypatch.setenv("WANDB_API_KEY", key)
     with caplog.at_level(logging.ERROR):
-        assert main(arguments) == 1
+        assert main(arguments) == 2
     assert message in caplog.text
 
 
@@ -91,5 +91,5 @@ def test_a_refusal_of_the_service_is_told_in_a_line(
 
     monkeypatch.setattr(Workspace, "save", refuse)
     monkeypatch.setenv("WANDB_API_KEY", "k")
-    assert main(["--entity", "somebody"]) == 1
+    assert main(["--entity", "somebody"]) == 2
     assert "no such project" in caplog.text

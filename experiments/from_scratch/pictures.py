@@ -13,7 +13,7 @@ from mace_exp.mini.captions import people
 from mace_exp.mini.judge import MiniJudge
 from mace_exp.models.sampling import SamplingSettings, sample
 
-SAMPLING = SamplingSettings(steps=15, guidance=4.0, scheduler="dpm", batch_size=16)
+SAMPLING = SamplingSettings(steps=6, guidance=4.0, scheduler="dpm", batch_size=16)
 KEPT = "preserved people"
 SHOWN = 8  # images per row of the grid
 GAP = 4  # pixels

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mace_exp.concepts.prompts import with_article
+from mace_exp.concepts.articles import with_article
 from mace_exp.mini.captions import NOTHING, OBJECTS, STYLES
 
 PREFIXES = (

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from itertools import takewhile
 from pathlib import Path
 
 from mace_exp.cli.foreign import settings_of
-from mace_exp.config import named_option, quoted
+from mace_exp.cli.own_options import kept_options
+from mace_exp.cli.quoting import as_typed
+from mace_exp.config import CONF, NAMED_KEYS, named_option, quoted
 from mace_exp.runs.ranks import rank_count
 
-OPEN_KEYS = ("concepts.kinds", "anchors.per_concept", "overrides")
+OPEN_KEYS = (
+    *NAMED_KEYS,
+    *("evaluation.prompt_sets.files", "evaluation.prompt_sets.counts"),
+    *("generality.synonyms", "generality.misspellings", "generality.possessives"),
+)
 """Mappings that accept any name; Hydra requires `++` before a new key."""
 _LAUNCHERS = {"slurm": "hydra-submitit-launcher", "ray_gpu": "hydra-ray-launcher"}
 """The package that each option of hydra/launcher needs; the option's first word is the extra."""
@@ -24,7 +31,8 @@ def expand(arguments: Sequence[str]) -> list[str]:
     the command line, which take precedence.
 
     Raises:
-        ValueError: a launcher that is not installed, or a folder without a run or sweep.
+        ValueError: an argument that can't be parsed, a launcher that is not installed, or a folder
+            without a run or sweep.
     """
     expanded: list[str] = []
     for argument in arguments:
@@ -34,12 +42,15 @@ def expand(arguments: Sequence[str]) -> list[str]:
         if key == "concepts" and value.startswith("["):
             expanded += ["concepts=custom", f"concepts.names={value}"]
         elif key.startswith(OPEN_KEYS):
-            expanded.append(f"++{argument}")
+            expanded.append(f"++{argument}")  # Hydra requires `++` before a new key
         elif key == "resume" and value not in ("", "null"):
-            expanded = [*_resumed(Path(value), arguments), *expanded, f"resume={quoted(value)}"]
+            flags = list(takewhile(_is_no_override, expanded))
+            settings = _resumed(Path(value), arguments)
+            expanded = [*flags, *settings, *expanded[len(flags) :], f"resume={quoted(value)}"]
         else:
+            _check_group(key, value)
             expanded.append(named_option(argument))
-    return expanded
+    return as_typed(expanded)
 
 
 def check_ranks(arguments: Sequence[str]) -> None:
@@ -52,6 +63,22 @@ def check_ranks(arguments: Sequence[str]) -> None:
             "a sweep can't be started by torchrun: start it with python; for one GPU per job use "
             "hydra/launcher=ray_gpu or hydra/launcher=slurm"
         )
+
+
+def _check_group(key: str, value: str) -> None:
+    """Raise ValueError for a group with a plus, and for another main file."""
+    group = key.lstrip("+")
+    if key != group and group.isidentifier() and (CONF / group).is_dir():
+        raise ValueError(f"{key}={value}: {group} is a group: give {group}={value}, without +")
+    if key in ("--config-name", "-cn", "--config-path", "-cp"):
+        raise ValueError(
+            f"{key}={value}: settings of your own are an option of experiment: put the file into "
+            f"DIR/experiment/, and give --config-dir DIR experiment={Path(value).stem or 'NAME'}"
+        )
+
+
+def _is_no_override(argument: str) -> bool:
+    return argument.startswith("-") or "=" not in argument
 
 
 def _check_launcher(option: str) -> None:
@@ -70,6 +97,9 @@ def _check_launcher(option: str) -> None:
 def _resumed(folder: Path, given: Sequence[str]) -> list[str]:
     """Return the settings that a run or a sweep was started with, and its folder to write to."""
     settings = settings_of(folder, given)
+    if not any(each.startswith(("--config-dir", "-cd")) for each in given):
+        keys = {each.partition("=")[0].lstrip("+~") for each in given}
+        settings = [*kept_options(folder, keys), *settings]
     if (folder / "multirun.yaml").is_file():
         return [*settings, "hydra.mode=MULTIRUN", f"hydra.sweep.dir={quoted(folder)}"]
     return [*settings, f"hydra.run.dir={quoted(folder)}"]

@@ -13,6 +13,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
 
 from mace_exp.cli.common import refusing
+from mace_exp.cli.own_options import keep_options
 from mace_exp.config import are_numbered, check_jobs, planned_jobs, quoted
 from mace_exp.runs.claims import claim, claim_new, release
 from mace_exp.runs.folder import PLAN
@@ -78,6 +79,7 @@ def _begin_sweep(config: DictConfig) -> Path:
     done = {number for number in jobs if numbered and is_finished(folder / str(number))}
     check_jobs(config, {n: jobs[n] for n in jobs if not (config.get("resume") and n in done)})
     folder = _claimed(config, "sweep")
+    keep_options(config.hydra.runtime.config_sources, folder)
     if jobs and numbered:
         write_json(folder / PLAN, {"jobs": [*jobs.values()]})
     return folder

@@ -13,20 +13,21 @@ from pathlib import Path
 
 from mace_exp.config import CONF
 from mace_exp.config.run_config import RunConfig
-from mace_exp.runs.arguments import read_yaml, run_arguments
+from mace_exp.runs.arguments import run_arguments
+from mace_exp.utils.yaml_files import read_plain
 
 REACHING = ("allow_download", "base_url", "key_env")
 """Last words of the keys that reach out: downloads, endpoints, and which secret goes there."""
 _REACHES = re.compile(rf"\b({'|'.join(REACHING)})\b['\"]?\s*[=:](?!\s*(?:false|null)\b)", re.I)
-_RESOLVER = re.compile(r"\$\{(?!hydra:job\.\w+\})[^}]*:")
+RESOLVER = re.compile(r"\$\{(?!hydra:job\.\w+\})[^}]*:")
 """An interpolation that does more than repeat another value: `${oc.env:...}` reads secrets."""
 _PLACES = ("hydra.mode=", "hydra.run.dir=", "hydra.sweep.dir=")
 """Settings of Hydra's that a resumed command gets anew in any case."""
 
 
-def settings_of(folder: Path, given: Sequence[str]) -> list[str]:
+def settings_of(folder: Path, given: Sequence[str], *, door: str = "resume") -> list[str]:
     """Return the settings that the run, or the sweep, in a folder was started with; `given` are the
-    arguments beside it, which win.
+    arguments beside it, which win. `door` is the key that names the folder, for messages.
 
     Raises:
         ValueError: nothing was started in that folder, or with settings that are not taken from a
@@ -36,20 +37,20 @@ def settings_of(folder: Path, given: Sequence[str]) -> list[str]:
     sweep = folder / "multirun.yaml"
     if sweep.is_file():
         hydra, task = _sweep_overrides(sweep)
-        return [*_launcher(hydra, folder, keys), *_of_a_run(task, folder, keys)]
+        return [*_launcher(hydra, folder, keys), *_of_a_run(task, folder, keys, door)]
     arguments = run_arguments(folder)
     if arguments is None:
         raise ValueError(
-            f"resume = {folder} is no run folder, nor a sweep's: there is no {folder}/config.yaml"
+            f"{door} = {folder} is no run folder, nor a sweep's: there is no {folder}/config.yaml"
         )
-    found = _of_a_run(arguments, folder, keys)
+    found = _of_a_run(arguments, folder, keys, door)
     return [each for each in found if not each.startswith("sweep=")]
 
 
 def _sweep_overrides(file: Path) -> tuple[list[str], list[str]]:
     """Return Hydra's settings of a sweep, as its launcher, and the other arguments."""
     try:
-        overrides = read_yaml(file)["hydra"]["overrides"]
+        overrides = read_plain(file)["hydra"]["overrides"]
         hydra, task = ([str(each) for each in overrides[key]] for key in ("hydra", "task"))
     except (KeyError, TypeError) as error:
         raise ValueError(f"{file} holds no overrides of Hydra's: it is no sweep's") from error
@@ -70,7 +71,7 @@ def _launcher(hydra: Sequence[str], folder: Path, given: set[str]) -> Iterator[s
             )
 
 
-def _of_a_run(arguments: Sequence[str], folder: Path, given: set[str]) -> list[str]:
+def _of_a_run(arguments: Sequence[str], folder: Path, given: set[str], door: str) -> list[str]:
     """Return the settings of a run but `resume`, and refuse all else."""
     known = {"experiment", "sweep", *(field.name for field in fields(RunConfig))}
     kept = [each for each in arguments if not each.startswith("resume=")]
@@ -78,21 +79,21 @@ def _of_a_run(arguments: Sequence[str], folder: Path, given: set[str]) -> list[s
         key = re.match(r"~?\+*(\w+)", each)
         if not key or key[1] not in known:
             raise ValueError(
-                f"resume = {folder}: its arguments have {each}, which is not a setting of a run: "
-                "remove it there, and give it beside resume= if it is meant"
+                f"{door} = {folder}: its arguments have {each}, which is not a setting of a run: "
+                f"remove it there, and give it beside {door}= if it is meant"
             )
-        if _RESOLVER.search(each) and _key(each) not in given:
+        if RESOLVER.search(each) and _key(each) not in given:
             raise ValueError(
-                f"resume = {folder}: {each} asks for more than a value of this run: give "
-                f"{_key(each)}=... beside resume="
+                f"{door} = {folder}: {each} asks for more than a value of this run: give "
+                f"{_key(each)}=... beside {door}="
             )
         for wanted in _reaching(each):
             if wanted not in given:
                 raise ValueError(
-                    f"resume = {folder}: {each} reaches out of this machine, and is not taken from "
-                    f"a folder: give {wanted}=... beside resume=, if it is meant"
+                    f"{door} = {folder}: {each} reaches out of this machine, and is not taken from "
+                    f"a folder: give {wanted}=... beside {door}=, if it is meant"
                 )
-    return [each for each in kept if not (_RESOLVER.search(each) and _key(each) in given)]
+    return [each for each in kept if not (RESOLVER.search(each) and _key(each) in given)]
 
 
 def _reaching(argument: str) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,28 +18,35 @@ from omegaconf import DictConfig, OmegaConf
 
 from mace_exp.cli.arguments import check_ranks, expand
 from mace_exp.cli.callbacks import NewFolders, closed_sweep
-from mace_exp.cli.common import REFUSALS, Refusal, refusals_shown
-from mace_exp.config import CONF, register, to_run_config
+from mace_exp.cli.common import REFUSALS, refusals_shown
+from mace_exp.cli.own_options import keep_options
+from mace_exp.cli.refusal import Refusal
+from mace_exp.config import CONF, quick_hydra, register, to_run_config
 from mace_exp.config.run_config import RunConfig
 from mace_exp.runs.claims import claimed, release
-from mace_exp.runs.folder import RunFolder, check_writable
+from mace_exp.runs.folder import Contents, RunFolder, check_writable
 from mace_exp.runs.ranks import dismissed_workers
+from mace_exp.utils.errors import Refused
 
 log = logging.getLogger("mace_exp")
 
 
-def run(arguments: Sequence[str]) -> None:
+def run(
+    arguments: Sequence[str], *, translate: Callable[[Sequence[str]], list[str]] = expand
+) -> None:
     """Run the command: a single run, the jobs of a sweep, or one of Hydra's own flags.
+
+    `translate` makes Hydra's overrides of the arguments.
 
     Raises:
         Refusal: the command is invalid, or its run has failed; the reason is printed on stderr.
         SystemExit: a job of a sweep has failed.
     """
     with refusals_shown():
-        sys.argv[1:] = expand(arguments)
+        sys.argv[1:] = translate(arguments)
         check_ranks(sys.argv[1:])
         register()
-        with dismissed_workers(), _errors_passed_on(), closed_sweep():
+        with quick_hydra(), dismissed_workers(), _errors_passed_on(), closed_sweep():
             job()
 
 
@@ -87,10 +94,14 @@ def _refused_whole(run_dir: Path) -> Iterator[None]:
     folder unchanged, or removes it if it is new."""
     folder, log_file = RunFolder(run_dir), run_dir / "run.log"
     started, logged = _content(folder.status), log_file.exists()
+    before = Contents.of(run_dir)
     try:
         yield
     except REFUSALS as error:
-        begun = _content(folder.status) != started
+        refused = isinstance(error, Refused)
+        begun = _content(folder.status) != started and not refused
+        if refused:
+            before.restore()
         if not begun:
             if not logged:
                 _remove_log(log_file)
@@ -113,6 +124,7 @@ def _content(file: Path) -> bytes | None:
 
 def _run(composed: DictConfig, run_dir: Path) -> None:
     config = _validated(composed, run_dir)
+    keep_options(HydraConfig.get().runtime.config_sources, run_dir)
     from mace_exp import pipeline  # imports torch
 
     pipeline.run(config, run_dir, _plain(composed))

@@ -9,16 +9,15 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-import yaml
 from rich.console import Console
 from rich.text import Text
 
 from mace_exp.report.formatting import duration
-from mace_exp.report.jobs import job_folders, job_place, never_began
+from mace_exp.report.jobs import job_folders, job_name, job_place, never_began
 from mace_exp.report.read_run import read_json
 from mace_exp.report.sweep_page import write_sweep_report
 from mace_exp.runs.arguments import run_arguments
@@ -91,7 +90,10 @@ def close_sweep(sweep_dir: Path, console: Console | None = None) -> bool:
 
 def job_statuses(sweep_dir: Path) -> list[JobStatus]:
     """Read the state of every job of the sweep, including jobs that never started."""
-    begun = [job_status(folder) for folder in job_folders(sweep_dir)]
+    begun = [
+        replace(job_status(folder), name=job_name(folder, sweep_dir))
+        for folder in job_folders(sweep_dir)
+    ]
     missing = [
         JobStatus(name, MISSING, _telling(overrides), error="", seconds=None)
         for name, overrides in never_began(sweep_dir).items()
@@ -135,7 +137,7 @@ def print_jobs(
 def _overrides(run_dir: Path) -> tuple[str, ...]:
     try:
         return _telling(run_arguments(run_dir) or [])
-    except (OSError, ValueError, yaml.YAMLError):
+    except (OSError, ValueError):
         return ()
 
 

@@ -1,23 +1,42 @@
-"""Read captions from files: COCO's caption JSON, plain text, templates filled with names."""
+"""Read captions from files: COCO's caption JSON, tables, plain text, templates with names."""
 
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from mace_exp.concepts.articles import filled
+from mace_exp.utils.files import regular
+from mace_exp.utils.tables import SUFFIXES, is_table, read_table
 from mace_exp.utils.texts import fault_of
 
+COLUMNS = ("caption", "prompt", "text")
+"""Columns of a table of captions that are read if none is named."""
+NAME_COLUMNS = ("name", "names", "concept", "text")
+"""The same for a table of names."""
+_TABLES = "/".join(SUFFIXES)
 
-def read_captions(path: Path) -> list[str]:
-    """Return the captions of a file: COCO's caption JSON (`.json`), or text with one per line.
 
-    Empty lines are skipped, runs of white space become one space.
+def read_captions(
+    path: Path, column: str | None = None, *, known: Sequence[str] = COLUMNS
+) -> list[str]:
+    """Return the captions of a file.
+
+    A table (`.csv`, `.tsv`, `.jsonl`) is read by its column: `column`, or else the first of
+    `known` that it has; `.json` is COCO's caption JSON; all else is text, with one a line. Empty
+    ones are skipped, runs of white space become one space.
 
     Raises:
-        ValueError: the file is missing, not UTF-8, JSON of another format, or without captions;
-            one is no text to be read, or too long to be one.
+        ValueError: the file is missing, not UTF-8, JSON of another format, a table without such a
+            column, no table though a column is named, or without captions; one is no text to be
+            read, or too long to be one.
     """
-    text = _text("captions", path)
-    lines = _coco(path, text) if path.suffix.lower() == ".json" else text.splitlines()
+    if is_table(path):
+        lines = _in_column(path, column, known)
+    elif column is not None:
+        raise ValueError(f"captions {path} has no columns: {column!r} is one of a {_TABLES} file")
+    else:
+        text = _text("captions", path)
+        lines = _coco(path, text) if path.suffix.lower() == ".json" else text.splitlines()
     captions = [" ".join(line.split()) for line in lines if line.strip()]
     if not captions:
         raise ValueError(f"captions {path} holds none: give one per line, or COCO's caption JSON")
@@ -26,6 +45,18 @@ def read_captions(path: Path) -> list[str]:
         if fault:
             raise ValueError(f"captions {path}, caption {number}: {fault}")
     return captions
+
+
+def _in_column(path: Path, wanted: str | None, known: Sequence[str]) -> list[str]:
+    table = read_table(path)
+    column = table.column(known if wanted is None else [wanted])
+    if column is None:
+        named = f"none of {', '.join(known)}" if wanted is None else f"no {wanted!r}"
+        raise ValueError(
+            f"captions {path} has the columns {', '.join(map(repr, table.columns)) or 'none'}, "
+            f"{named}: name one of them as the column"
+        )
+    return [row.get(column, "") for row in table.rows]
 
 
 def names_in_templates(names: Sequence[str], templates: Sequence[str]) -> list[str]:
@@ -40,7 +71,7 @@ def names_in_templates(names: Sequence[str], templates: Sequence[str]) -> list[s
     for template in templates:
         if not _is_template(template):
             raise ValueError(f"template {template!r}: {_TEMPLATE_RULE}")
-    return [template.format(name) for template in templates for name in names]
+    return [filled(template, name) for template in templates for name in names]
 
 
 def read_templates(path: Path) -> dict[int, str]:
@@ -74,7 +105,9 @@ def _is_template(line: str) -> bool:
 
 def _text(what: str, path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")  # Windows editors write a byte-order mark
+        return regular(path).read_text(
+            encoding="utf-8-sig"
+        )  # Windows editors write a byte-order mark
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{what} {path} can't be read as UTF-8 text: {error}") from error
 

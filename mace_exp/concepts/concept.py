@@ -5,6 +5,11 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import TypeVar
+
+from mace_exp.concepts.spelling import composed_text, name_key, nearest_name
+
+Value = TypeVar("Value")
 
 
 class Kind(Enum):
@@ -66,6 +71,8 @@ def build_concepts(
 ) -> list[Concept]:
     """Return one Concept per name; `kinds` and `anchor_per_concept` override `kind` and `anchors`.
 
+    Names are compared by `spelling.name_key`.
+
     Raises:
         ValueError: no names, one that is not text or is empty, a duplicate (or two names with the
             same slug), an anchor that names its concept, or an override for a name that is not in
@@ -74,13 +81,13 @@ def build_concepts(
     for name in names:
         if not isinstance(name, str):  # a list within the list passes the schema
             raise ValueError(f"concepts.names: {name!r} is not a name: give a list of names")
-    names = [" ".join(name.split()) for name in names]
+    names = [composed_text(" ".join(name.split())) for name in names]
     if not names:
         raise ValueError(
             "concepts.names is empty: name at least one concept, as in concepts='[Adam Driver]'"
         )
-    check_erased("concepts.kinds", kinds, names)
-    check_erased("anchors.per_concept", anchor_per_concept, names)
+    kinds = by_concept("concepts.kinds", kinds, names)
+    anchor_per_concept = by_concept("anchors.per_concept", anchor_per_concept, names)
     concepts = []
     for name in names:
         concept_kind = kinds.get(name, kind)
@@ -106,18 +113,27 @@ def _check_slug(key: str, name: str) -> None:
         )
 
 
-def check_erased(key: str, by_name: Mapping[str, object], names: Sequence[str]) -> None:
-    """Check that every key of `by_name` is a concept of this run (`names`).
+def by_concept(key: str, by_name: Mapping[str, Value], names: Sequence[str]) -> dict[str, Value]:
+    """Return the values of `by_name` under the concepts of this run (`names`) as these are spelled.
 
     Raises:
-        ValueError: a key is not among the erased concepts.
+        ValueError: a key is not among the erased concepts, or two are spellings of one.
     """
-    unknown = [name for name in by_name if name not in names]
-    if unknown:
-        raise ValueError(
-            f"{key} names {unknown[0]!r}, which is not erased in this run: "
-            f"the concepts are {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
-        )
+    known = {name_key(name): name for name in names}
+    found: dict[str, Value] = {}
+    for given, value in by_name.items():
+        name = known.get(name_key(given))
+        if name is None:
+            near = nearest_name(given, names)
+            raise ValueError(
+                f"{key} names {given!r}, which is not erased in this run: "
+                f"the concepts are {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
+                f"{f'. Did you mean {near!r}?' if near else ''}"
+            )
+        if name in found:
+            raise ValueError(f"{key} names {name!r} twice, the second time as {given!r}")
+        found[name] = value
+    return found
 
 
 def _check_distinct(concepts: Sequence[Concept]) -> None:

@@ -8,7 +8,9 @@ template.
 import re
 from collections.abc import Iterable, Sequence
 
+from mace_exp.concepts.articles import with_article
 from mace_exp.concepts.concept import Concept, Kind
+from mace_exp.concepts.spelling import composed_text, name_key, name_pattern
 
 SCENES = (
     "in the park",
@@ -92,6 +94,11 @@ def evaluation_prompts(name: str, kind: Kind, count: int) -> list[str]:
     return _filled(name, kind, EVALUATION_TEMPLATES, count)
 
 
+def filled_templates(name: str, kind: Kind, templates: Sequence[str]) -> list[str]:
+    """Return each of `templates` with `name` in the words of its kind in place of {}."""
+    return _filled(name, kind, templates, len(templates))
+
+
 def scene_prompts(count: int) -> list[str]:
     """Return `count` evaluation prompts of unnamed people, or of nobody, in a scene.
 
@@ -111,13 +118,26 @@ def scene_of(prompt: str) -> str | None:
 
 
 def mentions(prompt: str, concept: Concept) -> int:
-    """Return how often a prompt names the concept: whole words, ignoring case."""
-    return len(_mention(concept).findall(prompt))
+    """Return how often a prompt names the concept, in any spelling of `spelling.name_key`: whole
+    words."""
+    return len(_mention(concept).findall(composed_text(prompt)))
 
 
 def without_mentions(prompt: str, concept: Concept) -> str:
     """Return a prompt without the concept's name and its article."""
-    return " ".join(_mention(concept).sub("", prompt).split())
+    return " ".join(_mention(concept).sub("", composed_text(prompt)).split())
+
+
+def spelled_prompt(prompt: str, concept: Concept) -> str:
+    """Return a prompt in NFC, with the concept's name in the concept's own spelling, but for case:
+    other hyphens and apostrophes are other tokens."""
+    named = re.compile(rf"(?<!\w){name_pattern(concept.name)}(?!\w)", re.IGNORECASE)
+
+    def own(found: re.Match[str]) -> str:
+        same = found[0].casefold() == concept.name.casefold()
+        return found[0] if same else concept.name
+
+    return named.sub(own, composed_text(prompt))
 
 
 def anchor_prompt(prompt: str, concept: Concept) -> str:
@@ -131,7 +151,8 @@ def anchor_prompt(prompt: str, concept: Concept) -> str:
     """
     bare = concept.anchor.split(" ")[0].lower() not in _ARTICLES
     anchored, found = _mention(concept).subn(
-        lambda match: f"the {concept.anchor}" if match[1] and bare else concept.anchor, prompt
+        lambda match: f"the {concept.anchor}" if match[1] and bare else concept.anchor,
+        composed_text(prompt),
     )
     if not found:
         raise ValueError(f"the prompt {prompt!r} does not name the concept {concept.name!r}")
@@ -140,7 +161,7 @@ def anchor_prompt(prompt: str, concept: Concept) -> str:
 
 def _mention(concept: Concept) -> re.Pattern[str]:
     """Match the concept's name, and the article before it as group 1."""
-    return re.compile(rf"(?<!\w)(?:(an?|the) )?{re.escape(concept.name)}(?!\w)", re.IGNORECASE)
+    return re.compile(rf"(?<!\w)(?:(an?|the) )?{name_pattern(concept.name)}(?!\w)", re.IGNORECASE)
 
 
 def prior_captions(
@@ -189,8 +210,8 @@ def retained_prompts(
 
 
 def _without(subjects: list[tuple[str, Kind]], avoid: Iterable[str]) -> list[tuple[str, Kind]]:
-    avoided = {name.lower() for name in avoid}
-    return [subject for subject in subjects if subject[0].lower() not in avoided]
+    avoided = {name_key(name) for name in avoid}
+    return [subject for subject in subjects if name_key(subject[0]) not in avoided]
 
 
 def _captions(subjects: Sequence[tuple[str, Kind]], count: int) -> list[str]:
@@ -227,8 +248,3 @@ def _fill(template: str, name: str, kind: Kind, index: int) -> str:
         subject = EXPLICIT_SUBJECTS[index % len(EXPLICIT_SUBJECTS)]
         return template.format(subject.format(name))
     return template.format(name)
-
-
-def with_article(noun: str) -> str:
-    """`"airplane" -> "an airplane"`."""
-    return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"

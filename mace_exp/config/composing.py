@@ -1,5 +1,6 @@
 """Compose conf/ from Python, as the command line does."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,12 +24,14 @@ def composed_run(
     values: Mapping[str, object] | None = None,
     files: bool = True,
     defaults: Sequence[str] = (),
+    config_dir: Path | None = None,
 ) -> RunConfig:
     """Return the configuration of `python -m mace_exp <overrides>`.
 
     `values` by dotted key are set after composition: names in them need no quoting. Without
     `files`, the existence of named files is not checked. `defaults` are overrides with lower
     priority; they may concern groups that the method does not read, as the user did not give them.
+    `config_dir` is a further folder of options.
 
     Raises:
         ValueError: as `to_run_config`, or Hydra can't compose the overrides.
@@ -36,12 +39,21 @@ def composed_run(
     register()
     try:
         with _composition():
-            composed = compose("config", overrides=[*defaults, *overrides])
+            composed = compose("config", overrides=[*_folder(config_dir), *defaults, *overrides])
             for key, value in (values or {}).items():
                 OmegaConf.update(composed, key, value, force_add=True)
             return to_run_config(composed, files=files, given=[*overrides, *(values or {})])
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise ValueError(explain(error)) from error
+
+
+def _folder(config_dir: Path | None) -> list[str]:
+    """Return the override that adds a folder of options."""
+    if config_dir is None:
+        return []
+    if not config_dir.is_dir():
+        raise ValueError(f"--config-dir {config_dir} is not a folder")
+    return [f"hydra.searchpath=[{quoted(f'file://{config_dir.absolute()}')}]"]
 
 
 @contextmanager
@@ -57,9 +69,12 @@ def _composition() -> Iterator[None]:
 
 
 def quoted(value: str | Path) -> str:
-    """Return a value quoted for an override: any text, including paths with apostrophes."""
-    escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+    """Return a value quoted for an override: any text, including paths with apostrophes.
+
+    Hydra halves the backslashes before a quotation mark, and leaves others as they are.
+    """
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", str(value))
+    return "'" + re.sub(r"(\\+)\Z", r"\1\1", escaped) + "'"
 
 
 def model_named(model: str, *more: str) -> ModelConfig:

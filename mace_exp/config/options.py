@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping
 
-from hydra.core.config_store import ConfigStore
-
+from mace_exp.attacks import ATTACKS
 from mace_exp.config.run_config import RunConfig
 from mace_exp.data.images.folder import FolderImages
 from mace_exp.data.images.generated import GeneratedImages
@@ -53,12 +52,19 @@ VARIANTS: dict[str, Mapping[str, type]] = {
     },
     "evaluation": {"sampled": SampledEvaluation, "none": NoEvaluation},
     "judge": JUDGES,
+    "attack": ATTACKS,
     "tracking": {"wandb": WandbTracking, "none": NoTracking},
 }
 
 
 def register() -> None:
-    """Register the schemas for conf/: `run_schema` and `/schema/<group>/<variant>`."""
+    """Register the schemas for conf/: `run_schema` and `/schema/<group>/<variant>`; have option
+    files of the user's folders checked."""
+    from hydra.core.config_store import ConfigStore
+
+    from mace_exp.config.option_files import check_user_files
+
+    check_user_files()
     store = ConfigStore.instance()
     store.store(name="run_schema", node=RunConfig)
     for group, variants in VARIANTS.items():

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mace_exp.concepts.concept import UNMASKED, Concept, check_erased
+from mace_exp.concepts.concept import UNMASKED, Concept, by_concept
 from mace_exp.config.concept_settings import MASK_OVERRIDES, ConceptSettings, values_of
 from mace_exp.config.refusals import explain
 from mace_exp.config.run_config import RunConfig
@@ -33,7 +33,7 @@ def typed_overrides(composed: DictConfig, config: RunConfig) -> tuple[dict[str, 
     """
     given: Any = OmegaConf.to_container(composed.overrides, resolve=True)
     concepts = {concept.name: concept for concept in config.concept_list()}
-    check_erased("overrides", given, list(concepts))
+    given = by_concept("overrides", given, list(concepts))
     typed: dict[str, Values] = {}
     problems: dict[str, None] = {}
     for name, own in given.items():

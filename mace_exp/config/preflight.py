@@ -7,9 +7,13 @@ from pathlib import Path
 from mace_exp.concepts.prompts import evaluation_prompts
 from mace_exp.config.run_config import RunConfig
 from mace_exp.data.files import Size
-from mace_exp.models.sources import find_model, native_size
+from mace_exp.evaluation.bystanders import kept_subjects
+from mace_exp.evaluation.prompts import Subject
+from mace_exp.models.sources import location_of, native_size
 from mace_exp.preservation.schema import term_key
+from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.schema import WandbMode, WandbTracking
+from mace_exp.utils.tables import is_table
 
 _NEED_WANDB = (WandbMode.online, WandbMode.offline)
 
@@ -19,9 +23,7 @@ def missing_files(config: RunConfig) -> Iterator[str]:
     model, reads = config.model, config.method.reads()
     if model.source is not None:
         try:
-            find_model(
-                model.source, file_config=model.file_config, allow_download=model.allow_download
-            )
+            location_of(model)
         except ValueError as error:
             yield f"model.source = {model.source}: {error}"
     yield from dict.fromkeys(_of_concepts(config))
@@ -31,15 +33,26 @@ def missing_files(config: RunConfig) -> Iterator[str]:
     if "masks" in reads:
         yield from config.masks.problems(config.images)
     yield from config.evaluation.missing_files()
+    attack = config.attack.active()
+    if attack is not None and "attacks" in config.chosen_stages():
+        yield from attack.missing(config.concept_list())
     yield from _missing_wandb(config)
     yield from _misjudged_size(config)
+    yield from _missing_for_judge(config)
     yield from _missing_captions(config)
+    if config.revises and not RunFolder(Path(config.revises)).config.is_file():
+        yield f"revises = {config.revises} is no run folder: it has no config.yaml"
 
 
 def _missing_captions(config: RunConfig) -> Iterator[str]:
     for name, term in config.preservation.by_name().items():
         if term.file is not None and not Path(term.file).is_file():
             yield (f"{term_key(name)}.file = {term.file} is not a file: give one caption per line")
+        elif term.file is not None and (is_table(Path(term.file)) or term.column):
+            try:
+                term.read_file()
+            except ValueError as error:
+                yield f"{term_key(name)}.file: {error} ({term_key(name)}.column=...)"
         if term.cache is not None and not Path(term.cache).is_file():
             yield (
                 f"{term_key(name)}.cache = {term.cache} is not a file: give one that `python -m "
@@ -72,9 +85,7 @@ def _drawn_size(config: RunConfig) -> Size | None:
     if sampling.height is not None and sampling.width is not None:
         return sampling.height, sampling.width
     try:
-        location = find_model(
-            model.source, file_config=model.file_config, allow_download=model.allow_download
-        )
+        location = location_of(model)
     except ValueError:  # a missing model is reported separately
         return None
     native = native_size(location)
@@ -94,6 +105,15 @@ def _misjudged_size(config: RunConfig) -> Iterator[str]:
             f"model.source = {source} draws {size[1]} x {size[0]}: give judge=none, or "
             f"sampling.height={side} sampling.width={side}"
         )
+
+
+def _missing_for_judge(config: RunConfig) -> Iterator[str]:
+    """Yield a message for whatever the judge needs and does not have."""
+    if config.measures():
+        erased = [Subject(each.name, each.kind) for each in config.concept_list()]
+        kept = [each for part in kept_subjects(config.kept).values() for each in part]
+        subjects = {each.name: each.kind for each in [*kept, *erased]}
+        yield from config.judge.problems(subjects, [each.name for each in erased])
 
 
 def _missing_wandb(config: RunConfig) -> Iterator[str]:

@@ -6,7 +6,7 @@ from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import yaml
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -17,13 +17,12 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from mace_exp.config.options import CONF
+from mace_exp.config.options import CONF, VARIANTS
 from mace_exp.config.run_config import RunConfig
 from mace_exp.config.suggestions import as_typed, suggestion, unknown_key
-from mace_exp.data.masks.base import MasksConfig
-from mace_exp.evaluation.schema import EvaluationConfig
-from mace_exp.runs.schema import TrackingConfig
 from mace_exp.utils.ranges import expected
+from mace_exp.utils.texts import cut
+from mace_exp.utils.yaml_files import syntax_problem
 
 
 def named_option(argument: str) -> str:
@@ -36,8 +35,15 @@ def named_option(argument: str) -> str:
 
 
 def explain(error: Exception) -> str:
-    """Return one message, with a remedy, for an error of Hydra, OmegaConf, YAML or our checks."""
+    """Return one message, with a remedy, for an error of Hydra, OmegaConf, YAML or our checks. What
+    is too long to read is cut in its middle."""
+    return cut(_explained(error))
+
+
+def _explained(error: Exception) -> str:
     match error:
+        case RecursionError():
+            return "the command, or a file that it names, has brackets nested too deeply"
         case MissingConfigException(missing_cfg_file=str(wanted)):
             return _unknown_option(wanted, error.options or ())
         case OverrideParseException():
@@ -49,16 +55,8 @@ def explain(error: Exception) -> str:
         case HydraException() | OmegaConfBaseException():
             return _composition_problem(error)
         case yaml.MarkedYAMLError(problem_mark=yaml.Mark()):
-            return _syntax_problem(error)
+            return syntax_problem(error)
     return str(error)
-
-
-def _syntax_problem(error: yaml.MarkedYAMLError) -> str:
-    """Return file and line of a YAML error, and the line where the enclosing block began."""
-    mark, began = error.problem_mark, error.context_mark
-    assert mark is not None
-    inside = f" ({error.context} from line {began.line + 1})" if began and error.context else ""
-    return f"{mark.name}, line {mark.line + 1}: {error.problem}{inside}"
 
 
 def _unknown_option(wanted: str, options: Sequence[str]) -> str:
@@ -125,18 +123,70 @@ def _key_problem(cause: OmegaConfBaseException, *, typed: bool) -> str:
     unknown = isinstance(cause, ConfigKeyError | ConfigAttributeError)
     if unknown and is_dataclass(cause.object_type):
         known = [field.name for field in fields(cause.object_type)]
-        if known and cause.object_type not in {MasksConfig, EvaluationConfig, TrackingConfig}:
+        others = _options_with(key, group)
+        variants = VARIANTS.get(group, {})
+        if cause.object_type in variants.values() and others:
+            chosen = next(name for name, each in variants.items() if each is cause.object_type)
+            return (
+                f"{key}: {group}={chosen} has no such key, it is one of {group}="
+                f"{' and '.join(others)}: choose that, or leave {key} out"
+            )
+        if cause.object_type in variants.values() or (known and group not in variants):
             return unknown_key(key, known)
         return (
             f"{key}: the file of this option has no schema; it needs the line "
             f"defaults: [/schema/{group}/<variant>@_here_, _self_]"
         )
     if group == "overrides":
+        said = _wrong_shape(problem) if problem.startswith("Cannot") else problem
         hint = "Give settings by concept, as in overrides='{ship: {lora.rank: 4}}'"
-        return f"{key}: {problem}. {hint}"
+        return f"{key}: {said}. {hint}"
+    whole = re.match(r"Merge error: \w+ is not a subclass of (\w+)\. value: (.*)", problem)
+    if whole:
+        return _no_group(whole[1], whole[2])
+    if re.match(r"Cannot (merge|assign) .*(Dict|List)", problem) and cause.key not in _hints(cause):
+        return f"{'a list of settings' if key == 'None' else key}: {_wrong_shape(problem)}"
     if isinstance(cause, ValidationError):
         return _wrong_value(key, problem, cause, typed=typed)
     return f"{key}: {problem}"
+
+
+def _options_with(key: str, group: str) -> list[str]:
+    """Return the options of a group that have a key, such as evaluation.templates."""
+    name = key.removeprefix(f"{group}.").split(".")[0]
+    return [
+        option
+        for option, schema in VARIANTS.get(group, {}).items()
+        if name in {field.name for field in fields(schema)}
+    ]
+
+
+def _wrong_shape(problem: str) -> str:
+    """Say what belongs where a list stands for keys with values, or either for a single value."""
+    found = re.search(r"Cannot (?:merge|assign) (\w+)", problem)
+    given = {"DictConfig": "keys with values", "ListConfig": "a list"}
+    to = problem.rpartition(" with " if "merge" in problem else " to ")[2]
+    wanted = "a list, in brackets" if "List" in to else "keys with values, as in {key: value}"
+    return f"it takes {wanted}; here is {given.get(found[1] if found else '', 'a single value')}"
+
+
+def _no_group(schema: str, given: str) -> str:
+    """Explain a single value in place of a group's keys; `schema` is the name of its class."""
+    options = [(g, each) for g, known in VARIANTS.items() for each in known.values()]
+    groups = [*_hints_of(RunConfig).items(), *options]
+    group = next((name for name, each in groups if getattr(each, "__name__", "") == schema), schema)
+    return (
+        f"{group} = {given[:60]}: it takes keys with values. An option is chosen in the file's "
+        f"defaults, as in - override /{group}: <option>"
+    )
+
+
+def _hints_of(schema: type) -> dict[str, Any]:
+    return get_type_hints(schema, include_extras=True)
+
+
+def _hints(cause: OmegaConfBaseException) -> dict[str, Any]:
+    return _hints_of(cause.object_type) if cause.object_type else {}
 
 
 def _wrong_value(key: str, problem: str, cause: ValidationError, *, typed: bool) -> str:
@@ -146,7 +196,7 @@ def _wrong_value(key: str, problem: str, cause: ValidationError, *, typed: bool)
     if choices:
         hint = suggestion(given, choices[1].split(", "))
         return f"{key}: {given!r} is not allowed.{hint} Choices: {choices[1]}."
-    hints = get_type_hints(cause.object_type, include_extras=True) if cause.object_type else {}
+    hints = _hints(cause)
     if cause.key not in hints:
         return f"{key}: {problem}"
     example = ""

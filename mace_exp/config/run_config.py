@@ -6,15 +6,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from mace_exp.attacks.base import AttackConfig
 from mace_exp.concepts.concept import Concept, Kind, build_concepts
 from mace_exp.concepts.prompts import EVALUATION_TEMPLATES
 from mace_exp.concepts.schema import AnchorsConfig, ConceptsConfig, KeptConfig
+from mace_exp.concepts.spelling import name_key, other_spelling
 from mace_exp.config.concept_settings import ConceptSettings
 from mace_exp.data.images.base import ImagesConfig
 from mace_exp.data.masks.base import MasksConfig
 from mace_exp.data.prior_images.base import PriorImagesConfig
 from mace_exp.data.prompts.base import PromptsConfig
-from mace_exp.evaluation.judges.base import JudgeConfig
+from mace_exp.evaluation.generality import GeneralityConfig
+from mace_exp.evaluation.judges.base import SUBJECT, JudgeConfig
 from mace_exp.evaluation.schema import EvaluationConfig
 from mace_exp.methods.base import MethodConfig
 from mace_exp.methods.mace.schema import IMAGE_TARGETS, CfrConfig, FusionConfig, LoraConfig
@@ -26,7 +29,8 @@ from mace_exp.utils.ranges import NONNEGATIVE
 
 BEFORE_METHOD = ("images", "masks", "preservation")
 """Stages before the method's steps; a run has those whose group the method reads."""
-AFTER_METHOD = ("samples", "metrics", "report")
+AFTER_METHOD = ("samples", "metrics", "attacks", "report")
+"""Stages after the method's steps; a run has `attacks` if it has an attack."""
 
 
 @dataclass(kw_only=True)
@@ -48,7 +52,9 @@ class RunConfig:
     fusion: FusionConfig
     sampling: SamplingConfig
     evaluation: EvaluationConfig
+    generality: GeneralityConfig
     judge: JudgeConfig
+    attack: AttackConfig
     tracking: TrackingConfig
     save: SaveConfig
     overrides: dict[str, dict[str, Any]]  # by concept and dotted key, typed in validation
@@ -57,15 +63,19 @@ class RunConfig:
     device: Device
     cache_dir: str
     resume: str | None
+    revises: str | None  # run folder whose trained parts are kept
 
     def __post_init__(self) -> None:
         self.concept_list()
+        self._check_spelling()
         self._check_kinds()
         self._check_weights()
         self._check_templates()
         self._check_stages()
         self._check_targets()
         self._check_evaluation()
+        self._check_revision()
+        self._check_attack()
 
     def concept_list(self) -> list[Concept]:
         """Return the concepts to erase, with kind and anchor."""
@@ -81,7 +91,8 @@ class RunConfig:
         """Return the stages that a run with this method has, in order."""
         needed = self.method.needs()
         before = [stage for stage in BEFORE_METHOD if stage in needed]
-        return [*before, *self.method.steps(), *AFTER_METHOD]
+        after = [stage for stage in AFTER_METHOD if stage != "attacks" or self.attack.active()]
+        return [*before, *self.method.steps(), *after]
 
     def chosen_stages(self) -> list[str]:
         """Return the stages of this run, in order."""
@@ -103,16 +114,17 @@ class RunConfig:
         return self.settings(name).lora
 
     def measures(self) -> bool:
-        """Return whether this run measures pictures."""
-        return self.evaluation.draws() and "metrics" in self.chosen_stages()
+        """Return whether this run asks the judge about pictures."""
+        stages = self.chosen_stages()
+        return "attacks" in stages or (self.evaluation.draws() and "metrics" in stages)
 
     def prior_weight(self) -> float:
         """Return the weight of the denoising loss on class images; 0 without images."""
         return self.prior_images.loss_weight()
 
     def _erased(self) -> set[str]:
-        """Return the names of the concepts, in lower case."""
-        return {concept.name.casefold() for concept in self.concept_list()}
+        """Return the keys of the names of the concepts (`spelling.name_key`)."""
+        return {name_key(concept.name) for concept in self.concept_list()}
 
     def _by_prefix(self) -> Iterator[tuple[str, ConceptSettings]]:
         """Yield the settings of the run and of each concept, with the prefix of their keys."""
@@ -120,12 +132,28 @@ class RunConfig:
         for name in self.overrides:
             yield f"overrides.{name}.", self.settings(name)
 
+    def _check_spelling(self) -> None:
+        """Refuse a concept that the retain set spells with other marks: to the model these would be
+        two names."""
+        kept = self.kept
+        for key, names in (
+            *(("people", kept.people), ("artists", kept.artists)),
+            *(("objects", kept.objects), ("styles", kept.styles)),
+        ):
+            for concept in self.concept_list():
+                known = other_spelling(concept.name, names)
+                if known is not None:
+                    raise ValueError(
+                        f"concepts.names holds {concept.name!r}, which kept.{key} spells "
+                        f"{known!r}: write it so, as in concepts='[{known}]'"
+                    )
+
     def _check_kinds(self) -> None:
         """Refuse `concepts=[cat]` as a person: it would train on `a photo of cat`."""
-        known = {name.lower(): Kind.object for name in self.kept.objects}
-        known |= {name.lower(): Kind.style for name in self.kept.styles}
+        known = {name_key(name): Kind.object for name in self.kept.objects}
+        known |= {name_key(name): Kind.style for name in self.kept.styles}
         for concept in self.concept_list():
-            kind = known.get(concept.name.lower(), concept.kind)
+            kind = known.get(name_key(concept.name), concept.kind)
             if kind is not concept.kind:
                 raise ValueError(
                     f"concepts.kind = {concept.kind.name} for {concept.name!r}, which "
@@ -197,6 +225,8 @@ class RunConfig:
             return
         known = self.all_stages()
         strangers = [stage for stage in self.stages if stage not in known]
+        if "attacks" in strangers:
+            raise ValueError("stages names 'attacks' with attack = none: choose one by attack=...")
         if strangers:
             raise ValueError(
                 f"stages names {strangers[0]!r}, which method={self.method.name} does not have: "
@@ -221,3 +251,25 @@ class RunConfig:
                     f"sampling.{key} = {size} with judge = {self.judge.name}, which reads "
                     f"only images of {side} x {side}: give sampling.{key}=null, or judge=none"
                 )
+
+    def _check_revision(self) -> None:
+        """Refuse to keep parts of another run where the method has none for a concept."""
+        problem = self.method.unrevisable(self) if self.revises else None
+        if problem:
+            raise ValueError(f"revises = {self.revises} with method={self.method.name}: {problem}")
+
+    def _check_attack(self) -> None:
+        """Refuse an attack on what is not erased, or whose success nobody can see."""
+        attack = self.attack.active()
+        if attack is None:
+            return
+        if SUBJECT not in self.judge.answers():
+            raise ValueError(
+                f"attack = {attack.name} with judge = {self.judge.name}, which recognises no "
+                "subject: give a judge that does, or attack=none"
+            )
+        kept = self.kept
+        known = {*kept.people, *kept.artists, *kept.objects, *kept.styles}
+        known |= self.judge.known_subjects() or set()
+        for problem in attack.problems(self.concept_list(), {each.casefold() for each in known}):
+            raise ValueError(problem)

@@ -4,8 +4,9 @@ import copy
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass, replace
+from urllib.parse import unquote
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mace_exp.config.overrides import typed_overrides
 from mace_exp.config.preflight import missing_files
@@ -28,7 +29,9 @@ def to_run_config(
         ValueError: an unknown key, a missing value, a value out of range, two values that
             contradict each other, or (with `files`) a file that does not exist.
     """
+    _decode_names(composed)
     _refuse(_unknown_keys(composed))
+    _complete_terms(composed)
     _refuse(f"{key} is not set: give {key}=..." for key in sorted(OmegaConf.missing_keys(composed)))
     general = copy.deepcopy(composed)
     general.overrides = {}
@@ -43,6 +46,29 @@ def to_run_config(
     if files:
         _refuse(missing_files(config))
     return config
+
+
+NAMED_KEYS = ("concepts.kinds", "anchors.per_concept", "overrides")
+"""Mappings whose keys are names; the command line percent-encodes what Hydra can't parse."""
+
+
+def _decode_names(composed: DictConfig) -> None:
+    """Decode the names that the command line has encoded, in place: files are to show them."""
+    for key in NAMED_KEYS:
+        node = OmegaConf.select(composed, key)
+        if not isinstance(node, DictConfig):
+            continue
+        for name in [each for each in node if "%" in str(each)]:
+            with open_dict(node):
+                node[unquote(str(name))] = node._get_node(name)
+                del node[name]
+
+
+def _complete_terms(composed: DictConfig) -> None:
+    """Give terms of files that are older than the key `column` its usual value."""
+    for term in composed.preservation.terms.values():
+        if OmegaConf.is_missing(term, "column"):
+            term.column = None
 
 
 def _unread(config: RunConfig, given: Sequence[str]) -> Iterator[str]:

@@ -15,7 +15,7 @@ import numpy as np
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor
 
-from mace_exp.data.files import read_image
+from mace_exp.data.pixel_modes import read_image
 from mace_exp.models.sampling import SamplingSettings, sample_with_latents
 from mace_exp.utils.files import atomic_folder, save_png
 from mace_exp.utils.progress import Progress
@@ -119,4 +119,9 @@ def _read_rows(file: Path) -> list[dict[str, str]]:
         raise ValueError(f"{file} can't be read: {error}") from error
     if not rows or set(COLUMNS) - set(rows[0]):
         raise ValueError(f"{file} needs the columns {', '.join(COLUMNS)} and at least one row")
+    for row in rows:
+        if None in row.values() or not (row["seed"] or "").isdecimal():
+            raise ValueError(f"{file} has a row without a value, or without a whole number as seed")
+        if Path(row["file"]).name != row["file"]:
+            raise ValueError(f"{file} names {row['file']!r}, which is no file of its folder")
     return rows

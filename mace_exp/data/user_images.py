@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from mace_exp.data.files import UserImage, check_size, image_size, read_image
+from mace_exp.data.files import UserImage, check_size
 from mace_exp.data.masks.pixels import Masks, filled
+from mace_exp.data.pixel_modes import image_size, read_image, read_mask
 from mace_exp.data.training_images import TrainingImages
 from mace_exp.data.views import Views
 from mace_exp.models.latents import encode_images
@@ -39,9 +40,9 @@ def read_mask_views(files: Sequence[UserImage], seeds: Sequence[int], views: Vie
         if file.mask is None:
             raise ValueError(f"image {file.image} has no mask")
         size = image_size(file.image)
-        mask = read_image(file.mask, mode="L")
-        check_size(file.mask, mask.shape[:2], size)
-        cropped.append(views.draw(size, seed).mask(mask > 127))
+        mask = read_mask(file.mask)
+        check_size(file.mask, mask.shape, size)
+        cropped.append(views.draw(size, seed).mask(mask))
     return filled(np.stack(cropped), [str(file.mask) for file in files])
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from mace_exp.concepts.concept import Kind
 from mace_exp.concepts.schema import KeptConfig
+from mace_exp.concepts.spelling import name_key
 from mace_exp.evaluation.prompts import OBJECTS, PRESERVED, STYLES, Subject
 
 
@@ -57,23 +58,23 @@ def kept_subjects(kept: KeptConfig) -> dict[str, list[Subject]]:
 def unnamed(known: Sequence[str], listed: Iterable[str], texts: Iterable[str]) -> list[str]:
     """Return the names of `known` that are neither in `listed` nor in a sentence of `texts`.
 
-    Case is ignored; in a sentence whole words count.
+    Names are compared by `spelling.name_key`; in a sentence whole words count.
     """
-    gone = {name.casefold() for name in listed}
-    left = {name.casefold(): name for name in known if name.casefold() not in gone}
+    gone = {name_key(name) for name in listed}
+    left = {key: name for name in known if (key := name_key(name)) not in gone}
     if left:
         longest_first = sorted(map(re.escape, left), key=len, reverse=True)
         pattern = re.compile(rf"(?<!\w)(?:{'|'.join(longest_first)})(?!\w)")
         for text in texts:
-            for found in pattern.findall(text.casefold()):
+            for found in pattern.findall(name_key(text)):
                 left.pop(found, None)
     return list(left.values())
 
 
 def distinct(subjects: Iterable[Subject], without: Iterable[str]) -> list[Subject]:
     """Return the subjects, each name once (its first kind), without those named in `without`."""
-    gone = {name.casefold() for name in without}
+    gone = {name_key(name) for name in without}
     first: dict[str, Subject] = {}
     for subject in subjects:
-        first.setdefault(subject.name.casefold(), subject)
+        first.setdefault(name_key(subject.name), subject)
     return [subject for name, subject in first.items() if name not in gone]

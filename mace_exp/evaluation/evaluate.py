@@ -24,7 +24,7 @@ from mace_exp.evaluation.judges.base import ANSWERS, Judge
 from mace_exp.evaluation.measured import Measured, Scored
 from mace_exp.evaluation.metrics import METRICS, check_metrics, load_metric
 from mace_exp.evaluation.metrics.base import Metric, Metrics
-from mace_exp.evaluation.prompts import GENERAL, PRESERVED, EvaluationPrompt
+from mace_exp.evaluation.prompts import PRESERVED, EvaluationPrompt
 from mace_exp.evaluation.scores import Scores
 
 COLUMNS = ("part", "concept", "after", "low", "high", "n", "before")
@@ -40,8 +40,8 @@ class Evaluation:
 
     @property
     def before(self) -> list[str]:
-        """What the judge saw in each picture before the edit: the subject, of general prompts the
-        scene; "" where it named nothing."""
+        """What the judge saw in each picture before the edit: the subject, or of prompts that
+        name none the scene; "" where it named nothing."""
         return self._named(self.scored.scores[0])
 
     @property
@@ -51,7 +51,7 @@ class Evaluation:
 
     def _named(self, scores: Scores) -> list[str]:
         columns = zip(self.scored.prompts, scores.subject, scores.scene, strict=True)
-        return [scene if each.part == GENERAL else subject for each, subject, scene in columns]
+        return [subject if each.expected else scene for each, subject, scene in columns]
 
     def scalars(self) -> Metrics:
         """Return the metrics without `missing` and without values per concept."""
@@ -101,17 +101,21 @@ def evaluate(
 
 
 def measure_pictures(
-    measured: Measured, metrics: Sequence[str] | None = None, *, notes: Sequence[str] = ()
+    measured: Measured,
+    metrics: Sequence[str] | None = None,
+    *,
+    notes: Sequence[str] = (),
+    further: Sequence[str] = (),
 ) -> Evaluation:
     """Measure by `metrics`, names in `METRICS` in any order; None takes all. `notes` say what was
-    not drawn, and join what is missing.
+    not drawn, and join what is missing; `further` are the metrics that come with the judge.
 
     Raises:
         ValueError: an unknown metric, or two that give the same value.
     """
     names = list(METRICS) if metrics is None else metrics
     check_metrics(names)
-    chosen = [load_metric(name) for name in names]
+    chosen = [load_metric(name) for name in [*names, *further]]
     found: Metrics = {part: {} for part in measured.parts}
     missing = [*notes, *_unanswered(chosen, measured.answers)]
     for metric in chosen:
@@ -119,13 +123,16 @@ def measure_pictures(
             values = dict(metric.of(measured))
             missing += values.pop("missing", [])
             _merge(found, values)
-    found = {key: values for key, values in found.items() if values != {}} | {"missing": missing}
+    told = {"missing": list(dict.fromkeys(missing))}
+    found = {key: values for key, values in found.items() if values != {}} | told
     return Evaluation(found, measured.scored)
 
 
-def measure_again(scored: Scored, metrics: Sequence[str], former: Metrics) -> Evaluation:
+def measure_again(
+    scored: Scored, metrics: Sequence[str], former: Metrics, *, further: Sequence[str] = ()
+) -> Evaluation:
     """Measure scores by those of `metrics` that need no pictures; `former` are the values measured
-    with pictures, of which all others stay.
+    with pictures, of which all others stay. `further` are as in `measure_pictures`.
 
     Raises:
         ValueError: as `measure_pictures`.
@@ -133,14 +140,25 @@ def measure_again(scored: Scored, metrics: Sequence[str], former: Metrics) -> Ev
     check_metrics(metrics)
     found: Metrics = {part: {} for part in scored.parts}
     missing: list[str] = []
-    for metric in map(load_metric, metrics):
+    for metric in map(load_metric, [*metrics, *further]):
         if metric.needs <= scored.answers:
+            former = _without(former, metric.owns)
             values = dict(metric.again(scored))
             missing += values.pop("missing", [])
             _merge(found, values)
     told = [*former.get("missing", ()), *missing]
     updated = _updated(former, found) | {"missing": list(dict.fromkeys(told))}
     return Evaluation(updated, scored)
+
+
+def _without(former: Metrics, names: frozenset[str]) -> Metrics:
+    """Return metrics without the keys `names` of each part."""
+    return {
+        part: {key: each for key, each in values.items() if key not in names}
+        if isinstance(values, dict)
+        else values
+        for part, values in former.items()
+    }
 
 
 def _updated(former: Metrics, values: Metrics) -> Metrics:

@@ -3,18 +3,34 @@ judge says of both, and the scores that follow."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mace_exp.evaluation.judges.base import ANSWERS, FEATURES, Judge
+from mace_exp.concepts.concept import Kind
+from mace_exp.evaluation.comparison import Comparison
+from mace_exp.evaluation.judges.base import (
+    ANSWERS,
+    BATCH,
+    DETECTIONS,
+    FEATURES,
+    LIKELY,
+    Counting,
+    Found,
+    Judge,
+)
 from mace_exp.evaluation.pixels import pixel_features
-from mace_exp.evaluation.prompts import BYSTANDERS, PARTS, PRESERVED, EvaluationPrompt
+from mace_exp.evaluation.prompts import POOLED, PRESERVED, EvaluationPrompt, parts_of
 from mace_exp.evaluation.scores import Scores
 from mace_exp.evaluation.scoring import scores_of
+from mace_exp.evaluation.spaces import Space, encoder_space, real_features
 from mace_exp.evaluation.verdicts import Verdict
+
+if TYPE_CHECKING:
+    from mace_exp.evaluation.image_encoder import ImageEncoder
 
 
 @dataclass(frozen=True)
@@ -25,9 +41,8 @@ class Drawn:
 
     @cached_property
     def parts(self) -> list[str]:
-        """The parts of the suite that were drawn, in the order of `prompts.PARTS`."""
-        drawn = {prompt.part for prompt in self.prompts}
-        return [part for part in PARTS if part in drawn]
+        """The parts that were drawn, in the order of `parts_of`."""
+        return parts_of(self.prompts)
 
     def rows(self, part: str) -> np.ndarray:
         """Return the indices of a part's prompts, [m]."""
@@ -41,8 +56,8 @@ class Drawn:
 
     @cached_property
     def pooled(self) -> np.ndarray:
-        """Which pictures enter figures that are pooled over parts, [n], bool: no bystanders'."""
-        return np.array([prompt.part not in BYSTANDERS for prompt in self.prompts])
+        """Which pictures enter figures that are pooled over parts, [n], bool (`prompts.POOLED`)."""
+        return np.array([prompt.part in POOLED for prompt in self.prompts])
 
 
 @dataclass(frozen=True)
@@ -50,7 +65,9 @@ class Scored(Drawn):
     """Scores of the pictures of the same prompts and seeds before and after an edit.
 
     `answers` are those that the judge gave, none without a judge. `specificity` is the part whose
-    accuracy enters the harmonic mean. A first guess counts from a probability of `threshold`.
+    accuracy enters the harmonic mean. A first guess counts from a probability of `threshold`, a
+    picture as showing a person from `person_threshold`. `detections` are the boxes in each picture,
+    before and after, of a judge that gives them, and `counting` says how they are counted.
     """
 
     scores: tuple[Scores, Scores]
@@ -58,13 +75,19 @@ class Scored(Drawn):
     answers: frozenset[str] = ANSWERS
     specificity: str = PRESERVED
     threshold: float = 0.0
+    person_threshold: float = LIKELY
+    detections: tuple[Sequence[Found], Sequence[Found]] | None = None
+    counting: Counting | None = None
 
 
 @dataclass(frozen=True)
 class Measured(Drawn):
     """Pictures [n, H, W, 3], uint8, of the same prompts and seeds before and after an edit.
 
-    `supports` are the answers that the judge gives; the rest is as in `Scored`.
+    `supports` are the answers that the judge gives, `kinds` those of its classes where it chooses
+    within one, `batch` how many pictures it is shown at once; `comparison` says by which features
+    sets of pictures are compared, and with which real ones (None: the judge's, and none). The rest
+    is as in `Scored`.
 
     Raises:
         ValueError: no prompts, or another number of pictures than of prompts.
@@ -77,6 +100,11 @@ class Measured(Drawn):
     supports: frozenset[str] = ANSWERS
     specificity: str = PRESERVED
     threshold: float = 0.0
+    person_threshold: float = LIKELY
+    counting: Counting | None = None
+    kinds: Mapping[str, Kind] | None = None
+    batch: int | None = BATCH
+    comparison: Comparison | None = None
 
     def __post_init__(self) -> None:
         counts = len(self.prompts), len(self.before), len(self.after)
@@ -98,14 +126,18 @@ class Measured(Drawn):
         if self.judge is None:
             raise ValueError("no judge has seen these pictures: the metric must name what it needs")
         texts = [prompt.prompt for prompt in self.prompts]
-        return Verdict(self.judge, self.before, texts), Verdict(self.judge, self.after, texts)
+        before, after = (
+            Verdict(self.judge, pictures, texts, self.batch)
+            for pictures in (self.before, self.after)
+        )
+        return before, after
 
     @cached_property
     def scored(self) -> Scored:
         """The scores of all pictures."""
         verdicts = (None, None) if self.judge is None else self.verdicts
         before, after = (
-            scores_of(self.prompts, pictures, self.before, verdict, self.answers)
+            scores_of(self.prompts, pictures, self.before, verdict, self.answers, kinds=self.kinds)
             for pictures, verdict in zip((self.before, self.after), verdicts, strict=True)
         )
         return Scored(
@@ -114,7 +146,18 @@ class Measured(Drawn):
             answers=self.answers,
             specificity=self.specificity,
             threshold=self.threshold,
+            person_threshold=self.person_threshold,
+            detections=self.detections,
+            counting=self.counting,
         )
+
+    @cached_property
+    def detections(self) -> tuple[Sequence[Found], Sequence[Found]] | None:
+        """The boxes in each picture before and after; None of a judge that gives none."""
+        if DETECTIONS not in self.answers:
+            return None
+        before, after = self.verdicts
+        return before.detections, after.detections
 
     @cached_property
     def features(self) -> tuple[str, np.ndarray, np.ndarray]:
@@ -124,3 +167,28 @@ class Measured(Drawn):
             before, after = (verdict.features for verdict in self.verdicts)
             return "judge", before, after
         return "pixels", pixel_features(self.before), pixel_features(self.after)
+
+    @cached_property
+    def encoder(self) -> ImageEncoder | None:
+        """The encoder of `comparison`, if any. Raises ValueError if it can't be loaded."""
+        given = self.comparison
+        return None if given is None else given.config.open(given.device)
+
+    @cached_property
+    def space(self) -> Space:
+        """The features by which sets of pictures are compared.
+
+        Raises:
+            ValueError: the encoder can't be loaded, or a real picture can't be read.
+        """
+        files = [] if self.comparison is None else self.comparison.config.real_files()
+        if self.encoder is not None:
+            return encoder_space(self.encoder, self.before, self.after, files)
+        height, width = self.after.shape[1:3]
+        return Space(*self.features, real_features(files, (height, width), self._own_features))
+
+    def _own_features(self, images: np.ndarray) -> np.ndarray:
+        """Return features of further pictures [m, H, W, 3] in the space of `features`."""
+        if self.judge is None or FEATURES not in self.answers:
+            return pixel_features(images)
+        return Verdict(self.judge, images, [""] * len(images)).features

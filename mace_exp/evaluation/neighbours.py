@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mace_exp.concepts.concept import Kind
 from mace_exp.concepts.prompts import evaluation_prompts
+from mace_exp.concepts.spelling import name_key
 from mace_exp.evaluation.bystanders import Neighbour
 from mace_exp.evaluation.prompts import Subject
 from mace_exp.models.text import PromptEncoder
-from mace_exp.utils.files import write_table
+from mace_exp.utils.files import regular, write_table
 
 VERSION = 1
 COLUMNS = ("erased", "neighbour", "kind", "similarity", "listed")
@@ -74,12 +75,12 @@ def nearest(
         return []
     states = subject_states(encoder, [*erased, *others])
     cosines = similarities(states[: len(erased)], states[len(erased) :])
-    free = {name.casefold() for name in unlisted}
+    free = {name_key(name) for name in unlisted}
     found = []
     for subject, row in zip(erased, cosines, strict=True):
         order = sorted(range(len(others)), key=lambda i, row=row: (-row[i], others[i].name))
         found += [
-            Neighbour(subject.name, others[i], float(row[i]), others[i].name.casefold() not in free)
+            Neighbour(subject.name, others[i], float(row[i]), name_key(others[i].name) not in free)
             for i in order[:count]
         ]
     return found
@@ -95,14 +96,14 @@ def write_neighbours(path: Path, neighbours: Sequence[Neighbour]) -> None:
 
 
 def read_neighbours(path: Path) -> list[Neighbour]:
-    """Read what `write_neighbours` wrote."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return [
-            Neighbour(
-                row["erased"],
-                Subject(row["neighbour"], Kind[row["kind"]]),
-                float(row["similarity"]),
-                row["listed"] == "yes",
-            )
-            for row in csv.DictReader(file)
-        ]
+    """Read what `write_neighbours` wrote. Raises ValueError, naming the file, for anything else."""
+    try:
+        with regular(path).open(encoding="utf-8", newline="") as file:
+            return [_neighbour(row) for row in csv.DictReader(file)]
+    except (OSError, csv.Error, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} can't be read: {error}") from error
+
+
+def _neighbour(row: Mapping[str, str]) -> Neighbour:
+    subject = Subject(row["neighbour"], Kind[row["kind"]])
+    return Neighbour(row["erased"], subject, float(row["similarity"]), row["listed"] == "yes")

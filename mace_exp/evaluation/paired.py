@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
-from mace_exp.evaluation.metrics.intervals import mean_interval, paired_rate_interval
-from mace_exp.evaluation.metrics.persons import LIKELY
-from mace_exp.evaluation.prompts import PARTS, EvaluationPrompt
+from mace_exp.evaluation.judges.base import LIKELY
+from mace_exp.evaluation.metrics.harmonic import (
+    GONE,
+    drawn_harmonic_means,
+    harmonic_mean,
+    mean_sides,
+    part_hits,
+)
+from mace_exp.evaluation.metrics.intervals import mean_interval, paired_rate_interval, spread
+from mace_exp.evaluation.metrics.rates import recognised
+from mace_exp.evaluation.prompts import PRESERVED, EvaluationPrompt, parts_of
 from mace_exp.evaluation.scores import ScoredPictures, Scores
 
 RATES = ("recognised", "top5", "persons")
+OVERALL = "overall"
+"""The part of what is measured on several parts: harmonic means."""
 MEASURES = (*RATES, "text_image", "pixel_change")
 """What is compared, of the pictures after the edit; each is a number a picture, NaN if unknown."""
 
@@ -37,6 +49,23 @@ class Difference:
     high: float
     n: int
     concepts: int
+
+
+@dataclass(frozen=True)
+class ConceptDifference:
+    """The mean difference of a measure on one concept, over n pairs of its pictures. `low` and
+    `high` are the 95 % interval for independent pairs: it says nothing of other concepts, and of a
+    hundred concepts five leave zero out by chance."""
+
+    part: str
+    concept: str
+    measure: str
+    first: float
+    second: float
+    difference: float
+    low: float
+    high: float
+    n: int
 
 
 @dataclass(frozen=True)
@@ -69,27 +98,61 @@ def paired(first: ScoredPictures, second: ScoredPictures) -> list[tuple[int, int
     return found
 
 
+@dataclass(frozen=True)
+class Pairs:
+    """The pictures after the edit that two runs have in common: prompts and scores, n of each, and
+    from which probability on a first guess counts in either run, and a person."""
+
+    prompts: Sequence[EvaluationPrompt]
+    scores: tuple[Scores, Scores]
+    thresholds: tuple[float, float]
+    persons: tuple[float, float]
+
+    @cached_property
+    def measures(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Each of `MEASURES` of both runs, [n]."""
+        one, two = map(measures_of, self.scores, self.thresholds, self.persons)
+        return one, two
+
+
 def differences(
-    first: ScoredPictures, second: ScoredPictures, *, threshold: float = 0.0
+    first: ScoredPictures,
+    second: ScoredPictures,
+    *,
+    threshold: float = 0.0,
+    specificity: str = PRESERVED,
 ) -> list[Difference]:
-    """Return the difference of every part and measure that both runs know."""
-    pairs = np.array(paired(first, second))
-    one, two = (
-        {name: values[rows] for name, values in measures_of(run.after, threshold).items()}
-        for run, rows in zip((first, second), pairs.T, strict=True)
-    )
-    prompts = [first.prompts[row] for row in pairs[:, 0]]
-    return list(_by_part(prompts, one, two))
+    """Return the difference of every part and measure that both runs know, and of the harmonic
+    means with the part `specificity`. A first guess counts from `threshold` on, or from what the
+    run's judge asks for, if that is more. Raises as `paired`."""
+    pairs = _common(first, second, threshold)
+    return [*_by_part(pairs), *_of_means(pairs, specificity)]
 
 
-def measures_of(scores: Scores, threshold: float = 0.0) -> dict[str, np.ndarray]:
-    """Return each of `MEASURES` of n pictures, [n], float64."""
+def concept_differences(
+    first: ScoredPictures, second: ScoredPictures, *, threshold: float = 0.0
+) -> list[ConceptDifference]:
+    """Return the difference of each concept and measure that both know; raises as `paired`."""
+    pairs = _common(first, second, threshold)
+    return [
+        _of_concept(place, name, values)
+        for part in parts_of(pairs.prompts)
+        for name in MEASURES
+        for place, values in _by_concept(pairs, part, name)
+    ]
+
+
+def measures_of(
+    scores: Scores, threshold: float = 0.0, least_person: float = LIKELY
+) -> dict[str, np.ndarray]:
+    """Return each of `MEASURES` of n pictures, [n], float64; a first guess counts from `threshold`
+    on, a picture as showing a person from `least_person`."""
     known = np.isfinite(scores.subject_rank)
-    first = (scores.subject_rank <= 1) & (scores.subject_probability >= threshold)
+    first = recognised(scores.subject_rank, scores.subject_probability, threshold)
     return {
         "recognised": np.where(known, first, np.nan),
         "top5": np.where(known, scores.subject_rank <= 5, np.nan),
-        "persons": np.where(np.isfinite(scores.person), scores.person >= LIKELY, np.nan),
+        "persons": np.where(np.isfinite(scores.person), scores.person >= least_person, np.nan),
         "text_image": scores.text_image,
         "pixel_change": scores.pixel_change,
     }
@@ -109,7 +172,7 @@ def most_different(
             found.setdefault(prompt.part, []).append(PicturePair(prompt, rows, float(gap)))
     return {
         part: sorted(found[part], key=lambda each: -abs(each.difference))[:count]
-        for part in PARTS
+        for part in parts_of(first.prompts)
         if part in found
     }
 
@@ -126,19 +189,87 @@ def _place(prompt: EvaluationPrompt) -> Place:
     return prompt.part, prompt.concept, prompt.prompt, prompt.seed
 
 
-def _by_part(
-    prompts: Sequence[EvaluationPrompt],
-    one: Mapping[str, np.ndarray],
-    two: Mapping[str, np.ndarray],
-) -> Iterator[Difference]:
-    concepts = np.array([each.concept or each.prompt for each in prompts])
-    parts = np.array([each.part for each in prompts])
-    for part in PARTS:
+def _common(first: ScoredPictures, second: ScoredPictures, threshold: float) -> Pairs:
+    rows = np.array(paired(first, second))
+    one, two = (_rows(run.after, own) for run, own in zip((first, second), rows.T, strict=True))
+    return Pairs(
+        [first.prompts[row] for row in rows[:, 0]],
+        (one, two),
+        thresholds=(max(threshold, first.least_score), max(threshold, second.least_score)),
+        persons=(first.least_person, second.least_person),
+    )
+
+
+def _rows(scores: Scores, rows: np.ndarray) -> Scores:
+    """Return the scores of some pictures, in the order of `rows`."""
+    columns: dict[str, Any] = {
+        name: values[rows] if isinstance(values, np.ndarray) else [values[row] for row in rows]
+        for name, values in vars(scores).items()
+    }
+    return Scores(**columns)
+
+
+def _by_part(pairs: Pairs) -> Iterator[Difference]:
+    concepts = np.array([each.concept or each.prompt for each in pairs.prompts])
+    for part in parts_of(pairs.prompts):
         for measure in MEASURES:
-            a, b = one[measure], two[measure]
-            rows = np.flatnonzero((parts == part) & np.isfinite(a) & np.isfinite(b))
+            rows, a, b = _known(pairs, part, measure)
             if len(rows):
-                yield _difference(part, measure, a[rows], b[rows], list(concepts[rows]))
+                yield _difference(part, measure, a, b, list(concepts[rows]))
+
+
+def _by_concept(
+    pairs: Pairs, part: str, measure: str
+) -> Iterator[tuple[tuple[str, str], tuple[np.ndarray, np.ndarray]]]:
+    """Yield part and concept with the values of both runs, [m] each."""
+    rows, a, b = _known(pairs, part, measure)
+    names = np.array([pairs.prompts[row].concept for row in rows])
+    for name in dict.fromkeys(names.tolist()):
+        if name:
+            yield (part, name), (a[names == name], b[names == name])
+
+
+def _known(pairs: Pairs, part: str, measure: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the rows of a part where both runs know a measure, [m], and its values."""
+    one, two = (each[measure] for each in pairs.measures)
+    own = np.array([each.part == part for each in pairs.prompts])
+    rows = np.flatnonzero(own & np.isfinite(one) & np.isfinite(two))
+    return rows, one[rows], two[rows]
+
+
+def _of_means(pairs: Pairs, specificity: str) -> Iterator[Difference]:
+    """Yield the differences of harmonic means: both runs are resampled by the same concepts."""
+    one, two = pairs.scores
+    for name, sides in mean_sides(pairs.prompts, one, specificity).items():
+        if name not in mean_sides(pairs.prompts, two, specificity):
+            continue
+        runs = list(zip(pairs.scores, pairs.thresholds, strict=True))
+        found = [_mean(pairs.prompts, scores, sides, least) for scores, least in runs]
+        (a, count), (b, _) = (
+            drawn_harmonic_means(pairs.prompts, scores, sides, threshold=least, run=number)
+            for number, (scores, least) in enumerate(runs)
+        )
+        gap = found[1] - found[0]
+        low, high = spread(gap, b - a, count)
+        prompts = [each for each in pairs.prompts if each.part in sides]
+        concepts = len({(each.part, each.concept) for each in prompts})
+        yield Difference(OVERALL, name, found[0], found[1], gap, low, high, len(prompts), concepts)
+
+
+def _mean(
+    prompts: Sequence[EvaluationPrompt], scores: Scores, sides: Sequence[str], threshold: float
+) -> float:
+    rates = {part: float(np.mean(part_hits(prompts, scores, part, threshold)[0])) for part in sides}
+    return harmonic_mean(1 - rate if part in GONE else rate for part, rate in rates.items())
+
+
+def _of_concept(
+    place: tuple[str, str], measure: str, values: tuple[np.ndarray, np.ndarray]
+) -> ConceptDifference:
+    a, b = values
+    low, high = _interval(measure, b - a, range(len(a)))
+    means = float(a.mean()), float(b.mean()), float((b - a).mean())
+    return ConceptDifference(*place, measure, *means, low, high, len(a))
 
 
 def _difference(
@@ -146,11 +277,7 @@ def _difference(
 ) -> Difference:
     """Return the difference of m pairs `a` and `b` [m] of the given concepts."""
     gap = b - a
-    interval = mean_interval(gap, concepts) or mean_interval(gap, range(len(gap)))
-    low, high = interval or (float(gap[0]), float(gap[0]))
-    if measure in RATES:
-        bare = paired_rate_interval(gap)
-        low, high = min(low, bare[0]), max(high, bare[1])
+    low, high = _interval(measure, gap, concepts)
     return Difference(
         part,
         measure,
@@ -162,3 +289,13 @@ def _difference(
         n=len(gap),
         concepts=len(set(concepts)),
     )
+
+
+def _interval(measure: str, gap: np.ndarray, clusters: Sequence[Hashable]) -> tuple[float, float]:
+    """Return the interval of the mean of m differences in clusters [m] (of one: over pairs)."""
+    found = mean_interval(gap, clusters) or mean_interval(gap, range(len(gap)))
+    low, high = found or (float(gap[0]), float(gap[0]))
+    if measure in RATES:
+        bare = paired_rate_interval(gap)
+        low, high = min(low, bare[0]), max(high, bare[1])
+    return low, high

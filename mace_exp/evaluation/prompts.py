@@ -1,5 +1,7 @@
 """What a prompt of the evaluation is about, one picture to draw, and the parts it can belong to."""
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mace_exp.concepts.concept import Kind
@@ -12,6 +14,19 @@ BYSTANDERS = (UNLISTED, NEIGHBOURS)
 pictures of their own, and stay out of what is pooled over parts (scenes, distances of all that is
 kept): those figures stay comparable with runs that draw no bystanders, and count no picture twice.
 """
+
+POOLED = frozenset(PARTS) - frozenset(BYSTANDERS)
+"""Parts that enter what is pooled. Those of prompt files and of other wordings do not, either."""
+SYNONYMS, WORDINGS, LETTER_CASE = "synonyms", "wordings", "letter_case"
+POSSESSIVES, MISSPELLINGS = "possessives", "misspellings"
+GENERALITY = (SYNONYMS, WORDINGS, LETTER_CASE, POSSESSIVES, MISSPELLINGS)
+"""Parts of what is erased, named in other words or letters than in training."""
+NO_PARTS = frozenset(
+    {"scenes", "distances", "harmonic", "missing", "text_image_difference"}
+    | {"harmonic_mean", "harmonic_mean_unlisted", "harmonic_mean_generality"}
+)
+"""What metrics.json holds beside parts."""
+_PART_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
 
 
 @dataclass(frozen=True)
@@ -35,3 +50,21 @@ class EvaluationPrompt:
     prompt: str
     seed: int
     expected: str
+
+
+def parts_of(prompts: Iterable[EvaluationPrompt]) -> list[str]:
+    """Return the parts that prompts belong to: those of `PARTS` in its order, then the others in
+    the order of their first prompts."""
+    drawn = dict.fromkeys(prompt.part for prompt in prompts)
+    known = [part for part in PARTS if part in drawn]
+    return [*known, *(part for part in drawn if part not in known)]
+
+
+def check_part_name(name: str) -> None:
+    """Raise ValueError for what can't be the name of a part in files and in metrics.json."""
+    if not _PART_NAME.fullmatch(name):
+        raise ValueError(
+            f"{name!r} can't name a part: take lower-case letters a-z, digits, _ and -, at most 60"
+        )
+    if name in NO_PARTS or name in GENERALITY:
+        raise ValueError(f"{name!r} can't name a part: it has a meaning of its own in metrics.json")

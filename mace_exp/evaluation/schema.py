@@ -6,14 +6,18 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from mace_exp.concepts.captions import read_captions
+from mace_exp.concepts.captions import NAME_COLUMNS, read_captions
 from mace_exp.concepts.concept import Concept, slugify
 from mace_exp.concepts.prompts import scene_prompts
 from mace_exp.concepts.schema import KeptConfig
+from mace_exp.concepts.spelling import name_key
 from mace_exp.evaluation.bystanders import kept_subjects
-from mace_exp.evaluation.metrics import check_metrics
+from mace_exp.evaluation.comparison import DistancesConfig
+from mace_exp.evaluation.generality import GeneralityConfig, generality_prompts
+from mace_exp.evaluation.metrics import COMPARING, check_metrics
+from mace_exp.evaluation.prompt_sets import PromptSetsConfig
 from mace_exp.evaluation.prompts import (
     BYSTANDERS,
     ERASED,
@@ -36,6 +40,24 @@ class Part(Enum):
     general = "general"  # nameless people and empty scenes
 
 
+@dataclass(frozen=True)
+class Choice:
+    """What is measured: names of metrics, the probability that a judge's first guess needs, and
+    what sets of pictures are compared by (None: the judge's features)."""
+
+    metrics: Sequence[str]
+    threshold: float
+    distances: DistancesConfig | None
+
+    def inputs(self) -> dict[str, Any]:
+        """Return what decides the figures, for keys."""
+        found: dict[str, Any] = {"metrics": sorted(self.metrics), "threshold": self.threshold}
+        if self.distances is not None and COMPARING.intersection(self.metrics):
+            further = self.distances.inputs()
+            found |= {"distances": further} if further else {}
+        return found
+
+
 @dataclass(kw_only=True)
 class EvaluationConfig:
     """Base of the options of conf/evaluation, which answer for themselves; this one draws and
@@ -49,13 +71,9 @@ class EvaluationConfig:
         """Return how many templates of sentences are used."""
         return 0
 
-    def chosen_metrics(self) -> list[str]:
-        """Return the names of the metrics."""
-        return []
-
-    def least_probability(self) -> float:
-        """Return below which probability a judge's first guess counts as no recognition."""
-        return 0.0
+    def choice(self) -> Choice:
+        """Return what is measured, and how."""
+        return Choice([], 0.0, None)
 
     def mapped_concepts(self) -> int:
         """Return for how many concepts attention is drawn."""
@@ -79,8 +97,15 @@ class EvaluationConfig:
         names."""
         return []
 
+    def further_prompts(
+        self, concepts: Sequence[Concept], kept: KeptConfig, generality: GeneralityConfig
+    ) -> list[EvaluationPrompt]:
+        """Return the prompts of the parts beside these: other wordings of what is erased, and those
+        of files."""
+        return []
+
     def problems(self, kept: KeptConfig, erased: Collection[str]) -> Iterator[str]:
-        """Yield what contradicts the lists of a run; `erased` are names in lower case."""
+        """Yield what contradicts the lists of a run; `erased` are keys of names."""
         yield from ()
 
     def missing_files(self) -> Iterator[str]:
@@ -98,16 +123,18 @@ class SampledEvaluation(EvaluationConfig):
     """Draw and measure pictures before and after the edit, from templates not used in training."""
 
     parts: list[Part]
+    prompt_sets: PromptSetsConfig
     images_per_part: Annotated[int, WHOLE]
     bystander_images: Annotated[int, WHOLE]  # of `unlisted`, and as many of `neighbours`
     unlisted: list[str] | None  # whom the model knows; null: all people whom the judge knows
-    unlisted_file: str | None  # further ones, one per line
+    unlisted_file: str | None  # further ones, one per line, or in the column name of a table
     neighbours: Annotated[int, WHOLE]  # nearest subjects of each erased one
     templates: Annotated[int, WHOLE]
     seed: Annotated[int, NONNEGATIVE]
     attention_maps: Annotated[int, NONNEGATIVE]  # concepts whose attention is drawn
     metrics: list[str]  # names of `evaluation.metrics.METRICS`, in any order
     threshold: Annotated[float, PROPORTION]  # probability that the judge's first guess needs
+    distances: DistancesConfig
 
     def __post_init__(self) -> None:
         check_metrics(self.metrics)
@@ -115,16 +142,13 @@ class SampledEvaluation(EvaluationConfig):
             _check_name("evaluation.unlisted", name)
 
     def draws(self, part: Part | None = None) -> bool:
-        return bool(self.parts) if part is None else part in self.parts
+        return bool(self.parts or self.prompt_sets.files) if part is None else part in self.parts
 
     def used_templates(self) -> int:
         return self.templates
 
-    def chosen_metrics(self) -> list[str]:
-        return self.metrics
-
-    def least_probability(self) -> float:
-        return self.threshold
+    def choice(self) -> Choice:
+        return Choice(self.metrics, self.threshold, self.distances)
 
     def mapped_concepts(self) -> int:
         return self.attention_maps
@@ -135,7 +159,7 @@ class SampledEvaluation(EvaluationConfig):
     def known_people(self, recognised: Sequence[str]) -> list[str]:
         named = list(recognised if self.unlisted is None else self.unlisted)
         if self.unlisted_file is not None:
-            named += read_captions(Path(self.unlisted_file))
+            named += read_captions(Path(self.unlisted_file), known=NAME_COLUMNS)
         return list(dict.fromkeys(named))
 
     def suite(
@@ -158,15 +182,28 @@ class SampledEvaluation(EvaluationConfig):
         parts = {part.name for part in self.parts}
         return [each for each in whole if each.part in parts]
 
+    def further_prompts(
+        self, concepts: Sequence[Concept], kept: KeptConfig, generality: GeneralityConfig
+    ) -> list[EvaluationPrompt]:
+        sentences = generality.sentences(concepts, self.templates)
+        kept_names = {
+            part: [each.name for each in subjects] for part, subjects in kept_subjects(kept).items()
+        }
+        names = {ERASED: [concept.name for concept in concepts], **kept_names}
+        return [
+            *generality_prompts(sentences, generality.images, self.seed),
+            *self.prompt_sets.prompts(self.seed, names),
+        ]
+
     def problems(self, kept: KeptConfig, erased: Collection[str]) -> Iterator[str]:
         """Yield a message where nothing is left to draw: what is erased is in no other part."""
         gone = set(erased)
         empty = {
             part
             for part, subjects in kept_subjects(kept).items()
-            if gone.issuperset(each.name.casefold() for each in subjects)
+            if gone.issuperset(name_key(each.name) for each in subjects)
         }
-        if {part.name for part in self.parts} <= empty:
+        if {part.name for part in self.parts} <= empty and not self.prompt_sets.files:
             yield (
                 f"evaluation.parts = {[part.name for part in self.parts]} leaves nothing to draw: "
                 "what is erased is in no other part. Take some of "
@@ -174,11 +211,14 @@ class SampledEvaluation(EvaluationConfig):
             )
 
     def missing_files(self) -> Iterator[str]:
-        """Yield a message where the file of names can't be read or holds what is no name."""
+        """Yield a message where the file of names can't be read or holds what is no name, for files
+        of prompts, and for what pictures are compared with."""
+        yield from self.prompt_sets.problems({part.name for part in self.parts})
+        yield from self.distances.problems()
         if self.unlisted_file is None:
             return
         try:
-            for name in read_captions(Path(self.unlisted_file)):
+            for name in read_captions(Path(self.unlisted_file), known=NAME_COLUMNS):
                 _check_name("evaluation.unlisted_file", name)
         except ValueError as error:
             yield f"evaluation.unlisted_file = {self.unlisted_file}: {error}"

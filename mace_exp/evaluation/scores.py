@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from mace_exp.evaluation.judges.base import PERSON, SCENE, SUBJECT, TEXT_IMAGE
+from mace_exp.evaluation.judges.base import LIKELY, PERSON, SCENE, SUBJECT, TEXT_IMAGE
 from mace_exp.evaluation.prompts import EvaluationPrompt
-from mace_exp.utils.files import write_table
+from mace_exp.utils.files import regular, write_table
 
 PHASES = ("before", "after")
 ABOUT = ("part", "concept", "prompt", "seed", "expected", "file", "phase", "judge")
@@ -62,12 +62,18 @@ NUMBERS = tuple(name for name in COLUMNS if name not in TEXTS)
 
 @dataclass(frozen=True)
 class ScoredPictures:
-    """Prompts, their pictures' scores before and after the edit, and the judge's name."""
+    """Prompts, their pictures' scores before and after the edit, and the judge's name.
+
+    From `least_score` on that judge's first guess counts, from `least_person` on a picture shows a
+    person; a table of scores does not hold them.
+    """
 
     prompts: Sequence[EvaluationPrompt]
     before: Scores
     after: Scores
     judge: str
+    least_score: float = 0.0
+    least_person: float = LIKELY
 
     @property
     def answers(self) -> frozenset[str]:
@@ -86,11 +92,15 @@ class ScoredPictures:
         rows = []
         for index, prompt in enumerate(self.prompts):
             for phase, scores in zip(PHASES, (self.before, self.after), strict=True):
-                file = f"samples/{phase}/{index:04d}.png"
                 about = (prompt.part, prompt.concept, prompt.prompt, prompt.seed, prompt.expected)
                 cells = [_cell(getattr(scores, name)[index]) for name in COLUMNS]
-                rows.append((*about, file, phase, self.judge, *cells))
+                rows.append((*about, sample_file(phase, index), phase, self.judge, *cells))
         write_table(path, (*ABOUT, *COLUMNS), rows)
+
+
+def sample_file(phase: str, index: int) -> str:
+    """Return the file of a picture, relative to the run's folder."""
+    return f"samples/{phase}/{index:04d}.png"
 
 
 def read_scores(path: Path) -> ScoredPictures:
@@ -101,9 +111,9 @@ def read_scores(path: Path) -> ScoredPictures:
             pictures before and after are not those of the same prompts.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with regular(path).open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{path} can't be read: {error}") from error
     missing = [name for name in (*ABOUT, *COLUMNS) if name not in (rows[0] if rows else {})]
     if missing:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from mace_exp.concepts.concept import Kind
+from mace_exp.concepts.spelling import name_key
 from mace_exp.evaluation.judges.base import PERSON, SCENE, SUBJECT, TEXT_IMAGE
 from mace_exp.evaluation.prompts import EvaluationPrompt
 from mace_exp.evaluation.scores import Scores
@@ -18,16 +20,22 @@ def scores_of(
     originals: np.ndarray,
     verdict: Verdict | None,
     answers: frozenset[str],
+    *,
+    kinds: Mapping[str, Kind] | None = None,
 ) -> Scores:
     """Return the scores of `pictures` [n, H, W, 3], uint8, beside the original model's of the same
-    prompts and seeds; `answers` are what the verdict can be asked, none without one."""
+    prompts and seeds; `answers` are what the verdict can be asked, none without one. With `kinds`,
+    the kind of each class, a picture's subject is sought among those of the expected one's kind."""
     unknown = np.full(len(prompts), np.nan)
     classes = {} if verdict is None else verdict.judge.classes
     places = classes[SCENE] if SCENE in answers else ()
     scenes = [scene_in(each.prompt, places) for each in prompts]
     subject, scene = (
-        _of_head(verdict if head in answers else None, head, expected)
-        for head, expected in ((SUBJECT, [each.expected for each in prompts]), (SCENE, scenes))
+        _of_head(verdict if head in answers else None, head, expected, kinds=own)
+        for head, expected, own in (
+            (SUBJECT, [each.expected for each in prompts], kinds or {}),
+            (SCENE, scenes, {}),
+        )
     )
     return Scores(
         subject=subject[0],
@@ -44,25 +52,41 @@ def scores_of(
 
 
 def _of_head(
-    verdict: Verdict | None, head: str, expected: Sequence[str]
+    verdict: Verdict | None, head: str, expected: Sequence[str], *, kinds: Mapping[str, Kind]
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Return the first guesses, and probability and rank of the expected class, [n] each; "" and
     NaN without a verdict, NaN where the judge does not know the class."""
     probability, rank = np.full((2, len(expected)), np.nan)
     if verdict is None:
         return [""] * len(expected), probability, rank
-    classes = class_rows(verdict.judge.classes[head], expected)
-    known = np.flatnonzero(classes >= 0)
     found = verdict.probabilities[head]
+    names = verdict.judge.classes[head]  # after its answer: a command may name further ones
+    classes = class_rows(names, expected)
+    known = np.flatnonzero(classes >= 0)
+    if kinds:
+        found = among_kinds(found, [kinds.get(name) for name in names], classes)
     probability[known] = found[known, classes[known]]
     rank[known] = ranks(found[known], classes[known])
-    return verdict.likeliest(head), probability, rank
+    return [names[row] for row in found.argmax(axis=1)], probability, rank
 
 
 def class_rows(classes: Sequence[str], names: Sequence[str]) -> np.ndarray:
-    """Return each name's class index, [n]; -1 where the judge does not know it. Case is ignored."""
-    known = {name.casefold(): row for row, name in enumerate(classes)}
-    return np.array([known.get(name.casefold(), -1) for name in names], dtype=np.int64)
+    """Return each name's class index, [n]; -1 where the judge does not know it. Names are compared
+    as `name_key` says."""
+    known = {name_key(name): row for row, name in enumerate(classes)}
+    return np.array([known.get(name_key(name), -1) for name in names], dtype=np.int64)
+
+
+def among_kinds(
+    probabilities: np.ndarray, kinds: Sequence[Kind | None], rows: np.ndarray
+) -> np.ndarray:
+    """Return the probabilities [n, c] among the classes of the same kind as class `rows[i]` alone,
+    zero for all others; unchanged where `rows[i]` is -1. Of a softmax this is the softmax among
+    those classes."""
+    own = np.array([[kind is other for other in kinds] for kind in kinds])
+    rivals = np.where(rows[:, None] >= 0, own[rows], True)
+    kept = np.where(rivals, probabilities, 0.0)
+    return kept / np.maximum(kept.sum(axis=1, keepdims=True), np.finfo(float).tiny)
 
 
 def ranks(probabilities: np.ndarray, rows: np.ndarray) -> np.ndarray:

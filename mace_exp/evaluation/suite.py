@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from mace_exp.concepts.concept import Kind
 from mace_exp.concepts.prompts import evaluation_prompts
+from mace_exp.concepts.spelling import name_key
 from mace_exp.evaluation.prompts import (
     ERASED,
     GENERAL,
@@ -25,6 +27,15 @@ SPECIFICITY = {
     Kind.explicit: PRESERVED,
 }
 """The part whose accuracy is the paper's specificity, by the kind of the erased concepts."""
+
+
+def specificity_in(config: Mapping[str, Any]) -> str:
+    """Return the part that is the paper's specificity in a run's config.yaml, by the kind of its
+    first concept."""
+    concepts = config.get("concepts") or {}
+    first = " ".join(str((concepts.get("names") or [""])[0]).split())
+    kind = (concepts.get("kinds") or {}).get(first, concepts.get("kind", "person"))
+    return SPECIFICITY[Kind[str(kind)]]
 
 
 def build_suite(
@@ -49,14 +60,14 @@ def build_suite(
     """
     counts = dict.fromkeys(PARTS, images_per_part) | dict(images or {})
     _check(subjects, min(counts.values()), templates)
-    erased = {subject.name.casefold() for subject in subjects.get(ERASED, ())}
+    erased = {name_key(subject.name) for subject in subjects.get(ERASED, ())}
     suite = []
     for part in PARTS:
         chosen = list(subjects.get(part, ()))
         if part != ERASED:
-            chosen = [each for each in chosen if each.name.casefold() not in erased]
+            chosen = [each for each in chosen if name_key(each.name) not in erased]
             chosen = _even_choice(chosen, counts[part])
-        for subject, count in zip(chosen, _shares(len(chosen), counts[part]), strict=True):
+        for subject, count in zip(chosen, shares(len(chosen), counts[part]), strict=True):
             suite += _subject_prompts(part, subject, count, templates=templates, seed=seed)
     for index, prompt in enumerate(general[:images_per_part]):
         number = short_seed(seed, "evaluation", GENERAL, index)
@@ -88,7 +99,7 @@ def _even_choice(subjects: list[Subject], limit: int) -> list[Subject]:
     return [subjects[index * len(subjects) // limit] for index in range(limit)]
 
 
-def _shares(subjects: int, images: int) -> list[int]:
+def shares(subjects: int, images: int) -> list[int]:
     """Distribute images over subjects: at least one each, the remainder to the first ones."""
     return [max(1, images // subjects + (i < images % subjects)) for i in range(subjects)]
 

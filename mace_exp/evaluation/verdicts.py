@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 
-from mace_exp.evaluation.judges.base import Judge
+from mace_exp.evaluation.judges.base import BATCH, DetectingJudge, Found, Judge
 
-BATCH = 128
-"""Pictures that a judge is shown at once: what fits small memories."""
 Answer = TypeVar("Answer")
 
 
@@ -26,6 +24,8 @@ class Verdict:
     judge: Judge
     images: np.ndarray
     texts: Sequence[str]
+    batch: int | None = BATCH
+    """Pictures shown at once; None: all."""
 
     @cached_property
     def probabilities(self) -> dict[str, np.ndarray]:
@@ -48,13 +48,16 @@ class Verdict:
         """The probability that each picture shows a person, [n]."""
         return np.concatenate(self._in_batches(lambda images, _: self.judge.persons(images)))
 
-    def likeliest(self, head: str) -> list[str]:
-        """Return the name of each picture's likeliest class, n of them."""
-        names = self.judge.classes[head]
-        return [names[row] for row in self.probabilities[head].argmax(axis=1)]
+    @cached_property
+    def detections(self) -> list[Found]:
+        """The boxes found in each picture, n lists."""
+        judge = cast(DetectingJudge, self.judge)
+        parts = self._in_batches(lambda images, _: judge.detections(images))
+        return [found for part in parts for found in part]
 
     def _in_batches(self, ask: Callable[[np.ndarray, list[str]], Answer]) -> list[Answer]:
+        size = self.batch or len(self.images)
         return [
-            ask(self.images[start : start + BATCH], list(self.texts[start : start + BATCH]))
-            for start in range(0, len(self.images), BATCH)
+            ask(self.images[start : start + size], list(self.texts[start : start + size]))
+            for start in range(0, len(self.images), size)
         ]

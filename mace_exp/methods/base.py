@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mace_exp.preservation.schema import PreservationConfig
     from mace_exp.preservation.terms import Preservation
     from mace_exp.runs.context import Context
+    from mace_exp.runs.folder import RunFolder
     from mace_exp.runs.result import Result
 
 OPTIONAL_GROUPS = (
@@ -53,6 +54,11 @@ class Given(Protocol):
 
     concepts: list[Concept]
     """What is erased."""
+
+    @cached_property
+    def kept(self) -> frozenset[str]:
+        """Slugs of the concepts whose trained part is that of the run which this one revises."""
+        ...
 
     @property
     def sentences(self) -> Mapping[str, list[str]]:
@@ -98,6 +104,7 @@ class Settings(Protocol):
     kept: KeptConfig
     preservation: PreservationConfig
     seed: int
+    revises: str | None
 
     def prior_weight(self) -> float:
         """Return what the denoising error on class images weighs."""
@@ -174,6 +181,18 @@ class MethodConfig(ABC):
     def term_weights(self, settings: Settings) -> dict[str, dict[str, float]]:
         """Return the weight of every term of preservation, by the group that gives it."""
         return {}
+
+    def unrevisable(self, settings: Settings) -> str | None:
+        """Say why concepts can't be added to, or dropped from, a run of this method; None where
+        they can."""
+        return None
+
+    def kept_concepts(self, earlier: RunFolder, slugs: Iterable[str]) -> frozenset[str]:
+        """Return those concepts of which an earlier run left what a revised run would train.
+
+        A method that only solves has nothing to keep: it solves again.
+        """
+        return frozenset()
 
     @abstractmethod
     def build(self, context: Context, settings: Settings, given: Given) -> Method:

@@ -9,7 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mace_exp.models.sources import HUB_ID, in_hub_cache
+from mace_exp.models.sources import HUB_ID, hub_cached
+from mace_exp.utils.trusted import check_no_code
 
 
 def check_auxiliary(
@@ -31,7 +32,7 @@ def check_auxiliary(
         raise ValueError("is not a folder: name the folder of a transformers model")
     elif not HUB_ID.fullmatch(source):
         raise ValueError("is neither a folder nor a hub id, as in facebook/sam-vit-base")
-    elif not (allow_download or in_hub_cache(source, "config.json")):
+    elif not (allow_download or hub_cached(source, "config.json")):
         raise ValueError(
             "is not a folder and not in the hub's local cache, and downloads are off: "
             "name a folder, or set allow_download=true next to it"
@@ -62,8 +63,7 @@ def _check_folder(folder: Path, model_type: str | None) -> None:
     found = config.get("model_type")
     if model_type is not None and found != model_type:
         raise ValueError(f"holds a model of the type {found!r}, not {model_type!r}")
-    if "auto_map" in config:
-        raise ValueError("requires remote code (auto_map), which is not run")
+    check_no_code(folder)
     if not any(folder.glob("*.safetensors")):
         raise ValueError("has no .safetensors weights")
 

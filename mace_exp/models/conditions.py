@@ -57,6 +57,18 @@ def condition_on(pipeline: DiffusionPipeline, prompts: Sequence[str], latents: T
     return Condition(states, added_conditions(pipeline, prompts, latents))
 
 
+def traced_condition(
+    pipeline: DiffusionPipeline, prompts: Sequence[str], latents: Tensor
+) -> Condition:
+    """Return what `condition_on` does, in one batch, with gradients where the caller records them:
+    for what is optimised through the text encoder."""
+    encoder = stable_diffusion_encoder(pipeline)
+    added = added_conditions(pipeline, prompts, latents)
+    if added is not None:
+        added = AddedConditions(encoder.traced_pooled(prompts), added.time_ids)
+    return Condition(encoder.traced(prompts), added)
+
+
 def unconditional(pipeline: DiffusionPipeline, latents: Tensor) -> Condition:
     """Return what guidance starts from: the empty prompt or, where the pipeline says so (SDXL),
     zeros; one row."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -116,15 +117,20 @@ def _offload_hook(module: nn.Module) -> CpuOffload | None:
     return hook if isinstance(hook, CpuOffload) else None
 
 
-def halving_on_out_of_memory(run: Callable[[int], R], batch: int, key: str) -> tuple[R, int]:
+def halving_on_out_of_memory(
+    run: Callable[[int], R], batch: int, key: str, *, what: str = ""
+) -> tuple[R, int]:
     """Return `run(batch)` and the batch size that fitted; it is halved after each out-of-memory
     error, so `run` must be repeatable. The warning names `key`, the setting. Raises the error at a
-    batch size of 1."""
+    batch size of 1, with a note of `what` was being made."""
     while True:
         try:
             return run(batch), batch
-        except RuntimeError as error:
-            if batch == 1 or not should_reduce_batch_size(error):
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if batch == 1:
+                error.add_note(what)
                 raise
         # Only here, because the error's traceback kept tensors of the attempt alive.
         clear_device_cache(garbage_collection=True)
@@ -132,6 +138,14 @@ def halving_on_out_of_memory(run: Callable[[int], R], batch: int, key: str) -> t
             "out of memory with %d in a batch: continuing with %s = %d", batch, key, batch // 2
         )
         batch //= 2
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory of the device, or of the machine, is used up."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    known = isinstance(error, Exception) and should_reduce_batch_size(error)
+    return known or (isinstance(error, RuntimeError) and "allocate memory" in str(error))
 
 
 def gpu_facts() -> dict[str, Any]:

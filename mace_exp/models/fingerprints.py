@@ -95,3 +95,13 @@ def _encoder_state(encoder: nn.Module) -> dict[str, Tensor]:
     fingerprint."""
     state = {name.removeprefix("text_model."): t for name, t in encoder.state_dict().items()}
     return {name: t for name, t in state.items() if not name.endswith("position_ids")}
+
+
+def require_fingerprint(pipeline: Any, wanted: str) -> None:
+    """Raise ValueError unless this is the model that a run edited, by its fingerprint."""
+    found = fingerprint(pipeline)
+    if found != wanted:
+        raise ValueError(
+            f"the run edited the model {wanted}, this one is {found}: give the location of the "
+            "original by --model"
+        )

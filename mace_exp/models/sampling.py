@@ -145,7 +145,9 @@ def sample_batches(
         for end in accumulate(pieces or [len(prompts)]):
             while start < end:
                 wanted = min(most, end - start)
-                done, fitted = halving_on_out_of_memory(batch, wanted, "sampling.batch_size")
+                done, fitted = halving_on_out_of_memory(
+                    batch, wanted, "sampling.batch_size", what=repr(prompts[start])
+                )
                 most = most if fitted == wanted else fitted
                 on_batch(done)
                 start += len(done.images)

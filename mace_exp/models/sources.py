@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mace_exp.models.checkpoints import check_checkpoint, check_description
+from mace_exp.models.model_folders import check_folder
+from mace_exp.models.schema import ModelConfig
+
 EMBEDDED = "mini"
-FAMILIES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
-LIBRARIES = ("diffusers", "transformers", "stable_diffusion")  # remote code is not run
-OPTIONAL = ("safety_checker", "feature_extractor", "image_encoder")
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-WITH_WEIGHTS = ("text_encoder", "text_encoder_2", "unet", "vae")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,32 +28,53 @@ class ModelLocation:
 def find_model(
     source: str | Path | None,
     *,
+    variant: str | None = None,
     file_config: str | Path | None = None,
     allow_download: bool = False,
+    safety_checker: bool = True,
 ) -> ModelLocation:
-    """Return the location of `source`, checked as far as possible without loading it.
+    """Return the location of `source`, checked as far as its files tell without loading it.
 
     `source` is "mini" or None (the embedded model), a diffusers folder, a `.safetensors` checkpoint
-    (then `file_config` is the diffusers folder that describes it), or a hub id.
+    (then `file_config` is the diffusers folder that describes it), or a hub id. `variant` and
+    `safety_checker` say which files of it are read.
 
     Raises:
-        ValueError: no such model, a folder that is not a pipeline or lacks a component.
+        ValueError: no such model, or one that is not whole, or not a text-to-image model of a
+            family that is supported.
     """
     if source in (None, EMBEDDED):
-        return ModelLocation(folder=_checked_folder(Path(__file__).parents[1] / "mini" / "weights"))
+        weights = Path(__file__).parents[1] / "mini" / "weights"
+        check_folder(weights)
+        return ModelLocation(folder=weights)
     path = Path(source).expanduser()
     if path.is_file():
         return _checked_file(path, file_config)
     if path.is_dir():
-        return ModelLocation(folder=_checked_folder(path))
+        check_folder(path, variant=variant, safety_checker=safety_checker)
+        return ModelLocation(folder=path)
     if not HUB_ID.fullmatch(str(source)):
         raise ValueError(f"model source {str(source)!r} does not exist: {_EXPECTED}")
-    if not (allow_download or in_hub_cache(str(source), "model_index.json")):
+    cached = hub_cached(str(source), "model_index.json")
+    if cached is None and not allow_download:
         raise ValueError(
             f"model source {str(source)!r} is not a local folder and not in the hub's local cache, "
             f"and downloads are off: {_EXPECTED}"
         )
+    if cached is not None and not allow_download:  # else the rest is downloaded
+        check_folder(cached.parent, variant=variant, safety_checker=safety_checker)
     return ModelLocation(hub_id=str(source))
+
+
+def location_of(model: ModelConfig) -> ModelLocation:
+    """Return the location of a configured model. Raises ValueError as `find_model`."""
+    return find_model(
+        model.source,
+        variant=model.variant,
+        file_config=model.file_config,
+        allow_download=model.allow_download,
+        safety_checker=model.safety_checker,
+    )
 
 
 _EXPECTED = (
@@ -90,57 +111,28 @@ def _part_config(location: ModelLocation, part: str) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
-def _checked_folder(folder: Path) -> Path:
-    index = _checked_family(folder)
-    for name, value in index.items():
-        if name.startswith("_") or not isinstance(value, list) or None in value:
-            continue
-        if value[0] not in LIBRARIES:
-            raise ValueError(f"{folder} takes {name} from {value[0]!r}: remote code is not run")
-        if name not in OPTIONAL and not (folder / name).is_dir():
-            raise ValueError(f"{folder} is not a complete pipeline: its folder {name!r} is missing")
-        if name in WITH_WEIGHTS and not any((folder / name).glob("*.safetensors")):
-            raise ValueError(f"{folder / name} has no .safetensors weights")
-    return folder
-
-
-def _checked_family(folder: Path) -> dict[str, Any]:
-    index = read_index(folder)
-    family = index.get("_class_name")
-    if family not in FAMILIES:
-        raise ValueError(f"{folder} holds {family!r}; supported are {', '.join(FAMILIES)}")
-    return index
-
-
-def read_index(folder: Path | None) -> dict[str, Any]:
-    """Return model_index.json of a folder ({} for None). Raises ValueError if it is missing."""
-    if folder is None:
-        return {}
-    file = folder / "model_index.json"
-    try:
-        index = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{folder} is not a diffusers pipeline: {file.name} is missing") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{folder} is not a diffusers pipeline: {file.name}: {error}") from None
-    return index if isinstance(index, dict) else {}
-
-
 def _checked_file(path: Path, config: str | Path | None) -> ModelLocation:
     if path.suffix != ".safetensors":
-        raise ValueError(f"model file {path}: only .safetensors is read, not {path.suffix!r}")
+        raise ValueError(
+            f"model file {path}: only .safetensors is read, not {path.suffix!r} (.ckpt, .pt and "
+            ".bin files are pickles, which can run any code): convert it by a program that you "
+            "trust"
+        )
+    check_checkpoint(path)
     if config is None:
         raise ValueError(
             f"model file {path} has no configuration: set file_config to a local diffusers folder "
             "of the same model family (its weights are not needed)"
         )
     folder = Path(config).expanduser()
-    _checked_family(folder)
+    check_folder(folder, weights=False)
+    check_description(path, folder)
     return ModelLocation(file=path, folder=folder)
 
 
-def in_hub_cache(hub_id: str, file: str) -> bool:
-    """Return whether a file of a model is in the hub's local cache, and so, usually, the model."""
+def hub_cached(hub_id: str, file: str) -> Path | None:
+    """Return a model's file in the hub's local cache, or None: if one is there, usually all are."""
     from huggingface_hub import try_to_load_from_cache
 
-    return isinstance(try_to_load_from_cache(hub_id, file), str)
+    found = try_to_load_from_cache(hub_id, file)
+    return Path(found) if isinstance(found, str) else None

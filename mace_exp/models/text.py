@@ -98,10 +98,13 @@ class PromptEncoder:
         """Yield float32 hidden states [<= batch_size, L, d], batch by batch, to bound memory."""
         with on_device(*(branch.model for branch in self.branches)):
             for start in range(0, len(prompts), batch_size):
-                part = prompts[start : start + batch_size]
-                length = self.context_length
-                states = [_hidden_states(branch, part, length) for branch in self.branches]
-                yield torch.cat(states, dim=-1)
+                yield self.traced(prompts[start : start + batch_size])
+
+    def traced(self, prompts: Sequence[str]) -> Tensor:
+        """Return what `encode` does, in one batch, with gradients where the caller records them."""
+        length = self.context_length
+        states = [_hidden_states(branch, prompts, length) for branch in self.branches]
+        return torch.cat(states, dim=-1)
 
     @torch.no_grad()
     def pooled(self, prompts: Sequence[str], *, batch_size: int = 64) -> Tensor:
@@ -109,12 +112,14 @@ class PromptEncoder:
 
         They are projected end-of-text states, so the encoder needs a projection (SDXL's second).
         """
-        branch = self.branches[-1]
         parts = [prompts[i : i + batch_size] for i in range(0, len(prompts), batch_size)]
-        length = self.context_length
-        with on_device(branch.model):
-            read = [branch.model(_device_ids(branch, part, length)).text_embeds for part in parts]
-        return torch.cat(read).float()
+        with on_device(self.branches[-1].model):
+            return torch.cat([self.traced_pooled(part) for part in parts])
+
+    def traced_pooled(self, prompts: Sequence[str]) -> Tensor:
+        """Return what `pooled` does, in one batch, with gradients where the caller records them."""
+        branch = self.branches[-1]
+        return branch.model(_device_ids(branch, prompts, self.context_length)).text_embeds.float()
 
     def positions(self, prompt: str, phrase: str, *, include_end: bool = False) -> Tensor:
         """Return a mask [L], bool: tokens of every occurrence of `phrase`; with `include_end`, also
@@ -189,16 +194,21 @@ def phrase_positions(tokenizer: Tokenizer, prompt: str, phrase: str) -> list[int
 
     Raises ValueError, with the prompt and its tokens, if the phrase does not occur.
     """
-    phrase_ids = _plain_ids(tokenizer, phrase)[1:-1]
+    sought = phrase_ids(tokenizer, phrase)
     row = _plain_ids(tokenizer, prompt)
-    found = list(_occurrences(row, phrase_ids)) if phrase_ids else []
+    found = list(occurrences(row, sought))
     if not found:
         raise ValueError(
             f"phrase {phrase!r} does not occur in the prompt {prompt!r}:"
-            f" tokens {_token_texts(tokenizer, phrase_ids)} are not in"
+            f" tokens {_token_texts(tokenizer, sought)} are not in"
             f" {_token_texts(tokenizer, row)}"
         )
-    return [start + offset for start in found for offset in range(len(phrase_ids))]
+    return [start + offset for start in found for offset in range(len(sought))]
+
+
+def phrase_ids(tokenizer: Tokenizer, phrase: str) -> list[int]:
+    """Return the ids of a phrase, without start and end tokens."""
+    return list(_plain_ids(tokenizer, phrase)[1:-1])
 
 
 def end_positions(ids: Sequence[int], end_id: int) -> list[int]:
@@ -242,13 +252,14 @@ def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
-def _occurrences(row: Sequence[int], phrase_ids: Sequence[int]) -> Iterator[int]:
-    """Yield the start of each occurrence; occurrences do not overlap."""
+def occurrences(row: Sequence[int], phrase: Sequence[int]) -> Iterator[int]:
+    """Yield the start of each occurrence of a phrase's ids in a row: occurrences do not overlap. An
+    empty phrase has none."""
     start = 0
-    while start + len(phrase_ids) <= len(row):
-        if list(row[start : start + len(phrase_ids)]) == list(phrase_ids):
+    while phrase and start + len(phrase) <= len(row):
+        if list(row[start : start + len(phrase)]) == list(phrase):
             yield start
-            start += len(phrase_ids)
+            start += len(phrase)
         else:
             start += 1
 

@@ -12,7 +12,12 @@ import sys
 from pathlib import Path
 
 from mace_exp.cli.common import add_model_arguments, chosen_model, run_command
-from mace_exp.concepts.captions import names_in_templates, read_captions, read_templates
+from mace_exp.concepts.captions import (
+    NAME_COLUMNS,
+    names_in_templates,
+    read_captions,
+    read_templates,
+)
 from mace_exp.concepts.prompts import domain_captions
 from mace_exp.models.loading import loaded
 
@@ -21,7 +26,7 @@ log = logging.getLogger("mace_exp.preservation")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one of the three commands; return the exit code, 1 after an error message."""
+    """Run one of the three commands; return the exit code, 2 after an error message."""
     parsed = _parser().parse_args(arguments)
     return run_command(NAME, lambda: parsed.command(parsed))
 
@@ -79,9 +84,9 @@ def show(arguments: argparse.Namespace) -> None:
 def _captions(arguments: argparse.Namespace) -> list[str]:
     """Return the captions in --captions, or --names inserted into templates; at most --limit."""
     if arguments.captions is not None:
-        captions = read_captions(arguments.captions)
+        captions = read_captions(arguments.captions, arguments.column)
     else:
-        names = read_captions(arguments.names)
+        names = read_captions(arguments.names, arguments.column, known=NAME_COLUMNS)
         if arguments.templates is not None:
             templates = list(read_templates(arguments.templates).values())
             captions = names_in_templates(names, templates)
@@ -123,10 +128,16 @@ def _parser() -> argparse.ArgumentParser:
 def _add_build(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
-        "--captions", type=Path, metavar="FILE", help="COCO's caption JSON, or text, one per line"
+        "--captions",
+        type=Path,
+        metavar="FILE",
+        help="COCO's caption JSON, a table (.csv, .tsv, .jsonl), or text, one per line",
     )
     source.add_argument(
         "--names", type=Path, metavar="FILE", help="names, one per line, inserted into templates"
+    )
+    parser.add_argument(
+        "--column", help="of a table (default: caption, prompt or text; of names: name)"
     )
     parser.add_argument(
         "--kind",

@@ -7,6 +7,7 @@ from enum import Enum
 
 from mace_exp.concepts.prompts import domain_captions, prior_captions
 from mace_exp.concepts.schema import KeptConfig
+from mace_exp.concepts.spelling import name_key
 
 
 class CaptionSource(Enum):
@@ -28,8 +29,8 @@ def names_of(source: CaptionSource, kept: KeptConfig, *, erased: Sequence[str]) 
     """Return the names that the captions of a source must cover, each at least once."""
     if source is not CaptionSource.names:
         return []
-    gone = {name.casefold() for name in erased}
-    return [name for name in (*kept.people, *kept.artists) if name.casefold() not in gone]
+    gone = {name_key(name) for name in erased}
+    return [name for name in (*kept.people, *kept.artists) if name_key(name) not in gone]
 
 
 def _general(kept: KeptConfig, count: int, erased: Sequence[str]) -> list[str]:

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
+from mace_exp.concepts.captions import read_captions
 from mace_exp.preservation.captions import CaptionSource
 from mace_exp.utils.ranges import NONNEGATIVE, WHOLE
 
@@ -16,8 +18,13 @@ class TermConfig:
     unit: Annotated[int, WHOLE]  # prompts that a weight of 1 stands for, see PreservationConfig
     count: Annotated[int, NONNEGATIVE]  # number of captions from templates
     captions: list[str]  # additional captions
-    file: str | None  # additional captions: text, one per line, or COCO's JSON
+    file: str | None  # additional captions: text, one per line, a table, or COCO's JSON
+    column: str | None  # of a .csv, .tsv or .jsonl file; null: caption, prompt or text
     cache: str | None  # statistics built earlier, instead of captions
+
+    def read_file(self) -> list[str]:
+        """Return the captions of the file; none without one. Raises as `read_captions`."""
+        return [] if self.file is None else read_captions(Path(self.file), self.column)
 
 
 @dataclass(kw_only=True)

@@ -7,11 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mace_exp.evaluation.paired import RATES, Difference, PicturePair
+from mace_exp.evaluation.paired import (
+    OVERALL,
+    RATES,
+    ConceptDifference,
+    Difference,
+    PicturePair,
+)
 from mace_exp.report import formatting
 from mace_exp.report.metrics_view import PARTS
 from mace_exp.report.page import render, save
 from mace_exp.report.pictures import Thumbnails
+from mace_exp.report.read_run import image_in
 
 PICTURE_BYTES = 1_500_000  # base64 bytes of all pictures
 
@@ -24,6 +31,7 @@ class Comparison:
     second: Path
     names: tuple[str, str]
     differences: Sequence[Difference]
+    concepts: Sequence[ConceptDifference]
     pictures: Mapping[str, Sequence[PicturePair]]
 
     def facts(self) -> dict[str, Any]:
@@ -32,6 +40,7 @@ class Comparison:
             "first": str(self.first),
             "second": str(self.second),
             "differences": [vars(each) for each in self.differences],
+            "concepts": [vars(each) for each in self.concepts],
             "pictures": [
                 {
                     **vars(each.prompt),
@@ -52,7 +61,7 @@ def part_title(part: str) -> str:
 
 def cells(found: Difference) -> tuple[str, str, str, str]:
     """Return both values, their difference and its interval as text, rates in percent."""
-    rate = found.measure in RATES
+    rate = found.measure in RATES or found.part == OVERALL
     text = formatting.percent if rate else "{:.3f}".format
     signed = formatting.signed_percent if rate else "{:+.3f}".format
     ends = f"{signed(found.low)} to {signed(found.high)}"
@@ -91,9 +100,9 @@ def _shown(
         if thumbnails.spent:
             break
         files = [
-            run / "samples" / "after" / f"{row:04d}.png"
+            image_in(run / "samples", f"after/{row:04d}.png")
             for run, row in zip(runs, pair.rows, strict=True)
         ]
-        one, two = (thumbnails.uri(file if file.is_file() else None) for file in files)
+        one, two = (thumbnails.uri(file) for file in files)
         found.append((pair, one, two))
     return found

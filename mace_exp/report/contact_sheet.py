@@ -92,7 +92,7 @@ def choose(sampled: Sequence[tuple[Job, dict[Prompt, Sample]]]) -> list[Prompt]:
     }
     shared = sorted(first, key=lambda p: -count[p])
     chosen: list[Sample] = []
-    for part in sorted({p[0] for p in shared}, key=_part_place):
+    for part in sorted({p[0] for p in shared}, key=lambda each: (_part_place(each), each)):
         candidates = in_turn([first[p] for p in shared if p[0] == part], by="concept")
         limit = COLUMNS.get(part, OTHER_COLUMNS)
         chosen += [sample for sample, _ in zip(candidates, range(limit), strict=False)]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mace_exp.report.metrics_view import PARTS
+from mace_exp.report.metrics_view import LOWER_IS_BETTER, PARTS
 from mace_exp.report.pictures import Thumbnails, in_turn
 from mace_exp.report.read_run import Overlay, Sample
 
@@ -34,7 +34,7 @@ class Pair:
         if not sample.expected or not sample.after_prediction or sample.part not in PARTS:
             return ""
         recognised = _same(sample.expected, sample.after_prediction)
-        return "miss" if recognised == (sample.part == "erased") else "hit"
+        return "miss" if recognised == (sample.part in LOWER_IS_BETTER) else "hit"
 
 
 def _same(one: str, other: str) -> bool:

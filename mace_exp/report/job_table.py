@@ -9,7 +9,7 @@ from typing import Any
 
 from mace_exp.report import formatting
 from mace_exp.report.jobs import Job, setting_key, setting_text
-from mace_exp.report.metrics_view import PARTS, Estimate
+from mace_exp.report.metrics_view import LOWER_TITLES, Estimate
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def _with_best(column: Column, cells: list[Cell]) -> list[Cell]:
     keys = [cell.key for cell in cells if isinstance(cell.key, float)]
     if not column.percent or len(keys) < 2:
         return cells
-    top = (min if column.title == PARTS["erased"] else max)(keys)
+    top = (min if column.title in LOWER_TITLES else max)(keys)
     shown = formatting.percent(top / 100)
     return [Cell(c.text, c.key, c.note, c.text == shown) for c in cells]
 

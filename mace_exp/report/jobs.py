@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from mace_exp.report import formatting
 from mace_exp.report.charts import Curve, shortened
 from mace_exp.report.metrics_view import (
+    LOWER_IS_BETTER,
     PARTS,
     WITH_UNLISTED,
     Estimate,
@@ -38,9 +39,26 @@ versions) and of per-concept settings have separate keys."""
 
 
 def job_folders(sweep_dir: Path) -> list[Path]:
-    """Return the subfolders that are runs, in order of their numbers."""
-    found = [path for path in sweep_dir.iterdir() if path.is_dir() and _is_job(path)]
-    return sorted(found, key=lambda path: job_place(path.name))
+    """Return the subfolders that are runs, in order of their numbers; in a folder with a sweep's
+    files at any depth (`hydra.sweep.subdir` may have slashes)."""
+    deep = any((sweep_dir / name).is_file() for name in SWEEP_MARKS)
+    return sorted(_jobs_in(sweep_dir, deep), key=lambda path: job_place(job_name(path, sweep_dir)))
+
+
+def _jobs_in(folder: Path, deep: bool) -> Iterator[Path]:
+    for path in folder.iterdir():
+        # Hidden folders are another program's, as .ipynb_checkpoints.
+        if path.name.startswith(".") or path.is_symlink() or not path.is_dir():
+            continue
+        if is_run(path):
+            yield path
+        elif deep:
+            yield from _jobs_in(path, deep)
+
+
+def job_name(folder: Path, sweep_dir: Path) -> str:
+    """Return the name of a job: its folder, as seen from the sweep's."""
+    return folder.relative_to(sweep_dir).as_posix()
 
 
 def is_sweep(folder: Path) -> bool:
@@ -65,14 +83,9 @@ def never_began(sweep_dir: Path) -> dict[str, list[str]]:
 
     Empty if no plan was written, or if no job has started: such a sweep was rejected.
     """
-    begun = {folder.name for folder in job_folders(sweep_dir)}
+    begun = {job_name(folder, sweep_dir) for folder in job_folders(sweep_dir)}
     planned = planned_arguments(sweep_dir) if begun else {}
     return {name: arguments for name, arguments in planned.items() if name not in begun}
-
-
-def _is_job(path: Path) -> bool:
-    hidden = path.name.startswith(".")  # another program's, as .ipynb_checkpoints
-    return not hidden and not path.is_symlink() and is_run(path)
 
 
 @dataclass(frozen=True)
@@ -87,10 +100,11 @@ class Job:
     stages: list[dict[str, Any]]
     loss: Curve
     with_unlisted: Estimate | None = None
+    place: str = ""
 
     @property
     def name(self) -> str:
-        return self.run.path.name
+        return self.place or self.run.path.name
 
     @property
     def status(self) -> str:
@@ -183,7 +197,7 @@ def label(job: Job, varying: Sequence[str]) -> str:
 
 def kept_part(jobs: Sequence[Job]) -> str:
     """Return the title of the first part to preserve that at least two jobs measured, or ""."""
-    titles = [title for key, title in PARTS.items() if key != "erased"]
+    titles = [title for key, title in PARTS.items() if key not in LOWER_IS_BETTER]
     enough = (title for title in titles if sum(title in job.accuracies for job in jobs) > 1)
     return next(enough, "")
 

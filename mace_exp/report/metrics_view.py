@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mace_exp.evaluation.prompts import GENERALITY
 from mace_exp.runs.record import number
 
 PARTS = {
@@ -16,10 +17,18 @@ PARTS = {
     "objects": "Objects",
     "styles": "Styles",
     "scenes": "Scenes",
+    "synonyms": "Synonyms",
+    "wordings": "Other sentences",
+    "letter_case": "Other letters",
+    "possessives": "Possessives",
+    "misspellings": "Misspellings",
 }
 WITH_UNLISTED = "harmonic_mean_unlisted"
 """The harmonic mean over erased, kept and unlisted people."""
-LOWER_IS_BETTER = frozenset({"erased"})
+WITH_GENERALITY = "harmonic_mean_generality"
+"""That over erased, kept and synonyms of the erased: the paper's H_o."""
+LOWER_IS_BETTER = frozenset({"erased", *GENERALITY})
+LOWER_TITLES = frozenset(PARTS[key] for key in LOWER_IS_BETTER)
 
 
 @dataclass(frozen=True)
@@ -119,7 +128,7 @@ def _further(values: Mapping[str, Any], prefix: str = "") -> Iterator[Estimate]:
 
 def read_overall(metrics: Mapping[str, Any]) -> list[Estimate]:
     """Return the numbers outside parts, except the harmonic means (see `harmonic_mean`)."""
-    means = ("harmonic_mean", WITH_UNLISTED)
+    means = ("harmonic_mean", WITH_UNLISTED, WITH_GENERALITY)
     others = {k: v for k, v in metrics.items() if not _is_part(v) and k not in means}
     return list(_further(others))
 
@@ -128,3 +137,13 @@ def harmonic_mean(metrics: Mapping[str, Any], key: str = "harmonic_mean") -> flo
     """Return the run's harmonic mean, or that over three sides (`WITH_UNLISTED`), or None."""
     value = metrics.get(key)
     return number(value.get("value") if isinstance(value, Mapping) else value)
+
+
+def mean_interval(metrics: Mapping[str, Any], key: str) -> tuple[float | None, float | None]:
+    """Return the ends of a harmonic mean's interval, None without one."""
+    harmonic = metrics.get("harmonic")
+    known = harmonic.get("intervals") if isinstance(harmonic, Mapping) else None
+    ends = known.get(key) if isinstance(known, Mapping) else None
+    if not isinstance(ends, list) or len(ends) != 2:
+        return None, None
+    return number(ends[0]), number(ends[1])

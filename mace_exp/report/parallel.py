@@ -11,7 +11,7 @@ from markupsafe import Markup
 from mace_exp.report import formatting
 from mace_exp.report.charts import joined, shortened, ticks
 from mace_exp.report.jobs import Job, label, setting_key, setting_text
-from mace_exp.report.metrics_view import PARTS, Estimate
+from mace_exp.report.metrics_view import LOWER_TITLES, Estimate
 
 WIDTH, HEIGHT = 1140, 330
 TOP, BOTTOM, SIDE = 54, 22, 70
@@ -83,7 +83,7 @@ def measure_axis(title: str, estimates: Sequence[Estimate | None]) -> Axis:
     """Return the axis of proportions in percent; inverted where lower is better."""
     values = [None if e is None or not math.isfinite(e.value) else e.value for e in estimates]
     known = [v for v in values if v is not None] or [0.0]
-    down = title == PARTS["erased"]
+    down = title in LOWER_TITLES
     low, high = min(known), max(known)
     place = _between(high, low) if down else _between(low, high)
     marks = [(place(t), f"{100 * t:g}") for t in ticks(low, high)]

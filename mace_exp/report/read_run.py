@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from mace_exp.runs.arguments import read_yaml
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.manifest import changed_files, recorded_files
 from mace_exp.runs.record import ROWS_FILE, ConceptCurves, numbers, read_rows
 from mace_exp.utils.files import read_json as file_json
+from mace_exp.utils.files import regular
+from mace_exp.utils.yaml_files import read_plain
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +59,11 @@ class RunContents:
     attention: list[Overlay]
     masks: list[Overlay]
     neighbours: Sequence[Mapping[str, str]] = ()
+
+    @property
+    def attacks(self) -> Path:
+        """The folder of the attacks, which need not be there."""
+        return self.path / "attacks"
 
     @property
     def name(self) -> str:
@@ -127,10 +131,10 @@ def read_config(path: Path) -> dict[str, Any]:
     """Read the composed configuration; a run that was refused has none."""
     file = path / "config.yaml"
     try:
-        value = read_yaml(file)
+        value = read_plain(file)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         log.warning("%s can't be read (%s) and is left out", file, error)
         return {}
     return value if isinstance(value, dict) else {}
@@ -184,11 +188,11 @@ def read_masks(folder: Path) -> list[Overlay]:
 def read_table(path: Path) -> list[Mapping[str, str]]:
     """Read a CSV file with a header; no rows if it is missing."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with regular(path).open(encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file))
     except FileNotFoundError:
         return []
-    except (OSError, csv.Error, UnicodeDecodeError) as error:
+    except (OSError, csv.Error, ValueError) as error:
         log.warning("%s can't be read (%s) and is left out of the report", path, error)
         return []
 

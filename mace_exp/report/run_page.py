@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,18 +12,23 @@ import yaml
 from markupsafe import Markup
 
 from mace_exp.report import charts, formatting
+from mace_exp.report.attack_view import read_attacks
+from mace_exp.report.detection_curves import detection_figures
 from mace_exp.report.galleries import attention_strips, galleries, mask_groups
 from mace_exp.report.metrics_view import (
+    WITH_GENERALITY,
     WITH_UNLISTED,
     Estimate,
     PartResult,
     harmonic_mean,
+    mean_interval,
     read_overall,
     read_parts,
 )
 from mace_exp.report.page import render, save
 from mace_exp.report.read_run import RunContents, median_curve, read_curves, read_run
-from mace_exp.runs.record import ConceptCurves
+from mace_exp.runs.accounting import accounting, entries_text
+from mace_exp.runs.record import ConceptCurves, number
 
 SECTIONS = {
     "result": ("Result", "Accuracies: nothing was measured."),
@@ -36,6 +40,7 @@ SECTIONS = {
         "Training",
         "Training curves: nothing was trained.",
     ),
+    "attacks": ("Attacks", "Attacks: none were made."),
     "time": ("Time and memory", "Stage times: no stage has finished."),
     "settings": ("Settings", "Settings: there is no config.yaml."),
 }
@@ -45,6 +50,8 @@ STATUS_KEYS = (
     *("command", "versions", "hardware"),
 )
 FIRST_MEMBERS = 20  # concepts shown per part, the others on demand
+DRAWN_MEMBERS = 120  # concepts drawn per part; of more, name and value
+MOST_CURVES = 100  # concepts whose curve is drawn; the median is that of all
 FEW_NAMES = 3  # concepts with overrides named in the headline; more are counted
 LONG_SETTING = 72  # characters; longer values are collapsed
 
@@ -79,14 +86,19 @@ def run_content(run: RunContents) -> dict[str, Any]:
         "kept": next((view for view in views if not view["part"].lower_is_better), None),
         "further": further(run.metrics, parts),
         "unmeasured": unmeasured(run.metrics),
+        "detections": detection_figures(run.metrics),
         "harmonic_mean": harmonic_mean(run.metrics),
         "mean_with_unlisted": harmonic_mean(run.metrics, WITH_UNLISTED),
+        "mean_with_generality": harmonic_mean(run.metrics, WITH_GENERALITY),
+        "mean_interval": formatting.interval(*mean_interval(run.metrics, "harmonic_mean")),
         "neighbours": run.neighbours,
         "galleries": [g for g in galleries(run.samples) if g.pairs],
         "attention": attention_strips(run.attention),
         "masks": mask_groups(run.masks),
         "training": training(read_curves(run.rows)),
+        "attacks": read_attacks(run.attacks),
         "stages": stages(run.rows),
+        "other_seconds": other_seconds(run.rows),
         "settings": setting_groups(run.config),
         "settings_yaml": yaml.safe_dump(run.config, sort_keys=False) if run.config else "",
         "command": command(run.status),
@@ -186,14 +198,15 @@ def tone(part: PartResult) -> str:
 def part_view(part: PartResult) -> dict[str, Any]:
     """Return a part's row of the result table, and its chart by concept, worst first."""
     members = part.worst_first()
-    rest = members[FIRST_MEMBERS:]
+    rest, tail = members[FIRST_MEMBERS:DRAWN_MEMBERS], members[DRAWN_MEMBERS:]
     return {
         "part": part,
         "tone": tone(part),
         "strip": charts.strip(_renamed(part.accuracy, part.title), tone(part)),
         "first": charts.intervals(members[:FIRST_MEMBERS], tone(part)) if members else None,
         "rest": charts.intervals(rest, tone(part)) if rest else None,
-        "rest_count": len(rest),
+        "tail": [(each.name, formatting.percent(each.value)) for each in tail],
+        "rest_count": len(rest) + len(tail),
         "first_count": min(len(members), FIRST_MEMBERS),
     }
 
@@ -239,7 +252,8 @@ def training(curves: ConceptCurves) -> dict[str, Any]:
     )
     figures = [figure for figure in (training_figure(curves, name) for name in ordered) if figure]
     columns, rows = curves.table()
-    return {"figures": figures, "columns": columns, "rows": rows} if figures else {}
+    found_of = {"figures": figures, "columns": columns, "rows": rows}
+    return found_of | {"drawn": min(len(rows), MOST_CURVES)} if figures else {}
 
 
 def training_figure(curves: ConceptCurves, name: str) -> Markup | None:
@@ -252,30 +266,45 @@ def training_figure(curves: ConceptCurves, name: str) -> Markup | None:
     if len({value for line in lines.values() for _, value in line}) < 2:
         return None
     label = MEASURES.get(name, name.replace("_", " ").capitalize())
+    lines = _spread_by_last(lines, MOST_CURVES)
     return charts.curves(lines, median_curve(curves, name), label=label, unit="step")
 
 
+def _spread_by_last(lines: dict[str, charts.Curve], most: int) -> dict[str, charts.Curve]:
+    """Return at most `most` of the curves: from the lowest last value to the highest, evenly."""
+    if len(lines) <= most:
+        return lines
+    ranked = sorted(lines, key=lambda name: lines[name][-1][1])
+    chosen = {ranked[round(i * (len(ranked) - 1) / (most - 1))] for i in range(most)}
+    return {name: line for name, line in lines.items() if name in chosen}
+
+
 def stages(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return seconds and memory per stage, in order; of repeated stages the last run counts."""
-    last = {str(r.get("stage")): r for r in rows if r.get("event") == "stage"}
-    longest = max((_seconds(row) for row in last.values()), default=0.0) or 1.0
+    """Return seconds and memory per stage, in order; of repeated stages the last run counts.
+
+    `share` is of all stages, `length` that of a bar beside the longest one's, both in percent.
+    """
+    found = accounting([row for row in rows if row.get("event") == "stage"])["stages"]
+    longest = max((each["seconds"] for each in found), default=0.0) or 1.0
     return [
         {
-            "name": name,
-            "seconds": _seconds(row),
-            "share": round(100 * _seconds(row) / longest, 1),
-            "reused": bool(row.get("reused")),
-            "memory": row.get("peak_memory_mb"),
-            "gpu_memory": row.get("peak_gpu_memory_mb"),
+            "name": each["stage"],
+            "seconds": each["seconds"],
+            "share": 100 * each["share"],
+            "length": round(100 * each["seconds"] / longest, 1),
+            "reused": bool(each.get("reused")),
+            "entries": entries_text(each),
+            "memory": each.get("peak_memory_mb"),
+            "gpu_memory": each.get("peak_gpu_memory_mb"),
         }
-        for name, row in last.items()
+        for each in found
     ]
 
 
-def _seconds(row: Mapping[str, Any]) -> float:
-    value = row.get("seconds")
-    seconds = float(value) if isinstance(value, int | float) else 0.0
-    return seconds if math.isfinite(seconds) else 0.0
+def other_seconds(rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return the seconds of the last command that are in no stage; None if it has not finished."""
+    ends = [row for row in rows if row.get("event") == "summary"]
+    return number(ends[-1].get("accounting/other_seconds")) if ends else None
 
 
 def setting_groups(config: Mapping[str, Any]) -> dict[str, list[tuple[str, str, bool]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mace_exp.report.jobs import (
     best,
     differences,
     job_folders,
+    job_name,
     kept_part,
     label,
     never_began,
@@ -62,7 +64,7 @@ def read_sweep(sweep_dir: Path) -> list[Job]:
     folders = job_folders(sweep_dir)
     if not folders:
         raise FileNotFoundError(f"{sweep_dir} holds no run folders")
-    return [read_job(folder) for folder in folders]
+    return [replace(read_job(each), place=job_name(each, sweep_dir)) for each in folders]
 
 
 def missing_jobs(sweep_dir: Path) -> dict[str, list[str]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -10,12 +12,22 @@ from rich.table import Table
 from rich.text import Text
 
 from mace_exp.report import formatting
-from mace_exp.report.metrics_view import WITH_UNLISTED, PartResult, harmonic_mean, read_parts
+from mace_exp.report.metrics_view import (
+    WITH_GENERALITY,
+    WITH_UNLISTED,
+    PartResult,
+    harmonic_mean,
+    mean_interval,
+    read_parts,
+)
 from mace_exp.report.read_run import read_json
+from mace_exp.runs.accounting import entries_text
+from mace_exp.utils import texts
 
 MEANS = {
     "harmonic_mean": "harmonic mean",
     WITH_UNLISTED: "harmonic mean, unlisted people counted",
+    WITH_GENERALITY: "harmonic mean, synonyms counted",
 }
 PLACES = {
     "report.html": "report",
@@ -26,9 +38,13 @@ PLACES = {
 
 
 def print_result(run_dir: Path, console: Console | None = None) -> None:
-    """Print the results of a run and the paths of its files, one per line."""
+    """Print the results of a run, where its time went, and the paths of its files."""
     console = console or Console()
     console.print(result(run_dir))
+    costs = read_json(run_dir / "summary.json").get("accounting")
+    if isinstance(costs, dict) and costs.get("stages"):
+        console.print(costs_table(costs))
+        console.print()
     for line in places(run_dir):
         console.print(line, soft_wrap=True)
     console.print()
@@ -42,7 +58,9 @@ def result(run_dir: Path) -> RenderableType:
     for key, title in MEANS.items():
         mean = harmonic_mean(metrics, key)
         if mean is not None:
-            lines.append(Text.assemble(f"  {title}  ", (formatting.percent(mean), "bold")))
+            ends = formatting.interval(*mean_interval(metrics, key))
+            told = Text.assemble(f"  {title}  ", (formatting.percent(mean), "bold"))
+            lines.append(told.append(f"  {ends}") if ends else told)
     return Padding(Group(*lines), (1, 0, 0, 0))
 
 
@@ -56,7 +74,7 @@ def result_table(parts: list[PartResult]) -> Table:
         found = part.accuracy
         if found is not None:
             table.add_row(
-                f"{part.title} {'↓' if part.lower_is_better else '↑'}",
+                f"{texts.shown(part.title)} {'↓' if part.lower_is_better else '↑'}",
                 Text(formatting.percent(found.value), style="bold"),
                 formatting.interval(found.low, found.high),
                 formatting.percent(found.original),
@@ -66,12 +84,35 @@ def result_table(parts: list[PartResult]) -> Table:
     return table
 
 
+def costs_table(costs: Mapping[str, Any]) -> Table:
+    """Return seconds, share, peak memory and cache entries of each stage (`accounting`)."""
+    table = Table(box=None, pad_edge=True, header_style="dim", padding=(0, 1))
+    table.add_column("stage", no_wrap=True)
+    for name in ("time", "share, %", "peak memory"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("results", no_wrap=True)
+    for row in costs["stages"]:
+        table.add_row(
+            Text(str(row["stage"])),
+            formatting.duration(row["seconds"]),
+            formatting.percent(row["share"]),
+            formatting.megabytes(row.get("peak_memory_mb")),
+            entries_text(row),
+        )
+    other, whole = costs.get("other_seconds"), costs["seconds"]
+    if other is not None and whole:
+        share = formatting.percent(other / whole)
+        table.add_row("loading, checks", formatting.duration(other), share, "", "")
+    table.add_row(Text("all", style="bold"), formatting.duration(whole), "", "", "")
+    return table
+
+
 def places(run_dir: Path) -> list[Text]:
     """Return the main files' paths, relative to the current folder if inside it; without markup."""
     current = Path.cwd()
-    shown = run_dir.relative_to(current) if run_dir.is_relative_to(current) else run_dir
+    place = run_dir.relative_to(current) if run_dir.is_relative_to(current) else run_dir
     return [
-        Text.assemble((f"  {what:<8}  ", "dim"), str(shown / name))
+        Text.assemble((f"  {what:<8}  ", "dim"), texts.shown(str(place / name)))
         for name, what in PLACES.items()
         if (run_dir / name).exists()
     ]

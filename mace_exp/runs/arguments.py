@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from mace_exp.runs.folder import PLAN, RunFolder
 from mace_exp.utils.files import read_json
+from mace_exp.utils.yaml_files import read_plain
 
 log = logging.getLogger(__name__)
 
@@ -20,13 +18,13 @@ def run_arguments(folder: Path) -> list[str] | None:
     A job that was refused after its sweep had begun has no config.yaml: the plan has its arguments.
 
     Raises:
-        OSError, yaml.YAMLError: config.yaml can't be read.
-        ValueError: it holds no arguments.
+        OSError: config.yaml can't be opened.
+        ValueError: it can't be read, or holds no arguments.
     """
     file = RunFolder(folder).config
     if not file.is_file():
         return planned_arguments(folder.absolute().parent).get(folder.absolute().name)
-    config = read_yaml(file)
+    config = read_plain(file)
     arguments = config.get("arguments") if isinstance(config, dict) else None
     if not isinstance(arguments, list):
         raise ValueError(f"{file} holds no list of arguments: it is no run's")
@@ -44,17 +42,3 @@ def planned_arguments(sweep_dir: Path) -> dict[str, list[str]]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         log.warning("%s can't be read (%s) and is left out", file, error)
         return {}
-
-
-def read_yaml(file: Path) -> Any:
-    """Read a file; interpolations in it stay text. Errors in it name the file.
-
-    Raises:
-        OSError, yaml.YAMLError, ValueError: it can't be opened, is no YAML, or no UTF-8 or nested
-            too deeply.
-    """
-    try:
-        with file.open(encoding="utf-8") as opened:  # PyYAML takes the name from there
-            return yaml.safe_load(opened)
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{file} can't be read as YAML: {error}") from error

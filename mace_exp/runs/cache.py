@@ -81,6 +81,10 @@ class Cache:
         self._count(kind, made=len(missing), reused=len(paths) - len(missing))
         return paths
 
+    def counts(self) -> tuple[int, int]:
+        """Return how many entries this run has made and found so far, of all kinds."""
+        return sum(self.made.values()), sum(self.reused.values())
+
     def leftovers(self) -> Iterator[Path]:
         """Yield what killed processes have left: temporary files whose entry nobody is making."""
         for path in sorted(self.root.glob("*/.*")):

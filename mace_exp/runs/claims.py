@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -9,9 +10,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from mace_exp.runs.folder import check_writable
+from mace_exp.runs.folder import LOCK, check_writable
 
-LOCK = ".lock"
 _HELD: dict[Path, FileLock] = {}
 
 
@@ -21,11 +21,13 @@ def claim(folder: Path, key: str) -> None:
     What a killed process has claimed is free: the operating system lets go of its lock.
 
     Raises:
-        ValueError: another process has it, or it can't be written to; the message names `key`.
+        ValueError: another process has it, it can't be written to, or a link in it leads out: what
+            is appended to a log would be written there. The message names `key`.
     """
     if folder.absolute() in _HELD:
         return
     check_writable(folder, key)
+    _check_links(folder, key)
     lock = FileLock(folder / LOCK, timeout=0)
     try:
         lock.acquire()
@@ -35,6 +37,16 @@ def claim(folder: Path, key: str) -> None:
             "or choose another folder"
         ) from None
     _HELD[folder.absolute()] = lock
+
+
+def _check_links(folder: Path, key: str) -> None:
+    home = folder.resolve()
+    for path in folder.iterdir():
+        if path.is_symlink() and not path.resolve().is_relative_to(home):
+            raise ValueError(
+                f"{key} = {folder}: {path.name} in it is a link out of the folder, to "
+                f"{os.readlink(path)}: remove it, or put the file itself there"
+            )
 
 
 def claim_new(folder: Path, key: str) -> Path:

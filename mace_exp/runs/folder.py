@@ -8,10 +8,13 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from mace_exp.utils.files import leftover_of, remove
+from mace_exp.utils.files import atomic_file, leftover_of, remove
 
 log = logging.getLogger(__name__)
 
+LOCK = ".lock"
+"""File that a process holds while the folder is its own."""
+ROWS_FILE = "metrics.jsonl"
 PLAN = "jobs.json"
 """File in a sweep's folder with the overrides of every job, written before the first job starts."""
 LEAST_FREE = 500 * 2**20
@@ -28,8 +31,10 @@ class RunFolder:
     status = property(lambda self: self.root / "status.json")
     metrics = property(lambda self: self.root / "metrics.json")
     scores = property(lambda self: self.root / "scores.csv")
+    detections = property(lambda self: self.root / "detections.csv")
     summary = property(lambda self: self.root / "summary.json")
     refined = property(lambda self: self.root / "refined.safetensors")
+    transforms = property(lambda self: self.root / "transforms.safetensors")
     edit = property(lambda self: self.root / "edit.safetensors")
     facts = property(lambda self: self.root / "erased.json")
     erased = property(lambda self: self.root / "erased")
@@ -41,6 +46,10 @@ class RunFolder:
     keys = property(lambda self: self.root / "keys.json")
     manifest = property(lambda self: self.root / "manifest.json")
 
+    def attack(self, name: str) -> Path:
+        """Return the folder of an attack of `attack=`."""
+        return self.root / "attacks" / name
+
     def lora(self, slug: str) -> Path:
         """Return the file of one concept's LoRA."""
         return self.root / "loras" / f"{slug}.safetensors"
@@ -48,6 +57,32 @@ class RunFolder:
     def name_of(self, path: Path) -> str | None:
         """Return a file's name relative to the folder; None where it does not exist."""
         return path.relative_to(self.root).as_posix() if path.exists() else None
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What lay in a run folder before a command: names, and the files that a run begins with."""
+
+    root: Path
+    names: frozenset[str]
+    texts: dict[Path, bytes]
+
+    @classmethod
+    def of(cls, root: Path) -> Contents:
+        """Return what lies in a folder now."""
+        folder = RunFolder(root)
+        files = (folder.config, folder.status, root / ROWS_FILE)
+        names = frozenset(each.name for each in root.iterdir())
+        return cls(root, names, {file: file.read_bytes() for file in files if file.is_file()})
+
+    def restore(self) -> None:
+        """Remove what was added since, and write the files that a run begins with as they were."""
+        for path in self.root.iterdir():
+            if path.name not in (*self.names, LOCK, "run.log"):  # a log may still be open
+                remove(path)
+        for file, content in self.texts.items():
+            with atomic_file(file) as temporary:
+                temporary.write_bytes(content)
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Stop a run on SIGTERM or Ctrl-C by an exception, with the exit code that shells expect."""
+"""Stop a run on SIGTERM, SIGHUP or Ctrl-C by an exception, with the exit code of shells."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from contextlib import contextmanager
 
 TERMINATED = 128 + signal.SIGTERM
 INTERRUPTED = 128 + signal.SIGINT
+_STOPS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+""""Stop" by the machine, and by a terminal that was closed, which Windows does not have."""
+_SAID = {INTERRUPTED: "Ctrl-C", **{128 + each: each.name for each in _STOPS}}
 
 
 def exit_code(error: BaseException | None) -> int:
@@ -23,32 +26,34 @@ def exit_code(error: BaseException | None) -> int:
 
 
 def stopped_by(error: BaseException) -> str | None:
-    """Return "stopped by SIGTERM" or "stopped by Ctrl-C", or None for an ordinary error or exit."""
-    source = {TERMINATED: "SIGTERM", INTERRUPTED: "Ctrl-C"}.get(exit_code(error))
+    """Return "stopped by SIGTERM" (SIGHUP, Ctrl-C), or None for an ordinary error or exit."""
+    source = _SAID.get(exit_code(error))
     return f"stopped by {source}" if source else None
 
 
 @contextmanager
-def exiting_on_sigterm() -> Iterator[None]:
-    """Raise `SystemExit(143)` on SIGTERM inside the block, so that files and runs are closed.
+def exiting_on_signals() -> Iterator[None]:
+    """Raise `SystemExit` (143, 129) on SIGTERM and SIGHUP inside the block, so that files and runs
+    are closed.
 
-    An existing handler (such as a launcher's, for preemption) is kept.
+    An existing handler (such as a launcher's, for preemption, or nohup's) is kept.
     """
     main_thread = threading.current_thread() is threading.main_thread()
-    if not main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
+    ours = [each for each in _STOPS if main_thread and signal.getsignal(each) is signal.SIG_DFL]
 
-    def terminate(number: int, frame: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut off clean-up
-        raise SystemExit(TERMINATED)
+    def stop(number: int, frame: object) -> None:
+        for each in ours:
+            signal.signal(each, signal.SIG_IGN)  # a second one must not cut off clean-up
+        raise SystemExit(128 + number)
 
-    signal.signal(signal.SIGTERM, terminate)
+    for each in ours:
+        signal.signal(each, stop)
     try:
         yield
     finally:
-        if signal.getsignal(signal.SIGTERM) in (terminate, signal.SIG_IGN):
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for each in ours:
+            if signal.getsignal(each) in (stop, signal.SIG_IGN):
+                signal.signal(each, signal.SIG_DFL)
 
 
 def stay_on_sigterm() -> None:

@@ -17,7 +17,7 @@ from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mace_exp.runs.interrupts import exiting_on_sigterm, stay_on_sigterm
+from mace_exp.runs.interrupts import exiting_on_signals, stay_on_sigterm
 
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
@@ -83,7 +83,7 @@ class Ranks:
             task, shares = received
             result = None
             if self.number < len(shares):
-                with exiting_on_sigterm():
+                with exiting_on_signals():
                     result = self._attempt(task, context, shares[self.number])
             self._gather(result)
 

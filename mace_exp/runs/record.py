@@ -19,14 +19,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from mace_exp.runs.interrupts import exit_code, exiting_on_sigterm
+from mace_exp.runs.folder import ROWS_FILE
+from mace_exp.runs.interrupts import exit_code, exiting_on_signals
 
 if TYPE_CHECKING:
     import numpy as np
 
 log = logging.getLogger(__name__)
-
-ROWS_FILE = "metrics.jsonl"
 
 
 class RunRecord:
@@ -56,8 +55,8 @@ class RunRecord:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Read a JSON-lines file; truncated lines are skipped, a missing file has no rows."""
-    if not path.exists():
+    """Read a JSON-lines file; truncated lines are skipped; a missing file, or a pipe, has none."""
+    if not path.is_file():
         return []
     rows = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -204,7 +203,7 @@ class Tracker:
 
     def __enter__(self) -> Self:
         with ExitStack() as exits:
-            exits.enter_context(exiting_on_sigterm())
+            exits.enter_context(exiting_on_signals())
             if self._record:
                 exits.callback(self._record.close)
             self._sink = self._connected(exits)

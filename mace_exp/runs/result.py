@@ -19,12 +19,14 @@ class Result(Generic[T]):
     `key` hashes the settings of the stage that makes the value, a version number of its
     arithmetic and the *keys* of the results that it is made of: a chain. It never holds the bytes
     of floats, whose last digits change with the number of threads. `parts` are the keys of a
-    value that consists of several, by name (a concept's slug).
+    value that consists of several, by name (a concept's slug). `stored` are the names of the cache
+    entries that hold the value, by kind, each with the number of things in it.
     """
 
     key: str
     make: Callable[[], T] = field(repr=False)
     parts: Mapping[str, str] = field(default_factory=dict)
+    stored: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @cached_property
     def value(self) -> T:

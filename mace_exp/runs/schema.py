@@ -5,6 +5,9 @@ from enum import Enum
 
 from mace_exp.runs.tracking import TrackerOptions
 
+_NOT_IN_PROJECTS = "/\\#?%:"
+_LONGEST_PROJECT = 128
+
 
 class WandbMode(Enum):
     auto = "auto"
@@ -45,6 +48,16 @@ class WandbTracking(TrackingConfig):
     group: str | None  # null: the sweep's folder in a sweep, otherwise none
     log_images: bool
     log_weights: bool  # upload the edited weights as an artifact
+
+    def __post_init__(self) -> None:
+        wrong = next((each for each in self.project if each in _NOT_IN_PROJECTS), None)
+        if wrong is not None or len(self.project) > _LONGEST_PROJECT:
+            found = f"holds {wrong!r}" if wrong else f"has {len(self.project)} characters"
+            raise ValueError(
+                f"tracking.project = {self.project} {found}: wandb takes at most "
+                f"{_LONGEST_PROJECT} characters, and none of {' '.join(_NOT_IN_PROJECTS)}; a team "
+                "or user is tracking.entity"
+            )
 
     def options(self) -> TrackerOptions:
         return TrackerOptions(

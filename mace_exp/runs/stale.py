@@ -18,15 +18,23 @@ READING = frozenset({"metrics", "report"})
 FILES = {
     "edit": ("edit.safetensors", "erased.json", "erased"),
     "samples": ("samples", "neighbours.csv", "attention"),
-    "metrics": ("metrics.json", "scores.csv"),
+    "metrics": ("metrics.json", "scores.csv", "detections.csv"),
 }
 """The files of each result whose key is recorded, in the order in which they are made."""
 RECORDED = {
-    "edit": (*FILES["edit"], "refined.safetensors", "loras"),
+    "edit": (
+        *FILES["edit"],
+        "refined.safetensors",
+        "transforms.safetensors",
+        "loras",
+        "gates.safetensors",
+    ),
     "samples": ("samples", "neighbours.csv"),
-    "metrics": ("metrics.json", "scores.csv", "samples/prompts.csv"),
+    "metrics": ("metrics.json", "scores.csv", "detections.csv", "samples/prompts.csv"),
 }
 """The files whose checksums are recorded with each key: what a later command may read."""
+ATTACKS = "attacks/"
+"""What the names of the recorded keys of attacks begin with: an attack's own is its folder."""
 _MARKS = {"samples": "prompts.csv", "attention": "index.csv", "erased": "model_index.json"}
 """The file in each folder of a run's by which it is one: others of these names are the user's."""
 
@@ -42,7 +50,7 @@ def recorded_keys(folder: RunFolder) -> dict[str, str]:
 
 def record_key(folder: RunFolder, name: str, key: str) -> None:
     """Record the key of a result that the folder now holds, and the checksums of its files."""
-    record_files(folder, RECORDED[name])
+    record_files(folder, RECORDED.get(name, (name,)))
     write_json(folder.keys, recorded_keys(folder) | {name: key})
 
 
@@ -70,7 +78,7 @@ def remove_stale(
         return
     recorded = recorded_keys(folder)
     stale = _stale(recorded, wanted, stages, makes_edit=bool(set(stages) & set(edit_steps)))
-    removed = [file for name in stale for file in _remove(folder.root, FILES[name])]
+    removed = [file for name in stale for file in _remove(folder.root, FILES.get(name, (name,)))]
     if removed:
         record_files(folder, removed)
         log.info(
@@ -88,18 +96,24 @@ def _stale(
     *,
     makes_edit: bool,
 ) -> list[str]:
-    """Return the names of the results that go; a run without an evaluation wants no samples."""
+    """Return the names of the results that go; a run without an evaluation wants no samples, and
+    attacks go with the edit that they were made on."""
     differs = {name for name, key in wanted.items() if recorded.get(name) != key}
     if "edit" in differs:
-        return ["edit", "samples", "metrics"] if makes_edit else ["samples", "metrics"]
+        made = ["samples", "metrics", *(each for each in recorded if each.startswith(ATTACKS))]
+        return ["edit", *made] if makes_edit else made
     if "samples" in differs and "samples" in stages:
         return ["samples", "metrics"]
     return ["metrics"] if "metrics" in differs and "metrics" in stages else []
 
 
 def _remove(root: Path, names: Collection[str]) -> list[str]:
-    there = [name for name in names if (root / name / _MARKS.get(name, "")).is_file()]
+    there = [name for name in names if (root / name / _mark(name)).is_file()]
     for name in there:
         path = root / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     return there
+
+
+def _mark(name: str) -> str:
+    return "rates.json" if name.startswith(ATTACKS) else _MARKS.get(name, "")

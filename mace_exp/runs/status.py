@@ -39,7 +39,7 @@ class Status:
             "finished": None,
             "command": [_program(), *sys.argv[1:]],
             "versions": versions(),
-            "hardware": _hardware(),
+            "hardware": hardware(),
         }
 
     def update(self, **values: Any) -> None:
@@ -128,5 +128,6 @@ def _program() -> str:
     return "python -m mace_exp" if "__main__" in sys.argv[0] else Path(sys.argv[0]).name
 
 
-def _hardware() -> dict[str, Any]:
+def hardware() -> dict[str, Any]:
+    """Return what is known of the machine without torch."""
     return {"machine": platform.machine(), "system": platform.system(), "cores": os.cpu_count()}

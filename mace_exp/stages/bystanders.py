@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
-from mace_exp.concepts.captions import read_captions
 from mace_exp.concepts.concept import Concept, Kind
 from mace_exp.concepts.schema import KeptConfig
 from mace_exp.evaluation.bystanders import (
@@ -71,7 +69,7 @@ def named_texts(concepts: Sequence[Concept], terms: Iterable[TermConfig]) -> Ite
     for term in terms:
         yield from term.captions
         if term.file is not None:
-            yield from read_captions(Path(term.file))
+            yield from term.read_file()
 
 
 def _nearest(

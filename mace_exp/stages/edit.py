@@ -8,6 +8,7 @@ from typing import Any
 
 from mace_exp.methods.base import Edit
 from mace_exp.models.editing import edited_pipeline
+from mace_exp.models.readiness import check_read
 from mace_exp.models.saving import save_pipeline
 from mace_exp.runs.context import Context
 from mace_exp.runs.manifest import changed_files
@@ -37,6 +38,7 @@ def keep_edit(
         if not context.may_make(step):
             return read_edit(context, edit.key, step)
         made = edit.value
+        check_read(context.model.pipeline, made.weights)
         folder = context.folder
         save_tensors(folder.edit, made.weights, {"key": edit.key})
         if artifact:
@@ -50,7 +52,7 @@ def keep_edit(
         record_key(folder, "edit", edit.key)
         return made
 
-    return Result(edit.key, make)
+    return Result(edit.key, make, stored=edit.stored)
 
 
 def read_edit(context: Context, key: str, step: str) -> Edit:

@@ -12,13 +12,13 @@ from typing import Any
 from mace_exp.data.files import Size, UserImage
 from mace_exp.data.images.base import ConceptImages
 from mace_exp.data.images.folder import view_seeds
+from mace_exp.data.pixel_modes import image_digest
 from mace_exp.data.training_images import TrainingImages, load_images, save_images
 from mace_exp.data.user_images import encoded_views
 from mace_exp.data.views import Views
 from mace_exp.runs.cache import seal
 from mace_exp.runs.context import Context
 from mace_exp.runs.result import Result, result_key
-from mace_exp.utils.hashing import file_digest
 from mace_exp.utils.progress import progress
 
 log = logging.getLogger(__name__)
@@ -33,12 +33,16 @@ Job = tuple[ConceptImages, Path]
 
 
 def draw_training_images(
-    context: Context, sources: Mapping[str, ConceptImages], *, checked: bool
+    context: Context,
+    sources: Mapping[str, ConceptImages],
+    *,
+    checked: bool,
+    stage: str = STAGE,
 ) -> Result[dict[str, TrainingImages]]:
     """Draw the training images of every concept with the model as it is, or read the user's.
 
     `sources` say by slug how they come about; `checked` is off where a safety checker must not
-    look at what is drawn.
+    look at what is drawn. `stage` is the one that may draw them.
     """
     keys = {
         slug: result_key(STAGE, VERSION, **source.inputs(context.model))
@@ -46,16 +50,17 @@ def draw_training_images(
     }
 
     def make() -> dict[str, TrainingImages]:
-        if not checked and context.may_make(STAGE) and context.model.has_safety_checker:
+        if not checked and context.may_make(stage) and context.model.has_safety_checker:
             log.info(
                 "the model's safety checker is off while training images are drawn, which are to "
                 "show explicit content; all other pictures are drawn with it, and the model keeps "
                 "it"
             )
-        entries = context.entries(STAGE, "images", keys, partial(_make_missing, context, sources))
+        entries = context.entries(stage, "images", keys, partial(_make_missing, context, sources))
         return {slug: load_images(path) for slug, path in entries.items()}
 
-    return Result(result_key(STAGE, VERSION, parts=keys), make, keys)
+    stored = {STAGE: {keys[slug]: len(each.prompts) for slug, each in sources.items()}}
+    return Result(result_key(STAGE, VERSION, parts=keys), make, keys, stored)
 
 
 def _make_missing(
@@ -84,7 +89,7 @@ def read_prior_images(
     inputs: dict[str, Any] = dict(context.model.computed_by) | {
         "prompts": prompts,
         "seeds": seeds,
-        "files": [file_digest(file.image) for file in files],
+        "files": [image_digest(file.image) for file in files],
         "views": asdict(views),
     }
     key = result_key(PRIOR, VERSION, **inputs)
@@ -92,4 +97,8 @@ def read_prior_images(
     def encode(path: Path) -> None:
         save_images(encoded_views(context.model.pipeline, files, prompts, seeds, views), path)
 
-    return Result(key, lambda: load_images(context.entry(STAGE, PRIOR, key, encode)))
+    return Result(
+        key,
+        lambda: load_images(context.entry(STAGE, PRIOR, key, encode)),
+        stored={PRIOR: {key: len(files)}},
+    )

@@ -70,7 +70,8 @@ def find_masks(
     keys = {slug: finder.key for slug, finder in finders.items()}
 
     def make() -> ConceptMasks:
-        drawn, opened = images.value, settings.open(context.device)
+        drawn = images.value
+        opened = settings.open(context.device) if finders else None
         found: dict[str, Masks] = {}
         with progress("masks", sum(map(len, drawn.values())), "image") as advance:
             for slug, each in drawn.items():
@@ -83,7 +84,9 @@ def find_masks(
         masks = {c.slug: _tensor(found.get(c.slug)) for c in concepts}
         return ConceptMasks(masks, sum(each.fallbacks for each in found.values()))
 
-    return Result(result_key(STAGE, VERSION, parts=keys), make, keys)
+    cached = [each for each in finders.values() if each.settings.cached]
+    stored = {STAGE: {each.key: len(each.request.source.prompts) for each in cached}}
+    return Result(result_key(STAGE, VERSION, parts=keys), make, keys, stored)
 
 
 @dataclass(frozen=True)

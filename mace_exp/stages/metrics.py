@@ -5,63 +5,66 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from mace_exp.evaluation.detections import write_detections
 from mace_exp.evaluation.evaluate import COLUMNS, measure_pictures
-from mace_exp.evaluation.judges.base import JudgeConfig
-from mace_exp.evaluation.measured import Measured
+from mace_exp.evaluation.judging import Judging
 from mace_exp.evaluation.metrics.base import Metrics
+from mace_exp.evaluation.schema import Choice
 from mace_exp.evaluation.scores import ScoredPictures
 from mace_exp.runs.context import Context
 from mace_exp.runs.result import Result, result_key
-from mace_exp.runs.stale import record_key
+from mace_exp.runs.stale import forget_key, record_key
 from mace_exp.stages.samples import SuiteSamples, write_prompts
 from mace_exp.utils.files import write_json
 
 log = logging.getLogger(__name__)
 
 STAGE = "metrics"
-VERSION = 2
+VERSION = 3
 
 
 def measure(
     context: Context,
     samples: Result[SuiteSamples],
-    judge: JudgeConfig,
-    metrics: Sequence[str],
+    judging: Judging,
+    choice: Choice,
     *,
-    threshold: float,
     specificity: str,
     notes: Sequence[str],
 ) -> Result[Metrics]:
     """Measure the pictures of this run, write scores.csv and metrics.json, and hand the figures to
-    the tracker.
+    the tracker. Where the judge fails, what needs none is measured, and the next command that
+    measures asks it again.
 
-    `metrics` are names, `threshold` is the probability that a first guess needs, `specificity` the
-    part of the suite that is the paper's specificity; `notes` say what was not drawn.
+    `choice` says what is measured, `specificity` is the part of the suite that is the paper's
+    specificity; `notes` say what was not drawn.
     """
     key = result_key(
         STAGE,
         VERSION,
         samples=samples.key,
-        judge=judge.name,
-        metrics=sorted(metrics),
-        threshold=threshold,
+        judge=judging.identity,
         specificity=specificity,
         notes=list(notes),
+        **choice.inputs(),
     )
 
     def make() -> Metrics:
-        drawn, folder = samples.value, context.folder
-        measured = Measured(
+        drawn, folder, judge = samples.value, context.folder, judging.config
+        measured, failures = judging.asked(
             drawn.prompts,
             drawn.before,
             drawn.after,
-            judge=judge.load(),
-            supports=judge.supports,
+            choice,
+            device=context.device,
             specificity=specificity,
-            threshold=threshold,
         )
-        found = measure_pictures(measured, metrics, notes=notes)
+        found = measure_pictures(
+            measured, choice.metrics, notes=[*failures, *notes], further=judge.metrics()
+        )
         ScoredPictures(drawn.prompts, *found.scored.scores, judge.name).write(folder.scores)
+        if found.scored.detections is not None:
+            write_detections(folder.detections, found.scored.detections, judge.name)
         _tell_of_blindness(found.metrics)
         write_json(folder.metrics, found.metrics)
         predictions = (found.before, found.after)
@@ -69,6 +72,8 @@ def measure(
         context.tracker.summary(found.scalars())
         context.tracker.table(STAGE, COLUMNS, found.rows())
         record_key(folder, STAGE, key)
+        if failures:
+            forget_key(folder, STAGE)
         return found.metrics
 
     return Result(key, make)

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mace_exp.concepts.captions import read_captions
 from mace_exp.concepts.schema import KeptConfig
 from mace_exp.models.text import readable
 from mace_exp.preservation.captions import captions_of, names_of
@@ -94,7 +93,7 @@ def check_terms(context: Context, terms: Mapping[str, TermConfig]) -> None:
             context.model.encoder.token_ids(term.captions)
         if term.file is not None:
             with naming_setting(f"{term_key(name)}.file"):
-                read_captions(Path(term.file))
+                term.read_file()
 
 
 def _statistics(
@@ -112,7 +111,7 @@ def _statistics(
         _explain_unit(name, term, found.value.count, least)
         return found.value
 
-    return Result(found.key, make)
+    return Result(found.key, make, stored=found.stored)
 
 
 def _given(context: Context, file: str) -> PreservationStatistics:
@@ -144,7 +143,7 @@ def _captioned(
         path = context.entry(STAGE, "statistics", key, encode)
         return PreservationStatistics.load(path, model.text_fingerprint)
 
-    return Result(key, make)
+    return Result(key, make, stored={"statistics": {key: len(captions)}})
 
 
 def _captions(context: Context, name: str, term: TermConfig, survivors: Survivors) -> list[str]:
@@ -158,7 +157,7 @@ def _captions(context: Context, name: str, term: TermConfig, survivors: Survivor
         )
     captions += term.captions
     if term.file is not None:
-        captions += readable(context.model.encoder, read_captions(Path(term.file)))
+        captions += readable(context.model.encoder, term.read_file())
     return captions
 
 

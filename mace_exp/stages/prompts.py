@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from mace_exp.concepts.concept import Concept
@@ -32,7 +33,8 @@ def training_prompts(
     `settings` are the run's, `per_concept` those of each concept, by slug.
     """
     opened = settings.open(context)
-    with silenced(opened is None), progress("prompts", len(concepts), "concept") as advance:
+    quiet = silenced() if opened is None else nullcontext()
+    with quiet, progress("prompts", len(concepts), "concept") as advance:
         found: dict[str, Sentences] = {}
         for concept in concepts:
             found[concept.slug] = per_concept[concept.slug].sentences(context, concept, opened)

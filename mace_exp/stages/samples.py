@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 
+from mace_exp.data.pixel_modes import read_image
 from mace_exp.evaluation.prompts import EvaluationPrompt
 from mace_exp.methods.base import Edit
 from mace_exp.models.editing import edited_pipeline
@@ -26,11 +26,14 @@ from mace_exp.runs.stale import record_key, recorded_keys
 from mace_exp.utils.files import atomic_file, atomic_folder, save_png, write_table
 from mace_exp.utils.progress import progress
 
-STAGE = "samples"
+STAGE, EDITED = "samples", "edited"
+"""The stage and the kind of its pictures before the edit in the cache; the kind of those after."""
 VERSION = 1
+SUFFIX = ".npy"
 COLUMNS = ("index", "part", "concept", "prompt", "seed", "expected", "before", "after")
 PICTURES = ("samples/before", "samples/after")
 PREDICTIONS = ("before_prediction", "after_prediction")
+SUFFIX = ".npy"
 SHARD_SIZE = 64
 """Pictures per cache entry, at most: what a run that is killed may lose."""
 
@@ -59,17 +62,19 @@ def draw_suite(
     """
     drawing = _Drawing(context, suite, sampling)
     key = result_key(STAGE, VERSION, edit=edit.key, before=drawing.keys(STAGE))
+    phases = {STAGE: None} | ({EDITED: edit.key} if context.may_make(STAGE) else {})
 
     def make() -> SuiteSamples:
         before = drawing.pictures(STAGE, None)
         if context.may_make(STAGE):
-            drawn = SuiteSamples(suite, before, drawing.pictures("edited", edit))
+            drawn = SuiteSamples(suite, before, drawing.pictures(EDITED, edit))
             _write(context, drawn, key)
         else:
             drawn = SuiteSamples(suite, before, _read_after(context, len(suite), key))
         return drawn
 
-    return Result(key, make)
+    stored = {kind: drawing.entries(kind, edited) for kind, edited in phases.items()}
+    return Result(key, make, stored=stored)
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,11 @@ class _Drawing:
             for name, shard in shards(self.suite).items()
         }
 
+    def entries(self, kind: str, edit: str | None) -> dict[str, int]:
+        """Return the names of the cache entries of all shards, with the pictures in each."""
+        pieces = shards(self.suite)
+        return {f"{k}{SUFFIX}": len(pieces[name]) for name, k in self.keys(kind, edit).items()}
+
     def pictures(self, kind: str, edit: Result[Edit] | None) -> np.ndarray:
         """Return all pictures [n, H, W, 3] with the edited weights (None: the original ones)."""
         shared, pieces = self.context, shards(self.suite)
@@ -112,7 +122,7 @@ class _Drawing:
             ]
             shared.ranks.map(partial(_draw_share, self.sampling, weights), shared, jobs)
 
-        entries = shared.entries(STAGE, kind, keys, make, suffix=".npy")
+        entries = shared.entries(STAGE, kind, keys, make, suffix=SUFFIX)
         return _read(entries, len(self.suite))
 
 
@@ -270,4 +280,4 @@ def _read_after(context: Context, count: int, key: str) -> np.ndarray:
             "add samples to stages, which writes the pictures again"
         )
     files = [folder / "after" / f"{index:04d}.png" for index in range(count)]
-    return np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
+    return np.stack([read_image(file) for file in files])

@@ -1,7 +1,16 @@
-"""Error messages that name the setting they are about."""
+"""Errors that name the setting they are about, and those before anything was begun."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+
+class Refused(ValueError):
+    """Settings that no run can have, as it turned out once the model was loaded: nothing was made,
+    and a new run folder has nothing worth keeping."""
+
+
+class OutOfMemory(ValueError):
+    """Memory is used up; the message says in which stage, at what, and which setting takes less."""
 
 
 @contextmanager

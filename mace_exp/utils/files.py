@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from PIL import Image
-
 if TYPE_CHECKING:
     import numpy as np
 
@@ -46,6 +44,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
         copy_permissions(temporary, mode)
         _sync(temporary)
         os.replace(temporary, path)
+    except OSError as error:
+        raise _named(error, path) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -74,9 +74,31 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             if old.exists():
                 os.replace(old, path)
             raise
+    except OSError as error:
+        raise _named(error, path) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _named(error: OSError, path: Path) -> OSError:
+    """Return the error of a full disk with the file that had no room, which writing does not name;
+    others as they are."""
+    if not is_out_of_room(error):
+        return error
+    number = error.errno or errno.ENOSPC
+    return OSError(number, os.strerror(number), str(path))
+
+
+def regular(path: Path) -> Path:
+    """Return a path that can be read to its end.
+
+    Raises:
+        ValueError: it is a pipe, a device or a folder: a pipe would wait for its other end.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is no regular file")
+    return path
 
 
 def _sync(file: Path) -> None:
@@ -95,6 +117,8 @@ def remove(path: Path) -> None:
 def save_png(path: Path, image: np.ndarray) -> None:
     """Write an image [H, W, 3], uint8, as PNG with fast compression: at most half the time of
     zlib's default level, for a somewhat larger file."""
+    from PIL import Image  # here, so that commands without pictures do not wait for the import
+
     Image.fromarray(image).save(path, compress_level=1)
 
 
@@ -124,8 +148,10 @@ def read_json(path: Path) -> Any:
 
     Raises:
         OSError: it can't be opened.
-        ValueError: it is not UTF-8 or no JSON, or nested too deeply; the message names it.
+        ValueError: it is no regular file, not UTF-8 or no JSON, or nested too deeply; the message
+            names it.
     """
+    regular(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -48,6 +49,12 @@ def progress(label: str, total: int, unit: str) -> Iterator[Callable[[int], None
     with Bars(*columns, disable=_silent.get()) as bars:
         task = bars.add_task(label, total=total, unit=unit)
         yield lambda steps: bars.advance(task, steps)
+
+
+def announce(text: str) -> None:
+    """Print a line among the bars, unless they are hidden or there is nothing to say."""
+    if text and not _silent.get():
+        Console().print(Text(text, style="bold"), soft_wrap=True)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mace_exp.utils.files import atomic_file
+from mace_exp.utils.files import atomic_file, regular
 
 
 def save_tensors(
@@ -58,10 +58,10 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     Raises:
         FileNotFoundError: it does not exist.
-        ValueError: it is damaged, or no safetensors file.
+        ValueError: it is damaged, no regular file, or no safetensors file.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(regular(path), framework="pt") as file:
             names = file.keys()
             return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
     except SafetensorError as error:

@@ -24,6 +24,16 @@ def shown(text: str) -> str:
     return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
+def cut(text: str, most: int = 2_000) -> str:
+    """Return a text whose longer lines are cut in their middle, to be read on a terminal."""
+    lines = text.split("\n")
+    for number, line in enumerate(lines):
+        if len(line) > most:
+            left = f" ... ({len(line) - most} characters) ... "
+            lines[number] = line[: most * 3 // 4] + left + line[-most // 4 :]
+    return "\n".join(lines)
+
+
 class ShownFormatter(logging.Formatter):
     """Formats log lines so that a terminal obeys nothing in them."""
 

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BatchEncoding
 
 from mace_exp.concepts.llm.answers import whole_lines
 from mace_exp.utils.seeding import derive
+from mace_exp.utils.trusted import WEIGHTS, WORDS
 
 log = logging.getLogger(__name__)
 
@@ -42,10 +43,8 @@ def open_local(
     log.info("loading the language model %s", folder)
     path = Path(folder).expanduser()
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(path, local_files_only=True)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            path, local_files_only=True, use_safetensors=True
-        )
+        tokenizer: Any = AutoTokenizer.from_pretrained(path, local_files_only=True, **WORDS)
+        model: Any = AutoModelForCausalLM.from_pretrained(path, local_files_only=True, **WEIGHTS)
     except (OSError, ValueError, ImportError) as error:
         raise ValueError(
             f"prompts.folder = {folder} can't be loaded as a text-generation model: {error}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from mace_exp.concepts.concept import Concept
-from mace_exp.data.files import Size
+from mace_exp.data.files import Size, UserImage
 
 if TYPE_CHECKING:
     from mace_exp.data.masks.pixels import Masks
@@ -83,6 +83,17 @@ class ImagesConfig(ABC):
     def problems(self, concept: Concept) -> Iterator[str]:
         """Yield a message for missing images of a concept; it begins with the key."""
         yield from ()
+
+    def count(self, concept: Concept) -> int:
+        """Return how many training images a concept has. Raises ValueError as `problems` says."""
+        return len(self.given(concept))
+
+    def given(self, concept: Concept) -> list[UserImage]:
+        """Return the user's images of a concept; none where the model draws them.
+
+        Raises ValueError as `problems` says.
+        """
+        return []
 
     @abstractmethod
     def mask_problems(self, concept: Concept, path: str | None, size: Size | None) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
@@ -10,17 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from mace_exp.concepts.concept import Concept
-from mace_exp.concepts.prompts import anchor_prompt, scene_of
+from mace_exp.concepts.prompts import anchor_prompt, scene_of, spelled_prompt
 from mace_exp.data.files import (
     Size,
     UserImage,
     concept_files,
+    concept_folder,
     mask_folder,
-    named_folder,
+    remarks_on,
     with_masks,
 )
+from mace_exp.data.folders import mask_folder_in
 from mace_exp.data.images.base import Drawing, ImagesConfig
-from mace_exp.utils.hashing import file_digest
+from mace_exp.data.pixel_modes import image_digest, read_mask
 from mace_exp.utils.ranges import NONNEGATIVE, WHOLE, Range, check_pixels
 from mace_exp.utils.seeding import short_seed
 
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
     from mace_exp.data.training_images import TrainingImages
     from mace_exp.data.views import Views
     from mace_exp.models.model import Model
+
+log = logging.getLogger(__name__)
 
 
 class Crop(Enum):
@@ -70,9 +75,12 @@ class FolderImages(ImagesConfig):
 
     def mask_problems(self, concept: Concept, path: str | None, size: Size | None) -> Iterator[str]:
         try:
-            masked_files(concept, self.files(concept), path)
+            check_masks(masked_files(concept, self.files(concept), path))
         except ValueError as error:
             yield f"images.path = {self.path}: {error}"
+
+    def given(self, concept: Concept) -> list[UserImage]:
+        return self.files(concept)
 
     def files(self, concept: Concept) -> list[UserImage]:
         """Return the user's images of a concept, without masks.
@@ -83,16 +91,19 @@ class FolderImages(ImagesConfig):
         """
         names = (concept.name, concept.slug)
         files = concept_files(Path(self.path), names, count=self.per_concept)
-        for file in files:
-            if file.prompt is not None:
-                anchor_prompt(file.prompt, concept)  # refuses a prompt without the concept
-        return files
+        return [_named_in_prompt(file, concept) for file in files]
+
+    def remarks(self, concept: Concept) -> list[str]:
+        """Return what is worth saying of a concept's folder, such as files that are left out."""
+        return remarks_on(concept_folder(Path(self.path), (concept.name, concept.slug)))
 
     def of(self, concept: Concept, prompts: Sequence[str], drawing: Drawing) -> UserImages:
         """As in `ImagesConfig`. An image without a prompt gets one of `prompts` without a scene,
         because it is not known what else the image shows."""
         from mace_exp.data.views import Views
 
+        for remark in self.remarks(concept):
+            log.warning("%s", remark)
         files = self.files(concept)
         fitting = [prompt for prompt in prompts if scene_of(prompt) is None] or list(prompts)
         return UserImages(
@@ -152,7 +163,7 @@ class UserImages:
 
     @cached_property
     def _digests(self) -> list[str]:
-        return [file_digest(file.image) for file in self.files]
+        return [image_digest(file.image) for file in self.files]
 
 
 def masked_files(concept: Concept, files: Sequence[UserImage], path: str | None) -> list[UserImage]:
@@ -165,10 +176,30 @@ def masked_files(concept: Concept, files: Sequence[UserImage], path: str | None)
         folder, place = mask_folder(files), f"'{files[0].image.parent.name} mask' beside it"
     else:
         names = (concept.name, concept.slug)
-        folder, place = named_folder(Path(path), names), f"{path}/{concept.name}"
+        folder, place = mask_folder_in(Path(path), names), f"{path}/{concept.name}"
     if folder is None:
         raise ValueError(f"{files[0].image.parent} has no masks: put them into {place}")
     return with_masks(files, folder)
+
+
+def check_masks(files: Sequence[UserImage]) -> None:
+    """Read the masks of files. Raises ValueError for one that is no mask."""
+    for file in files:
+        if file.mask is not None:
+            read_mask(file.mask)
+
+
+def _named_in_prompt(file: UserImage, concept: Concept) -> UserImage:
+    """Return a file with its prompt in the concept's spelling.
+
+    Raises ValueError, with the file, for a prompt without the concept."""
+    if file.prompt is None:
+        return file
+    try:
+        anchor_prompt(file.prompt, concept)
+    except ValueError as error:
+        raise ValueError(f"{error} ({file.image})") from error
+    return replace(file, prompt=spelled_prompt(file.prompt, concept))
 
 
 def view_seeds(seed: int, scope: str, files: Sequence[UserImage]) -> list[int]:

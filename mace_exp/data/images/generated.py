@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from mace_exp.concepts.concept import Concept
-from mace_exp.data.files import Size, check_size, image_size, named_folder, numbered_files
+from mace_exp.data.files import Size, check_size, numbered_files
+from mace_exp.data.folders import mask_folder_in
 from mace_exp.data.images.base import Drawing, ImagesConfig
+from mace_exp.data.pixel_modes import image_size, read_mask
 from mace_exp.utils.ranges import NONNEGATIVE, WHOLE
 from mace_exp.utils.seeding import short_seed
 
@@ -30,11 +32,15 @@ class GeneratedImages(ImagesConfig):
     per_concept: Annotated[int, WHOLE]
     seed: Annotated[int, NONNEGATIVE]
 
+    def count(self, concept: Concept) -> int:
+        return self.per_concept
+
     def mask_problems(self, concept: Concept, path: str | None, size: Size | None) -> Iterator[str]:
         try:
             for file in generated_masks(concept, path, self.per_concept):
                 found = image_size(file)
                 check_size(file, found, size or found)
+                read_mask(file)
         except ValueError as error:
             yield f"masks.path: {error}"
 
@@ -108,7 +114,7 @@ def generated_masks(concept: Concept, path: str | None, count: int) -> list[Path
     """
     if path is None:
         raise ValueError(f"no folder is given for the masks of {concept.name!r}")
-    folder = named_folder(Path(path), (concept.name, concept.slug))
+    folder = mask_folder_in(Path(path), (concept.name, concept.slug))
     if folder is None:
         raise ValueError(
             f"{path} has no folder {concept.name!r} or {concept.slug!r} with the masks of "

@@ -21,6 +21,7 @@ from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor, Sam
 from mace_exp.data.masks.pixels import Masks, filled
 from mace_exp.models.auxiliary import local_path
 from mace_exp.utils.progress import Progress
+from mace_exp.utils.trusted import WEIGHTS, WORDS
 
 log = logging.getLogger(__name__)
 
@@ -114,8 +115,8 @@ class GroundedSam:
         log.info("loading the %s %s", key, source)
         path, offline = local_path(source), not self.allow_download
         try:
-            processor = AutoProcessor.from_pretrained(path, local_files_only=offline)
-            model = kind.from_pretrained(path, local_files_only=offline, use_safetensors=True)
+            processor = AutoProcessor.from_pretrained(path, local_files_only=offline, **WORDS)
+            model = kind.from_pretrained(path, local_files_only=offline, **WEIGHTS)
         except (OSError, ValueError, ImportError) as error:
             raise ValueError(f"masks.{key} = {source} can't be loaded: {error}") from error
         return _Loaded(processor, model.eval().requires_grad_(False).to(self.device))

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mace_exp.data.files import Size, check_size, read_image
+from mace_exp.data.files import Size, check_size
+from mace_exp.data.pixel_modes import read_mask
 
 LEVELS = 256  # bins of the histogram in Otsu's method
 MIN_COMPONENT_SHARE = 0.2  # components smaller than this share of the largest are noise
@@ -30,16 +31,16 @@ class Masks:
 
 
 def load_masks(files: Sequence[Path], size: Size) -> Masks:
-    """Read precomputed masks of size (height, width), white inside.
+    """Read precomputed masks of size (height, width).
 
     Raises:
         ValueError: a mask can't be read, or is not of this size.
     """
     masks = []
     for file in files:
-        mask = read_image(file, mode="L")
-        check_size(file, mask.shape[:2], size)
-        masks.append(mask > 127)
+        mask = read_mask(file)
+        check_size(file, mask.shape, size)
+        masks.append(mask)
     return filled(np.stack(masks), [str(file) for file in files])
 
 

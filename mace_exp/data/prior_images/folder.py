@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mace_exp.data.files import UserImage, image_files
+from mace_exp.data.files import UserImage
+from mace_exp.data.folders import image_files
 from mace_exp.data.prior_images.base import GivenPriorImages
 
 

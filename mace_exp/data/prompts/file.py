@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from mace_exp.concepts.articles import filled
 from mace_exp.concepts.captions import read_templates
 from mace_exp.concepts.concept import Concept
 from mace_exp.concepts.prompts import anchor_prompt, mentions
@@ -57,7 +58,7 @@ def file_prompts(
             f"asks for more: add some, or give prompts.count={len(templates)}"
         )
     prompts = {
-        line: template.format(concept.name)
+        line: filled(template, concept.name)
         for line, template in list(templates.items())[: settings.count]
     }
     seen = {each.casefold() for each in measured}

@@ -12,11 +12,19 @@ METRICS: dict[str, Metric | str] = {
     name: f"{__name__}.{name}"
     for name in (
         *("pixel_change", "text_image", "accuracy", "scenes", "persons", "harmonic"),
-        *("distances", "part_distances"),
+        *("distances", "part_distances", "fid", "kid", "cmmd", "perceptual"),
     )
 }
 """Each metric by its name: the `Metric`, or the module whose `METRIC` it is. One that is added
 before conf/ is composed can be chosen like these."""
+
+JUDGE_METRICS: dict[str, Metric | str] = {
+    name: f"{__name__}.{name}" for name in ("detections", "faces")
+}
+"""Metrics that come with a judge (`JudgeConfig.metrics`) and can't be chosen."""
+
+COMPARING = frozenset({"fid", "kid", "cmmd", "perceptual"})
+"""Metrics that read `evaluation.distances`."""
 
 
 def check_metrics(names: Sequence[str]) -> None:
@@ -32,5 +40,5 @@ def check_metrics(names: Sequence[str]) -> None:
 
 def load_metric(name: str) -> Metric:
     """Return a registered metric; imports its module."""
-    found = METRICS[name]
+    found = METRICS.get(name) or JUDGE_METRICS[name]
     return import_module(found).METRIC if isinstance(found, str) else found

@@ -8,7 +8,6 @@ from mace_exp.evaluation.judges.base import SUBJECT
 from mace_exp.evaluation.measured import Scored
 from mace_exp.evaluation.metrics.base import Metrics, ScoreMetric
 from mace_exp.evaluation.metrics.rates import recognition
-from mace_exp.evaluation.prompts import GENERAL
 
 
 def accuracies(scored: Scored) -> Metrics:
@@ -20,9 +19,7 @@ def accuracies(scored: Scored) -> Metrics:
     known = np.isfinite(after.subject_rank)
     found: Metrics = {"missing": []}
     for part in scored.parts:
-        if part == GENERAL:
-            continue
-        rows = scored.rows(part)
+        rows = np.array([row for row in scored.rows(part) if prompts[row].expected], dtype=np.int64)
         unknown = {prompts[row].expected for row in rows if not known[row]}
         found["missing"] += [
             f"the judge does not know {name!r} ({part})" for name in sorted(unknown)

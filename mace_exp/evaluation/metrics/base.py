@@ -30,6 +30,9 @@ class Metric:
     label: str
     measure: Callable[[Measured], Metrics]
     needs: frozenset[str] = frozenset()
+    owns: frozenset[str] = frozenset()
+    """Keys within a part that it alone gives: measured again, they replace the former ones whole.
+    """
 
     def of(self, measured: Measured) -> Metrics:
         """Measure pictures."""

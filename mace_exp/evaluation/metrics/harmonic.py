@@ -1,18 +1,36 @@
-"""`harmonic`: one number for an edit, the harmonic mean of efficacy and specificity."""
+"""`harmonic`: one number for an edit, the harmonic mean of efficacy, specificity and more."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
 
 from mace_exp.evaluation.judges.base import SCENE, SUBJECT
 from mace_exp.evaluation.measured import Scored
 from mace_exp.evaluation.metrics.accuracy import accuracies
 from mace_exp.evaluation.metrics.base import Metrics, ScoreMetric
+from mace_exp.evaluation.metrics.intervals import drawn_rates, spread
+from mace_exp.evaluation.metrics.rates import recognised
 from mace_exp.evaluation.metrics.scenes import SCENES, scene_accuracies
-from mace_exp.evaluation.prompts import ERASED, OBJECTS, PRESERVED, STYLES, UNLISTED
+from mace_exp.evaluation.prompts import (
+    ERASED,
+    OBJECTS,
+    PRESERVED,
+    STYLES,
+    SYNONYMS,
+    UNLISTED,
+    EvaluationPrompt,
+)
+from mace_exp.evaluation.scores import Scores
 
 KEPT = (PRESERVED, OBJECTS, STYLES, SCENES)
 """Parts that should survive the edit."""
+GONE = frozenset({ERASED, SYNONYMS})
+"""Parts that should not: their side of a mean is 1 - their accuracy."""
+THIRD = {"harmonic_mean_unlisted": UNLISTED, "harmonic_mean_generality": SYNONYMS}
+"""The third side of each mean of three. With synonyms it is the paper's overall score of objects,
+H_o = 3 / (1 / (1 - Acc_e) + 1 / Acc_s + 1 / (1 - Acc_g)), section 5.1."""
 
 
 def harmonic_mean(values: Iterable[float]) -> float:
@@ -43,7 +61,8 @@ def harmonic_means(scored: Scored) -> Metrics:
 
     Specificity is the accuracy on the part `scored.specificity`, or where that was not drawn on
     the first part of `KEPT` that was. Where unlisted people were drawn, `harmonic_mean_unlisted`
-    is the mean of three: efficacy, specificity and the accuracy on those whom nobody listed.
+    is the mean of three: efficacy, specificity and the accuracy on those whom nobody listed;
+    `harmonic_mean_generality` is that with 1 - the accuracy on synonyms.
     """
     accuracy = _accuracy_by_part(scored)
     kept = [part for part in (scored.specificity, *KEPT) if part in accuracy]
@@ -62,17 +81,90 @@ def harmonic_means(scored: Scored) -> Metrics:
             ),
         },
     }
-    if UNLISTED in accuracy:
-        three = (efficacy, specificity, accuracy[UNLISTED])
-        found["harmonic_mean_unlisted"] = harmonic_mean(three)
+    if SYNONYMS in accuracy:
+        found["harmonic"]["generality"] = 1 - accuracy[SYNONYMS]
+    for name, part in THIRD.items():
+        if part in accuracy:
+            sides = (ERASED, kept[0], part)
+            found[name] = harmonic_mean(_side(each, accuracy[each]) for each in sides)
+    return _with_intervals(found, scored, kept[0])
+
+
+def _with_intervals(found: Metrics, scored: Scored, kept: str) -> Metrics:
+    """Add the 95 % intervals of the means, by bootstrap over the concepts of each side."""
+    if kept != SCENES:  # its pictures are those of other sides
+        after = scored.scores[1]
+        intervals = {}
+        for name, sides in mean_sides(scored.prompts, after, kept).items():
+            means = drawn_harmonic_means(scored.prompts, after, sides, threshold=scored.threshold)
+            intervals[name] = list(spread(found[name], *means))
+        found["harmonic"]["intervals"] = intervals
     return found
 
 
-def _accuracy_by_part(scored: Scored) -> dict[str, float]:
+def mean_sides(
+    prompts: Sequence[EvaluationPrompt], scores: Scores, kept: str
+) -> dict[str, tuple[str, ...]]:
+    """Return the parts of each mean that can be computed with `kept` for specificity; none where
+    nothing erased or kept is known to the judge."""
+    known = {
+        each.part
+        for each, rank in zip(prompts, scores.subject_rank, strict=True)
+        if each.expected and np.isfinite(rank)
+    }
+    if not {ERASED, kept} <= known:
+        return {}
+    two = {"harmonic_mean": (ERASED, kept)}
+    return two | {name: (ERASED, kept, part) for name, part in THIRD.items() if part in known}
+
+
+def drawn_harmonic_means(
+    prompts: Sequence[EvaluationPrompt],
+    scores: Scores,
+    sides: Sequence[str],
+    *,
+    threshold: float,
+    run: int = 0,
+) -> tuple[np.ndarray, int]:
+    """Return harmonic means [resamples] of the rates of `sides`, and the smallest number of
+    clusters that was drawn from.
+
+    Sides of the same concepts are resampled together, and so are two runs of the same prompts;
+    `run` tells them apart where a rate of 0 or 1 has nothing to resample.
+    """
+    total, fewest = 0.0, 0
+    for part in sides:
+        hits, concepts = part_hits(prompts, scores, part, threshold)
+        rates, count = drawn_rates(hits, concepts, stream=run)
+        with np.errstate(divide="ignore"):
+            total = total + 1 / (1 - rates if part in GONE else rates)
+        fewest = min(fewest or count, count)
+    return len(sides) / np.asarray(total), fewest
+
+
+def part_hits(
+    prompts: Sequence[EvaluationPrompt], scores: Scores, part: str, threshold: float
+) -> tuple[np.ndarray, list[str]]:
+    """Return which pictures of a part were recognised, [m], bool, and their concepts, m of them;
+    without those that the judge does not know."""
+    hits = recognised(scores.subject_rank, scores.subject_probability, threshold)
+    rows = [
+        row
+        for row, each in enumerate(prompts)
+        if each.part == part and each.expected and np.isfinite(scores.subject_rank[row])
+    ]
+    return hits[rows], [prompts[row].concept for row in rows]
+
+
+def _side(part: str, accuracy: float) -> float:
+    return 1 - accuracy if part in GONE else accuracy
+
+
+def _accuracy_by_part(scored: Scored) -> Mapping[str, float]:
     found = accuracies(scored)
     if SCENE in scored.answers:
         found |= scene_accuracies(scored)
-    parts = (ERASED, *KEPT, UNLISTED)
+    parts = (ERASED, *KEPT, UNLISTED, SYNONYMS)
     return {part: found[part]["accuracy"]["value"] for part in parts if part in found}
 
 

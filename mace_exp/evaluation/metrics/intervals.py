@@ -6,6 +6,7 @@ import math
 from collections.abc import Hashable, Sequence
 from functools import lru_cache
 from statistics import NormalDist
+from zlib import crc32
 
 import numpy as np
 
@@ -59,28 +60,68 @@ def mean_interval(values: np.ndarray, clusters: Sequence[Hashable]) -> tuple[flo
     (Hesterberg 2015, "What Teachers Should Know About the Bootstrap", section 5.3): percentiles
     alone are too narrow for few clusters.
     """
-    places = {label: place for place, label in enumerate(dict.fromkeys(clusters))}
-    count = len(places)
+    means, count = drawn_means(values, clusters)
     if count < 2:
         return None
-    own = np.array([places[label] for label in clusters])
-    sums = np.bincount(own, values, minlength=count)
-    sizes = np.bincount(own, minlength=count)
-    drawn = resamples(count)
-    means = (drawn @ sums) / (drawn @ sizes)
-    tail = _expanded_tail(count)
+    tail = expanded_tail(count)
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
 
 
+def drawn_means(
+    values: np.ndarray, clusters: Sequence[Hashable], stream: int = 0
+) -> tuple[np.ndarray, int]:
+    """Return the means of `values` [n] in resamples of their clusters [n], [RESAMPLES], and the
+    number of clusters. The same number, order and `stream` are resampled alike."""
+    places = {label: place for place, label in enumerate(dict.fromkeys(clusters))}
+    count = len(places)
+    own = np.array([places[label] for label in clusters])
+    sums = np.bincount(own, values, minlength=count)
+    sizes = np.bincount(own, minlength=count)
+    drawn = resamples(count, stream)
+    return (drawn @ sums) / (drawn @ sizes), count
+
+
+def drawn_rates(
+    hits: np.ndarray, clusters: Sequence[Hashable], stream: int = 0
+) -> tuple[np.ndarray, int]:
+    """Return rates of `hits` [n], bool, as the bootstrap over clusters [n] draws them (of one
+    cluster: over pictures), [RESAMPLES], and from how many.
+
+    Clusters of the same names are drawn alike, wherever they occur. A rate of 0 or 1, which the
+    bootstrap takes to be certain, is drawn from its distribution given the pictures and Jeffreys'
+    prior (Brown, Cai and DasGupta 2001); `stream` then chooses the draw.
+    """
+    names = sorted({str(each) for each in clusters})
+    own = crc32("\n".join(names).encode())
+    if hits.all() or not hits.any():
+        rng = np.random.default_rng([SEED, own, stream, int(hits[0])])
+        found = rng.beta(hits.sum() + 0.5, (~hits).sum() + 0.5, RESAMPLES)
+        return found, len(hits)
+    if len(names) < 2:
+        return drawn_means(hits.astype(np.float64), range(len(hits)))
+    order = np.argsort([names.index(str(each)) for each in clusters], kind="stable")
+    ordered = [str(clusters[place]) for place in order]
+    return drawn_means(hits[order].astype(np.float64), ordered, own)
+
+
+def spread(value: float, drawn: np.ndarray, clusters: int) -> tuple[float, float]:
+    """Return the 95 % interval of an estimate by its resamples, of so many clusters: as in
+    `mean_interval`, and never without the estimate itself."""
+    tail = expanded_tail(max(2, clusters))
+    low, high = np.quantile(drawn, [tail, 1 - tail])
+    return min(value, float(low)), max(value, float(high))
+
+
 @lru_cache(maxsize=16)
-def resamples(count: int) -> np.ndarray:
-    """Return how often each of `count` clusters is drawn, [RESAMPLES, count]: always the same."""
-    rng = np.random.default_rng(SEED)
+def resamples(count: int, stream: int = 0) -> np.ndarray:
+    """Return how often each of `count` clusters is drawn, [RESAMPLES, count]: of one `stream`
+    always the same."""
+    rng = np.random.default_rng([SEED, stream] if stream else SEED)
     return rng.multinomial(count, np.full(count, 1 / count), RESAMPLES)
 
 
-def _expanded_tail(count: int) -> float:
+def expanded_tail(count: int) -> float:
     """Return the probability of each tail: Phi(-sqrt(n / (n - 1)) t), t of n - 1 degrees."""
     return NormalDist().cdf(-math.sqrt(count / (count - 1)) * t_quantile(count - 1))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mace_exp.evaluation.measured import Measured
 from mace_exp.evaluation.metrics.base import Metric, Metrics
+from mace_exp.evaluation.metrics.compared_sets import too_few
 from mace_exp.evaluation.metrics.distances import between
 
 
@@ -12,11 +13,12 @@ def distances_by_part(measured: Measured) -> Metrics:
     of `distances`. They depend on how many pictures a part has: compare those of one suite."""
     _, before, after = measured.features
     rows = {part: measured.rows(part) for part in measured.parts}
-    return {
-        part: {"distances": between(before[own], after[own])}
+    found: Metrics = {
+        part: {"distances": between(before[own], after[own], list(measured.concepts[own]))}
         for part, own in rows.items()
         if len(own) >= 2
     }
+    return found | {"missing": [too_few(part) for part in rows if part not in found]}
 
 
 METRIC = Metric(label="distances by part", measure=distances_by_part)

@@ -12,9 +12,6 @@ from mace_exp.evaluation.measured import Scored
 from mace_exp.evaluation.metrics.base import Metrics, ScoreMetric
 from mace_exp.evaluation.metrics.rates import compared
 
-LIKELY = 0.5
-"""Probability from which a picture counts as showing a person."""
-
 
 def person_shares(scored: Scored) -> Metrics:
     """Return the share of each part's pictures that show a person."""
@@ -25,7 +22,8 @@ def person_shares(scored: Scored) -> Metrics:
         rows = scored.rows(part)
         rows = rows[known[rows]]
         if len(rows):
-            shown = (before[rows] >= LIKELY, after[rows] >= LIKELY)
+            least = scored.person_threshold
+            shown = (before[rows] >= least, after[rows] >= least)
             found[part] = {"persons": compared(shown, list(scored.concepts[rows]))}
     return found
 

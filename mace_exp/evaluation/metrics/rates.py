@@ -39,6 +39,11 @@ def rate(hits: np.ndarray, clusters: Sequence[Hashable] | None = None) -> Rate:
     return Rate(value=float(np.mean(hits)), low=low, high=high, n=count)
 
 
+def recognised(ranks: np.ndarray, probabilities: np.ndarray, threshold: float) -> np.ndarray:
+    """Return where the expected class is the first guess, of a probability of `threshold`, [n]."""
+    return (ranks <= 1) & (probabilities >= threshold)
+
+
 def recognition(
     ranks: Pair, probabilities: Pair, *, names: Sequence[str], threshold: float
 ) -> Metrics:
@@ -48,7 +53,7 @@ def recognition(
     the pictures are grouped. Accuracy asks for the first rank and a probability of `threshold`.
     """
     first = [
-        (rank <= 1) & (probability >= threshold)
+        recognised(rank, probability, threshold)
         for rank, probability in zip(ranks, probabilities, strict=True)
     ]
     result: Metrics = {"accuracy": compared((first[0], first[1]), names)}

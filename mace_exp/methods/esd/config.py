@@ -22,6 +22,12 @@ class EsdConfig(EsdSettings, MethodConfig):
     def steps(self) -> tuple[str, ...]:
         return ("esd_x",)
 
+    def unrevisable(self, settings: Settings) -> str | None:
+        return (
+            "it trains all keys, values, queries and outputs for all concepts together, so that no "
+            "part of its weights is one concept's; erase the new list from the original instead"
+        )
+
     def build(self, context: Context, settings: Settings, given: Given) -> Method:
         from mace_exp.methods.esd.method import EsdX
 

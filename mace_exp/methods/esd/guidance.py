@@ -48,13 +48,15 @@ class Sampler:
         rows."""
         latents = noise.to(execution_device(unet)) * self.scheduler.init_noise_sigma
         for timestep in self.scheduler.timesteps[:done]:
-            predicted = self._guided(unet, latents, int(timestep), condition)
+            predicted = self.guided(unet, latents, int(timestep), condition)
             latents = self.scheduler.step(predicted, timestep, latents).prev_sample
         return latents
 
-    def _guided(
+    @torch.no_grad()
+    def guided(
         self, unet: nn.Module, latents: Tensor, timestep: int, condition: Condition
     ) -> Tensor:
+        """Return the guided prediction [b, c, h, w] for x_t under the condition, b rows."""
         if self.guidance == 1:
             return predict(unet, latents, timestep, *condition.parts()).to(latents.dtype)
         both = joined([condition, self.unconditional.repeated(len(condition))])

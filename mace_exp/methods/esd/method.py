@@ -97,7 +97,7 @@ class EsdX(NoPhases):
             weights, _ = load_tensors(entry / WEIGHTS)
             return Edit({f"unet.{name}": weight for name, weight in weights.items()})
 
-        return Result(key, make)
+        return Result(key, make, stored={STAGE: {key: 1}})
 
     @property
     def _texts(self) -> list[ConceptTexts]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mace_exp.concepts.concept import Concept
 from mace_exp.methods.gates.detectors import LEAST_GAP, fit_detectors
+from mace_exp.methods.gates.kept import KeptGates, Unit
 from mace_exp.methods.gates.neurons import Neurons, gate_neurons, joined
 from mace_exp.methods.gates.schema import GateSettings
 from mace_exp.methods.gates.states import (
@@ -22,21 +23,21 @@ from mace_exp.methods.gates.states import (
 from mace_exp.models.text import PromptEncoder
 from mace_exp.utils.progress import progress
 
-Unit = tuple[str, Prefix]
-"""What a gate opens for: the last token of a prefix of a name (""), or the positions after the name
-of the concept with this slug (`AFTER`)."""
+NO_GATES = KeptGates()
 
 
 @dataclass(frozen=True)
 class Gates:
     """The hidden neurons of every branch of the text encoder, in the order of `concepts`.
 
-    `concepts` names the slug behind each neuron; of a token prefix that several names share, the
-    first one's. `gaps` are the smallest logits between open and closed of each concept.
+    `concepts` names the slug behind each neuron, of a token prefix that several names share the
+    first one's; `units` what its gate opens for. `gaps` are the smallest logits between open and
+    closed of each concept.
     """
 
     branches: list[Neurons]
     concepts: list[list[str]]
+    units: list[list[Unit]]
     gaps: dict[str, float]
 
 
@@ -46,11 +47,14 @@ def fit_gates(
     retained: Sequence[str],
     made_up: Sequence[str],
     config: GateSettings,
+    *,
+    kept: KeptGates = NO_GATES,
 ) -> Gates:
     """Fit gates that turn the concepts into their anchors and stay closed for everything else.
 
     `sentences` are pairs, with the concept and with its anchor; `retained` captions that must
     survive; `made_up` sentences about nobody, which give way where a gate can't tell them apart.
+    Gates among `kept` are taken as they are.
     """
     rows: dict[str, list[Rows]] = {}
     with progress("gates: states", len(sentences), "concept") as advance:
@@ -68,11 +72,15 @@ def fit_gates(
     with progress("gates: detectors", len(units) * len(encoder.branches), "gate") as advance:
         for branch, (survivors, doubtful) in enumerate(others):
             own = {slug: each[branch] for slug, each in rows.items()}
-            found.append(_fit_branch(own, units, survivors, doubtful, config, advance))
+            fitted = Fitted(own, survivors, doubtful, kept.of_branch(branch))
+            found.append(_fit_branch(fitted, units, config, advance))
+    gaps = _smallest([gaps for _, _, gaps in found])
+    gaps |= {slug: min(gap, gaps.get(slug, gap)) for slug, gap in kept.gaps.items() if slug in rows}
     return Gates(
         [neurons for neurons, _, _ in found],
+        [[units[unit] for unit in owners] for _, owners, _ in found],
         [owners for _, owners, _ in found],
-        _smallest([gaps for _, _, gaps in found]),
+        gaps,
     )
 
 
@@ -111,23 +119,38 @@ def _occurring(
     return found
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """What the gates of one branch are fitted on, and those that are known."""
+
+    rows: Mapping[str, Rows]
+    survivors: Tensor
+    doubtful: Tensor
+    known: Mapping[Unit, Neurons]
+
+
 def _fit_branch(
-    rows: Mapping[str, Rows],
+    data: Fitted,
     units: Mapping[Unit, str],
-    survivors: Tensor,
-    doubtful: Tensor,
     config: GateSettings,
     advance: Callable[[int], object],
-) -> tuple[Neurons, list[str], dict[str, float]]:
-    labels = _labels(rows, list(units))
+) -> tuple[Neurons, list[Unit], dict[str, float]]:
+    rows, survivors, doubtful = data.rows, data.survivors, data.doubtful
+    new = [unit for unit in units if unit not in data.known]
+    labels = _labels(rows, new)
     inputs = torch.cat([each.inputs for each in rows.values()])
     changes = torch.cat([each.changes for each in rows.values()])
+    parts = [data.known[unit] for unit in units if unit in data.known]
+    owners = [unit for unit in units for _ in range(len(data.known.get(unit, ())))]
+    if not new:
+        return joined(parts, inputs.shape[1]), owners, {}
     detectors = fit_detectors(
-        inputs, labels, survivors, len(units), doubtful=doubtful, progress=advance
+        inputs, labels, survivors, len(new), doubtful=doubtful, progress=advance
     )
     whole, everything = _whole(rows), torch.cat([survivors, doubtful, inputs])
-    parts, owners, gaps = [], [], {}
-    for number, ((_, prefix), slug) in enumerate(units.items()):
+    gaps: dict[str, float] = {}
+    for number, unit in enumerate(new):
+        (_, prefix), slug = unit, units[unit]
         gap = float(detectors.gaps[number])
         apart = gap > LEAST_GAP
         if prefix not in (AFTER, whole[slug]) and not apart:
@@ -143,7 +166,7 @@ def _fit_branch(
             sharpness=config.sharpness,
         )
         parts.append(part)
-        owners += [slug] * len(part)
+        owners += [unit] * len(part)
     return joined(parts, inputs.shape[1]), owners, gaps
 
 
@@ -165,4 +188,4 @@ def _whole(rows: Mapping[str, Rows]) -> dict[str, Prefix]:
 
 
 def _smallest(gaps: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {slug: min(each[slug] for each in gaps) for slug in gaps[0]}
+    return {slug: min(each[slug] for each in gaps if slug in each) for slug in gaps[0]}

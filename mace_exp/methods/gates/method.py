@@ -24,11 +24,13 @@ from mace_exp.concepts.prompts import anchor_prompt, mentions
 from mace_exp.methods.base import Edit, Given, NoPhases, Settings
 from mace_exp.methods.gates.detectors import LEAST_GAP
 from mace_exp.methods.gates.fitting import fit_gates
+from mace_exp.methods.gates.kept import COMPONENTS, FILE, KeptGates, kept_gates, units_fact
 from mace_exp.methods.gates.names import made_up_names, sentences_of
 from mace_exp.methods.gates.schema import GateSettings
 from mace_exp.methods.gates.states import gated_layer
 from mace_exp.methods.token_pairs import Tokens, paired_tokens
 from mace_exp.runs.context import Context
+from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.result import Result, result_key
 from mace_exp.utils.hashing import key_of
 from mace_exp.utils.tensors import load_tensors, save_tensors
@@ -36,11 +38,9 @@ from mace_exp.utils.tensors import load_tensors, save_tensors
 log = logging.getLogger(__name__)
 
 STEP = "gates"
-VERSION = 2
+VERSION = 3
 ACTIVATIONS = ("gelu", "quick_gelu")
 """Activations that are 0 for very negative numbers and the identity for large ones."""
-COMPONENTS = ("text_encoder", "text_encoder_2")
-"""The text encoders of a pipeline, in the order of the encoder's branches."""
 
 
 class Gates(NoPhases):
@@ -87,6 +87,7 @@ class Gates(NoPhases):
             retained=key_of({"captions": retained}),
             method=asdict(self.config),
             seed=self.settings.seed,
+            **({"kept": self.kept.key} if self.kept.key else {}),
             **model.precision,
         )
 
@@ -97,11 +98,19 @@ class Gates(NoPhases):
                 save_tensors(self._file, neurons, facts)
             return Edit(self._widened(neurons))
 
-        return Result(key, make)
+        return Result(key, make, stored={"gates": {key: 1}})
+
+    @cached_property
+    def kept(self) -> KeptGates:
+        """The gates of the run that this one revises; none where it revises none."""
+        if not self.settings.revises:
+            return KeptGates()
+        earlier = RunFolder(Path(self.settings.revises))
+        return kept_gates(earlier, self.context.model.text_fingerprint)
 
     @property
     def _file(self) -> Path:
-        return self.context.folder.root / "gates.safetensors"
+        return self.context.folder.root / FILE
 
     @cached_property
     def _sentences(self) -> dict[Concept, list[tuple[str, str]]]:
@@ -126,7 +135,9 @@ class Gates(NoPhases):
         )
         made_up = sentences_of(names)
         made_up = [s for s, fits in zip(made_up, encoder.fits(made_up), strict=True) if fits]
-        gates = fit_gates(encoder, self._sentences, self.given.retained, made_up, self.config)
+        gates = fit_gates(
+            encoder, self._sentences, self.given.retained, made_up, self.config, kept=self.kept
+        )
         unclear = [slug for slug, gap in gates.gaps.items() if gap <= LEAST_GAP]
         if unclear:
             log.warning(
@@ -135,10 +146,11 @@ class Gates(NoPhases):
                 ", ".join(unclear),
             )
         tensors, facts = {}, {"gaps": json.dumps(gates.gaps)}
-        branches = zip(COMPONENTS, gates.branches, gates.concepts, strict=False)
-        for component, neurons, concepts in branches:
+        branches = zip(COMPONENTS, gates.branches, gates.concepts, gates.units, strict=False)
+        for component, neurons, concepts, units in branches:
             tensors |= {f"{component}.{name}": each for name, each in vars(neurons).items()}
             facts[f"{component}.concepts"] = json.dumps(concepts)
+            facts[f"{component}.units"] = units_fact(units)
         save_tensors(path, tensors, facts)
 
     def _widened(self, neurons: Mapping[str, Tensor]) -> dict[str, Tensor]:

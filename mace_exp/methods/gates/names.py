@@ -9,6 +9,7 @@ from typing import Any
 
 from mace_exp.concepts.concept import Concept, Kind
 from mace_exp.concepts.prompts import TRAINING_TEMPLATES, training_prompts
+from mace_exp.concepts.spelling import name_key
 
 SENTENCES = 3
 """Sentences per made-up name."""
@@ -32,8 +33,8 @@ def made_up_names(tokenizer: Any, erased: Sequence[str], count: int, seed: int) 
         if rest:
             names += [f"{first} {words.draw(draw)}", f"{words.draw(draw)} {rest.split(' ')[-1]}"]
         names += _with_its_tokens(tokenizer, name, words, draw)
-    gone = {name.casefold() for name in erased}
-    return [name for name in dict.fromkeys(names) if name.casefold() not in gone]
+    gone = {name_key(name) for name in erased}
+    return [name for name in dict.fromkeys(names) if name_key(name) not in gone]
 
 
 def _with_its_tokens(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from mace_exp.concepts.concept import Concept
 from mace_exp.data.training_images import TrainingImages
-from mace_exp.methods.mace.lora import Lora
+from mace_exp.methods.mace.lora import Lora, load_lora
 from mace_exp.methods.mace.schema import NON_DETERMINING_KEYS, LoraConfig
 from mace_exp.methods.mace.snapshots import Snapshots
 from mace_exp.models.model import Model
@@ -21,11 +22,39 @@ JOINT = "all-concepts"
 
 
 @dataclass(frozen=True)
-class Loras:
-    """LoRAs by slug, and what was recorded of the attention to each concept in training."""
+class LoraFiles(Mapping[str, Lora]):
+    """LoRAs by slug, each read from its file whenever it is asked for: memory does not grow with
+    their number."""
 
-    loras: Mapping[str, Lora]
+    files: Mapping[str, Path]
+
+    def __getitem__(self, slug: str) -> Lora:
+        return load_lora(self.files[slug])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.files)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+
+@dataclass(frozen=True)
+class Loras:
+    """LoRAs by slug, and what was recorded of the attention to each concept in training.
+
+    `refinements` names, for LoRAs that an earlier run trained, the refinement T [d, d] in
+    `transforms` that they were trained under; all others were trained under that of the run.
+    """
+
+    loras: LoraFiles
     snapshots: Mapping[str, Snapshots]
+    refinements: Mapping[str, str] = field(default_factory=dict)
+    transforms: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def transform(self, slug: str, current: Tensor) -> Tensor:
+        """Return the T that a LoRA was trained under; `current` is that of the run."""
+        key = self.refinements.get(slug)
+        return current if key is None else self.transforms[key]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -11,6 +12,8 @@ from torch import Tensor
 from mace_exp.concepts.concept import Concept
 from mace_exp.methods.base import Edit, Given, Phase, Settings, unet_edit
 from mace_exp.methods.mace.ablations import ChosenStages
+from mace_exp.methods.mace.grams import GramFile
+from mace_exp.methods.mace.kept import KeptLora, kept_loras, with_kept
 from mace_exp.methods.mace.lora import Lora, check_rank
 from mace_exp.methods.mace.lora_inputs import JOINT, LoraRequest, Loras, TrainingInputs
 from mace_exp.methods.mace.refinement import transformed_weights
@@ -20,6 +23,7 @@ from mace_exp.methods.mace.stages.cfr import no_refinement, prompt_pairs, solve_
 from mace_exp.methods.mace.stages.fusion import fuse_loras, refined_edit, sum_loras
 from mace_exp.methods.mace.stages.lora import keep_loras, lora_shape, train_concept_loras
 from mace_exp.runs.context import Context
+from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.result import Result
 from mace_exp.utils.errors import naming_setting
 from mace_exp.utils.tensors import save_tensors
@@ -33,9 +37,11 @@ class Mace:
     ) -> None:
         self.context, self.stages, self.settings, self.given = context, stages, settings, given
         self._snapshots: Mapping[str, Snapshots] = {}
+        self._grams = GramFile()
 
     def check(self) -> None:
-        """Refuse a rank that no layer can have."""
+        """Refuse a rank that no layer can have, and LoRAs of an earlier run that do not fit."""
+        self.kept  # noqa: B018 -- refuses what does not fit
         if self.stages.loras and self.context.may_make("lora"):
             for request in self.lora_requests.values():
                 with naming_setting("lora.rank"):
@@ -60,17 +66,37 @@ class Mace:
             {c.slug: prompt_pairs(c, given.sentences[c.slug]) for c in given.concepts},
             given.preservation,
             self._weights("cfr"),
+            self._grams,
         )
 
     @cached_property
     def lora_requests(self) -> dict[str, LoraRequest]:
-        """The LoRAs of the run by the name of their file: one per concept, or one for all."""
-        concepts = self.given.concepts
+        """The LoRAs to train by the name of their file: one per concept, or one for all."""
         if not self.settings.lora.per_concept:
-            return {JOINT: self._request(JOINT, concepts, self.settings.lora)}
+            return {JOINT: self._request(JOINT, self.given.concepts, self.settings.lora)}
         return {
-            c.slug: self._request(c.slug, [c], self.settings.concept_lora(c.name)) for c in concepts
+            slug: self._request(slug, [c], self.settings.concept_lora(c.name))
+            for slug, (c,) in self.owners.items()
+            if slug not in self.given.kept
         }
+
+    @property
+    def owners(self) -> Mapping[str, Sequence[Concept]]:
+        """The concepts of every LoRA of the edit, trained or kept, by the name of its file."""
+        concepts = self.given.concepts
+        joint = not self.settings.lora.per_concept
+        return {JOINT: concepts} if joint else {c.slug: [c] for c in concepts}
+
+    @property
+    def _earlier(self) -> RunFolder:
+        return RunFolder(Path(self.settings.revises or ""))
+
+    @cached_property
+    def kept(self) -> Mapping[str, KeptLora]:
+        """The LoRAs of the run that this one revises, by slug; none where it revises none."""
+        if not self.given.kept:
+            return {}
+        return kept_loras(self._earlier, self.given.kept, self.context.model.fingerprint)
 
     @cached_property
     def loras(self) -> Result[Loras]:
@@ -84,12 +110,9 @@ class Mace:
             prior_weight=self.settings.prior_weight(),
             seed=self.settings.seed,
         )
-        return train_concept_loras(
-            self.context,
-            self.lora_requests,
-            inputs,
-            joint=not self.settings.lora.per_concept,
-        )
+        joint = not self.settings.lora.per_concept
+        trained = train_concept_loras(self.context, self.lora_requests, inputs, joint=joint)
+        return with_kept(trained, self.kept, self._earlier)
 
     @cached_property
     def edit(self) -> Result[Edit]:
@@ -113,11 +136,12 @@ class Mace:
         return fuse_loras(
             self.context,
             self.settings.fusion,
-            self.lora_requests,
+            self.owners,
             self.given.sentences,
             self.refinement,
             self.loras,
             (self.given.preservation, self._weights("fusion")),
+            self._grams,
         )
 
     def files(self) -> Mapping[str, Any]:
@@ -125,7 +149,9 @@ class Mace:
         the edit."""
         folder = self.context.folder
         found = {"refined": folder.name_of(folder.refined)}
-        slugs = list(self.lora_requests) if self.stages.loras else []
+        if self.stages.loras:
+            found["transforms"] = folder.name_of(folder.transforms)
+        slugs = list(self.owners) if self.stages.loras else []
         loras = {slug: folder.name_of(folder.lora(slug)) for slug in slugs}
         return found | {"loras": {slug: name for slug, name in loras.items() if name}}
 
@@ -156,7 +182,7 @@ class Mace:
 
     def _lora_of(self, concept: Concept) -> Lora:
         loras = self.loras.value.loras
-        return loras.get(concept.slug) or loras[JOINT]
+        return loras[concept.slug if concept.slug in loras else JOINT]
 
     def _request(self, slug: str, concepts: Sequence[Concept], settings: LoraConfig) -> LoraRequest:
         images, masks = self.given.images.parts, self.given.masks.parts
@@ -173,10 +199,10 @@ class Mace:
         return self.stages.term_weights(self.settings)[group]
 
     def _kept_refinement(self) -> Result[Tensor]:
-        return Result(self.refinement.key, self._keep_refined)
+        return Result(self.refinement.key, self._keep_refined, stored=self.refinement.stored)
 
     def _kept_loras(self) -> Result[Loras]:
-        return Result(self.loras.key, self._keep_loras)
+        return Result(self.loras.key, self._keep_loras, stored=self.loras.stored)
 
     def _keep_refined(self) -> Tensor:
         """Write the refined weights into the run folder: LoRAs and edit belong to them."""
@@ -189,5 +215,5 @@ class Mace:
     def _keep_loras(self) -> Loras:
         found = self.loras.value
         if self.context.may_make("lora") or self.context.may_make("fusion"):
-            keep_loras(self.context, self.lora_requests, found)
+            keep_loras(self.context, self.owners, self.loras, self.refinement)
         return found

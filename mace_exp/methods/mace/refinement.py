@@ -41,6 +41,58 @@ class PairSums:
         return PairSums(empty, empty)
 
 
+class AnchorStates:
+    """Token states of the anchors' sentences, which concepts share: the last `most` of them."""
+
+    def __init__(self, encoder: PromptEncoder, most: int = 128) -> None:
+        self._encoder, self._most = encoder, most
+        self._known: dict[str, Tensor] = {}
+
+    def __call__(self, sentences: Sequence[str]) -> Tensor:
+        """Return the states [n, L, d] of sentences, of which those that are known are not encoded
+        again."""
+        new = [each for each in dict.fromkeys(sentences) if each not in self._known]
+        if new:
+            self._known |= zip(new, self._encoder.encode(new), strict=True)
+        found = torch.stack([self._known[each] for each in sentences])
+        for oldest in list(self._known)[: max(0, len(self._known) - self._most)]:
+            del self._known[oldest]
+        return found
+
+
+@dataclass(frozen=True)
+class ConceptSums:
+    """The sums of a concept over pairs, and S_c = sum e e^T over all tokens of its sentences,
+    [d, d], float64: all that both closed forms read of these sentences."""
+
+    pairs: PairSums
+    gram: Tensor
+
+
+def concept_sums(
+    encoder: PromptEncoder,
+    pairs: Sequence[PromptPair],
+    anchors: AnchorStates,
+    *,
+    all_words: bool = False,
+    batch_size: int = 32,
+) -> ConceptSums:
+    """Return the sums over `pairs`, whose sentences are encoded once.
+
+    `all_words` pairs every position, the concept's tokens included; without it the tokens before
+    and after the concept, and the padding (see `paired_positions`). Memory holds one batch of
+    states and three [d, d] matrices, whatever the number of pairs; the sums of several concepts add
+    up.
+
+    Raises ValueError where a prompt is longer than the context length.
+    """
+    sums, gram = PairSums.zeros(encoder.width), PairSums.zeros(encoder.width).gram
+    for start in range(0, len(pairs), batch_size):
+        part, added = _batch_sums(encoder, pairs[start : start + batch_size], anchors, all_words)
+        sums, gram = sums + part, gram + added
+    return ConceptSums(sums, gram)
+
+
 def pair_sums(
     encoder: PromptEncoder,
     pairs: Sequence[PromptPair],
@@ -48,19 +100,10 @@ def pair_sums(
     all_words: bool = False,
     batch_size: int = 32,
 ) -> PairSums:
-    """Return the sums over the paired tokens of all `pairs`.
-
-    `all_words` pairs every position, the concept's tokens included; without it the tokens before
-    and after the concept, and the padding (see `paired_positions`). Memory holds one batch of
-    states and two [d, d] matrices, whatever the number of pairs; the sums of several concepts add
-    up.
-
-    Raises ValueError where a prompt is longer than the context length.
-    """
-    sums = PairSums.zeros(encoder.width)
-    for start in range(0, len(pairs), batch_size):
-        sums = sums + _batch_sums(encoder, pairs[start : start + batch_size], all_words)
-    return sums
+    """Return the sums over the paired tokens of all `pairs`: those of `concept_sums`."""
+    anchors = AnchorStates(encoder)
+    found = concept_sums(encoder, pairs, anchors, all_words=all_words, batch_size=batch_size)
+    return found.pairs
 
 
 def refine(
@@ -100,14 +143,20 @@ def _transformed(name: str, weight: Tensor, transform: Tensor) -> Tensor:
     return result.to(weight.device)
 
 
-def _batch_sums(encoder: PromptEncoder, pairs: Sequence[PromptPair], all_words: bool) -> PairSums:
+def _batch_sums(
+    encoder: PromptEncoder, pairs: Sequence[PromptPair], anchors: AnchorStates, all_words: bool
+) -> tuple[PairSums, Tensor]:
     old, new = [pair.concept for pair in pairs], [pair.anchor for pair in pairs]
     rows = zip(encoder.token_ids(old).tolist(), encoder.token_ids(new).tolist(), strict=True)
     end = encoder.tokenizer.eos_token_id
     chosen = [paired_positions(*row, end, all_words=all_words) for row in rows]
-    concept = _gather(encoder.encode(old, batch_size=len(old)), [first for first, _ in chosen])
-    anchor = _gather(encoder.encode(new, batch_size=len(new)), [second for _, second in chosen])
-    return PairSums((anchor.mT @ concept).cpu(), (concept.mT @ concept).cpu())
+    states = encoder.encode(old, batch_size=len(old))
+    everywhere = range(states.shape[1])
+    left_out = _gather(states, [sorted({*everywhere}.difference(first)) for first, _ in chosen])
+    concept = _gather(states, [first for first, _ in chosen])
+    anchor = _gather(anchors(new), [second for _, second in chosen])
+    paired = (concept.mT @ concept).cpu()
+    return PairSums((anchor.mT @ concept).cpu(), paired), paired + (left_out.mT @ left_out).cpu()
 
 
 def _gather(states: Tensor, positions: Sequence[Sequence[int]]) -> Tensor:
@@ -115,4 +164,6 @@ def _gather(states: Tensor, positions: Sequence[Sequence[int]]) -> Tensor:
     [number of positions, d], float64."""
     rows = [index for index, row in enumerate(positions) for _ in row]
     columns = [position for row in positions for position in row]
-    return as_float64(states[rows, columns])
+    return as_float64(
+        states[torch.tensor(rows, dtype=torch.int64), torch.tensor(columns, dtype=torch.int64)]
+    )

@@ -150,7 +150,7 @@ def _denoise(unet: nn.Module, batches: Sequence[Batch], noise: Any) -> Tensor | 
     images, rows = len(batches[0].target.positions), len(batches[0].latents)
     if images == rows:
         return None
-    expected = _prediction_target(noise, latents, drawn, timesteps)
+    expected = prediction_target(noise, latents, drawn, timesteps)
     error = (predicted.float() - expected.float()).square().unflatten(0, (len(batches), rows))
     return error[:, images:].flatten(1).mean(dim=1)
 
@@ -175,7 +175,11 @@ def clip_each(factors: Sequence[Tensor], max_norm: float, *, scale: float = 1.0)
     return norms
 
 
-def _prediction_target(noise: Any, latents: Tensor, drawn: Tensor, timesteps: Tensor) -> Tensor:
+def prediction_target(noise: Any, latents: Tensor, drawn: Tensor, timesteps: Tensor) -> Tensor:
+    """Return what the UNet should predict of `latents` noised by `drawn`: noise, v or the sample.
+
+    Raises ValueError where the scheduler `noise` says that it predicts something else.
+    """
     match noise.config.prediction_type:
         case "epsilon":
             return drawn

@@ -10,7 +10,14 @@ from torch import Tensor
 
 from mace_exp.concepts.concept import Concept
 from mace_exp.concepts.prompts import anchor_prompt
-from mace_exp.methods.mace.refinement import PairSums, PromptPair, pair_sums, refine
+from mace_exp.methods.mace.grams import GramFile
+from mace_exp.methods.mace.refinement import (
+    AnchorStates,
+    PairSums,
+    PromptPair,
+    concept_sums,
+    refine,
+)
 from mace_exp.methods.mace.schema import CfrConfig
 from mace_exp.preservation.terms import Preservation
 from mace_exp.runs.context import Context
@@ -30,11 +37,12 @@ def solve_refinement(
     pairs: Mapping[str, Sequence[PromptPair]],
     preservation: Preservation,
     weights: Mapping[str, float],
+    grams: GramFile,
 ) -> Result[Tensor]:
     """Return T [d, d], float64: every refined weight is W T.
 
     `pairs` are prompts with the concept and with its anchor, by slug; `weights` those of every
-    term of preservation.
+    term of preservation. `grams` keeps what the fusion will read of the same sentences.
     """
     model = context.model
     flat = [pair for each in pairs.values() for pair in each]
@@ -50,10 +58,12 @@ def solve_refinement(
     )
 
     def solve(path: Path) -> None:
-        sums = PairSums.zeros(model.encoder.width)
+        sums, anchors = PairSums.zeros(model.encoder.width), AnchorStates(model.encoder)
         with progress("refinement", len(pairs), "concept") as advance:
             for each in pairs.values():
-                sums = sums + pair_sums(model.encoder, each, all_words=settings.all_words)
+                found = concept_sums(model.encoder, each, anchors, all_words=settings.all_words)
+                sums = sums + found.pairs
+                grams.put([pair.concept for pair in each], found.gram)
                 advance(1)
         preserved = preservation.weighted(weights)
         transform = refine(sums, closeness=settings.closeness, preserved=preserved, remedy=REMEDY)
@@ -62,7 +72,7 @@ def solve_refinement(
     def make() -> Tensor:
         return load_tensors(context.entry(STAGE, "refinements", key, solve))[0]["transform"]
 
-    return Result(key, make)
+    return Result(key, make, stored={"refinements": {key: 1}})
 
 
 def no_refinement(context: Context) -> Result[Tensor]:

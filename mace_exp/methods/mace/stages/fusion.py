@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
+from mace_exp.concepts.concept import Concept
 from mace_exp.methods.base import Edit, unet_edit
-from mace_exp.methods.mace.fusion import FusionSums, fuse, fusion_sums
-from mace_exp.methods.mace.lora import Lora
-from mace_exp.methods.mace.lora_inputs import LoraRequest, Loras
+from mace_exp.methods.mace.fusion import FusionAccumulator, FusionSums, fuse, prompt_gram
+from mace_exp.methods.mace.grams import GramFile
+from mace_exp.methods.mace.lora_inputs import Loras
 from mace_exp.methods.mace.refinement import transformed_weights
 from mace_exp.methods.mace.schema import FusionConfig
 from mace_exp.preservation.terms import Preservation
@@ -26,16 +27,18 @@ REMEDY = "fusion.closeness, fusion.prior_weight or fusion.domain_weight"
 def fuse_loras(
     context: Context,
     settings: FusionConfig,
-    requests: Mapping[str, LoraRequest],
+    owners: Mapping[str, Sequence[Concept]],
     sentences: Mapping[str, Sequence[str]],
     refinement: Result[Tensor],
     loras: Result[Loras],
     preservation: tuple[Preservation, Mapping[str, float]],
+    grams: GramFile,
 ) -> Result[Edit]:
     """Solve for weights that act like each LoRA on its concept's sentences and like the original
     on what must survive.
 
-    `preservation` comes with the weight of every term.
+    `owners` are the concepts of each LoRA, by its slug; `preservation` comes with the weight of
+    every term. `grams` holds what was summed when the refinement was solved.
     """
     held, weights = preservation
     key = result_key(
@@ -50,7 +53,7 @@ def fuse_loras(
     )
 
     def make() -> Edit:
-        sums = _sums(context, requests, sentences, loras.value.loras, refinement.value)
+        sums = _sums(context, owners, sentences, loras.value, refinement.value, grams)
         fused = fuse(
             context.model.projections,
             refinement.value,
@@ -97,18 +100,21 @@ def refined_edit(context: Context, refinement: Result[Tensor]) -> Result[Edit]:
 
 def _sums(
     context: Context,
-    requests: Mapping[str, LoraRequest],
+    owners: Mapping[str, Sequence[Concept]],
     sentences: Mapping[str, Sequence[str]],
-    loras: Mapping[str, Lora],
+    loras: Loras,
     transform: Tensor,
+    grams: GramFile,
 ) -> FusionSums:
-    total: FusionSums | None = None
+    encoder = context.model.encoder
+    sums = FusionAccumulator(encoder.width)
     with progress("fusion", len(sentences), "concept") as advance:
-        for slug, request in requests.items():
-            for concept in request.concepts:
+        for slug, concepts in owners.items():
+            lora, trained_under = loras.loras[slug], loras.transform(slug, transform)
+            for concept in concepts:
                 prompts = sentences[concept.slug]
-                each = fusion_sums(context.model.encoder, prompts, loras[slug], transform)
-                total = each if total is None else total + each
+                gram = grams.get(prompts)
+                gram = prompt_gram(encoder, prompts) if gram is None else gram
+                sums.add(gram, lora, trained_under)
                 advance(1)
-    assert total is not None
-    return total
+    return sums.result()

@@ -10,10 +10,12 @@ from typing import Any
 
 from torch import Tensor
 
+from mace_exp.concepts.concept import Concept
 from mace_exp.data.training_images import TrainingImages
 from mace_exp.methods.mace.curves import CurveLog, log_again, log_layers, save_curve
-from mace_exp.methods.mace.lora import Lora, LoraShape, load_lora, save_lora
-from mace_exp.methods.mace.lora_inputs import LoraRequest, Loras, TrainingInputs
+from mace_exp.methods.mace.kept import KEY, REFINEMENT, save_transforms
+from mace_exp.methods.mace.lora import Lora, LoraShape, save_lora
+from mace_exp.methods.mace.lora_inputs import LoraFiles, LoraRequest, Loras, TrainingInputs
 from mace_exp.methods.mace.refinement import transformed_weights
 from mace_exp.methods.mace.schema import LoraConfig
 from mace_exp.methods.mace.snapshots import FILE as SNAPSHOTS
@@ -57,27 +59,45 @@ def train_concept_loras(
         new: set[str] = set()  # of this rank: their steps are logged as they are made
         train = partial(_train_missing, context, requests, inputs, joint, new)
         entries = context.entries(STAGE, "loras", keys, train)
-        trained = {slug: load_lora(path / "lora.safetensors") for slug, path in entries.items()}
+        trained = LoraFiles({slug: path / "lora.safetensors" for slug, path in entries.items()})
         recorded = [load_snapshots(path / SNAPSHOTS) for path in entries.values()]
-        if context.may_make(STAGE):
+        if context.may_make(STAGE) and entries:
             for slug, path in entries.items():
                 if slug not in new:
                     log_again(context, path)
             log_layers(context, list(entries.values()))
         return Loras(trained, {k: v for each in recorded for k, v in each.items()})
 
-    return Result(result_key(STAGE, VERSION, parts=keys), make, keys)
+    stored = {"loras": dict.fromkeys(keys.values(), 1)}
+    return Result(result_key(STAGE, VERSION, parts=keys), make, keys, stored)
 
 
-def keep_loras(context: Context, requests: Mapping[str, LoraRequest], found: Loras) -> None:
-    """Write the LoRAs of a run into its folder, each with what it belongs to in its header."""
-    for slug, lora in found.loras.items():
+def keep_loras(
+    context: Context,
+    owners: Mapping[str, Sequence[Concept]],
+    found: Result[Loras],
+    refinement: Result[Tensor],
+) -> None:
+    """Write the LoRAs of a run into its folder, each with what it belongs to in its header, and
+    every refinement that one of them was trained under.
+
+    `owners` are the concepts of each LoRA; `refinement` is that of the run.
+    """
+    loras = found.value
+    for slug, lora in loras.loras.items():
+        of_run = slug not in loras.refinements
         facts = {
-            "concepts": ", ".join(concept.name for concept in requests[slug].concepts),
+            "concepts": ", ".join(concept.name for concept in owners[slug]),
             "model": context.model.fingerprint,
-            "base": "the weights of refined.safetensors of the same run",
+            "base": "the weights of refined.safetensors of the same run"
+            if of_run
+            else "the weights W T, T by the key `refinement` in transforms.safetensors",
+            KEY: found.parts[slug],
+            REFINEMENT: loras.refinements.get(slug, refinement.key),
         }
         save_lora(context.folder.lora(slug), lora, facts)
+    used = {key: loras.transforms[key] for key in set(loras.refinements.values())}
+    save_transforms(context.folder, {**used, refinement.key: refinement.value})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +193,7 @@ def _trained_together(
     """Yield LoRAs that shared their forwards: of one shape, trained in one way.
 
     A batch that does not fit into the device's memory, and those after it, are halved: the LoRAs
-    are the same, as each is trained as if alone.
+    are the same, as each is trained as if alone, but for their last digits.
     """
     for group in _alike(jobs):
         asked = group[0].request.settings.concepts_per_batch
@@ -184,6 +204,7 @@ def _trained_together(
                 lambda count, waiting=waiting: train(waiting[:count]),
                 min(size, len(waiting)),
                 BATCH_KEY,
+                what=f"the LoRA of {waiting[0].request.slug}",
             )
             yield waiting[: len(trained)], trained
             start += len(trained)

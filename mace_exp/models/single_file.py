@@ -1,8 +1,10 @@
-"""A tiny pipeline as one file in the names of the original implementation of Stable Diffusion.
+"""A pipeline as one file in the names of the original implementation of Stable Diffusion 1.x.
 
 The way back of what diffusers does to read such a file; blocks count as in the model's own
 configuration.
 """
+
+from __future__ import annotations
 
 import re
 from collections.abc import Iterator
@@ -36,7 +38,18 @@ VAE_ATTENTION = {
 
 
 def original_names(pipeline: Any) -> dict[str, Tensor]:
-    """Return all weights of a Stable Diffusion 1.x pipeline under their original names."""
+    """Return all weights of a Stable Diffusion 1.x pipeline under their original names.
+
+    Raises:
+        ValueError: another family, whose text encoders have other names and layouts in one file.
+    """
+    if getattr(pipeline, "text_encoder_2", None) is not None:
+        raise ValueError("a checkpoint in one file is written for Stable Diffusion 1.x, not SDXL")
+    if pipeline.unet.config.use_linear_projection:
+        raise ValueError(
+            "a checkpoint in one file is written for Stable Diffusion 1.x: 2.x keeps its text "
+            "encoder in another layout there"
+        )
     text = pipeline.text_encoder.state_dict()
     prefix = "cond_stage_model.transformer.text_model."
     tensors = {f"{prefix}{name.removeprefix('text_model.')}": each for name, each in text.items()}

@@ -1,0 +1,199 @@
+"""Attack the edits of all methods, and put what the judge recognises side by side.
+
+    python experiments/attacks/measure.py            # everything: many hours on two cores
+    python experiments/attacks/measure.py --small --methods uce gates mace-4 --attacks relearning
+
+One run per method, ten people erased, in its own folder below `--folder`, then each attack on it by
+`python -m mace_exp.attack`. Runs that are finished and attempts that are in the cache are not made
+again, so that the command can be stopped and started. Then results.csv is written beside this file:
+a row per method, attack, variant, side and point.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import logging
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+REPOSITORY = HERE.parents[1]
+RESULTS = HERE / "results.csv"
+METHODS: dict[str, tuple[str, ...]] = {
+    "uce": ("method=uce",),
+    "gates": ("method=gates",),
+    "mace-4": ("method=mace", "lora.rank=4"),
+    "mace-1": ("method=mace", "lora.rank=1"),
+    "rece": ("method=rece",),
+    "speed": ("method=speed",),
+    "esd_x": ("method=esd_x",),
+}
+ATTACKS: dict[str, tuple[str, ...]] = {
+    "relearning": ("attack=relearning",),
+    "inversion": ("attack=inversion",),
+    "inversion, from the anchor": ("attack=inversion", "attack.start=anchor"),
+    "completion": ("attack=completion",),
+    "tokens": ("attack=tokens",),
+}
+SMALL: dict[str, tuple[str, ...]] = {
+    "relearning": ("attack.steps=[0,20,50]", "attack.train=[lora]", "attack.show=[concept]"),
+    "completion": ("attack.strengths=[0.5,0.8]",),
+    "inversion": ("attack.steps=[0,60]",),
+    "inversion, from the anchor": ("attack.steps=[0,60]",),
+    "tokens": ("attack.steps=[0,10]", "attack.candidates=8", "attack.batch_size=2"),
+}
+"""Settings of `--small`, by attack; two people and four pictures at each point."""
+SIDES = ("edited", "original", "control")
+COLUMNS = (
+    *("method", "attack", "budget", "concepts", "variant", "unit", "at"),
+    *("side", "recognised", "low", "high", "n"),
+)
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Make what is missing, then write the table."""
+    options = _parser().parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    failed = []
+    for method in options.methods:
+        if not _finished(options.folder / method) and not _erase(method, options.folder):
+            failed.append(method)
+    for attack in options.attacks:
+        for method in (each for each in options.methods if each not in failed):
+            if _attack(options.folder / method, attack, options.small):
+                keep_rates(options.folder, method, attack)
+            else:
+                failed.append(f"{attack} on {method}")
+            write_results(RESULTS, options.folder)
+    for line in table(RESULTS):
+        log.info(line)
+    if failed:
+        sys.exit("failed: " + ", ".join(failed))
+
+
+def run_arguments(method: str, folder: Path) -> list[str]:
+    """Return the arguments of a run: nothing but the edit is made."""
+    return [
+        *METHODS[method],
+        "concepts=celebrity_10",
+        *("seed=0", "evaluation=none", "save=weights", "tracking=none"),
+        f"hydra.run.dir={folder / method}",
+    ]
+
+
+def attack_arguments(run: Path, attack: str, small: bool) -> list[str]:
+    """Return the arguments of an attack on a run."""
+    few = ("attack.limit=2", "attack.images=4", *SMALL[attack]) if small else ()
+    return [f"run={run}", *ATTACKS[attack], *few]
+
+
+def keep_rates(folder: Path, method: str, attack: str) -> None:
+    """Copy the rates of an attack out of the run's folder, where another variant replaces them."""
+    [option] = [each.partition("=")[2] for each in ATTACKS[attack] if each.startswith("attack=")]
+    kept = rates_file(folder, method, attack)
+    kept.parent.mkdir(exist_ok=True)
+    shutil.copyfile(folder / method / "attacks" / option / "rates.json", kept)
+
+
+def rates_file(folder: Path, method: str, attack: str) -> Path:
+    """Return where the rates of an attack on a method's run are kept."""
+    return folder / "rates" / f"{method} {attack}.json"
+
+
+def write_results(path: Path, folder: Path) -> None:
+    """Write a row per point of every attack that has been made on a run in the folder."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        written = csv.writer(file, lineterminator="\n")
+        written.writerow(COLUMNS)
+        for method in METHODS:
+            for attack in ATTACKS:
+                rates = rates_file(folder, method, attack)
+                if rates.is_file():
+                    written.writerows(rows(method, attack, _read(rates)))
+
+
+def rows(method: str, attack: str, rates: dict[str, Any]) -> Iterator[list[Any]]:
+    """Yield a row per variant, point and side of an attack."""
+    named = [method, attack, _budget(rates), len(rates["concepts"])]
+    for variant, sides in rates["curves"].items():
+        for side in SIDES:
+            for point in sides.get(side, ()):
+                shares = [round(point[key], 4) for key in ("value", "low", "high")]
+                about = [variant, rates["unit"], point["at"], side]
+                yield [*named, *about, *shares, point["n"]]
+
+
+def _budget(rates: dict[str, Any]) -> str:
+    small = rates["settings"]["limit"] is not None
+    return "small" if small else "full"
+
+
+def table(path: Path) -> Iterator[str]:
+    """Yield the lines of a Markdown table: a row per point, the sides side by side, in %."""
+    with path.open(encoding="utf-8", newline="") as file:
+        found = list(csv.DictReader(file))
+    points: dict[tuple[str, ...], dict[str, dict[str, str]]] = {}
+    for row in found:
+        about = (row["attack"], row["variant"], row["method"], f"{row['at']} {row['unit']}".strip())
+        points.setdefault(about, {})[row["side"]] = row
+    order = sorted(points, key=lambda each: (*each[:2], float(each[3].split()[0]), each[2]))
+    yield "| attack | variant | method | at | edited | original | control | n |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for about in order:
+        sides = points[about]
+        cells = [_cell(sides.get(side)) for side in SIDES]
+        yield "| " + " | ".join((*about, *cells, next(iter(sides.values()))["n"])) + " |"
+
+
+def _cell(row: dict[str, str] | None) -> str:
+    if row is None:
+        return ""
+    share, low, high = (100 * float(row[key]) for key in ("recognised", "low", "high"))
+    return f"{share:.0f} ({low:.0f} to {high:.0f})"
+
+
+def _erase(method: str, folder: Path) -> bool:
+    log.info("erase by %s", method)
+    return _run("mace_exp", run_arguments(method, folder))
+
+
+def _attack(run: Path, attack: str, small: bool) -> bool:
+    log.info("%s on %s", attack, run.name)
+    return _run("mace_exp.attack", attack_arguments(run, attack, small))
+
+
+def _run(module: str, arguments: Sequence[str]) -> bool:
+    """Run a command as a process of its own; return whether it succeeded."""
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(command, cwd=REPOSITORY, check=False).returncode == 0
+
+
+def _finished(run: Path) -> bool:
+    status = run / "status.json"
+    return status.exists() and _read(status).get("status") == "finished"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--methods", nargs="+", choices=tuple(METHODS), default=tuple(METHODS))
+    parser.add_argument("--attacks", nargs="+", choices=tuple(ATTACKS), default=tuple(ATTACKS))
+    parser.add_argument("--small", action="store_true", help="two people, few steps")
+    parser.add_argument("--folder", type=Path, default=Path("outputs/attacks"))
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""One small run in a process of its own, ended in any way, and what has become of its results.
+
+Processes are forked from one that has imported everything: a start costs a moment, so that hundreds
+of ends can be tried.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mace_exp.__main__ import main
+from mace_exp.runs.cache import OWN
+from mace_exp.utils.hashing import file_digest
+
+SMALL = (
+    *("concepts=[Adam Driver,Amy Adams]", "lora=mini", "sampling=mini", "sampling.steps=1"),
+    *("images.per_concept=2", "prompts.count=3", "lora.steps=2", "lora.batch_size=1"),
+    *("preservation.prior.count=8", "preservation.domain.count=8", "kept.people=[Amy Poehler]"),
+    *("evaluation.images_per_part=2", "evaluation.parts=[erased,preserved]"),
+    *("evaluation.attention_maps=1", "tracking=none", "device=cpu"),
+    "lora.concepts_per_batch=1",  # in batches of other LoRAs their last digits differ
+)
+RESULTS = ("edit.safetensors", "metrics.json", "samples/after/0000.png", "samples/before/0001.png")
+"""What has to be the same to the bit, however a run was interrupted."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a trial writes: its run folder, its cache, and what its process printed."""
+
+    root: Path
+
+    run = property(lambda self: self.root / "run")
+    cache = property(lambda self: self.root / "cache")
+    printed = property(lambda self: self.root / "printed.txt")
+
+    def arguments(self, model: Path) -> list[str]:
+        """Return the command of the whole run."""
+        source = ("model=path", f"model.source={model}")
+        return [*source, *SMALL, f"hydra.run.dir={self.run}", f"cache_dir={self.cache}"]
+
+
+def begun(arguments: list[str], printed: Path, prepare: Callable[[], object] | None = None) -> int:
+    """Start a command in a forked process, and return its id; `prepare` runs in it before."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child:
+        return child
+    code = 70
+    try:
+        output = os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        if prepare is not None:
+            prepare()
+        sys.argv = ["mace_exp", *arguments]
+        main()
+        code = 0
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
+
+
+def ended(process: int) -> int:
+    """Wait for a process; return its exit code, that of a signal below zero."""
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+def run(arguments: list[str], printed: Path, prepare: Callable[[], object] | None = None) -> int:
+    """Run a command in a process of its own; return its exit code."""
+    return ended(begun(arguments, printed, prepare))
+
+
+def killed_after(process: int, seconds: float) -> bool:
+    """Kill a process after a time; return whether it was still running."""
+    time.sleep(seconds)
+    if os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+        os.kill(process, signal.SIGKILL)
+        ended(process)
+        return True
+    ended(process)
+    return False
+
+
+def killing_at(boundary: int, *, after: bool) -> Callable[[], None]:
+    """Return a function after which the process kills itself at its n-th rename of a finished file:
+    before it, or `after` it. (A file has its name once it is whole: renames are all boundaries.)"""
+
+    def prepare() -> None:
+        rename, count = os.replace, 0
+
+        def replace(source: object, target: object) -> None:
+            nonlocal count
+            count += 1
+            if count == boundary and not after:
+                os.kill(os.getpid(), signal.SIGKILL)
+            rename(source, target)  # type: ignore[arg-type]
+            if count == boundary:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        os.replace = replace  # type: ignore[assignment]
+
+    return prepare
+
+
+def without_room(size: int) -> Callable[[], None]:
+    """Return a function after which the process can write no file of more bytes."""
+
+    def prepare() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    return prepare
+
+
+def counting(into: Path) -> Callable[[], None]:
+    """Return a function after which the process writes a byte for each rename into a file."""
+
+    def prepare() -> None:
+        rename, file = os.replace, into.open("ab", buffering=0)
+
+        def replace(source: object, target: object) -> None:
+            rename(source, target)  # type: ignore[arg-type]
+            file.write(b".")
+
+        os.replace = replace  # type: ignore[assignment]
+
+    return prepare
+
+
+def results(folder: Path) -> dict[str, str]:
+    """Return the checksums of the results in a run folder; of those that are there."""
+    return {name: file_digest(folder / name) for name in RESULTS if (folder / name).is_file()}
+
+
+def entries(cache: Path) -> dict[str, tuple[int, int]]:
+    """Return the finished entries of a cache, each with what tells that it was made again."""
+    found = {}
+    for path in sorted(cache.glob("*/*")):
+        if path.parent.name not in OWN and not path.name.startswith("."):
+            facts = path.stat()
+            found[f"{path.parent.name}/{path.name}"] = (facts.st_ino, facts.st_mtime_ns)
+    return found

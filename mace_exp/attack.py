@@ -1,0 +1,82 @@
+"""`python -m mace_exp.attack run=RUN attack=NAME [attack.key=value ...]`: attack a run's edit.
+
+The run's own settings hold for all else. Pictures, scores and rates go to attacks/<name>/ in its
+folder, and into its report; what an interrupted attack has made is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mace_exp.cli.arguments import expand
+from mace_exp.cli.common import run_command
+from mace_exp.config import composed_run
+from mace_exp.runs.claims import claimed
+from mace_exp.runs.ranks import dismissed_workers, is_worker
+
+NAME = "python -m mace_exp.attack"
+OWN = ("attack", "stages", "resume", "hydra")
+"""Of the run's own settings those that are not taken over: they are of another command."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command, print the table of rates, and return the exit code: 1 for an error."""
+    if is_worker():
+        from mace_exp.pipeline import take_part
+
+        take_part()
+        return 0
+    parser = argparse.ArgumentParser(prog=NAME, description=__doc__)
+    parser.add_argument("settings", nargs="+", metavar="key=value", help="run=RUN, attack=NAME")
+    given = parser.parse_args(arguments).settings
+    return run_command(NAME, lambda: attack(*split(given)))
+
+
+def split(given: Sequence[str]) -> tuple[Path, list[str]]:
+    """Return the run's folder and all other settings.
+
+    Raises:
+        ValueError: there is no run= or no attack=, or a setting of another kind.
+    """
+    runs = [each.partition("=")[2] for each in given if each.startswith("run=")]
+    settings = [each for each in given if not each.startswith("run=")]
+    if len(runs) != 1 or not runs[0]:
+        raise ValueError("name one run, as in run=outputs/run")
+    if not any(each.startswith("attack=") for each in settings):
+        raise ValueError("name an attack, as in attack=inversion")
+    for each in settings:
+        if not each.startswith(("attack", "device=", "model.", "judge", "evaluation", "tracking")):
+            raise ValueError(
+                f"{each}: the run's own settings hold; beside them only attack, judge, evaluation, "
+                "model, device and tracking can be given"
+            )
+    return Path(runs[0]), settings
+
+
+def attack(run: Path, settings: Sequence[str]) -> None:
+    """Attack the edit of a run, and print the rates.
+
+    Raises:
+        ValueError: no run, invalid settings, or a run without an edit.
+    """
+    config = composed_run(*run_settings(run), *expand(settings))
+    from mace_exp import pipeline  # imports torch
+    from mace_exp.report.attack_view import print_rates
+
+    with dismissed_workers(), claimed(run, "run"):
+        found: dict[str, Any] = pipeline.attack(config, run)
+    print_rates(found)
+
+
+def run_settings(run: Path) -> list[str]:
+    """Return the settings that a run was started with, without those of another command."""
+    keys = [(each, each.partition("=")[0].lstrip("+~")) for each in expand([f"resume={run}"])]
+    return [each for each, key in keys if key.split(".")[0].split("/")[0] not in OWN]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

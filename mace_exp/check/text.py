@@ -1,0 +1,128 @@
+"""The facts of a check as lines for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+LABEL = 18
+THINGS = {
+    "images": "images",
+    "prior_images": "class images",
+    "masks": "masks",
+    "statistics": "captions",
+    "refinements": "refinements",
+    "loras": "LoRAs",
+    "samples": "pictures",
+    "edited": "pictures",
+}
+"""What is counted, by kind in the cache."""
+
+
+def file_lines(facts: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what the files say: settings, model, images."""
+    settings, model, images = (facts[key] for key in ("settings", "model", "images"))
+    yield "Settings"
+    yield _row("method", f"{settings['method']}: {', '.join(settings['stages'])}")
+    yield _row("concepts", _counts(settings["concepts"]))
+    yield _row("anchors", _counts(settings["anchors"]))
+    yield ""
+    yield "Model"
+    for key, value in model.items():
+        if isinstance(value, Mapping):
+            yield from _weight_rows(value)
+        elif value is not None:
+            yield _row(key.replace("_", " "), str(value))
+    if images:
+        yield ""
+        yield from _image_lines(images)
+
+
+def _weight_rows(weights: Mapping[str, Any]) -> Iterator[str]:
+    if not weights:
+        return
+    stored = weights["bytes_by_type"]
+    sizes = ", ".join(f"{_size(count)} {name}" for name, count in stored.items())
+    variant = f", variant {weights['variant']}" if "variant" in weights else ""
+    yield _row("weights", f"{weights['files']} files, {sizes}{variant}")
+
+
+def _image_lines(images: Mapping[str, Any]) -> Iterator[str]:
+    yield "Training images"
+    if images["drawn"]:
+        yield _row("drawn", f"{images['drawn']} by the model")
+    if images["read"]:
+        yield _row("read", _counts(images["by_suffix"]))
+        yield _row("with a prompt", f"{images['with_a_prompt']} of {images['read']}")
+    yield _row("masks", _counts(images["masks"], "concepts"))
+    if images["class_images"]:
+        yield _row("class images", str(images["class_images"]))
+    if "unread_folders" in images:
+        yield _row("of no concept", ", ".join(images["unread_folders"]))
+    for kind, left in images["left_out"].items():
+        more = ", ..." if left["count"] > len(left["such_as"]) else ""
+        yield _row("left out", f"{left['count']} {kind}: {', '.join(left['such_as'])}{more}")
+
+
+def work_lines(facts: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is made and reused stage by stage, and what it took before."""
+    yield ""
+    if facts["work"] is None:
+        yield f"Work: {facts['unknown']}"
+        return
+    yield f"{'Work':<{LABEL + 2}}{'to make':>10}{'reused':>10}  {'':<{LABEL}}time, as measured here"
+    for stage in facts["work"]:
+        entries = stage["entries"]
+        made, reused = (sum(each[key] for each in entries) for key in ("made", "reused"))
+        counts = f"{made:>10}{reused:>10}" if entries else " " * 20
+        things = ", ".join(dict.fromkeys(THINGS.get(each["kind"], "") for each in entries))
+        time = _time(stage, bool(entries) and not made)
+        yield f"  {stage['stage']:<{LABEL}}{counts}  {things:<{LABEL}}{time}"
+    yield _total([each["seconds"] for each in facts["work"]])
+    peaks = facts["memory"] or {}
+    said = ", ".join(f"{mb} MB {_MEMORY[key]}" for key, mb in peaks.items())
+    yield _row("memory", said or "unknown: no earlier run with this model here")
+    yield _row("cache", facts["cache"])
+    if facts["pictures"]:
+        yield _row("pictures", f"{facts['pictures']} to measure by, before and after the edit")
+
+
+_MEMORY = {"peak_memory_mb": "of the process", "peak_gpu_memory_mb": "of the GPU"}
+
+
+def _time(stage: Mapping[str, Any], is_reused: bool) -> str:
+    if is_reused:
+        return "-"
+    if stage["seconds"] is None:
+        return "unknown"
+    runs = stage["measured_in"]
+    return f"{duration(stage['seconds'])}  ({runs} run{'s'[: runs > 1]})" if runs else "-"
+
+
+def _total(seconds: list[float | None]) -> str:
+    known = [each for each in seconds if each is not None]
+    said = duration(sum(known))
+    if len(known) < len(seconds):
+        some = f"at least {said}: not all stages were measured" if any(known) else "unknown"
+        return _row("together", some)
+    return _row("together", said)
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as text with two figures."""
+    if seconds < 90:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def _counts(counts: Mapping[str, int], unit: str = "") -> str:
+    after = f" {unit}" if unit else ""
+    return ", ".join(f"{count} {name}{after}" for name, count in counts.items()) or "none"
+
+
+def _row(label: str, text: str) -> str:
+    return f"  {label:<{LABEL}}{text}"

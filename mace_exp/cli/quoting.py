@@ -1,0 +1,143 @@
+"""Arguments that Hydra's grammar does not take, as people type them: names with accents, paths with
+parentheses. They are quoted, or refused with the argument ready to copy."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from mace_exp.config import NAMED_KEYS, quoted
+
+_STRUCTURED = "[{'\""
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9_./\-][A-Za-z0-9_./ \-]*")
+"""Keys of a mapping that Hydra takes; others are percent-encoded where names are keys."""
+_HOME = re.compile(r"~(?=/|$)")
+
+
+def as_typed(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with those quoted that Hydra can't parse.
+
+    A path that begins with `~/` is one in the user's home, as in the shell.
+
+    Raises:
+        ValueError: one can't be meant so; the message shows how to write it.
+    """
+    parser = OverridesParser.create()
+    return [_as_typed(parser, each) for each in arguments]
+
+
+def _as_typed(parser: OverridesParser, argument: str) -> str:
+    key, equals, value = argument.partition("=")
+    if not equals or argument.startswith("-"):
+        return argument
+    if _HOME.match(value):
+        value = str(Path(value).expanduser())
+        argument = f"{key}={value}"
+    if _parses(parser, argument):
+        return argument
+    if not _parses(parser, f"{key}=0"):
+        raise ValueError(_wrong_key(argument, key, value))
+    repaired = f"{key}={_value(key, value)}"
+    if not _parses(parser, repaired):
+        raise ValueError(_message(key, value))
+    return repaired
+
+
+def _parses(parser: OverridesParser, argument: str) -> bool:
+    try:
+        parser.parse_override(argument)
+    except HydraException:
+        return False
+    return True
+
+
+def _value(key: str, value: str) -> str:
+    """Return a value as Hydra takes it: a scalar is one text, a list or mapping is read as YAML."""
+    if not value.lstrip().startswith(tuple(_STRUCTURED)):
+        if "," in value:
+            raise ValueError(_message(key, value))
+        return quoted(value)
+    if value.lstrip()[0] in "'\"":
+        raise ValueError(_message(key, value))
+    try:
+        choices = yaml.load(f"[{value}]", Loader=yaml.BaseLoader)
+        return ",".join(_written(each, names=key.lstrip("+") in NAMED_KEYS) for each in choices)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(_message(key, value)) from error
+
+
+def _written(value: Any, *, names: bool) -> str:
+    """Return a value of YAML in Hydra's grammar; `names`: its keys may be any text."""
+    if isinstance(value, dict):
+        pairs = (f"{_key(k, names=names)}: {_written(v, names=False)}" for k, v in value.items())
+        return "{" + ", ".join(pairs) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(_written(each, names=False) for each in value) + "]"
+    plain = re.fullmatch(r"[-+.\w]*\d[-+.\w]*|true|false|null", value, re.ASCII | re.IGNORECASE)
+    return value if plain else quoted(value)
+
+
+def _key(key: str, *, names: bool) -> str:
+    if _PLAIN_KEY.fullmatch(key):
+        return key
+    if not names:
+        raise ValueError(f"{key!r} is no key")
+    return quote(key, safe=" /")
+
+
+def _message(key: str, value: str) -> str:
+    """Name the character that Hydra does not take, and show how the value is written."""
+    key = {"concepts.names": "concepts"}.get(key.lstrip("+"), key.lstrip("+"))
+    argument, odd = f"{key}={value}", _odd(value)
+    what = f"{odd!r} can't stand there without quotation marks" if odd else "this is not key=value"
+    if value.lstrip().startswith(("[", "{")):
+        inner = value.strip().strip("[]")
+        names = [each.strip().strip("'\"") for each in inner.split(",") if each.strip()]
+        listed = f"{key}=[{','.join(map(quoted, names))}]"
+        if value.lstrip().startswith("{"):
+            return (
+                f"{argument}: {what}. Write mappings in braces, {{name: value}}, and put names "
+                f"with , : {{ }} or # into quotation marks, as in {key}='{{\"A, B\": ...}}'"
+            )
+        return f"{argument}: {what}. Quote each name: {_for_shell(listed)}"
+    plain = value.strip().strip("'\"")
+    return f"{argument}: {what}. Quote the whole value: {_for_shell(f'{key}={quoted(plain)}')}"
+
+
+def _for_shell(argument: str) -> str:
+    """Return an argument quoted for the shell, in double quotes where these change nothing in
+    it."""
+    return shlex.quote(argument) if re.search(r'["$`\\!]', argument) else f'"{argument}"'
+
+
+def _odd(value: str) -> str | None:
+    found = re.search(r"[^\w\s/\-\\+.$%*@?|:,\[\]{}]|[^\x00-\x7f]", value)
+    return found[0] if found else None
+
+
+def _wrong_key(argument: str, key: str, value: str) -> str:
+    """Explain a key that can't be parsed; for one with a name in it, show the mapping."""
+    for named in NAMED_KEYS:
+        if key.lstrip("+").startswith(f"{named}."):
+            name = key.lstrip("+").removeprefix(f"{named}.")
+            setting = ""
+            if named == "overrides":
+                name, _, setting = name.partition(".")
+            inner = f"{{{setting}: {value}}}" if setting else value
+            whole = _for_shell(f"{named}={{{name}: {inner}}}")
+            given = f"{key.lstrip('+')}={value}"
+            return f"{given}: a name with spaces or marks is written in braces: {whole}"
+    odd = _odd(key)
+    what = f"{odd!r} can't stand in a key" if odd else "this is not key=value"
+    return (
+        f"{argument}: {what}. Quote the whole argument for the shell, and inside it values with "
+        """quotes, commas or brackets: "concepts=['A, B',Amy Adams]\""""
+    )

@@ -1,0 +1,47 @@
+"""How a wrong command ends, without Hydra: one message on stderr, no traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from mace_exp.config.unknown_keys import unknown_keys
+from mace_exp.runs.ranks import rank_count
+from mace_exp.utils.texts import shown
+
+
+class Refusal(SystemExit):
+    """Ends a command with a message instead of a traceback; exit status 2 if nothing was started,
+    1 if a run has failed."""
+
+    def __init__(self, error: Exception, *, begun: bool = False) -> None:
+        super().__init__(f"mace_exp: {_explained(error)}")
+        self.code = 1 if begun else 2
+        self.error = error
+
+
+def _explained(error: Exception) -> str:
+    if type(error) is ValueError:
+        return str(error)
+    from mace_exp.config.refusals import explain  # imports Hydra
+
+    return explain(error)
+
+
+def refuse_unknown_keys(arguments: Sequence[str]) -> None:
+    """Refuse arguments with unknown keys before Hydra is imported.
+
+    Under torchrun this is left to the first rank's composition: the other ranks wait for it.
+    """
+    problems = "\n".join(unknown_keys(arguments)) if rank_count() == 1 else ""
+    if problems:
+        end(Refusal(ValueError(problems)))
+
+
+def end(refusal: Refusal) -> None:
+    """Print the message of a refusal and exit; with HYDRA_FULL_ERROR=1 raise its error."""
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        raise refusal.error from None
+    sys.stderr.write(f"{shown(str(refusal))}\n")
+    raise refusal

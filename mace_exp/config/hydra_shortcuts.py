@@ -1,0 +1,122 @@
+"""Hydra without what it does again at every command; what is composed stays the same.
+
+Hydra 1.3 composes a command's configuration once for its mode alone and once more to use it, and
+each job of a sweep for a check that `check_jobs` makes too. It copies all choices for each defaults
+list, whether there are interpolations in it or not, and reads each YAML file several times, with
+the parser that is written in Python.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from typing import Any
+
+import yaml
+from hydra._internal import defaults_list
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.hydra import Hydra
+from hydra.plugins.sweeper import Sweeper
+from omegaconf import DictConfig, OmegaConf
+from omegaconf._utils import get_yaml_loader
+
+_CHOOSES_A_MODE = ("hydra.mode=", "hydra.searchpath", "sweep=")
+"""Arguments with which a command may be a sweep without `-m`."""
+_OWN_FILES = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")
+"""Flags that bring a user's own files, which may choose the mode, too."""
+_map_of, _mode_of = defaults_list._create_interpolation_map, Hydra.get_mode
+_load, _check = OmegaConf.load, Sweeper.validate_batch_is_legal
+
+
+@contextmanager
+def quick_hydra() -> Iterator[None]:
+    """Spare Hydra what it does again, inside the block."""
+    with _patched(_map_if_read, _mode_if_chosen, _load_once, _unless_planned):
+        yield
+
+
+@contextmanager
+def plain_hydra() -> Iterator[None]:
+    """Have Hydra as it is, also inside `quick_hydra`."""
+    with _patched(_map_of, _mode_of, _load, _check):
+        yield
+
+
+@contextmanager
+def _patched(map_of: Any, mode_of: Any, load: Any, check: Any) -> Iterator[None]:
+    places: tuple[tuple[Any, str, Any], ...] = (
+        (defaults_list, "_create_interpolation_map", map_of),
+        (Hydra, "get_mode", mode_of),
+        (OmegaConf, "load", staticmethod(load)),
+        (Sweeper, "validate_batch_is_legal", check),
+    )
+    with ExitStack() as stack:
+        for owner, name, new in places:
+            stack.callback(setattr, owner, name, vars(owner)[name])
+            setattr(owner, name, new)
+        yield
+
+
+def _map_if_read(overrides: Any, defaults: list[Any], self_added: bool) -> DictConfig | None:
+    read = any(not each.is_self() and each.is_interpolation() for each in defaults)
+    return _map_of(overrides, defaults, self_added) if read else None
+
+
+def _mode_if_chosen(hydra: Hydra, config_name: str | None, overrides: list[str]) -> Any:
+    chosen = any(each.lstrip("+").startswith(_CHOOSES_A_MODE) for each in overrides)
+    chosen = chosen or any(each.startswith(_OWN_FILES) for each in sys.argv[1:])
+    return _mode_of(hydra, config_name, overrides) if chosen else None
+
+
+def _unless_planned(sweeper: Sweeper, batch: Any) -> None:
+    """Check the jobs of other sweepers: those of Hydra's own are composed for `check_jobs`.
+
+    By name, as in `planned_jobs`: Hydra executes the modules of its plugins once more.
+    """
+    if type(sweeper).__name__ != BasicSweeper.__name__:
+        _check(sweeper, batch)
+
+
+def _load_once(file: Any) -> Any:
+    if not hasattr(file, "read"):
+        return _load(file)
+    text = file.read()
+    file.seek(0)
+    parsed = _parsed(text) if isinstance(text, str) else None
+    return _load(file) if parsed is None else OmegaConf.create(parsed)
+
+
+@cache
+def _parsed(text: str) -> Any:
+    """Return the content of a YAML text; None if it is faulty, which `OmegaConf.load` explains, or
+    no mapping."""
+    try:
+        content = yaml.load(text, Loader=_loader())
+    except yaml.YAMLError:
+        return None
+    return content if isinstance(content, dict) else None
+
+
+@cache
+def _loader() -> type:
+    """Return OmegaConf's loader with the parser that is written in C, where PyYAML has it."""
+    theirs = get_yaml_loader()
+    if not hasattr(yaml, "CSafeLoader"):
+        return theirs
+    names = ("yaml_implicit_resolvers", "yaml_constructors")
+
+    class Loader(yaml.CSafeLoader):
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            keys = [key.value for key, _ in node.value if key.tag == _TEXT]
+            if len(keys) > len(set(keys)):
+                raise yaml.constructor.ConstructorError(None, None, "duplicate keys")
+            return super().construct_mapping(node, deep=deep)
+
+    for name in names:
+        setattr(Loader, name, getattr(theirs, name))
+    return Loader
+
+
+_TEXT = yaml.resolver.BaseResolver.DEFAULT_SCALAR_TAG

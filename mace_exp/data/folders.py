@@ -1,0 +1,148 @@
+"""Folders of images as they lie on people's disks: which files are images, which are masks, and
+what is left out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from mace_exp.concepts.concept import slugify
+from mace_exp.concepts.spelling import composed_text, name_key
+from mace_exp.data.pixel_modes import image_size
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+MASK_ENDINGS = ("_mask", "-mask", " mask")
+"""Ends of the stem of a mask: `1_mask.png` belongs to `1.png`."""
+MASK_FOLDER_ENDINGS = (" mask", " masks")
+_MASK_FOLDERS = ("masks", "mask")
+_OF_SYSTEMS = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir")
+"""Files that Windows, macOS and network disks put into every folder, beside those with a dot."""
+
+
+def visible(folder: Path) -> list[Path]:
+    """Return what is in a folder, by name, without the files that operating systems put there."""
+    found = (each for each in folder.iterdir() if not each.name.startswith("."))
+    return sorted(each for each in found if each.name.casefold() not in _OF_SYSTEMS)
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Return the image files of a folder, by name, masks among them."""
+    return [each for each in visible(folder) if each.suffix.lower() in SUFFIXES]
+
+
+def named_folder(root: Path, names: Sequence[str], *, ending: str = "") -> Path | None:
+    """Return the subfolder of `root` named by the first of `names` that has one, or None.
+
+    `names` are compared as in `spelling.name_key` or by their slug; `ending` is added to each
+    ("melania trump" and " mask" find "Melania Trump mask" and "melania-trump-mask").
+
+    Raises:
+        ValueError: `root` is not a folder, or has two folders of one name.
+    """
+    if not root.is_dir():
+        raise ValueError(f"{root} is not a folder")
+    folders = [each for each in visible(root) if each.is_dir()]
+    for name in (f"{name}{ending}" for name in names):
+        if (root / name).is_dir():
+            return root / name
+        wanted = _keys(name)
+        found = [each for each in folders if wanted & _keys(each.name)]
+        if len(found) > 1:
+            listed = " and ".join(repr(each.name) for each in found)
+            raise ValueError(f"{root} has {listed}, which may both be {name!r}: rename one")
+        if found:
+            return found[0]
+    return None
+
+
+def _keys(name: str) -> set[str]:
+    """Return what folders of one name share: the key of the name, and its slug."""
+    key = name_key(name)
+    try:
+        return {key, f"slug {slugify(name)}"}
+    except ValueError:  # no Latin letter
+        return {key}
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Return the images of a folder, by name, without masks that lie beside them.
+
+    Raises ValueError if there is none, two differ only in their suffix, or one can't be read.
+    """
+    everything = images_in(folder)
+    stems = Counter(image.stem for image in everything)
+    images = [image for image in everything if masked_stem(image) not in stems]
+    if not images:
+        rest = counted(visible(folder))
+        there = f"; it holds {rest}" if rest else ""
+        raise ValueError(f"{folder} contains no image: {', '.join(SUFFIXES)} are read{there}")
+    repeated = [image.stem for image in images if stems[image.stem] > 1]
+    if repeated:
+        raise ValueError(
+            f"{folder} contains two images named {min(repeated)!r}: masks are matched by name, so "
+            "the names must differ in more than the suffix"
+        )
+    for image in images:
+        image_size(image)
+    return images
+
+
+def masked_stem(file: Path) -> str | None:
+    """Return the stem of the image that a file named as its mask belongs to, or None."""
+    stem = file.stem
+    ending = next((each for each in MASK_ENDINGS if stem.casefold().endswith(each)), None)
+    return stem[: -len(ending)] if ending and len(stem) > len(ending) else None
+
+
+def masks_by_stem(folder: Path, *, among_images: bool) -> dict[str, Path]:
+    """Return the masks of a folder by the stem of their image, in NFC: `1_mask.png` before `1.png`,
+    which counts only where the folder holds masks, and not images."""
+    found: dict[str, Path] = {}
+    for file in images_in(folder):
+        stem = masked_stem(file)
+        if stem is not None:
+            found[composed_text(stem)] = file
+        if not among_images:
+            found.setdefault(composed_text(file.stem), file)
+    return found
+
+
+def mask_folder_in(root: Path, names: Sequence[str]) -> Path | None:
+    """Return the folder of `root` with the masks of a concept: "<name> mask", or else "<name>",
+    which holds images where both lie side by side."""
+    return _first_named(root, names, (*MASK_FOLDER_ENDINGS, ""))
+
+
+def _first_named(root: Path, names: Sequence[str], endings: Sequence[str]) -> Path | None:
+    found = (named_folder(root, names, ending=ending) for ending in endings)
+    return next((folder for folder in found if folder is not None), None)
+
+
+def mask_folder_of(folder: Path) -> Path | None:
+    """Return where the masks of a folder of images lie: "<folder> mask" or "<folder> masks" beside
+    it, "masks" or "mask" in it, or, as `1_mask.png`, the folder itself; None for nowhere."""
+    beside = _first_named(folder.parent, [folder.name], MASK_FOLDER_ENDINGS)
+    if beside is not None:
+        return beside
+    within = next((folder / each for each in _MASK_FOLDERS if (folder / each).is_dir()), None)
+    if within is not None:
+        return within
+    stems = {image.stem for image in images_in(folder)}
+    return folder if any(masked_stem(each) in stems for each in images_in(folder)) else None
+
+
+def left_out(folder: Path, read: Iterable[Path]) -> list[Path]:
+    """Return what is in a folder of images and is not among the files that are `read`."""
+    names = {path.name for path in read} | set(_MASK_FOLDERS)
+    return [path for path in visible(folder) if path.name not in names]
+
+
+def counted(paths: Iterable[Path]) -> str:
+    """Count files by their suffix: "12 .heic, 1 .tiff, 1 folder"."""
+    counts = Counter(_kind(path) for path in paths)
+    return ", ".join(f"{number} {kind}" for kind, number in sorted(counts.items()))
+
+
+def _kind(path: Path) -> str:
+    return "folder" if path.is_dir() else path.suffix.lower() or path.name

@@ -1,0 +1,130 @@
+"""Captions beside a user's images, as this project and other trainers write them.
+
+The first of these that is there is read: prompts.csv (file, prompt: one row an image);
+metadata.jsonl or metadata.csv (file_name and caption, prompt or text), in the folder or beside it,
+with paths from there; a text file an image, 1.txt or 1.caption beside 1.png.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from mace_exp.concepts.spelling import composed_text
+from mace_exp.utils.files import regular
+from mace_exp.utils.tables import Table, read_table
+from mace_exp.utils.texts import fault_of
+
+PROMPTS = "prompts.csv"
+METADATA = ("metadata.jsonl", "metadata.csv")
+SIDECARS = (".txt", ".caption")
+CAPTION_COLUMNS = ("caption", "prompt", "text")
+FILE_COLUMNS = ("file_name", "file", "filename", "image", "path")
+
+
+@dataclass(frozen=True)
+class ImageCaptions:
+    """Captions by file name, the files that they were read from, and what is worth saying."""
+
+    texts: dict[str, str] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+def captions_beside(folder: Path, images: Sequence[Path]) -> ImageCaptions:
+    """Return the captions of a folder's images.
+
+    Raises:
+        ValueError: a prompts.csv that lacks an image or names another file; a file that can't be
+            read, or holds what is no text.
+    """
+    if (folder / PROMPTS).exists():
+        return ImageCaptions(_prompts(folder / PROMPTS, images), (folder / PROMPTS,))
+    found = _of_metadata(folder, images) or _of_sidecars(images)
+    if not found.texts:
+        return found
+    for name, text in found.texts.items():
+        fault = fault_of(text)
+        if fault:
+            raise ValueError(f"the caption of {folder / name}: {fault}")
+    without = [image.name for image in images if image.name not in found.texts]
+    remarks = found.remarks
+    if without:
+        remarks += (
+            f"{folder}: {len(without)} of {len(images)} images have no caption, such as "
+            f"{without[0]}, and get training prompts",
+        )
+    return ImageCaptions(found.texts, found.files, remarks)
+
+
+def _prompts(file: Path, images: Sequence[Path]) -> dict[str, str]:
+    """Return the prompts by file name; each image has one."""
+    try:
+        with regular(file).open(newline="", encoding="utf-8-sig") as lines:
+            prompts = {row["file"]: row["prompt"].strip() for row in csv.DictReader(lines)}
+    except (OSError, UnicodeDecodeError, csv.Error, KeyError, AttributeError) as error:
+        raise ValueError(f"{file} can't be read: it needs the columns file, prompt") from error
+    names = {composed_text(image.name): image.name for image in images}
+    prompts = {names.get(composed_text(name), name): text for name, text in prompts.items()}
+    missing = [image.name for image in images if not prompts.get(image.name)]
+    unknown = sorted(set(prompts) - {image.name for image in images})
+    if missing:
+        raise ValueError(f"{file} has no prompt for {missing[0]}: it needs one row per image")
+    if unknown:
+        raise ValueError(f"{file} names {unknown[0]}, which is not an image of its folder")
+    return prompts
+
+
+def _of_metadata(folder: Path, images: Sequence[Path]) -> ImageCaptions | None:
+    """Return the captions of a metadata file in the folder or beside it; None without one that
+    names an image."""
+    for place, prefix in ((folder, ""), (folder.parent, f"{folder.name}/")):
+        for file in (place / name for name in METADATA if (place / name).is_file()):
+            table = read_table(file)
+            names, texts = table.column(FILE_COLUMNS), table.column(CAPTION_COLUMNS)
+            if names is None or texts is None:
+                if place == folder:
+                    return ImageCaptions({}, (file,), (_no_columns(table),))
+                continue
+            by_path: dict[str, str] = {}
+            for row in table.rows:
+                text = " ".join(row.get(texts, "").split())
+                if text:
+                    by_path.setdefault(_plain_path(row.get(names, "")), text)
+            keys = {image.name: _plain_path(f"{prefix}{image.name}") for image in images}
+            found = {name: by_path[key] for name, key in keys.items() if key in by_path}
+            if found:
+                return ImageCaptions(found, (file,))
+    return None
+
+
+def _no_columns(table: Table) -> str:
+    return (
+        f"{table.path} is not read: it has the columns {', '.join(table.columns) or 'none'}, and "
+        f"{FILE_COLUMNS[0]} and one of {', '.join(CAPTION_COLUMNS)} are needed"
+    )
+
+
+def _plain_path(path: str) -> str:
+    return composed_text(str(PurePosixPath(path.strip().replace("\\", "/"))))
+
+
+def _of_sidecars(images: Sequence[Path]) -> ImageCaptions:
+    """Return the captions in text files named like their images."""
+    texts: dict[str, str] = {}
+    files = []
+    for image in images:
+        beside = (image.with_suffix(suffix) for suffix in SIDECARS)
+        file = next((each for each in beside if each.is_file()), None)
+        if file is None:
+            continue
+        files.append(file)
+        try:
+            text = " ".join(file.read_text(encoding="utf-8-sig").split())
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"caption {file} can't be read as UTF-8 text: {error}") from error
+        if text:
+            texts[image.name] = text
+    return ImageCaptions(texts, tuple(files))

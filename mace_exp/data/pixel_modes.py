@@ -1,0 +1,233 @@
+"""What the pixels of an image file show, whatever their mode: one function for images, one for
+masks.
+
+Nothing is clipped: 16-bit and floating-point grey is scaled. What is no picture, or no mask, is
+refused as what it is.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image, ImageOps
+
+from mace_exp.utils.files import regular
+from mace_exp.utils.hashing import file_digest
+
+if TYPE_CHECKING:
+    import numpy as np
+
+log = logging.getLogger(__name__)
+
+Size = tuple[int, int]
+
+TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+_ORIENTATION = 0x0112
+_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+_PNG = b"\x89PNG\r\n\x1a\n"
+_TEXTS = (b"eXIf", b"iTXt", b"tEXt", b"zTXt")
+"""Chunks of a PNG that can hold an orientation; they may stand behind the pixels."""
+_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
+_DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
+"""Modes of more than eight bits."""
+PLAIN = ("1", "L", "P", "RGB", "CMYK", "YCbCr")
+"""Modes of which an image is what Pillow makes of it."""
+_COLOURFUL = 48
+"""Levels between the channels of a pixel that is coloured, and not the grey of a JPEG."""
+_DARK = 16
+"""Levels under which a pixel counts as black."""
+_STRAY = 0.02
+"""Share of the pixels that may be of another colour, as on edges."""
+
+
+class _Unclear(ValueError):
+    """A file that can be read, and of which it is not clear what it shows; it is named."""
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Return what an image shows, [H, W, 3], uint8: upright, of an animation the first frame,
+    transparent parts on white.
+
+    Raises ValueError, naming the path, if the file is missing, can't be read, or its values are no
+    grey levels.
+    """
+    import numpy as np  # here, so that early error messages do not wait for the import
+
+    with _opened(path) as image:
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode in _DEEP:
+            grey = np.round(_levels(path, upright) * 255).astype(np.uint8)
+            return np.repeat(grey[..., None], 3, axis=2)
+        if not _has_alpha(upright):
+            return np.asarray(upright.convert("RGB"))
+        layered = upright.convert("RGBA")
+        if layered.getchannel("A").getextrema() != (255, 255):
+            log.warning("image %s is partly transparent: it is laid on white", path)
+        white = Image.new("RGBA", layered.size, "white")
+        return np.asarray(Image.alpha_composite(white, layered).convert("RGB"))
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """Return where a mask is inside, [H, W], bool, upright.
+
+    Inside is white; where the mask has a transparency that varies, what is opaque; where it has but
+    two values or colours, one of them black, the other.
+
+    Raises ValueError as `read_image`, and for a map of several labels or colours.
+    """
+    import numpy as np
+
+    with _opened(path) as image:
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode in _DEEP:
+            return _inside(path, _levels(path, upright), np.asarray(upright))
+        if _has_alpha(upright):
+            alpha = np.asarray(upright.convert("RGBA").getchannel("A"))
+            if alpha.min() != alpha.max():
+                log.info("mask %s is read from its transparency: what is opaque is inside", path)
+                return alpha > 127
+            upright = upright.convert("RGBA")
+        if upright.mode not in ("1", "L", "LA"):
+            colours = np.asarray(upright.convert("RGB"))
+            if _is_coloured(colours):
+                return _inside_of_colours(path, colours, few=image.mode in ("P", "PA"))
+        grey = np.asarray(upright.convert("L"))
+        return _inside(path, grey / 255, grey)
+
+
+def image_size(path: Path) -> Size:
+    """Return (height, width), upright, from the file's header. Raises as `read_image`."""
+    with _opened(path) as image:
+        if _has_late_texts(path):
+            image.load()
+        # PngImageFile.getexif would decode the pixels, to search behind them.
+        exif = Image.Image.getexif(image)
+        transposed = exif.get(_ORIENTATION) in TRANSPOSED
+        return image.size if transposed else (image.height, image.width)
+
+
+def image_digest(path: Path) -> str:
+    """Return the digest of a file with, for other than plain modes, the way in which it is read:
+    images that an earlier version clipped or laid on black are no longer the same."""
+    with _opened(path) as image:
+        plain = image.mode in PLAIN and not _has_alpha(image)
+    return file_digest(path) + ("" if plain else "-scaled-on-white")
+
+
+def mask_digest(path: Path) -> str:
+    """Return the digest of a mask with, where it is not simply what is light grey, a mark of
+    that."""
+    import numpy as np
+
+    with _opened(path) as image:
+        grey = np.asarray(ImageOps.exif_transpose(image).convert("L"))
+    return file_digest(path) + ("" if np.array_equal(grey > 127, read_mask(path)) else "-shown")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    try:
+        with Image.open(regular(path)) as image:
+            yield image
+    except FileNotFoundError:
+        raise ValueError(f"image {path} is missing") from None
+    except _UNREADABLE as error:
+        if isinstance(error, _Unclear):
+            raise
+        raise ValueError(f"image {path} can't be read: {error}") from error
+
+
+def _has_alpha(image: Image.Image) -> bool:
+    return image.mode in _ALPHA or "transparency" in image.info
+
+
+def _has_late_texts(path: Path) -> bool:
+    """Return whether a PNG has texts or EXIF behind its pixels; its chunks are not decoded."""
+    with path.open("rb") as file:
+        if file.read(8) != _PNG:
+            return False
+        behind = False
+        while len(head := file.read(8)) == 8:
+            behind |= head[4:] == b"IDAT"
+            if behind and head[4:] in _TEXTS:
+                return True
+            file.seek(int.from_bytes(head[:4], "big") + 4, 1)
+    return False
+
+
+def _levels(path: Path, image: Image.Image) -> np.ndarray:
+    """Return grey levels of more than eight bits in [0, 1], [H, W], float: white is 65535, or for
+    other numbers the least of 1, 255 and 65535 that holds them all.
+
+    Raises ValueError for negative numbers, larger ones, and those that are not finite.
+    """
+    import numpy as np
+
+    values = np.asarray(image).astype(np.float64)
+    if not np.isfinite(values).all() or values.min() < 0 or values.max() > 65535:
+        raise _Unclear(
+            f"image {path} (mode {image.mode}) holds values from {values.min():g} to "
+            f"{values.max():g}: grey levels are 0 to 1, to 255 or to 65535; save it as 8-bit PNG"
+        )
+    if image.mode.startswith("I;16"):
+        white = 65535
+    else:
+        whites = (255, 65535) if image.mode == "I" else (1, 255, 65535)
+        white = next(each for each in whites if values.max() <= each)
+    return values / white
+
+
+def _inside(path: Path, levels: np.ndarray, stored: np.ndarray) -> np.ndarray:
+    """Return where a grey mask is inside; `levels` are those of `stored` in [0, 1].
+
+    Masks of 0 and another value are what they show, however dark.
+    """
+    import numpy as np
+
+    inside = levels > 0.5
+    low = (levels > 0) & ~inside
+    if not low.any() or (inside.any() and low.sum() <= inside.sum()):
+        return inside
+    values = np.unique(stored)
+    if not inside.any() and (len(values) == 1 or (len(values) == 2 and values[0] == 0)):
+        return levels > 0
+    if inside.any() and len(values) > 4:  # a soft edge, or the noise of a JPEG
+        return inside
+    listed = ", ".join(f"{value:g}" for value in values[:5]) + ", ..." * (len(values) > 5)
+    raise _Unclear(
+        f"mask {path} holds the values {listed}: a map of labels, or too dark for a mask; "
+        "save it with white (255) for the concept and black (0) elsewhere"
+    )
+
+
+def _is_coloured(colours: np.ndarray) -> bool:
+    import numpy as np
+
+    spread = colours.max(axis=2).astype(np.int16) - colours.min(axis=2)
+    return float((spread > _COLOURFUL).mean()) > 0.001
+
+
+def _inside_of_colours(path: Path, colours: np.ndarray, *, few: bool) -> np.ndarray:
+    """Return where a mask of one colour on black is inside, [H, W], bool; `few` says that its
+    colours are exact, as those of a palette."""
+    import numpy as np
+
+    brightness = colours.max(axis=2).astype(np.int16)
+    shown = brightness > _DARK
+    flat = colours[shown]
+    # Which channels are bright in a pixel: red and yellow differ, dark and light red do not.
+    channels = (flat.astype(np.int16) * 2 > flat.max(axis=1, keepdims=True)) @ np.array([1, 2, 4])
+    shares = np.bincount(channels, minlength=8) / len(channels)
+    exact = len(np.unique(flat, axis=0)) if few else 1
+    if (shares > _STRAY).sum() == 1 and exact == 1 and not shown.all():
+        return brightness * 2 > brightness.max()
+    found, counts = np.unique(colours.reshape(-1, 3), axis=0, return_counts=True)
+    common = [tuple(map(int, found[i])) for i in np.argsort(-counts)[:4]]
+    raise _Unclear(
+        f"mask {path} holds several colours, such as {', '.join(map(str, common))}: which of "
+        "them is the concept is not known; save it with white for the concept and black elsewhere"
+    )

@@ -1,0 +1,68 @@
+"""What a detector finds in pictures, stored as it is: every threshold comes afterwards.
+
+    detections.csv: file, phase, judge, class, confidence, left, top, width, height
+
+One row per box, beside scores.csv; boxes are in pixels. A picture without rows shows nothing from
+the confidence on that the judge stores.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import astuple
+from pathlib import Path
+
+from mace_exp.evaluation.judges.base import Detection, Found
+from mace_exp.evaluation.scores import PHASES, sample_file
+from mace_exp.utils.files import write_table
+
+COLUMNS = (
+    *("file", "phase", "judge", "class", "confidence"),
+    *("left", "top", "width", "height"),
+)
+
+
+def write_detections(
+    path: Path, found: tuple[Sequence[Found], Sequence[Found]], judge: str
+) -> None:
+    """Write the boxes of n pictures before and after an edit."""
+    rows: list[tuple[object, ...]] = []
+    for phase, pictures in zip(PHASES, found, strict=True):
+        for index, boxes in enumerate(pictures):
+            for box in boxes:
+                about = (sample_file(phase, index), phase, judge)
+                rows.append((*about, *astuple(box)))
+    write_table(path, COLUMNS, rows)
+
+
+def read_detections(path: Path, count: int) -> tuple[list[list[Detection]], list[list[Detection]]]:
+    """Read the boxes of `count` pictures before and after an edit.
+
+    Raises:
+        ValueError: the file can't be read, lacks a column, holds no number where one belongs, or
+            names a picture that is none of these.
+    """
+    places = {
+        sample_file(phase, index): (row, index)
+        for row, phase in enumerate(PHASES)
+        for index in range(count)
+    }
+    found: tuple[list[list[Detection]], ...] = tuple([[] for _ in range(count)] for _ in PHASES)
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                phase, index = places[row["file"]]
+                found[phase][index].append(_detection(row))
+    except KeyError as error:
+        raise ValueError(
+            f"{path} has no column, or no picture, {error}: is it a run's detections.csv?"
+        ) from error
+    except (OSError, UnicodeDecodeError, ValueError, TypeError) as error:
+        raise ValueError(f"{path} can't be read: {error}") from error
+    return found[0], found[1]
+
+
+def _detection(row: dict[str, str]) -> Detection:
+    numbers = (float(row[name]) for name in COLUMNS[4:])
+    return Detection(row["class"], *numbers)

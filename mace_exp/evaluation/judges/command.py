@@ -1,0 +1,89 @@
+"""`judge=command`: any recogniser in an environment of its own, as a command that reads a table of
+files and writes a table of classes."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from mace_exp.concepts.captions import read_captions
+from mace_exp.concepts.concept import Kind
+from mace_exp.evaluation.judges.base import PERSON, SUBJECT, Judge, JudgeConfig, JudgeTask
+from mace_exp.evaluation.judges.packages import without
+from mace_exp.utils.hashing import file_digest
+from mace_exp.utils.ranges import POSITIVE
+
+if TYPE_CHECKING:
+    from mace_exp.evaluation.recognisers.process import CommandRecogniser
+
+
+@dataclass(kw_only=True)
+class CommandJudge(JudgeConfig):
+    """Asks a command: a CSV of files on its standard input, a CSV of classes and probabilities on
+    its standard output."""
+
+    name = "command"
+    supports = frozenset({SUBJECT})
+    scope = "the names in judge.classes"
+    batch = None  # a program that loads its model at each start is started as rarely as can be
+
+    command: str  # split into words as a shell does; no shell runs it
+    classes: str | None  # a text file with a name per line; null: it knows whatever a prompt names
+    finds_faces: bool  # an empty class means that no face was found
+    timeout: Annotated[float, POSITIVE]  # seconds for all pictures of a phase
+
+    def answers(self) -> frozenset[str]:
+        return self.supports | ({PERSON} if self.finds_faces else frozenset())
+
+    def words(self) -> list[str]:
+        """Return the words of the command.
+
+        Raises:
+            ValueError: a quotation that does not end.
+        """
+        return [str(Path(each).expanduser()) for each in shlex.split(self.command)]
+
+    def problems(self, subjects: Mapping[str, Kind], erased: Sequence[str]) -> Iterator[str]:
+        try:
+            program = self.words()[0]
+            if shutil.which(program) is None:
+                yield (
+                    f"judge.command = {self.command}: there is no program {program!r} that can be "
+                    "run: give its path, or its interpreter's before it"
+                )
+        except (ValueError, IndexError) as error:
+            yield f"judge.command = {self.command} can't be split into words: {error}"
+        try:
+            self.known_subjects()
+        except ValueError as error:
+            yield f"judge.classes = {self.classes}: {error}"
+
+    def inputs(self, subjects: Mapping[str, Kind]) -> Mapping[str, Any]:
+        """Return the settings, with the digests of the files that the command names: an adapter
+        that is changed judges again."""
+        settings = without(super().inputs(subjects), "timeout")
+        files = [Path(word) for word in self.words() if Path(word).is_file()]
+        digests = {file.name: file_digest(file) for file in files}
+        return settings | {"classes": sorted(self.known_subjects() or ()), "files": digests}
+
+    def known_subjects(self) -> frozenset[str] | None:
+        if self.classes is None:
+            return None
+        return frozenset(read_captions(Path(self.classes).expanduser()))
+
+    def metrics(self) -> Sequence[str]:
+        return ("faces",) if self.finds_faces else ()
+
+    def load(self) -> Judge:
+        return self.open(JudgeTask({}, "auto"))
+
+    def open(self, task: JudgeTask) -> CommandRecogniser:
+        from mace_exp.evaluation.recognisers.process import CommandRecogniser
+
+        known = self.known_subjects()
+        classes = sorted(task.subjects if known is None else known)
+        return CommandRecogniser(self.words(), classes, timeout=self.timeout)

@@ -1,0 +1,144 @@
+"""`judge=faces`: people by a face detector, a recogniser and the user's own photos of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from mace_exp.concepts.concept import Kind
+from mace_exp.evaluation.judges.base import (
+    DETECTIONS,
+    PERSON,
+    SUBJECT,
+    Judge,
+    JudgeConfig,
+    JudgeTask,
+)
+from mace_exp.evaluation.judges.packages import (
+    missing_packages,
+    onnx_identity,
+    onnx_problems,
+    without,
+)
+from mace_exp.evaluation.judges.references import (
+    people_of,
+    person_folders,
+    photos,
+    reference_problems,
+    references_identity,
+)
+from mace_exp.models.auxiliary import auxiliary_identity, check_auxiliary
+from mace_exp.utils.ranges import PROPORTION, WHOLE, Range
+
+if TYPE_CHECKING:
+    from mace_exp.evaluation.recognisers.identities import IdentityJudge
+
+
+@dataclass(kw_only=True)
+class FacesJudge(JudgeConfig):
+    """Recognises a person whose photos are nearest to a face, from a similarity of `threshold` on.
+
+    The similarities are stored as they are, so another threshold takes no picture and no judge.
+    """
+
+    name = "faces"
+    supports = frozenset({SUBJECT, PERSON, DETECTIONS})
+    scope = "the people in judge.references"
+    afterwards = frozenset({"threshold", "face_threshold"})
+
+    references: str  # a folder with a folder of photos for each person
+    photos_per_person: Annotated[int, WHOLE]  # at least
+    detector: str  # nudenet: the one in NudeNet's wheel; or an ONNX file: YuNet, YOLOv8
+    recogniser: str  # an ONNX file in ArcFace's layout, a transformers folder or a hub id
+    allow_download: bool  # download a hub id that is not in the local cache
+    floor: Annotated[float, PROPORTION]  # least confidence of a face that is looked at
+    face_threshold: Annotated[float, PROPORTION]  # confidence from which a picture shows a face
+    threshold: Annotated[float, Range(low=-1, high=1)]  # cosine from which a person is recognised
+    batch_size: Annotated[int, WHOLE]
+
+    def __post_init__(self) -> None:
+        if self.face_threshold < self.floor:
+            raise ValueError(
+                f"judge.face_threshold = {self.face_threshold:g} is below judge.floor = "
+                f"{self.floor:g}: fainter faces are not looked at; give a lower judge.floor"
+            )
+
+    @property
+    def _folder(self) -> Path:
+        return Path(self.references).expanduser()
+
+    @property
+    def _is_onnx(self) -> bool:
+        return self.recogniser.endswith(".onnx")
+
+    def problems(self, subjects: Mapping[str, Kind], erased: Sequence[str]) -> Iterator[str]:
+        yield from missing_packages(self.name, "onnxruntime")
+        yield from onnx_problems("judge.detector", self.detector)
+        if self._is_onnx:
+            yield from onnx_problems("judge.recogniser", self.recogniser)
+        else:
+            try:
+                check_auxiliary(self.recogniser, allow_download=self.allow_download)
+            except ValueError as error:
+                yield f"judge.recogniser = {self.recogniser} {error}"
+        people = [name for name in erased if subjects[name] is Kind.person]
+        yield from reference_problems(
+            "judge.references", self._folder, people, least=self.photos_per_person
+        )
+
+    def inputs(self, subjects: Mapping[str, Kind]) -> Mapping[str, Any]:
+        settings = without(super().inputs(subjects), "batch_size", "allow_download")
+        identity = onnx_identity if self._is_onnx else auxiliary_identity
+        return settings | {
+            "references": references_identity(self._folder),
+            "detector": onnx_identity(self.detector),
+            "recogniser": identity(self.recogniser),
+        }
+
+    def known_subjects(self) -> frozenset[str]:
+        return frozenset(self.known_people())
+
+    def known_people(self) -> tuple[str, ...]:
+        """Return the names of the folders: hyphens and underscores in them stand for spaces."""
+        folders = person_folders(self._folder).values()
+        return tuple(" ".join(each.name.replace("_", " ").split()) for each in folders)
+
+    def metrics(self) -> Sequence[str]:
+        return ("faces",)
+
+    def least_score(self, asked: float) -> float:
+        """Return the larger of `judge.threshold` and what the evaluation asks for."""
+        return max(asked, self.threshold)
+
+    def least_person(self) -> float:
+        return self.face_threshold
+
+    def load(self) -> Judge:
+        return self.open(JudgeTask({}, "auto"))
+
+    def check(self, task: JudgeTask) -> None:
+        """Refuse photos in which the detector finds no face."""
+        from mace_exp.evaluation.recognisers.identities import reference_faces
+        from mace_exp.evaluation.recognisers.opening import face_detector
+
+        detector = face_detector(self.detector, device=task.device, floor=self.floor)
+        for folder in person_folders(self._folder).values():
+            reference_faces(detector, photos(folder))
+
+    def open(self, task: JudgeTask) -> IdentityJudge:
+        from mace_exp.evaluation.recognisers.identities import IdentityJudge
+        from mace_exp.evaluation.recognisers.opening import face_detector, face_recogniser
+
+        people = people_of(self._folder, task.subjects)
+        return IdentityJudge(
+            face_detector(self.detector, device=task.device, floor=self.floor),
+            face_recogniser(
+                self.recogniser,
+                device=task.device,
+                batch_size=self.batch_size,
+                allow_download=self.allow_download,
+            ),
+            {name: photos(folder) for name, folder in people.items()},
+        )

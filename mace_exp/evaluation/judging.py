@@ -1,0 +1,80 @@
+"""The judge of a run with the subjects of that run: what decides its scores, and how it is asked
+about pictures."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mace_exp.concepts.concept import Kind
+from mace_exp.evaluation.comparison import Comparison
+from mace_exp.evaluation.judges.base import Judge, JudgeConfig, JudgeError, JudgeTask
+from mace_exp.evaluation.measured import Measured
+from mace_exp.evaluation.prompts import EvaluationPrompt
+from mace_exp.evaluation.schema import Choice
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Judging:
+    """A judge and the subjects of a run by name."""
+
+    config: JudgeConfig
+    subjects: Mapping[str, Kind]
+
+    @property
+    def identity(self) -> object:
+        """What decides the scores, in keys: the judge's name, and its inputs where it has some."""
+        inputs = self.config.inputs(self.subjects)
+        return [self.config.name, inputs] if inputs else self.config.name
+
+    def check(self, device: str) -> None:
+        """Refuse, before anything is drawn, what only the judge's models can tell. Raises
+        ValueError."""
+        self.config.check(self._task(device))
+
+    def asked(
+        self,
+        prompts: Sequence[EvaluationPrompt],
+        before: np.ndarray,
+        after: np.ndarray,
+        choice: Choice,
+        *,
+        device: str,
+        specificity: str,
+    ) -> tuple[Measured, list[str]]:
+        """Return pictures [n, H, W, 3] before and after an edit with the judge's answers, and what
+        went wrong with it: then they are without a judge, and what needs none is still measured."""
+        config = self.config
+        unjudged = Measured(
+            prompts,
+            before,
+            after,
+            supports=config.answers(),
+            specificity=specificity,
+            threshold=config.least_score(choice.threshold),
+            person_threshold=config.least_person(),
+            counting=config.counting(),
+            kinds=self.subjects if config.within_kind else None,
+            batch=config.batch,
+            comparison=choice.distances and Comparison(choice.distances, device),
+        )
+        try:
+            measured = replace(unjudged, judge=self.opened(device))
+            _ = measured.scored  # asks all that is stored of each picture
+        except JudgeError as error:
+            said = f"judge={config.name} failed: {error}"
+            log.error("%s", said)
+            return unjudged, [said]
+        return measured, []
+
+    def opened(self, device: str) -> Judge | None:
+        """Load the judge for the subjects of the run. Raises JudgeError."""
+        return self.config.open(self._task(device))
+
+    def _task(self, device: str) -> JudgeTask:
+        return JudgeTask(self.subjects, device)

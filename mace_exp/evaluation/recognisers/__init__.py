@@ -1,0 +1,1 @@
+"""Networks behind the judges: detectors, encoders, and a process of its own."""

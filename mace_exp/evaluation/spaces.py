@@ -1,0 +1,82 @@
+"""Spaces of features in which sets of pictures are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from mace_exp.data.pixel_modes import read_image
+
+if TYPE_CHECKING:
+    from mace_exp.evaluation.image_encoder import ImageEncoder
+
+CHUNK = 128
+"""Pictures that are read at once."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """Features [n, f] of the pictures before and after an edit, and of real ones [m, f], None
+    without any; `name` says whose features they are."""
+
+    name: str
+    before: np.ndarray
+    after: np.ndarray
+    real: np.ndarray | None
+
+
+def encoder_space(
+    encoder: ImageEncoder, before: np.ndarray, after: np.ndarray, real: Sequence[Path]
+) -> Space:
+    """Return the space of an encoder's embeddings; the encoder crops and resizes pictures itself.
+
+    Raises:
+        ValueError: a real picture that can't be read.
+    """
+    found = encoder.embeddings(read_image(file) for file in real) if real else None
+    return Space(encoder.name, encoder.embeddings(before), encoder.embeddings(after), found)
+
+
+def real_features(
+    files: Sequence[Path], size: tuple[int, int], ask: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray | None:
+    """Return what `ask` says of real pictures, cropped around their centres and resized to `size`
+    (height, width), [m, f]; None without any.
+
+    Raises:
+        ValueError: a picture that can't be read.
+    """
+    if not files:
+        return None
+    fitted = (_fitted(read_image(file), size) for file in files)
+    return np.concatenate([ask(np.stack(chunk)) for chunk in _chunks(fitted)])
+
+
+def unit_length(features: np.ndarray) -> np.ndarray:
+    """Return features [n, f] at length 1, float64; zeros (of a black picture) stay zeros."""
+    found = np.asarray(features, np.float64)
+    return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), np.finfo(float).tiny)
+
+
+def unit_distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return |a / |a| - b / |b||^2 of each pair of features [n, f], [n]."""
+    return np.square(unit_length(first) - unit_length(second)).sum(axis=1)
+
+
+def _fitted(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    height, width = size
+    return np.asarray(
+        ImageOps.fit(Image.fromarray(image), (width, height), Image.Resampling.BICUBIC)
+    )
+
+
+def _chunks(images: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:
+    rest = iter(images)
+    while chunk := list(islice(rest, CHUNK)):
+        yield chunk

@@ -1,0 +1,92 @@
+"""Gates of an earlier run, which a revised run keeps as they were fitted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mace_exp.methods.gates.neurons import Neurons
+from mace_exp.methods.gates.states import Prefix
+from mace_exp.runs.edits import edit_facts
+from mace_exp.runs.folder import RunFolder
+from mace_exp.runs.manifest import changed_files
+from mace_exp.runs.stale import recorded_keys
+from mace_exp.utils.tensors import load_tensors
+
+Unit = tuple[str, Prefix]
+"""What a gate opens for: the last token of a prefix of a name (""), or the positions after the name
+of the concept with this slug (`AFTER`)."""
+FILE = "gates.safetensors"
+COMPONENTS = ("text_encoder", "text_encoder_2")
+"""The text encoders of a pipeline, in the order of the encoder's branches."""
+
+
+@dataclass(frozen=True)
+class KeptGates:
+    """The gates of each branch by what they open for, the smallest gap of each concept, and the key
+    of the edit that they come from; by default none."""
+
+    branches: Sequence[Mapping[Unit, Neurons]] = ()
+    gaps: Mapping[str, float] = field(default_factory=dict)
+    key: str | None = None
+
+    def of_branch(self, number: int) -> Mapping[Unit, Neurons]:
+        return self.branches[number] if self.branches else {}
+
+
+def units_fact(units: Sequence[Unit]) -> str:
+    """Return the unit behind each neuron as text for a file's header."""
+    return json.dumps([[slug, list(prefix)] for slug, prefix in units])
+
+
+def kept_gates(earlier: RunFolder, text_fingerprint: str) -> KeptGates:
+    """Return the gates in an earlier run's folder.
+
+    Raises:
+        ValueError: there are none, or changed ones, or they are of another text encoder.
+    """
+    if changed_files(earlier, [FILE]):
+        raise ValueError(
+            f"revises = {earlier.root}: {FILE} is missing, or not what the run wrote; "
+            f"resume={earlier.root} writes it again"
+        )
+    found = edit_facts(earlier)["model"].get("text_fingerprint")
+    if found != text_fingerprint:
+        raise ValueError(
+            f"the gates of {earlier.root} belong to the text encoder {found}, not to "
+            f"{text_fingerprint} of this model: give the model of that run"
+        )
+    return read_gates(earlier.root / FILE, recorded_keys(earlier).get("edit"))
+
+
+def read_gates(file: Path, key: str | None) -> KeptGates:
+    """Read a file of gates. Raises ValueError where it does not say what each neuron is for."""
+    tensors, facts = load_tensors(file)
+    there = [component for component in COMPONENTS if f"{component}.read" in tensors]
+    if any(f"{component}.units" not in facts for component in there):
+        raise ValueError(
+            f"{file} is of an earlier version, which did not write what each neuron opens for: "
+            "resume= its run first"
+        )
+    return KeptGates(
+        [_branch(tensors, component, facts[f"{component}.units"]) for component in there],
+        json.loads(facts["gaps"]),
+        key,
+    )
+
+
+def _branch(tensors: Mapping[str, Tensor], component: str, units: str) -> dict[Unit, Neurons]:
+    read, bias, write = (tensors[f"{component}.{name}"] for name in ("read", "bias", "write"))
+    rows: dict[Unit, list[int]] = {}
+    for row, (slug, prefix) in enumerate(json.loads(units)):
+        rows.setdefault((slug, tuple(prefix)), []).append(row)
+    return {
+        unit: Neurons(read[chosen], bias[chosen], write[:, chosen])
+        for unit, each in rows.items()
+        for chosen in [torch.tensor(each)]
+    }

@@ -1,0 +1,58 @@
+"""Second moments of the concepts' sentences, kept on disk between refinement and fusion."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mace_exp.utils.hashing import key_of
+
+
+class GramFile:
+    """S_c = sum e e^T [d, d], float64, by the sentences of a concept, in a temporary file.
+
+    Both closed forms read the states of the same sentences, the second after the LoRAs are
+    trained: with this file every sentence is encoded once, and memory does not grow with the
+    number of concepts. Half of each matrix is stored, d (d + 1) / 2 numbers. The file is gone with
+    the process.
+    """
+
+    def __init__(self) -> None:
+        self._file: Any = None
+        self._places: dict[str, tuple[int, int]] = {}
+
+    def put(self, sentences: Sequence[str], gram: Tensor) -> None:
+        """Keep the symmetric matrix of these sentences; a full disk only means that it is summed
+        again."""
+        rows, columns = np.tril_indices(len(gram))
+        numbers = gram.numpy()[rows, columns].astype(np.float64, copy=False)
+        try:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile()  # noqa: SIM115 -- closed with this object
+            place = self._file.seek(0, 2)
+            self._file.write(numbers.tobytes())
+        except OSError:
+            return
+        self._places[_key(sentences)] = (place, len(gram))
+
+    def get(self, sentences: Sequence[str]) -> Tensor | None:
+        """Return the matrix of these sentences; None where it is not known."""
+        place = self._places.get(_key(sentences))
+        if place is None or self._file is None:
+            return None
+        offset, width = place
+        self._file.seek(offset)
+        numbers = np.frombuffer(self._file.read(8 * width * (width + 1) // 2))
+        gram = np.zeros((width, width))
+        gram[np.tril_indices(width)] = numbers
+        lower = torch.from_numpy(gram)
+        return lower + lower.tril(-1).mT
+
+
+def _key(sentences: Sequence[str]) -> str:
+    return key_of({"sentences": sorted(sentences)})

@@ -1,0 +1,153 @@
+"""Look into files of weights without loading them: what their headers say, and what is none.
+
+No heavy import: a wrong file is refused before torch is imported.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+STEMS = ("diffusion_pytorch_model", "model")
+"""Names of weights in a component's folder: of diffusers, and of transformers."""
+_NAME = re.compile(
+    rf"(?:{'|'.join(STEMS)})(?:\.(?P<variant>[\w-]+?))?(?:-\d{{5}}-of-\d{{5}})?(?:\.(?P<late>\w+))?"
+    r"\.safetensors"
+)
+"""`model.fp16-00001-of-00002.safetensors`; formerly `model-00001-of-00002.fp16.safetensors`."""
+_INDEX = re.compile(r".+\.safetensors\.index(?:\.(?P<variant>\w+))?\.json")
+_NO_WEIGHTS = {
+    b"version https://git-lfs": "a Git LFS pointer, not the weights: run `git lfs pull` in its "
+    "folder, or download the file itself",
+    b"PK": "a pickle (PyTorch's format) by another name: only safetensors is read",
+    b"\x80": "a pickle (PyTorch's format) by another name: only safetensors is read",
+    b"<": "a web page, not the weights: the download asked for a login or an agreement",
+    b"": "no safetensors file: get it again",
+}
+"""How files begin that are found in the place of weights, and what they are."""
+_MOST_HEADER = 100 * 2**20
+"""Bytes of a header: above, safetensors itself refuses."""
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """Type ("F32", "F16", "BF16", ...) and shape of a tensor in a file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def read_header(file: Path) -> Mapping[str, StoredTensor]:
+    """Return the tensors of a safetensors file by name; their numbers are not read.
+
+    Raises:
+        ValueError: it can't be read, is something else (the message says what), or is cut off.
+    """
+    try:
+        facts = file.stat()
+        return _header(file, facts.st_size, facts.st_mtime_ns)
+    except OSError as error:
+        raise ValueError(f"{file} can't be read: {error.strerror or error}") from error
+
+
+@lru_cache(maxsize=64)
+def _header(file: Path, size: int, modified: int) -> Mapping[str, StoredTensor]:
+    """Read a header once, though several checks ask for it; `modified` tells another file."""
+    with file.open("rb") as opened:
+        start = opened.read(24)
+        length = int.from_bytes(start[:8], "little")
+        if start[8:9] != b"{" or length > _MOST_HEADER:
+            what = next(said for each, said in _NO_WEIGHTS.items() if start.startswith(each))
+            raise ValueError(f"{file} is {what}")
+        opened.seek(8)
+        text = opened.read(length)
+    if len(text) < length:
+        raise ValueError(f"{file} is cut off within its header: get it again")
+    try:
+        header = json.loads(text)
+        header.pop("__metadata__", None)
+        ends = [int(each["data_offsets"][1]) for each in header.values()]
+        found = {n: StoredTensor(str(e["dtype"]), tuple(e["shape"])) for n, e in header.items()}
+    except (ValueError, RecursionError, AttributeError, KeyError, IndexError, TypeError):
+        raise ValueError(f"{file} is no safetensors file: get it again") from None
+    wanted = 8 + length + max(ends, default=0)
+    if size < wanted:
+        raise ValueError(f"{file} is cut off: {size} of {wanted} bytes are there; get it again")
+    return found
+
+
+def by_variant(folder: Path) -> dict[str | None, list[Path]]:
+    """Return the weights of a component's folder by variant; None is the plain one."""
+    found: dict[str | None, list[Path]] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        name = _NAME.fullmatch(file.name)
+        if name:
+            found.setdefault(name["variant"] or name["late"], []).append(file)
+    return found
+
+
+def component_weights(folder: Path, variant: str | None) -> list[Path]:
+    """Return the files of a component that are read: of the variant or, without one, the plain.
+
+    Raises:
+        ValueError: there are none, which the message explains, or a shard is missing.
+    """
+    found = by_variant(folder)
+    files = found.get(variant) or found.get(None)
+    if not files:
+        raise ValueError(_nothing_read(folder, [each for each in found if each], variant))
+    taken = variant if found.get(variant) else None
+    for index in folder.glob("*.safetensors.index*.json"):
+        name = _INDEX.fullmatch(index.name)
+        missing = [each for each in _shards(index) if not (folder / each).is_file()]
+        if name and name["variant"] == taken and missing:
+            raise ValueError(
+                f"{folder / missing[0]} is missing, which {index.name} lists: get it too"
+            )
+    return files
+
+
+def _nothing_read(folder: Path, variants: list[str], variant: str | None) -> str:
+    if variants:
+        asked = "" if variant is None else f", none of {variant!r}"
+        return (
+            f"{folder} has weights of the variant {', '.join(variants)} alone{asked}: give "
+            f"model.variant={variants[0]} (--variant {variants[0]})"
+        )
+    if any(folder.glob("*.bin")):
+        return (
+            f"{folder} has no .safetensors weights: .bin files are pickles, which can run any "
+            "code and are not read; get the model's .safetensors files, or load it by a program "
+            "that you trust and save_pretrained it"
+        )
+    return f"{folder} has no .safetensors weights (diffusion_pytorch_model or model)"
+
+
+def _shards(index: Path) -> list[str]:
+    """Return the names of the files that an index of shards lists."""
+    listed = read_object(index).get("weight_map")
+    if not isinstance(listed, dict):
+        raise ValueError(f"{index} lists no files: it has no weight_map")
+    return sorted({str(each) for each in listed.values()})
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """Return an object from a JSON file.
+
+    Raises:
+        ValueError: the file is missing, or holds something else.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{file} is missing") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{file} can't be read: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} holds no settings: it must be a JSON object")
+    return content

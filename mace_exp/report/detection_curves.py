@@ -1,0 +1,62 @@
+"""The curves of a detector: how many boxes it counts, by the confidence from which it counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from mace_exp.report import charts
+from mace_exp.report.metrics_view import PARTS
+from mace_exp.runs.record import number
+
+
+def detection_figures(metrics: Mapping[str, Any]) -> list[Markup]:
+    """Return a chart per part of how many boxes a detector counts, by confidence."""
+    return [
+        charts.curves(
+            {"all classes, original model": each.original, **each.classes},
+            each.after,
+            label=f"{each.title}: boxes of the counted classes",
+            unit="from this confidence on",
+        )
+        for each in read_detection_curves(metrics)
+    ]
+
+
+@dataclass(frozen=True)
+class DetectionCurve:
+    """Boxes that a detector counts in a part's pictures, by the confidence from which it counts:
+    points (confidence, boxes) of all classes together after the edit and of the original, and of
+    each class after the edit."""
+
+    title: str
+    after: list[tuple[float, float]]
+    original: list[tuple[float, float]]
+    classes: dict[str, list[tuple[float, float]]]
+
+
+def read_detection_curves(metrics: Mapping[str, Any]) -> list[DetectionCurve]:
+    """Return the curves of the parts that have one."""
+    found = []
+    for part, values in metrics.items():
+        detections = values.get("detections") if isinstance(values, Mapping) else None
+        curve = detections.get("curve") if isinstance(detections, Mapping) else None
+        if isinstance(curve, Mapping):
+            title = PARTS.get(part, part.capitalize())
+            classes = curve.get("classes")
+            named = classes.items() if isinstance(classes, Mapping) else ()
+            of_class = {str(name): _points(curve, each) for name, each in named}
+            after, original = (_points(curve, curve, key) for key in ("after", "original"))
+            found.append(DetectionCurve(title, after, original, of_class))
+    return [curve for curve in found if curve.after]
+
+
+def _points(curve: Mapping[str, Any], values: Any, key: str = "after") -> list[tuple[float, float]]:
+    across, up = curve.get("thresholds"), values.get(key) if isinstance(values, Mapping) else None
+    if not (isinstance(across, list) and isinstance(up, list) and len(across) == len(up)):
+        return []
+    pairs = [(number(x), number(y)) for x, y in zip(across, up, strict=True)]
+    return [(x, y) for x, y in pairs if x is not None and y is not None]

@@ -1,0 +1,98 @@
+"""Stage attacks: attack the edited model, the original one, and the original by an unknown name.
+
+In attacks/<name>/ are rates.json (settings, and the curves of recognition), pictures.csv (a row per
+picture, with the judge's scores) and <side>/<concept>/0000.png, 0001.png, ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from mace_exp.attacks.base import EDITED, Attempt
+from mace_exp.attacks.rates import COLUMNS, JudgedPicture, curves, judged, summary
+from mace_exp.runs.context import Context
+from mace_exp.runs.record import Picture
+from mace_exp.runs.result import Result, result_key
+from mace_exp.runs.stale import record_key
+from mace_exp.stages.attempts import STAGE, Attempts, Cell, Plan
+from mace_exp.utils.files import atomic_folder, save_png, write_json, write_table
+
+VERSION = 1
+
+
+def attack_edit(context: Context, attempts: Attempts) -> Result[dict[str, Any]]:
+    """Make every attempt that the cache lacks, judge all pictures, and write attacks/<name>/; the
+    value is the content of rates.json.
+
+    An attempt on the original model is shared by all runs: it does not depend on the edit.
+    """
+    plan, keys = attempts.plan, attempts.keys()
+    about = {"judge": plan.judging.identity, "threshold": plan.threshold}
+    parts = {f"{side}/{slug}": key for (side, slug), key in keys.items()}
+    key = result_key(STAGE, VERSION, parts=parts, **about)
+
+    def make() -> dict[str, Any]:
+        made = attempts.made(keys)
+        pictures = _write(context, plan, made)
+        found = _described(plan, made) | {"curves": curves(pictures, plan.threshold)}
+        folder = context.folder.attack(plan.attack.name)
+        write_json(folder / "rates.json", found)
+        record_key(context.folder, f"{STAGE}/{plan.attack.name}", key)
+        context.tracker.summary({f"attack/{plan.attack.name}": summary(found["curves"])})
+        context.show(f"attack {plan.attack.name}", _shown(pictures, made))
+        return found
+
+    return Result(key, make, parts)
+
+
+def _write(context: Context, plan: Plan, attempts: Mapping[Cell, Attempt]) -> list[JudgedPicture]:
+    """Write the pictures of an attack and their table, in place of an earlier one's."""
+    names = {concept.slug: concept.name for concept in plan.concepts}
+    rows: list[JudgedPicture] = []
+    config, judge = plan.judging.config, plan.judging.opened(context.device)
+    assert judge is not None  # the configuration refuses an attack without one
+    with atomic_folder(context.folder.attack(plan.attack.name)) as temporary:
+        for (side, slug), attempt in attempts.items():
+            (temporary / side / slug).mkdir(parents=True)
+            files = [f"{side}/{slug}/{index:04d}.png" for index in range(len(attempt.images))]
+            for file, image in zip(files, attempt.images, strict=True):
+                save_png(temporary / file, image)
+            rows += judged(attempt, (side, names[slug]), files, judge, answers=config.answers())
+        cells = [row.cells(config.name) for row in rows]
+        write_table(temporary / "pictures.csv", COLUMNS, cells)
+    return rows
+
+
+def _described(plan: Plan, attempts: Mapping[Cell, Attempt]) -> dict[str, Any]:
+    """Return what rates.json says besides the curves."""
+    attack = plan.attack
+    found = {
+        f"{side}/{slug}": dict(attempt.found)
+        for (side, slug), attempt in attempts.items()
+        if attempt.found
+    }
+    return {
+        "attack": attack.name,
+        "settings": asdict(attack),
+        "unit": attack.unit,
+        "judge": plan.judging.config.name,
+        "threshold": plan.threshold,
+        "concepts": [concept.name for concept in plan.concepts],
+        "unknown": plan.judging.config.unknown_subjects(concept.name for concept in plan.concepts),
+        "found": found,
+    }
+
+
+def _shown(
+    pictures: Sequence[JudgedPicture], attempts: Mapping[Cell, Attempt], most: int = 48
+) -> list[Picture]:
+    """Return pictures of the edited model, an even choice, captioned with prompt and verdict."""
+    images = [image for attempt in attempts.values() for image in attempt.images]
+    rows = [
+        Picture(image, f"{row.concept}, {row.shot.variant} {row.shot.at:g}: {row.subject}")
+        for row, image in zip(pictures, images, strict=True)
+        if row.side == EDITED
+    ]
+    return rows[:: max(1, len(rows) // most)]

@@ -1,0 +1,115 @@
+"""YAML that anyone may have written: read as plain data, or refused at once."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mace_exp.utils.files import regular
+
+LARGEST = 500_000
+"""Bytes of a file: some ten thousand names."""
+DEEPEST = 40
+"""Levels of nesting; our schemas have five."""
+MOST = 200_000
+"""Values in a file, those that aliases repeat counted at every place."""
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C, where PyYAML was built with it
+
+
+def read_plain(file: Path) -> Any:
+    """Read a file of settings; interpolations in it stay text. A byte order mark is skipped.
+
+    Raises:
+        OSError: it can't be opened.
+        ValueError: it is no YAML, no regular file, too large, not UTF-8, nested too deeply, holds
+            too many values (a few aliases of aliases stand for billions), or itself; the message
+            names it.
+    """
+    return parsed(checked_text(file), file)
+
+
+def checked_text(file: Path) -> str:
+    """Return the text of a file of settings. Raises OSError and ValueError as `read_plain`."""
+    size = regular(file).stat().st_size
+    if size > LARGEST:
+        raise ValueError(f"{file} has {size} bytes: at most {LARGEST} are read")
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not UTF-8 text: {error}; save it in that encoding") from error
+
+
+def parsed(text: str, file: Path) -> Any:
+    """Return the values in a text of `file`. Raises ValueError as `read_plain`."""
+    try:
+        if _depth(named_stream(text, file)) > DEEPEST:
+            raise ValueError(f"{file} is nested more than {DEEPEST} levels deep")
+        content = yaml.load(named_stream(text, file), _Loader)
+    except RecursionError as error:
+        raise ValueError(f"{file} is nested too deeply") from error
+    except yaml.YAMLError as error:
+        raise ValueError(_located(error, text, file)) from error
+    except ValueError as error:  # a date or a number that is none
+        raise error if str(file) in str(error) else ValueError(f"{file}: {error}") from error
+    if _count(content, {}, file) > MOST:
+        raise ValueError(f"{file} stands for more than {MOST} values: its aliases repeat others")
+    return content
+
+
+def syntax_problem(error: yaml.MarkedYAMLError) -> str:
+    """Return file and line of a YAML error, and the line where the enclosing block began."""
+    mark, began = error.problem_mark, error.context_mark
+    assert mark is not None
+    inside = f" ({error.context} from line {began.line + 1})" if began and error.context else ""
+    return f"{mark.name}, line {mark.line + 1}: {error.problem}{inside}"
+
+
+def _located(error: yaml.YAMLError, text: str, file: Path) -> str:
+    """Return the message of an error, as the loader in Python says it, which tells more."""
+    try:
+        yaml.load(named_stream(text, file), yaml.SafeLoader)
+    except yaml.MarkedYAMLError as told:
+        return syntax_problem(told)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        pass
+    return f"{file} can't be read as YAML: {' '.join(str(error).split())}"
+
+
+def named_stream(text: str, file: Path) -> io.StringIO:
+    """Return the text as a stream of that name: YAML's messages have it from there."""
+    stream = io.StringIO(text)
+    stream.name = str(file)  # type: ignore[attr-defined]
+    return stream
+
+
+def _depth(text: io.StringIO) -> int:
+    """Return the depth of nesting, from events: nothing is built."""
+    depth = deepest = 0
+    for event in yaml.parse(text, _Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        deepest = max(deepest, depth)
+        if deepest > DEEPEST:
+            break
+    return deepest
+
+
+def _count(node: Any, known: dict[int, int], file: Path) -> int:
+    """Return the number of values, with those that aliases repeat; each is visited once."""
+    if not isinstance(node, dict | list):
+        return 1
+    if id(node) in known:
+        if known[id(node)] < 0:
+            raise ValueError(f"{file}: a value holds itself, by an alias")
+        return known[id(node)]
+    known[id(node)] = -1
+    known[id(node)] = 1 + sum(_count(each, known, file) for each in _children(node))
+    return known[id(node)]
+
+
+def _children(node: dict[Any, Any] | list[Any]) -> Iterator[Any]:
+    return iter(node.values() if isinstance(node, dict) else node)

@@ -1,0 +1,112 @@
+"""Captions in tables are read by their column, and never line by line with header and ids."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mace_exp.concepts.captions import NAME_COLUMNS, read_captions
+from mace_exp.config import composed_run
+from mace_exp.utils.tables import read_table
+
+CAPTIONS = ["A cat, asleep.", 'A "red" ship.', "A man\nwith two lines"]
+PLAIN = ["A cat, asleep.", 'A "red" ship.', "A man with two lines"]
+
+
+def cell(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'
+
+
+def table(folder: Path, name: str, column: str = "caption") -> Path:
+    """Write the captions with ids beside them."""
+    file = folder / name
+    if file.suffix == ".jsonl":
+        lines = [json.dumps({"id": i, column: text}) for i, text in enumerate(CAPTIONS)]
+    else:
+        mark = {"csv": ",", "tsv": "\t", "semicolons": ";"}[file.stem]
+        rows = [(str(i), cell(text), "512") for i, text in enumerate(CAPTIONS)]
+        lines = [mark.join(row) for row in [("", column, "width"), *rows]]
+    file.write_text("\n".join(lines) + "\n\n", encoding="utf-8-sig")
+    return file
+
+
+FILES = ["csv.csv", "semicolons.csv", "tsv.tsv", "tsv.csv", "lines.jsonl"]
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("column", ["caption", "Prompt", "TEXT"])
+def test_the_usual_columns_are_found(tmp_path: Path, name: str, column: str) -> None:
+    assert read_captions(table(tmp_path, name, column)) == PLAIN
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_another_column_is_named(tmp_path: Path, name: str) -> None:
+    file = table(tmp_path, name, "sentence")
+    assert read_captions(file, "sentence") == PLAIN
+    with pytest.raises(ValueError, match=r"'sentence'.*none of caption, prompt, text: name one"):
+        read_captions(file)
+    with pytest.raises(ValueError, match=r"has the columns .*, no 'words'"):
+        read_captions(file, "words")
+
+
+def test_the_first_usual_column_counts(tmp_path: Path) -> None:
+    file = tmp_path / "coco_30k.csv"
+    file.write_text("case_number,text,prompt,evaluation_seed\n0,x,a cat,7\n1,y,,8\n2,z,a dog,9\n")
+    assert read_captions(file) == ["a cat", "a dog"], "a row without a caption holds none"
+    names = tmp_path / "names.csv"
+    names.write_text("name,caption\nAmy Adams,x\n")
+    assert read_captions(names, known=NAME_COLUMNS) == ["Amy Adams"]
+
+
+def test_captions_that_would_be_cut_at_a_comma_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text("id,caption\n1,a cat\n2,a cat, asleep\n")
+    with pytest.raises(ValueError, match="row 2 has more cells than the header: .* quotation"):
+        read_captions(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("a.csv", "", "has the columns none"),
+        ("a.csv", "caption\n", "has the columns none"),
+        ("a.jsonl", '{"caption": "a"}\nno\n', "line 2 is not JSON"),
+        ("a.jsonl", '["a cat"]\n', "line 1 is no JSON object"),
+        ("a.jsonl", '{"caption": null}\n', "holds none"),
+    ],
+)
+def test_what_is_no_table_of_captions_is_named(
+    tmp_path: Path, name: str, text: str, said: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=said):
+        read_captions(tmp_path / name)
+
+
+def test_only_tables_have_columns(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a cat, asleep\n")
+    assert read_captions(tmp_path / "a.txt") == ["a cat, asleep"]
+    with pytest.raises(ValueError, match="has no columns: 'text' is one of a .csv"):
+        read_captions(tmp_path / "a.txt", "text")
+    with pytest.raises(ValueError, match=r"nowhere.csv can't be read"):
+        read_table(tmp_path / "nowhere.csv")
+
+
+def test_every_term_of_a_run_has_a_column(tmp_path: Path) -> None:
+    file = table(tmp_path, "csv.csv", "sentence")
+    terms = "{boats: {source: none, unit: 1, count: 0, captions: [], file: null, cache: null}}"
+    config = composed_run(
+        "preservation=captions",
+        f"preservation.prior.file={file}",
+        "preservation.prior.column=sentence",
+        f"++preservation.terms={terms}",
+        f"++preservation.terms.boats.file={file}",
+        "++preservation.terms.boats.column=sentence",
+    )
+    assert [term.read_file() for term in config.preservation.by_name().values()] == [
+        PLAIN,
+        [],
+        PLAIN,
+    ]
+    with pytest.raises(ValueError, match=r"prior.file: .*none of .*prior.column=\.\.\."):
+        composed_run("preservation=captions", f"preservation.prior.file={file}")

@@ -1,0 +1,200 @@
+"""`python -m mace_exp.check`: the refusals of a run alone, and what the run would do."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from mace_exp.check.__main__ import main
+from mace_exp.check.measured import Earlier, earlier_runs, this_machine
+from mace_exp.check.text import duration, file_lines, work_lines
+from tests.whole_run import PEOPLE, SMALL
+
+
+def checked(
+    capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0
+) -> dict[str, Any]:
+    assert main([*map(str, arguments), "--json"]) == code
+    found = json.loads(capsys.readouterr().out)
+    assert found["fits"] == (code == 0) and bool(found["problems"]) == (code != 0)
+    return found
+
+
+@pytest.fixture
+def settings(tiny_folder: Path, people_run: Path) -> list[str]:
+    """The settings of the run in `people_run`, with its cache."""
+    model = ["model=path", f"model.source={tiny_folder}"]
+    return [*model, *SMALL, PEOPLE, f"cache_dir={people_run.parent / 'cache'}"]
+
+
+def made(found: dict[str, Any]) -> dict[str, int]:
+    return {
+        each["stage"]: sum(entry["made"] for entry in each["entries"])
+        for each in found["work"]
+        if each["entries"]
+    }
+
+
+def content(folder: Path) -> dict[Path, float]:
+    """What the run itself logs to is this process's, too."""
+    found = [path for path in folder.rglob("*") if path.name != "run.log"]
+    return {path: path.stat().st_mtime for path in found}
+
+
+def test_what_a_run_has_made_is_reused_and_a_change_makes_what_follows_it(
+    settings: list[str], people_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = content(people_run.parent)
+    known = checked(capsys, *settings)
+    assert made(known) == dict.fromkeys(
+        ("images", "masks", "preservation", "cfr", "lora", "samples"), 0
+    )
+    assert known["settings"]["concepts"] == {"person": 2}
+    other = checked(capsys, *settings, "lora.rank=2")
+    assert {stage for stage, count in made(other).items() if count} == {"lora", "samples"}
+    assert made(other)["lora"] == 2, "a LoRA for each concept"
+    pictures = other["pictures"] // 2
+    assert made(other)["samples"] == pictures, "those of the original model are there"
+    assert content(people_run.parent) == before, "nothing is written"
+
+
+def test_times_are_those_that_were_measured_here(
+    settings: list[str], people_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ("--runs", people_run.parent)
+    known = checked(capsys, *settings, *where, "lora.seed=null", code=2)  # no such key
+    assert known["problems"][0].startswith("lora.seed: there is no such key")
+    seconds = times(checked(capsys, *settings, *where, "seed=7"))
+    took = {row["stage"]: row["seconds"] for row in rows(people_run)}
+    for stage in ("images", "lora", "metrics"):
+        assert seconds[stage] == pytest.approx(took[stage])
+    assert seconds["samples"] == pytest.approx(took["samples"] / 2), "half of them are there"
+    twice = times(checked(capsys, *settings, *where, "seed=7", "lora.steps=6"))
+    assert twice["lora"] == pytest.approx(2 * took["lora"])
+    assert times(checked(capsys, *settings, *where, "lora.rank=2"))["lora"] is None
+    nowhere = checked(capsys, *settings, "seed=7", "--runs", people_run / "masks")
+    assert times(nowhere)["lora"] is None and nowhere["memory"] is None
+
+
+def times(found: dict[str, Any]) -> dict[str, float | None]:
+    return {each["stage"]: each["seconds"] for each in found["work"]}
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [row for row in map(json.loads, lines) if row["event"] == "stage"]
+
+
+def test_memory_is_the_most_that_a_run_with_this_model_took(
+    settings: list[str], people_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = checked(capsys, *settings, "--runs", people_run.parent)
+    assert found["memory"]["peak_memory_mb"] == max(r["peak_memory_mb"] for r in rows(people_run))
+
+
+def test_runs_of_other_machines_and_unfinished_ones_do_not_count(people_run: Path) -> None:
+    def runs(**facts: Any) -> list[Earlier]:
+        return earlier_runs(people_run.parent, this_machine() | facts)
+
+    assert len(runs()) == 1
+    assert not runs(cores=999) and not runs(gpu="another")
+
+
+def folder_of_images(root: Path) -> Path:
+    folder = root / "cat"
+    folder.mkdir(parents=True)
+    for name in ("a.png", "b.jpg"):
+        Image.new("RGB", (40, 40), "red").save(folder / name)
+    for name in ("c.xyz", ".hidden", "notes.md", "more.md"):
+        (folder / name).write_text("x")
+    (folder / "prompts.csv").write_text("file,prompt\na.png,a cat\nb.jpg,the cat\n")
+    (root / "dog").mkdir()
+    (root / "cat mask").mkdir()
+    return root
+
+
+def test_files_are_counted_without_torch(tiny_folder: Path, tmp_path: Path) -> None:
+    images = folder_of_images(tmp_path / "images")
+    arguments = ["model=path", f"model.source={tiny_folder}", "images=folder"]
+    arguments += [f"images.path={images}", "concepts=[cat]", "concepts.kind=object"]
+    code = (
+        "import sys; from mace_exp.check.__main__ import main\n"
+        f"code = main({[*arguments, '--files', '--json']!r})\n"
+        "sys.exit(9 if {'torch', 'diffusers'} & set(sys.modules) else code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["images"]["by_suffix"] == {".jpg": 1, ".png": 1}
+    assert found["images"]["read"] == found["images"]["with_a_prompt"] == 2
+    assert found["images"]["unread_folders"] == ["dog"]
+    left = found["images"]["left_out"]
+    assert {kind: each["count"] for kind, each in left.items()} == {".md": 2, ".xyz": 1}
+    assert found["model"]["weights"]["files"] == 3
+    assert set(found["model"]["weights"]["bytes_by_type"]) >= {"F32"}
+    assert "work" not in found and not list(tmp_path.glob("outputs"))
+    said = "\n".join(file_lines(found))
+    assert "1 .png, 1 .jpg" in said and "2 .md:" in said
+
+
+def test_it_refuses_what_a_run_refuses_in_the_same_words(
+    tiny_folder: Path, tmp_path: Path, refusal: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for wrong in (
+        ["model=path", f"model.source={tiny_folder / 'unet'}"],
+        ["lora.rnak=4"],
+        ["images=folder", f"images.path={tmp_path / 'none'}"],
+    ):
+        said = refusal(*wrong).removeprefix("mace_exp: ")
+        assert "\n".join(checked(capsys, *wrong, "--files", code=2)["problems"]) == said
+    for sweep in (["-m", "lora.rank=1,4"], ["sweep=seeds"]):
+        assert "one job" in checked(capsys, *sweep, code=2)["problems"][0]
+    assert main([*wrong, "--files"]) == 2
+    assert capsys.readouterr().err.startswith("python -m mace_exp.check: images.path")
+
+
+def test_what_only_the_model_tells_is_refused_too(
+    settings: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = checked(capsys, *settings, "lora.rank=1000", code=2)
+    assert "lora.rank" in found["problems"][0]
+
+
+def test_sentences_that_are_not_written_yet_are_not_asked_for(
+    settings: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    asks = ["prompts=llm", "prompts.base_url=http://127.0.0.1:9/v1", "prompts.model=none"]
+    found = checked(capsys, *settings, *asks, "prompts.key_env=null")
+    assert found["work"] is None and "language model" in "\n".join(work_lines(found))
+
+
+def test_settings_of_a_folder_and_the_table(
+    settings: list[str], people_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "own.yaml").write_text("# @package _global_\nlora: {rank: 2}\n")
+    own = ["--config-dir", str(tmp_path), "experiment=own", "--runs", str(people_run.parent)]
+    assert main([*settings, *own]) == 0
+    table = capsys.readouterr().out.splitlines()
+    [lora] = [line.split() for line in table if line.strip().startswith("lora")]
+    assert lora[:4] == ["lora", "2", "0", "LoRAs"] and "unknown" in lora
+    assert table[-1].startswith("The run can start")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.123, "0.12 s"), (42.4, "42 s"), (600, "10 min"), (7200, "2.0 h")]
+)
+def test_durations_are_read_at_a_glance(seconds: float, said: str) -> None:
+    assert duration(seconds) == said

@@ -1,0 +1,284 @@
+"""What people give as a model: read as they mean it, or refused by its files, with the remedy."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tests.checkpoint_file import original_names
+
+from mace_exp.cli.common import add_model_arguments, chosen_model
+from mace_exp.models.fingerprints import fingerprint
+from mace_exp.models.loading import load_pipeline
+from mace_exp.models.sources import find_model
+from tests.saved import pipeline as pipeline
+from tests.saved import saved as saved
+
+WEIGHTS = "diffusion_pytorch_model"
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 335\n"
+EDM = {"_class_name": "EDMDPMSolverMultistepScheduler", "sigma_data": 0.5, "sigma_max": 80.0}
+Change = Callable[[Path], object]
+
+
+def setting(part: str, **values: Any) -> Change:
+    """Return a change of values of a component's configuration; None removes one."""
+    name = "scheduler_config.json" if part == "scheduler" else "config.json"
+
+    def change(folder: Path) -> None:
+        _set(folder / part / name, values)
+
+    return change
+
+
+def index(**values: Any) -> Change:
+    return lambda folder: _set(folder / "model_index.json", values)
+
+
+def _set(file: Path, values: dict[str, Any]) -> None:
+    content = json.loads(file.read_text()) | values
+    file.write_text(json.dumps({k: v for k, v in content.items() if v is not None}))
+
+
+def replaced(file: str, content: str | bytes) -> Change:
+    encoded = content.encode() if isinstance(content, str) else content
+    return lambda folder: (folder / file).write_bytes(encoded)
+
+
+def as_variant(folder: Path) -> None:
+    """Give all weights of a folder the names of half-precision files."""
+    for file in [*folder.glob("*/*.safetensors")]:
+        file.rename(file.with_name(f"{file.stem}.fp16.safetensors"))
+
+
+def as_bin(folder: Path) -> None:
+    for file in [*folder.glob("*/*.safetensors")]:
+        file.rename(file.with_suffix(".bin"))
+
+
+def cut(folder: Path) -> None:
+    file = folder / "unet" / f"{WEIGHTS}.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def one_shard_is_missing(folder: Path) -> None:
+    names = [f"{WEIGHTS}-0000{n}-of-00002.safetensors" for n in (1, 2)]
+    (folder / "unet" / f"{WEIGHTS}.safetensors").rename(folder / "unet" / names[0])
+    listed = json.dumps({"weight_map": {"a": names[0], "b": names[1]}})
+    (folder / "unet" / f"{WEIGHTS}.safetensors.index.json").write_text(listed)
+
+
+UNFIT: dict[str, tuple[Change, str]] = {
+    "a Git LFS pointer": (
+        replaced(f"unet/{WEIGHTS}.safetensors", POINTER),
+        rf"unet/{WEIGHTS}.safetensors is a Git LFS pointer.*git lfs pull",
+    ),
+    "a web page": (replaced("text_encoder/model.safetensors", "<!DOCTYPE html>"), "a web page"),
+    "a renamed pickle": (replaced(f"vae/{WEIGHTS}.safetensors", b"PK\x03\x04abcdefgh"), "pickle"),
+    "an empty file": (replaced(f"vae/{WEIGHTS}.safetensors", b""), "no safetensors file"),
+    "cut off": (cut, rf"unet/{WEIGHTS}.safetensors is cut off: \d+ of \d+ bytes"),
+    "half precision alone": (as_variant, r"variant fp16 alone: give model.variant=fp16"),
+    "pickles alone": (as_bin, r"no .safetensors weights: .bin files are pickles"),
+    "a shard is missing": (one_shard_is_missing, r"00002-of-00002.safetensors is missing"),
+    "EDM": (setting("scheduler", **EDM), "EDMDPMSolver.*noise is not given by betas"),
+    "no betas": (setting("scheduler", beta_schedule=None), "not given by betas"),
+    "flow matching": (
+        setting("scheduler", _class_name="FlowMatchEulerDiscreteScheduler"),
+        "FlowMatch.* not given by betas",
+    ),
+    "flow sigmas": (setting("scheduler", use_flow_sigmas=True), "not given by betas"),
+    "flow prediction": (setting("scheduler", prediction_type="flow"), "prediction_type is 'flow'"),
+    "inpainting": (setting("unet", in_channels=9), "reads 9 channels, as a model for inpainting"),
+    "an adapter": (
+        setting("unet", encoder_hid_dim_type="ip_image_proj"),
+        "encoder_hid_dim_type = ip_image_proj.*unload_ip_adapter",
+    ),
+    "two models' parts": (setting("unet", cross_attention_dim=64), "64 wide.* give 32"),
+    "Flux": (index(_class_name="FluxPipeline"), "'FluxPipeline'; supported are"),
+    "PixArt": (index(_class_name="PixArtAlphaPipeline"), "'PixArtAlphaPipeline'; supported are"),
+    "SD 3": (index(_class_name="StableDiffusion3Pipeline"), "3Pipeline'; supported are"),
+    "an image beside": (
+        index(_class_name="StableDiffusionXLImg2ImgPipeline"),
+        r"reads an image beside the text.*StableDiffusionXLPipeline.from_pipe\(pipe\)",
+    ),
+    "inpainting pipeline": (
+        index(_class_name="StableDiffusionInpaintPipeline"),
+        r"reads an image beside the text.*StableDiffusionPipeline.from_pipe\(pipe\)",
+    ),
+    "a ControlNet": (
+        index(_class_name="StableDiffusionControlNetPipeline"),
+        r"erase from StableDiffusionPipeline.from_pipe\(pipe\)",
+    ),
+    "another text encoder": (
+        index(text_encoder=["transformers", "BertModel"]),
+        "text_encoder is a BertModel; supported are CLIPTextModel",
+    ),
+    "no UNet": (index(unet=None), "model_index.json has no unet"),
+    "no vocabulary": (
+        lambda folder: [f.unlink() for f in (folder / "tokenizer").glob("*.*")],
+        "tokenizer has no vocabulary",
+    ),
+    "no configuration": (
+        lambda folder: (folder / "vae" / "config.json").unlink(),
+        "vae/config.json is missing",
+    ),
+}
+
+
+@pytest.mark.parametrize("change", UNFIT, ids=str)
+def test_a_folder_is_refused_by_its_files(change: str, saved: Path, tmp_path: Path) -> None:
+    spoil, message = UNFIT[change]
+    shutil.copytree(saved, tmp_path / "model")
+    spoil(tmp_path / "model")
+    with pytest.raises(ValueError, match=message):
+        find_model(tmp_path / "model")
+
+
+def test_a_folder_without_its_list_is_told_what_it_is(saved: Path, tmp_path: Path) -> None:
+    def said(folder: Path) -> str:
+        with pytest.raises(ValueError, match=r"model_index.json is missing") as stop:
+            find_model(folder)
+        return str(stop.value)
+
+    assert f"one component of a pipeline: give {saved}" in said(saved / "unet")
+    assert f"Did you mean {saved}?" in said(saved.parent)
+    shutil.copytree(saved / "unet", tmp_path / "unet")
+    assert "a component alone, as a UNet" in said(tmp_path / "unet")
+    (tmp_path / "mine").mkdir()
+    save_file({"a": torch.zeros(1)}, tmp_path / "mine" / "pytorch_lora_weights.safetensors")
+    assert "a LoRA, not a model" in said(tmp_path / "mine")
+    (tmp_path / "run").mkdir()
+    save_file({"a": torch.zeros(1)}, tmp_path / "run" / "edit.safetensors")
+    assert "mace_exp.export" in said(tmp_path / "run")
+
+
+def test_half_precision_and_a_mixture_are_read_by_their_variant(
+    saved: Path, pipeline: Any, tmp_path: Path
+) -> None:
+    shutil.copytree(saved, tmp_path / "half")
+    as_variant(tmp_path / "half")
+    mixed = tmp_path / "half" / "vae"
+    (mixed / f"{WEIGHTS}.fp16.safetensors").rename(mixed / f"{WEIGHTS}.safetensors")
+    loaded = load_pipeline(tmp_path / "half", device="cpu", variant="fp16")
+    assert fingerprint(loaded) == fingerprint(pipeline)
+    parser = argparse.ArgumentParser()
+    add_model_arguments(parser)
+    given = ["--model", str(tmp_path / "half"), "--variant", "fp16", "--no-safety-checker"]
+    chosen = chosen_model(parser.parse_args(given))
+    assert chosen.variant == "fp16" and not chosen.safety_checker
+    with pytest.raises(ValueError, match=r"no weights of the variant 'pf16'.*model.variant=fp16"):
+        find_model(tmp_path / "half", variant="pf16")
+    with pytest.raises(ValueError, match=r"its weights have none: give model.variant=null"):
+        find_model(saved, variant="fp16")
+
+
+@pytest.mark.parametrize("lacking", ["safety_checker", "feature_extractor"])
+def test_a_safety_checker_that_is_not_there_can_be_left_out(
+    lacking: str, checked_folder: Path, pipeline: Any, tmp_path: Path
+) -> None:
+    shutil.copytree(checked_folder, tmp_path / "model")
+    shutil.rmtree(tmp_path / "model" / lacking)
+    with pytest.raises(ValueError, match=rf"{lacking} is missing.*model.safety_checker=false"):
+        find_model(tmp_path / "model")
+    loaded: Any = load_pipeline(tmp_path / "model", device="cpu", safety_checker=False)
+    assert loaded.safety_checker is None and fingerprint(loaded) == fingerprint(pipeline)
+
+
+def checkpoint(**names: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Return a change of a checkpoint: without the tensors that begin with each of `names`."""
+    return lambda tensors: {
+        name: each for name, each in tensors.items() if not name.startswith(tuple(names.values()))
+    }
+
+
+def bare(tensors: dict[str, Any]) -> dict[str, Any]:
+    prefix = "model.diffusion_model."
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def inpainting(tensors: dict[str, Any]) -> dict[str, Any]:
+    name = "model.diffusion_model.input_blocks.0.0.weight"
+    return tensors | {name: tensors[name].repeat(1, 3, 1, 1)[:, :9].contiguous()}
+
+
+def another_width(tensors: dict[str, Any]) -> dict[str, Any]:
+    return {n: torch.zeros(4, 64) if n.endswith("attn2.to_k.weight") else t
+            for n, t in tensors.items()}  # fmt: skip
+
+
+def named(*names: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    return lambda tensors: {name: torch.zeros(2, 2) for name in names}
+
+
+CHECKPOINTS = {
+    "no autoencoder": (checkpoint(a="first_stage_model."), "has no autoencoder"),
+    "no text encoder": (checkpoint(a="cond_stage_model."), "has no text encoder"),
+    "a bare UNet": (bare, "is a UNet alone"),
+    "a bare UNet of diffusers": (named("down_blocks.0.weight", "conv_in.weight"), "a UNet alone"),
+    "inpainting": (inpainting, "reads 9 channels, as a model for inpainting"),
+    "another family": (another_width, "64 wide.*describes 32: give a folder of the file's own"),
+    "a LoRA of kohya": (named("lora_unet_mid.lora_down.weight"), "is a LoRA, not a model"),
+    "a LoRA of diffusers": (named("unet.mid.attn.to_k.lora_A.weight"), "is a LoRA, not a model"),
+    "a LoKr": (named("lycoris_unet.lokr_w1"), "is a LoRA, not a model"),
+    "Flux": (named("model.diffusion_model.double_blocks.0.img"), "is a Flux model"),
+    "SD 3": (named("model.diffusion_model.joint_blocks.0.x"), "is a Stable Diffusion 3 model"),
+    "a ControlNet": (named("control_model.input_hint_block.0.weight"), "is a ControlNet"),
+    "an autoencoder": (named("decoder.conv_in.weight"), "is an autoencoder alone"),
+    "a textual inversion": (named("emb_params"), "is a textual inversion"),
+    "nothing known": (named("a"), "is no Stable Diffusion model"),
+    "v-prediction": (lambda t: t | {"v_pred": torch.zeros(0)}, "predicts v.*v_prediction"),
+}
+
+
+@pytest.fixture(scope="module")
+def tensors(pipeline: Any) -> dict[str, Any]:
+    return original_names(pipeline)
+
+
+@pytest.mark.parametrize("change", CHECKPOINTS, ids=str)
+def test_a_checkpoint_is_refused_by_its_header(
+    change: str, saved: Path, tensors: dict[str, Any], tmp_path: Path
+) -> None:
+    spoil, message = CHECKPOINTS[change]
+    save_file(spoil(tensors), tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=message):
+        find_model(tmp_path / "model.safetensors", file_config=saved)
+
+
+def test_a_pointer_in_place_of_a_checkpoint(saved: Path, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_text(POINTER)
+    for described in (saved, None):  # that its description is missing too is not what is wrong
+        with pytest.raises(ValueError, match=r"model.safetensors is a Git LFS pointer"):
+            find_model(tmp_path / "model.safetensors", file_config=described)
+
+
+def test_what_only_loading_finds_is_one_message(saved: Path, tmp_path: Path) -> None:
+    """A tensor of another shape than the configuration has."""
+    shutil.copytree(saved, tmp_path / "model")
+    file = tmp_path / "model" / "unet" / f"{WEIGHTS}.safetensors"
+    save_file(load_file(file) | {"conv_in.bias": torch.zeros(3)}, file)
+    with pytest.raises(ValueError, match=r"model.source = .*model can't be loaded: .*conv_in"):
+        load_pipeline(tmp_path / "model", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [("unet", "conv_in.bias"), ("text_encoder", "text_model.final_layer_norm.weight")],
+)
+def test_files_that_lack_weights_are_refused(
+    part: str, name: str, saved: Path, tmp_path: Path
+) -> None:
+    """Libraries would leave them empty or, in a text encoder, random."""
+    shutil.copytree(saved, tmp_path / "model")
+    (file,) = (tmp_path / "model" / part).glob("*.safetensors")
+    tensors = load_file(file)
+    del tensors[name]
+    save_file(tensors, file)
+    with pytest.raises(ValueError, match=rf"lacks 1 weights of its {part}, such as .*"):
+        load_pipeline(tmp_path / "model", device="cpu")

@@ -1,0 +1,105 @@
+"""Arguments as people type them: taken as meant, or refused with the argument ready to copy."""
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from mace_exp.cli.arguments import expand
+from mace_exp.config import composed_run
+
+Refusal = Callable[..., str]
+
+
+def value_of(argument: str) -> object:
+    """What Hydra makes of the last of the expanded arguments."""
+    parsed = OverridesParser.create().parse_override(expand([argument])[-1])
+    found = parsed.value()
+    return [str(each) for each in found] if isinstance(found, list) else str(found)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("Timothée Chalamet", "P!nk", "<v1>", "O'Brien", "*NSYNC", "Ke$ha", "T. S. Eliot"),
+        *("Björk", "AC/DC", "Zoë & Max", "李小龙 Bruce Lee", "a(b)", "will.i.am", "50 Cent", "~x~"),
+    ],
+)
+def test_names_are_taken_as_typed(name: str) -> None:
+    assert value_of(f"concepts=[{name},Amy Adams]") == [name, "Amy Adams"]
+    assert value_of(f"kept.people=[{name}]") == [name]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("/ckpt/epoch=3.safetensors", "/data/x (v1)", "/data/ü", "it's a cat", "/a/b#c", "a;b&c"),
+        "C:\\models\\sd (1)",
+    ],
+)
+def test_paths_and_texts_are_taken_as_typed(value: str) -> None:
+    assert value_of(f"model.source={value}") == value
+
+
+def test_a_tilde_is_the_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert value_of("model.source=~/sd") == f"{tmp_path}/sd"
+    assert value_of("model.source=~/epoch=3 (a)") == f"{tmp_path}/epoch=3 (a)"
+
+
+NAMES = ["Beyoncé", "Sammy Davis, Jr.", "O'Brien", "Amy Adams", 'The "Rock"', "a: b", "50% off"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_keys_of_mappings(name: str) -> None:
+    key = "'" + name.replace("'", "''") + "'"
+    arguments = [
+        f"concepts.kinds={{{key}: object}}",
+        f"anchors.per_concept={{{key}: a small house}}",
+        f"overrides={{{key}: {{lora.learning_rate: 1e-5, lora: {{targets: [to_k]}}}}}}",
+    ]
+    quoted = name.replace("'", "\\'")
+    config = composed_run("concepts=custom", f"concepts.names=['{quoted}']", *expand(arguments))
+    [concept] = config.concept_list()
+    assert (concept.name, concept.kind.name, concept.anchor) == (name, "object", "a small house")
+    lora = config.concept_lora(name)
+    assert (lora.learning_rate, lora.targets) == (1e-5, ["to_k"])
+
+
+def test_choices_of_a_sweep_stay_choices() -> None:
+    assert expand(["-m", "concepts=[Zoë Kravitz],[Amy Adams]"])[-1] == (
+        "concepts.names=['Zoë Kravitz'],['Amy Adams']"
+    )
+    rest = ["lora.rank=1,2", "overrides.ship.lora.rank=1,4", "~sweep", "a=range(1,4)"]
+    assert expand(rest)[:1] + expand(rest)[2:] == [rest[0], *rest[2:]]
+
+
+@pytest.mark.parametrize(
+    ("argument", "odd", "ready"),
+    [
+        ("prior_images.prompt=José, smiling", "'é'", "prior_images.prompt='José, smiling'"),
+        ("concepts=[Adam Driver", "not key=value", "concepts=['Adam Driver']"),
+        ('concepts=[The "Rock" Johnson, #1]', "'\"'", "concepts=['The \"Rock\" Johnson','#1']"),
+        ("overrides.Amy Adams.lora.rank=4", "braces", "overrides={Amy Adams: {lora.rank: 4}}"),
+        ("concepts.kinds.Zoë=object", "braces", "concepts.kinds={Zoë: object}"),
+    ],
+)
+def test_what_cannot_be_meant_comes_back_ready_to_copy(argument: str, odd: str, ready: str) -> None:
+    with pytest.raises(ValueError) as error:
+        expand([argument])
+    said = str(error.value)
+    assert said.startswith(argument) and odd in said
+    copied = said[len(argument) :]
+    start = min(i for i in (copied.find('"' + ready[:9]), copied.find("'" + ready[:9])) if i >= 0)
+    assert shlex.split(copied[start:])[0] == ready
+    assert expand([ready])
+
+
+def test_a_group_needs_no_plus_and_a_file_of_settings_no_name(refusal: Refusal) -> None:
+    assert refusal("+experiment=own") == (
+        "mace_exp: +experiment=own: experiment is a group: give experiment=own, without +"
+    )
+    said = refusal("--config-name=mine/own.yaml")
+    assert "put the file into DIR/experiment/, and give --config-dir DIR experiment=own" in said
