@@ -1,7 +1,7 @@
 """`python -m mace_exp.attack run=RUN attack=NAME [attack.key=value ...]`: attack a run's edit.
 
-The run's own settings hold for all else. Pictures, scores and rates go to attacks/<name>/ in its
-folder, and into its report; what an interrupted attack has made is not made again.
+All other settings are those of the run. Pictures, scores and rates are written to attacks/<name>/
+in its folder and to its report. An interrupted attack is resumed from the cache.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mace_exp.runs.ranks import dismissed_workers, is_worker
 
 NAME = "python -m mace_exp.attack"
 OWN = ("attack", "stages", "resume", "hydra")
-"""Of the run's own settings those that are not taken over: they are of another command."""
+"""Settings of the run that are not taken over, because they belong to another command."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,7 +40,7 @@ def split(given: Sequence[str]) -> tuple[Path, list[str]]:
     """Return the run's folder and all other settings.
 
     Raises:
-        ValueError: there is no run= or no attack=, or a setting of another kind.
+        ValueError: run= or attack= is missing, or a setting is not allowed here.
     """
     runs = [each.partition("=")[2] for each in given if each.startswith("run=")]
     settings = [each for each in given if not each.startswith("run=")]
@@ -61,7 +61,7 @@ def attack(run: Path, settings: Sequence[str]) -> None:
     """Attack the edit of a run, and print the rates.
 
     Raises:
-        ValueError: no run, invalid settings, or a run without an edit.
+        ValueError: the folder has no run or no edit, or the settings are invalid.
     """
     config = composed_run(*run_settings(run), *expand(settings))
     from mace_exp import pipeline  # imports torch
@@ -73,7 +73,7 @@ def attack(run: Path, settings: Sequence[str]) -> None:
 
 
 def run_settings(run: Path) -> list[str]:
-    """Return the settings that a run was started with, without those of another command."""
+    """Return the settings that a run was started with, without those in `OWN`."""
     keys = [(each, each.partition("=")[0].lstrip("+~")) for each in expand([f"resume={run}"])]
     return [each for each, key in keys if key.split(".")[0].split("/")[0] not in OWN]
 

@@ -1,10 +1,10 @@
-"""`python -m mace_exp.revise from=RUN [add=[...]] [drop=[...]] [key=value ...]`: more, or less.
+"""`python -m mace_exp.revise from=RUN [add=[...]] [drop=[...]] [key=value ...]`: change concepts.
 
-The run in the folder RUN stays as it is; the revised one gets a folder of its own, with the
-settings of RUN but for the list of concepts, and `key=value`. `add` and `drop` take a name, or a
-list of names in brackets. With MACE the LoRAs of the concepts that both runs erase are kept, those
-of added concepts are trained, and the closed form is solved again; with gates likewise. Methods
-that train nothing solve again. Where nothing is left to erase, the edit is the original weights.
+The run in the folder RUN is not changed. The revised run gets a new folder and the settings of RUN,
+except for the list of concepts and `key=value`. `add` and `drop` take a name, or a list of names in
+brackets. With MACE, the LoRAs of concepts that both runs erase are reused, those of added concepts
+are trained, and the fusion is solved again; gates are reused in the same way. Methods without
+training are solved again. If no concept is left, the edit is the original weights.
 
     python -m mace_exp.revise from=outputs/run add='[Bruce Lee]' drop='[Adam Driver,Amy Adams]'
 """

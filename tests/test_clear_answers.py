@@ -107,7 +107,9 @@ def in_process(code: str, **more: object) -> "subprocess.Popen[str]":
 
 
 WAITS = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from mace_exp.cli.ending import ended
 with ended("mace_exp"):
     try:

@@ -202,7 +202,7 @@ def test_stable_diffusion_brings_its_own_settings_along() -> None:
     mini, large = composed(), composed("model=sd_v1_4")
     assert (mini.lora.learning_rate, mini.lora.batch_size, mini.lora.rank) == (1e-3, 4, 1)
     assert (large.lora.learning_rate, large.lora.batch_size, large.lora.rank) == (1e-4, 1, 1)
-    assert (mini.sampling.steps, mini.sampling.guidance) == (15, 4)
+    assert (mini.sampling.steps, mini.sampling.guidance) == (6, 4)
     assert (large.sampling.steps, large.sampling.guidance) == (50, 7.5)
     assert (mini.lora.concepts_per_batch, large.lora.concepts_per_batch) == (8, 1)
     assert mini.save.pipeline and not large.save.pipeline

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from tests.checkpoint_file import original_names
 from torch import nn
 
 from mace_exp.models import latents
@@ -17,6 +16,7 @@ from mace_exp.models.devices import choose_device
 from mace_exp.models.editing import apply_edit, edited_pipeline, edited_weights
 from mace_exp.models.loading import load_pipeline
 from mace_exp.models.projections import cross_attention_projections
+from mace_exp.models.single_file import original_names
 from mace_exp.models.sources import ModelLocation, find_model, native_size
 from tests.saved import pipeline as pipeline
 from tests.saved import saved as saved

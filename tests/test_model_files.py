@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.checkpoint_file import original_names
 
 from mace_exp.cli.common import add_model_arguments, chosen_model
 from mace_exp.models.fingerprints import fingerprint
 from mace_exp.models.loading import load_pipeline
+from mace_exp.models.single_file import original_names
 from mace_exp.models.sources import find_model
 from tests.saved import pipeline as pipeline
 from tests.saved import saved as saved

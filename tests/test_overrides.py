@@ -153,7 +153,7 @@ def test_a_concept_may_have_images_of_its_own(tmp_path: Path) -> None:
         ("{ship: {lora.rank: 4, lora: {rank: 2}}}", "overrides.ship.lora.rank is given twice"),
         ("{ship: 4}", "as in overrides='{ship: {lora.rank: 4}}'"),
         ("{ship: null}", "overrides.ship: field 'overrides.ship' is not Optional"),
-        ("[ship]", "overrides: Cannot merge DictConfig with ListConfig"),
+        ("[ship]", "it takes keys with values, as in {key: value}; here is a list"),
     ],
 )
 def test_what_a_concept_cannot_have_is_refused(overrides: str, message: str) -> None:

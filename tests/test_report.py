@@ -185,7 +185,7 @@ def test_a_run_in_a_folder_of_other_things_makes_no_sweep_of_it(
     assert main([str(tmp_path)]) == 2
     assert sorted(tmp_path.iterdir()) == before
     assert f"{tmp_path} is neither a run folder" in caplog.text
-    assert main([str(tmp_path / "absent")]) == 1
+    assert main([str(tmp_path / "absent")]) == 2
 
 
 @pytest.mark.parametrize("mark", ["jobs.json", "multirun.yaml", "2/status.json"])

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import yaml
@@ -63,12 +62,9 @@ def test_what_a_terminal_would_obey_is_written_out() -> None:
 def test_log_lines_are_shown_and_not_obeyed() -> None:
     record = logging.LogRecord("a", logging.WARNING, "b", 1, "%s", ("\x1b[2J\nnext",), None)
     assert ShownFormatter("%(message)s").format(record) == "\\x1b[2J\nnext"
-    handlers = composed_hydra()["job_logging"]
-    assert handlers["formatters"]["simple"]["class"].endswith(ShownFormatter.__name__)
-
-
-def composed_hydra() -> dict[str, Any]:
-    return yaml.safe_load((CONF / "hydra" / "default.yaml").read_text(encoding="utf-8"))
+    file = CONF / "hydra" / "job_logging" / "mace_exp.yaml"
+    logged = yaml.safe_load(file.read_text(encoding="utf-8"))
+    assert logged["formatters"]["simple"]["class"].endswith(ShownFormatter.__name__)
 
 
 def test_messages_on_the_terminal_are_shown_and_not_obeyed(

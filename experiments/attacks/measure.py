@@ -1,12 +1,12 @@
-"""Attack the edits of all methods, and put what the judge recognises side by side.
+"""Attack the edits of all methods, and tabulate the recognition rates of the judge.
 
     python experiments/attacks/measure.py            # everything: many hours on two cores
     python experiments/attacks/measure.py --small --methods uce gates mace-4 --attacks relearning
 
-One run per method, ten people erased, in its own folder below `--folder`, then each attack on it by
-`python -m mace_exp.attack`. Runs that are finished and attempts that are in the cache are not made
-again, so that the command can be stopped and started. Then results.csv is written beside this file:
-a row per method, attack, variant, side and point.
+One run per method erases ten people, in a subfolder of `--folder`; then each attack is made on it
+by `python -m mace_exp.attack`. Finished runs and cached attempts are reused, so that the command
+can be interrupted and restarted. Writes results.csv beside this file: a row per method, attack,
+variant, side and point.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Make what is missing, then write the table."""
+    """Compute missing runs and attacks, then write the table."""
     options = _parser().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     failed = []
@@ -79,7 +79,7 @@ def main() -> None:
 
 
 def run_arguments(method: str, folder: Path) -> list[str]:
-    """Return the arguments of a run: nothing but the edit is made."""
+    """Return the arguments of a run that computes only the edit."""
     return [
         *METHODS[method],
         "concepts=celebrity_10",
@@ -95,7 +95,7 @@ def attack_arguments(run: Path, attack: str, small: bool) -> list[str]:
 
 
 def keep_rates(folder: Path, method: str, attack: str) -> None:
-    """Copy the rates of an attack out of the run's folder, where another variant replaces them."""
+    """Copy the rates of an attack from the run's folder, where another variant overwrites them."""
     [option] = [each.partition("=")[2] for each in ATTACKS[attack] if each.startswith("attack=")]
     kept = rates_file(folder, method, attack)
     kept.parent.mkdir(exist_ok=True)
@@ -136,7 +136,7 @@ def _budget(rates: dict[str, Any]) -> str:
 
 
 def table(path: Path) -> Iterator[str]:
-    """Yield the lines of a Markdown table: a row per point, the sides side by side, in %."""
+    """Yield the lines of a Markdown table: a row per point and a column per side, in %."""
     with path.open(encoding="utf-8", newline="") as file:
         found = list(csv.DictReader(file))
     points: dict[tuple[str, ...], dict[str, dict[str, str]]] = {}
@@ -170,7 +170,7 @@ def _attack(run: Path, attack: str, small: bool) -> bool:
 
 
 def _run(module: str, arguments: Sequence[str]) -> bool:
-    """Run a command as a process of its own; return whether it succeeded."""
+    """Run a command as a separate process; return whether it succeeded."""
     command = [sys.executable, "-m", module, *arguments]
     return subprocess.run(command, cwd=REPOSITORY, check=False).returncode == 0
 

@@ -1,8 +1,9 @@
-"""Measure where the processor time of drawing goes, and compare it with the UNet's own.
+"""Measure the processor time of drawing images by part, compared with that of the UNet alone.
 
-Draws images with the embedded model as a run does, and counts processor seconds of one thread in
-the UNet, the autoencoder, the text encoder, between them (scheduler, guidance), and in writing PNG
-files. Beside it, in turns, the bare UNet computes batches of the same shape. Writes results.csv.
+Draws images with the embedded model as a run does, and measures processor seconds of one thread in
+the UNet, the autoencoder, the text encoder, the code between them (scheduler, guidance), and in
+writing PNG files. Alternating with this, the UNet alone computes batches of the same shape. Writes
+results.csv.
 """
 
 import argparse
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Measure in turns; write and log the medians."""
+    """Measure in alternation; write and log the medians."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--images", type=int, default=32)
@@ -95,7 +96,7 @@ def counted(module: nn.Module, method: str, name: str, spent: dict[str, float]) 
 
 
 def bare_unet(pipeline: Any, settings: SamplingSettings, images: int) -> float:
-    """Return processor seconds of the UNet alone, on batches of both halves of guidance."""
+    """Return processor seconds of the UNet alone, on batches doubled for guidance."""
     unet, rows = pipeline.unet, 2 * settings.batch_size
     side, channels = unet.config.sample_size, unet.config.in_channels
     length = pipeline.tokenizer.model_max_length

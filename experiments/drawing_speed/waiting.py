@@ -1,7 +1,7 @@
-"""Measure how OpenMP threads should wait for each other, beside other busy processes.
+"""Measure how OpenMP threads should wait for each other while other processes are busy.
 
-Each setting of the environment gets processes of its own, in turns: each computes the embedded
-model's UNet on two threads and reports the median seconds of a call. Writes waiting.csv.
+Each setting of the environment is measured in separate processes, in alternation: they compute the
+embedded model's UNet on two threads and report the median seconds of a call. Writes waiting.csv.
 """
 
 import argparse
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Measure all settings in turns; write and log the medians over the rounds."""
+    """Measure all settings in alternation; write and log the medians over the rounds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--busy", type=int, nargs="+", default=[0, 1, 2], help="busy processes")
     parser.add_argument("--rounds", type=int, default=3)

@@ -1,8 +1,9 @@
 """`python -m experiments.faults.campaign`: kill runs, fill disks, damage files, run two at once.
 
-Every trial ends a small run of a tiny random model in some way, goes on with it, and compares with
-a run in one piece: results have to be the same to the bit, or a message has to name what is wrong.
-Prints a table, and ends with status 1 if a result was wrong or finished work was lost.
+Every trial interrupts or damages a small run of a tiny random model, resumes it, and compares it
+with an uninterrupted run: results must be bit-identical, or a message must name what is wrong.
+Prints a table. The exit status is 1 if a result was wrong, finished work was lost or a traceback
+was printed.
 """
 
 from __future__ import annotations
@@ -39,13 +40,13 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "emptied": lambda data: b"",
 }
 KEPT = ("config.yaml", "status.json", "metrics.json", "keys.json", "manifest.json", "erased.json")
-"""Files of a run folder that are damaged, beside pictures, tables, weights and rows."""
+"""Files of a run folder that are damaged, besides those in `OTHERS`."""
 OTHERS = ("edit.safetensors", "metrics.jsonl", "samples/prompts.csv", "samples/after/0000.png")
 
 
 @dataclass
 class Campaign:
-    """The trials, with the run in one piece that all are compared with."""
+    """The trials, and the uninterrupted run that they are compared with."""
 
     model: Path
     root: Path
@@ -66,7 +67,7 @@ class Campaign:
         assert len(self.expected) == 4, self.expected
 
     def kills(self, count: int) -> None:
-        """Kill a run at random times, once or twice, and go on."""
+        """Kill a run at random times, once or twice, and resume it."""
         for number in range(count):
             place = Place(self._folder("kill"))
             for _ in range(1 + number % 2):
@@ -75,7 +76,7 @@ class Campaign:
             self._judge("SIGKILL at a random time", place)
 
     def kills_at_boundaries(self, count: int) -> None:
-        """Kill a run right before, or right after, a file gets its name."""
+        """Kill a run right before or right after a finished file is renamed."""
         points = [(n, after) for n in range(1, self.boundaries + 1) for after in (False, True)]
         for boundary, after in self.random.sample(points, min(count, len(points))):
             place = Place(self._folder("boundary"))
@@ -83,7 +84,7 @@ class Campaign:
             self._judge("SIGKILL at a write boundary", place)
 
     def full_disks(self, count: int) -> None:
-        """Let no file grow beyond a size, then make room and go on."""
+        """Limit the size of files, as if the disk were full; then resume without the limit."""
         for _ in range(count):
             place, size = Place(self._folder("full")), int(2 ** self.random.uniform(4, 17))
             code = run(place.arguments(self.model), place.printed, without_room(size))
@@ -93,7 +94,7 @@ class Campaign:
                 self._judge("disk full", place)
 
     def damaged_entries(self, count: int) -> None:
-        """Damage an entry of each kind in the cache, in so many ways, and run in a new folder."""
+        """Damage a cache entry of each kind in `count` ways, and run in a new folder."""
         for entry in self._one_of_each_kind():
             for damage in self.random.sample([*DAMAGES.values()], count):
                 place = self._copy(with_run=False)
@@ -101,7 +102,7 @@ class Campaign:
                 self._judge("cache entry damaged", place, compared=False)
 
     def damaged_runs(self, count: int) -> None:
-        """Damage a file of the run folder, in so many ways, and go on with it."""
+        """Damage each file of the run folder in `count` ways, and resume the run."""
         for name in (*KEPT, *OTHERS):
             for damage in self.random.sample([*DAMAGES.values()], count):
                 place = self._copy(with_run=True)
@@ -109,7 +110,7 @@ class Campaign:
                 self._judge("file of a run damaged", place, compared=False)
 
     def pairs(self, count: int) -> None:
-        """Run two at once: on one cache, and in one folder, where the second is refused."""
+        """Start two runs at once: with one cache, or in one folder, where the second is refused."""
         for number in range(count):
             place, other = (Place(self._folder("pair")) for _ in range(2))
             together = [each for each in other.arguments(self.model) if "cache_dir" not in each]
@@ -128,14 +129,14 @@ class Campaign:
                 self._judge("two at once", place)
 
     def _next(self, place: Place) -> list[str]:
-        """Return the command that goes on with a run, or begins it."""
+        """Return the command that resumes a run, or starts it."""
         if not (place.run / "config.yaml").is_file():
             return place.arguments(self.model)
         return [f"resume={place.run}"]
 
     def _judge(self, fault: str, place: Place, *, compared: bool = True) -> None:
-        """Go on with a run, and note what has become of it; with `compared`, no entry that was
-        finished may be made again."""
+        """Resume a run and record the outcome; with `compared`, finished cache entries must not be
+        computed again."""
         before = entries(place.cache) if compared else {}
         code = run(self._next(place), place.printed)
         said = place.printed.read_text(errors="replace")
@@ -150,7 +151,7 @@ class Campaign:
         else:
             outcome = REFUSED if str(place.root) in said else WRONG
         if outcome == REFUSED and fault != "file of a run damaged":
-            outcome = LOST  # only what its user can't have back is refused
+            outcome = LOST  # only damaged files of a run may be refused
         self._note(fault, outcome, place)
 
     def _note(self, fault: str, outcome: str, place: Place) -> None:
@@ -164,7 +165,7 @@ class Campaign:
         return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.root))
 
     def _copy(self, *, with_run: bool) -> Place:
-        """Return a copy of the whole run; `resume=` gets what names the old place rewritten."""
+        """Return a copy of the whole run, with the paths in its config.yaml changed."""
         place = Place(self._folder("damaged"))
         shutil.copytree(self.whole.cache, place.cache)
         if with_run:
@@ -240,7 +241,7 @@ def main() -> int:
 
 
 def tiny_model(root: Path) -> Path:
-    """Write the tiny random model of the tests, and import what runs need, for all forks."""
+    """Write the tiny random model of the tests, and import what runs need before any fork."""
     import mace_exp.pipeline  # noqa: F401
     from mace_exp.models.saving import save_pipeline
     from tests.tiny import tiny_pipeline

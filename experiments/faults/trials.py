@@ -1,7 +1,7 @@
-"""One small run in a process of its own, ended in any way, and what has become of its results.
+"""One small run in a separate process, interrupted in some way, and its results.
 
-Processes are forked from one that has imported everything: a start costs a moment, so that hundreds
-of ends can be tried.
+Processes are forked from one that has imported everything, so that they start quickly and hundreds
+of trials are possible.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ SMALL = (
     *("preservation.prior.count=8", "preservation.domain.count=8", "kept.people=[Amy Poehler]"),
     *("evaluation.images_per_part=2", "evaluation.parts=[erased,preserved]"),
     *("evaluation.attention_maps=1", "tracking=none", "device=cpu"),
-    "lora.concepts_per_batch=1",  # in batches of other LoRAs their last digits differ
+    "lora.concepts_per_batch=1",  # the last digits of LoRAs depend on the batch
 )
 RESULTS = ("edit.safetensors", "metrics.json", "samples/after/0000.png", "samples/before/0001.png")
-"""What has to be the same to the bit, however a run was interrupted."""
+"""Files that must be bit-identical, however a run was interrupted."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a trial writes: its run folder, its cache, and what its process printed."""
+    """The files of a trial: its run folder, its cache, and the output of its process."""
 
     root: Path
 
@@ -49,7 +49,7 @@ class Place:
 
 
 def begun(arguments: list[str], printed: Path, prepare: Callable[[], object] | None = None) -> int:
-    """Start a command in a forked process, and return its id; `prepare` runs in it before."""
+    """Start a command in a forked process, and return its id; `prepare` is called in it first."""
     sys.stdout.flush()
     child = os.fork()
     if child:
@@ -74,12 +74,12 @@ def begun(arguments: list[str], printed: Path, prepare: Callable[[], object] | N
 
 
 def ended(process: int) -> int:
-    """Wait for a process; return its exit code, that of a signal below zero."""
+    """Wait for a process; return its exit code, negative for a signal."""
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
 def run(arguments: list[str], printed: Path, prepare: Callable[[], object] | None = None) -> int:
-    """Run a command in a process of its own; return its exit code."""
+    """Run a command in a forked process; return its exit code."""
     return ended(begun(arguments, printed, prepare))
 
 
@@ -95,8 +95,8 @@ def killed_after(process: int, seconds: float) -> bool:
 
 
 def killing_at(boundary: int, *, after: bool) -> Callable[[], None]:
-    """Return a function after which the process kills itself at its n-th rename of a finished file:
-    before it, or `after` it. (A file has its name once it is whole: renames are all boundaries.)"""
+    """Return a function that makes its process kill itself at rename number `boundary`, before or
+    `after` it. (Files are renamed when they are complete: there are no other boundaries.)"""
 
     def prepare() -> None:
         rename, count = os.replace, 0
@@ -116,7 +116,7 @@ def killing_at(boundary: int, *, after: bool) -> Callable[[], None]:
 
 
 def without_room(size: int) -> Callable[[], None]:
-    """Return a function after which the process can write no file of more bytes."""
+    """Return a function that limits the files of its process to `size` bytes."""
 
     def prepare() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -126,7 +126,7 @@ def without_room(size: int) -> Callable[[], None]:
 
 
 def counting(into: Path) -> Callable[[], None]:
-    """Return a function after which the process writes a byte for each rename into a file."""
+    """Return a function that makes its process append a byte to a file for each rename."""
 
     def prepare() -> None:
         rename, file = os.replace, into.open("ab", buffering=0)
@@ -141,12 +141,13 @@ def counting(into: Path) -> Callable[[], None]:
 
 
 def results(folder: Path) -> dict[str, str]:
-    """Return the checksums of the results in a run folder; of those that are there."""
+    """Return the checksums of the results that exist in a run folder."""
     return {name: file_digest(folder / name) for name in RESULTS if (folder / name).is_file()}
 
 
 def entries(cache: Path) -> dict[str, tuple[int, int]]:
-    """Return the finished entries of a cache, each with what tells that it was made again."""
+    """Return the finished entries of a cache, each with its inode and modification time, which
+    differ if it is computed again."""
     found = {}
     for path in sorted(cache.glob("*/*")):
         if path.parent.name not in OWN and not path.name.startswith("."):

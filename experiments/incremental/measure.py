@@ -1,9 +1,9 @@
-"""Add a person to a run and drop one from it, beside the runs that erase the same people jointly.
+"""Add a person to a run and drop them again, compared with runs that erase the same people jointly.
 
 Four commands on the embedded model: a run of N people, one of N + 1, the first revised to N + 1,
-and that revised back to N. Writes results.csv beside this file, a row per run: what was trained,
-seconds of training and of the closed forms, how often the judge recognises whom, and how far the
-edit is from the joint run's of the same people.
+and that revised back to N. Writes results.csv beside this file, a row per run: the number of
+trained LoRAs, seconds of training and of the closed forms, recognition rates of erased and
+preserved people, and the distance of the edit from that of the joint run.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def make(root: Path, names: tuple[str, ...], added: str, settings: list[str]) -> None:
-    """Run the four commands; the joint runs share no LoRA with the revised ones."""
+    """Run the four commands; the joint runs have separate caches, so that they share no LoRA."""
     more = (*names, added)
     for name, erased in (("few", names), ("joint", more)):
         erase = f"concepts=[{','.join(erased)}]"
@@ -100,7 +100,7 @@ def row(run: Path, joint: Path) -> list[Any]:
 
 
 def distance_of(run: Path, joint: Path) -> float:
-    """Return how far the change of the weights is from the joint run's, relative to that one."""
+    """Return the relative distance of the change of the weights from that of the joint run."""
     own, other = (load_file(each / "edit.safetensors") for each in (run, joint))
     original = current_weights(load_pipeline(None, device="cpu"), own)
     missed = sum(float((own[name] - other[name]).double().square().sum()) for name in own)

@@ -14,7 +14,8 @@ import argparse
 import csv
 import logging
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +58,21 @@ def main() -> None:
             log.info(", ".join(f"{n} {v}" for n, v in zip(COLUMNS, row, strict=True)))
 
 
-def measure(pipeline: Any, number: int) -> list[Any]:
-    """Return the row of one draw; the pipeline is left as it was."""
+def measure(
+    pipeline: Any,
+    number: int,
+    *,
+    counts: Sequence[int] = (ERASED, KEPT),
+    settings: Mapping[str, object] | None = None,
+) -> list[Any]:
+    """Return the row of one draw; the pipeline is left as it was.
+
+    `counts` are the numbers of people erased, listed and, if it has three, unlisted.
+    """
     names = list(people())
     random.Random(number).shuffle(names)
-    erased, kept, unlisted = names[:ERASED], names[ERASED:][:KEPT], names[ERASED + KEPT :]
+    ends = list(accumulate([*counts, len(names)]))
+    erased, kept, unlisted = names[: ends[0]], names[ends[0] : ends[1]], names[ends[1] : ends[2]]
     encoder = stable_diffusion_encoder(pipeline)
     texts = {"kept": list(_sentences(kept)), "unlisted": list(_sentences(unlisted))}
     before = {part: encoder.encode(each) for part, each in texts.items()}
@@ -72,7 +83,7 @@ def measure(pipeline: Any, number: int) -> list[Any]:
     ]
     named = encoder.encode([old for _, old, _ in pairs])
     anchored = encoder.encode([new for _, _, new in pairs])
-    settings = {"method": "gates", "kept": "mini_world"}
+    settings = {"method": "gates", "kept": "mini_world"} | dict(settings or {})
     done = erase(pipeline, erased, preserve=kept, settings=settings, progress=False)
     moved = {part: _largest(encoder.encode(texts[part]), before[part]) for part in texts}
     after = encoder.encode([old for _, old, _ in pairs])

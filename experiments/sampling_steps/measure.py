@@ -1,4 +1,4 @@
-"""Measure how many steps of the sampler the embedded model needs.
+"""Measure how many sampling steps the embedded model needs.
 
 Draws the same prompts and seeds with each number of steps, lets the judge classify the pictures,
 and compares them with renders of the same subjects and scenes. Writes results.csv and pictures.png
@@ -32,7 +32,7 @@ FOLDER = Path(__file__).parent
 STEPS = (4, 5, 6, 8, 10, 15)
 REFERENCE = 15
 OTHER_SEEDS = 1_000_000
-"""Added to the seeds of a second set at the reference: how far two draws of one model are apart."""
+"""Added to the seeds of a second set at the reference, to measure the distance of two samples."""
 COLUMNS = (
     *("steps", "group", "n", "recognised", "low", "high", "lost", "won", "change_low"),
     *("change_high", "scenes", "to_renders", "to_reference"),
@@ -69,7 +69,7 @@ Pictures = dict[str, np.ndarray]
 
 
 def main() -> None:
-    """Draw, or read what was drawn; write the table and the sheet of pictures."""
+    """Draw the pictures, or read them from the file; write the table and the sheet of pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--pictures", type=Path, default=Path("outputs/sampling_steps.npz"), help="drawn pictures"
@@ -113,7 +113,7 @@ def _save(path: Path, pictures: Pictures) -> None:
 
 
 def table(pictures: Pictures, world: World) -> Iterator[list[Any]]:
-    """Yield one row per group and setting; two sets of renders are the last of each group."""
+    """Yield one row per group and setting; the last of each group compares two sets of renders."""
     judge = MiniJudge.load()
     for group in GROUPS:
         renders = [_renders(group, world, start) for start in (0, 10_000)]
@@ -155,7 +155,7 @@ def _hits(group: Group, judge: MiniJudge, images: np.ndarray) -> tuple[np.ndarra
 
 
 def sheet(pictures: Pictures, each: int = 6) -> Image.Image:
-    """Return a row per number of steps, of the first pictures of every so many prompts."""
+    """Return a row of pictures per number of steps, `each` evenly spaced ones of every group."""
     rows = []
     for steps in STEPS:
         sets = [pictures[f"{group.name}/{steps}"] for group in GROUPS]

@@ -1,8 +1,8 @@
-"""How far the refinement moves if the text encoder computes in half precision.
+"""The error of the refinement if the text encoder computes in half precision.
 
 Solves the refinement of some people on the embedded model from states of the text encoder in
-float32, float16 and bfloat16, at the default weights, and logs the relative distance of the change
-of the weights, W T - W, over all projections.
+float32, float16 and bfloat16, at the default weights of preservation, and logs the relative error
+of W T - W over all projections.
 """
 
 import argparse

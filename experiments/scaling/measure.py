@@ -1,12 +1,12 @@
 """Cost of the closed forms by the number of concepts, at the size of Stable Diffusion 1.4.
 
-Every number of concepts is measured in a process of its own, whose peak memory counts from before
-the first sum: weights of the 32 projections, a text encoder, LoRAs as files. All weights are
-random; cost does not depend on their values. `--states encoder` encodes sentences with a random
-CLIP of Stable Diffusion's size, `--states random` draws the states of a sentence instead.
+Every number of concepts is measured in a separate process. Its peak memory before the first sum
+(part `before`) is that of the weights of 32 projections and a text encoder; LoRAs are files. All
+weights are random; cost does not depend on their values. `--states encoder` encodes sentences with
+a random CLIP of Stable Diffusion's size, `--states random` draws the states of a sentence instead.
 
-Beside it, on a sample, a straightforward implementation of the paper's sums: layer by layer and
-token by token. Appends rows to results.csv beside this file.
+For comparison, a straightforward implementation of the paper's sums, layer by layer and token by
+token, is measured on a sample. Appends rows to results.csv beside this file.
 """
 
 import argparse
@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Measure one number of concepts in this process, or several in others."""
+    """Measure one number of concepts in this process, or several in separate processes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("counts", type=int, nargs="+", help="numbers of concepts")
     parser.add_argument("--states", choices=("encoder", "random"), default="random")
@@ -80,7 +80,7 @@ def main() -> None:
 
 
 class Clock:
-    """Seconds of the processor and peak memory of named parts, accumulated."""
+    """Accumulated processor seconds and peak memory of named parts."""
 
     def __init__(self) -> None:
         self.rows: dict[str, list[float]] = {}
@@ -103,7 +103,7 @@ def peak_megabytes() -> float:
 
 
 class RandomStates(PromptEncoder):
-    """Draws the states of a sentence, the same whenever it is read, and counts the seconds."""
+    """Draws random states of a sentence, the same ones each time within a process."""
 
     def __init__(self, tokenizer: Any) -> None:
         super().__init__((Branch(tokenizer, torch.nn.Module()),))
@@ -125,7 +125,7 @@ def _drawn(sentence: str) -> Tensor:
 
 
 class Timed:
-    """An encoder whose seconds are a part of their own."""
+    """An encoder whose time is measured as the part `states`."""
 
     def __init__(self, encoder: Any, clock: Clock) -> None:
         self._encoder, self._clock = encoder, clock
@@ -193,8 +193,8 @@ def _add(clock: Clock, name: str, seconds: float) -> None:
 
 
 def straightforward(clock: Clock, encoder: Any, weights: dict[str, Tensor], sentences: int) -> None:
-    """Sum one sentence of one concept in one layer of each width as the paper writes it: a product
-    of every token's input and output, float32; the row is what one concept takes in all layers."""
+    """Sum one sentence of one concept in one layer of each width as the paper writes it: an outer
+    product per token, float32; the row is scaled to all sentences and layers of one concept."""
     pair = _pairs(0, 1)[0]
     old, new = encoder._encoder.encode(list(pair))
     taken = {}
@@ -222,7 +222,7 @@ def straightforward(clock: Clock, encoder: Any, weights: dict[str, Tensor], sent
 
 
 def _pairs(number: int, sentences: int) -> list[PromptPair]:
-    # Each concept has sentences of its own; all share the anchor's.
+    # The sentences of concepts differ; those of the anchor are the same for all.
     name = f"person {number}"
     return [
         PromptPair(f"a photo of {name} in place {index}", f"a photo of a person in place {index}")

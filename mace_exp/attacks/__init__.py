@@ -15,4 +15,4 @@ ATTACKS: dict[str, type[AttackConfig]] = {
         *(ParaphraseAttack, RelearningAttack, TokensAttack),
     )
 }
-"""The schema of each option of `attack`; one that is added before conf/ is composed is one more."""
+"""The schema of each option of `attack`, including those added before conf/ is composed."""

@@ -1,14 +1,14 @@
-"""What an attack is: it asks an edited model for an erased concept by other means than its name.
+"""The interface of attacks, which try to recover an erased concept from an edited model.
 
-Every attack is made three times on each concept, with the same pictures, budget and seeds:
+Every attack runs three times per concept, with the same pictures, budget and seeds:
 
 * on the `edited` model;
-* on the `original` one: what the attack reaches where nothing was erased, its ceiling;
-* as a `control`, on the original model under an invented name, which the model has never read. What
-  it reaches there, the attack itself has brought along; a concept whose name is as foreign to the
-  edited model as an invented one is not above it.
+* on the `original` one, where nothing was erased: the upper bound;
+* as a `control`, on the original model with an invented name that it has never seen. Recognition
+  there is due to the attack itself, such as its training pictures. An edited model that is not
+  above the control shows nothing of the concept beyond this.
 
-No heavy import at module level: the command line reads what an attack needs before a run begins.
+No heavy import at module level: the command line checks what an attack needs before a run starts.
 """
 
 from __future__ import annotations
@@ -45,12 +45,13 @@ if TYPE_CHECKING:
 EDITED, ORIGINAL, CONTROL = "edited", "original", "control"
 SIDES = (EDITED, ORIGINAL, CONTROL)
 FOUND_ELSEWHERE = ("concepts", "limit", "images", "unknown_name", "pictures", "path")
-"""Keys of what is attacked and drawn: an attempt knows them by prompts, seeds and pictures."""
+"""Keys that `ActiveAttack.budget` leaves out: prompts, seeds and pictures are in an attempt's key
+in their place."""
 
 
 @dataclass(frozen=True)
 class Shot:
-    """What one picture was drawn for: a `variant` of the attack, after so many steps or at that
+    """What one picture was drawn with: the `variant` of the attack, the number of steps or the
     strength (`at`, in the attack's unit), a prompt and a seed."""
 
     variant: str
@@ -61,10 +62,10 @@ class Shot:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attack on one concept: pictures [n, H, W, 3], uint8, with a shot each.
+    """One attack on one concept: pictures [n, H, W, 3], uint8, with one shot per picture.
 
-    `losses` are (variant, step, mean loss since the step before); `found` is what the attack found,
-    such as a prefix, by variant.
+    `losses` are (variant, step, mean loss since the step before); `found` is the text that the
+    attack found, such as a prefix, by variant.
     """
 
     shots: Sequence[Shot]
@@ -75,10 +76,10 @@ class Attempt:
 
 @dataclass(frozen=True, kw_only=True)
 class Aim:
-    """One attempt: a concept, the `name` that the attack calls it by, and what it may use.
+    """The input of one attempt: a concept, the `name` used for it, and the attacker's data.
 
-    `prompts` (holding the name) and `seeds` are those of the pictures that show its success;
-    `pictures` show the concept, and their prompts hold the name; `others` show other things.
+    `prompts` (with the name) and `seeds` are for the pictures on which success is measured;
+    `pictures` show the concept, with prompts that contain the name; `others` show other things.
     """
 
     concept: Concept
@@ -91,18 +92,18 @@ class Aim:
 
 
 Perform = Callable[[Any, Aim], Attempt]
-"""Attacks the pipeline as it is, and leaves it so."""
+"""Attacks a pipeline, and restores it afterwards."""
 
 
 @dataclass(kw_only=True)
 class AttackConfig:
-    """Base of the options of conf/attack, which answer for themselves; this one attacks nothing."""
+    """Base of the options of conf/attack; by default nothing is attacked."""
 
     name: ClassVar[str]
     """The option's name."""
 
     def active(self) -> ActiveAttack | None:
-        """Return the attack; None where there is none."""
+        """Return the attack; None if there is none."""
         return None
 
 
@@ -111,14 +112,14 @@ class ActiveAttack(AttackConfig):
     """An attack on the erased concepts."""
 
     version: ClassVar[int] = 1
-    """Raised where the arithmetic of an attack changes."""
+    """Incremented when the arithmetic of an attack changes; part of cache keys."""
     unit: ClassVar[str]
-    """What `Shot.at` counts."""
+    """The unit of `Shot.at`."""
 
-    concepts: list[str] | None  # names of those to attack; null: all that are erased
-    limit: Annotated[int | None, WHOLE]  # attack only the first so many; null: all
+    concepts: list[str] | None  # names to attack; null: all erased concepts
+    limit: Annotated[int | None, WHOLE]  # largest number of concepts to attack; null: all
     images: Annotated[int, WHOLE]  # drawn per concept at each point
-    unknown_name: str  # for the control: an invented name, which the model has never read
+    unknown_name: str  # for the control: an invented name, unknown to the model
     seed: Annotated[int, NONNEGATIVE]
 
     def active(self) -> ActiveAttack | None:
@@ -126,7 +127,7 @@ class ActiveAttack(AttackConfig):
 
     @abstractmethod
     def build(self) -> Perform:
-        """Return the attack; imports what is heavy."""
+        """Return the attack function; imports torch."""
 
     def attacked(self, concepts: Sequence[Concept]) -> list[Concept]:
         """Return which of the erased concepts are attacked, in their order."""
@@ -135,8 +136,8 @@ class ActiveAttack(AttackConfig):
         return chosen[: self.limit]
 
     def problems(self, concepts: Sequence[Concept], known: Collection[str]) -> Iterator[str]:
-        """Yield what contradicts the erased concepts, or (`known`, by `name_key`) names that the
-        model is known to know."""
+        """Yield a message for each conflict with the erased concepts, or with `known`, the
+        `name_key` of each name that the model knows."""
         erased = {name_key(concept.name) for concept in concepts}
         for name in self.concepts or ():
             if name_key(name) not in erased:
@@ -150,28 +151,28 @@ class ActiveAttack(AttackConfig):
         yield from _name_problems(self.unknown_name, {*known, *erased})
 
     def missing(self, concepts: Sequence[Concept]) -> Iterator[str]:
-        """Yield a message for each file that is named and missing or unsuitable."""
+        """Yield a message for each file that is set and missing or unsuitable."""
         yield from ()
 
     def budget(self) -> dict[str, Any]:
-        """Return what decides an attempt besides prompts, seeds and pictures: part of its key."""
+        """Return the settings in an attempt's cache key, besides prompts, seeds and pictures."""
         values = asdict(self)
         return {key: value for key, value in values.items() if key not in FOUND_ELSEWHERE}
 
     def sentences(self, concept: Concept, context: Context) -> list[str]:
-        """Return the prompts of the pictures that show the attack's success at one point: here
-        those of the evaluation, which name the concept."""
+        """Return the prompts on which success is measured at each point; by default the
+        evaluation's, which name the concept."""
         count = min(self.images, len(EVALUATION_TEMPLATES))
         texts = evaluation_prompts(concept.name, concept.kind, count)
         return [texts[index % count] for index in range(self.images)]
 
     def longest(self, prompts: Sequence[str]) -> list[str]:
-        """Return prompts as long as those that the attack makes of these: the model must be able to
-        read them."""
+        """Return prompts as long as those that the attack builds from `prompts`, to check that they
+        fit the text encoder's context length."""
         return list(prompts)
 
     def evaluation_seeds(self, concept: Concept, count: int) -> list[int]:
-        """Return one seed per prompt of `sentences`; no other picture of a run has it."""
+        """Return one seed per prompt of `sentences`; no other picture of a run uses it."""
         return [short_seed(self.seed, "attack", concept.slug, index) for index in range(count)]
 
     def picture_source(self, concept: Concept, drawing: Drawing) -> ConceptImages | None:
@@ -179,15 +180,15 @@ class ActiveAttack(AttackConfig):
         return None
 
     def benign_prompts(self, kept: KeptConfig, erased: Collection[str]) -> list[str]:
-        """Return prompts of pictures of other things than `erased`; empty if none are needed."""
+        """Return prompts for pictures of things other than `erased`; empty if none are needed."""
         return []
 
 
 @dataclass(kw_only=True)
 class PictureAttack(ActiveAttack):
-    """An attack that has pictures of the concept."""
+    """An attack that trains on, or starts from, pictures of the concept."""
 
-    pictures: Annotated[int, WHOLE]  # of each concept, that the attacker has
+    pictures: Annotated[int, WHOLE]  # per concept, that the attacker has
     path: str | None  # folder with one folder per concept; null: drawn by the original model
 
     def missing(self, concepts: Sequence[Concept]) -> Iterator[str]:
@@ -201,7 +202,7 @@ class PictureAttack(ActiveAttack):
         prompts = training_prompts(concept, min(self.pictures, len(TRAINING_TEMPLATES)))
         if self.path is not None:
             return self._folder(self.path).of(concept, prompts, drawing)
-        # Another seed than that of training images: the attacker has not the defender's pictures.
+        # Not the seed of training images: the attacker does not have the defender's pictures.
         drawn = GeneratedImages(per_concept=self.pictures, seed=short_seed(self.seed, "attack"))
         return drawn.of(concept, prompts, drawing)
 
@@ -218,7 +219,8 @@ class PictureAttack(ActiveAttack):
 
 
 def renamed(prompts: Sequence[str], concept: Concept, name: str) -> list[str]:
-    """Return the prompts with another name in place of the concept's; those without it stay."""
+    """Return the prompts with the concept's name replaced by another; prompts without it are
+    unchanged."""
     if name == concept.name:
         return list(prompts)
     other = replace(concept, anchor=name)
@@ -229,7 +231,7 @@ def check_points(key: str, points: Sequence[float]) -> None:
     """Check the points at which recognition is measured.
 
     Raises:
-        ValueError: there is none, one is negative, or they do not rise.
+        ValueError: there is none, one is negative, or they do not increase.
     """
     rising = all(a < b for a, b in zip(points, points[1:], strict=False))
     if not points or points[0] < 0 or not rising:

@@ -1,4 +1,4 @@
-"""`attack=completion`: the model finishes pictures of the concept of which something is left."""
+"""`attack=completion`: the model completes partly noised or half masked pictures of the concept."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Half(Enum):
 @dataclass(kw_only=True)
 class CompletionAttack(PictureAttack):
     """Image to image (SDEdit, Meng et al., ICLR 2022, arXiv 2108.01073) from partly noised pictures
-    of the concept, and inpainting of one half of them, under prompts that name it."""
+    of the concept, and inpainting of one half of them, with prompts that name it."""
 
     name = "completion"
     unit = "strength"
 
-    strengths: list[float]  # share of the noise schedule that pictures are noised by; [] for none
+    strengths: list[float]  # noise added to pictures, as shares of the schedule; []: none
     inpainting: bool
-    half: Half  # that is erased for inpainting
+    half: Half  # that is masked for inpainting
 
     def __post_init__(self) -> None:
         outside = [each for each in self.strengths if not 0 < each <= 1]

@@ -1,5 +1,5 @@
-"""What attacks share that optimise something through a model: the denoising loss, a step down its
-gradient, and a record of what was drawn on the way."""
+"""Shared by attacks that optimise through a model: the denoising loss, an optimizer step, and a
+record of pictures and losses."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from mace_exp.models.unet import frozen
 
 @dataclass(frozen=True)
 class Noised:
-    """Noised latents [b, c, h, w] of the pictures `index` [b], their timesteps [b], and what the
-    UNet should predict of them, [b, c, h, w]."""
+    """Noised latents [b, c, h, w] of the pictures `index` [b], their timesteps [b], and the UNet's
+    prediction target [b, c, h, w]."""
 
     index: Tensor
     latents: Tensor
@@ -56,7 +56,7 @@ class Denoising:
         return Noised(index, noised, timesteps, expected)
 
     def errors(self, noised: Noised, condition: Condition) -> Tensor:
-        """Return the error of each noised picture under its row of the condition, [b]."""
+        """Return the error of each noised picture given its row of the condition, [b]."""
         found = predict(self.unet, noised.latents, noised.timesteps, *condition.parts())
         return (found.float() - noised.expected.float()).square().flatten(1).mean(dim=1)
 
@@ -64,9 +64,9 @@ class Denoising:
 def descend(
     optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor], scale: LossScale
 ) -> float:
-    """Take one step down the gradient of a loss; return the loss before it.
+    """Take one optimizer step on a loss; return the loss before it.
 
-    Raises ValueError where no loss scale gives finite gradients.
+    Raises ValueError if no loss scale gives finite gradients.
     """
     parameters = [each for group in optimizer.param_groups for each in group["params"]]
 
@@ -92,7 +92,7 @@ def loss_scale(pipeline: Any, key: str) -> LossScale:
 
 @contextmanager
 def at_rest(pipeline: Any) -> Iterator[None]:
-    """No gradient for the model's own weights inside the block, and on a CPU faster attention."""
+    """Freeze the model's weights inside the block; on a CPU also use faster self-attention."""
     parts = (pipeline.unet, pipeline.text_encoder, getattr(pipeline, "text_encoder_2", None))
     with ExitStack() as stack:
         for module in parts:
@@ -104,7 +104,8 @@ def at_rest(pipeline: Any) -> Iterator[None]:
 
 
 class Recorder:
-    """Draws the pictures that show an attack's success, and keeps them and the losses."""
+    """Draws the pictures on which an attack's success is measured, and collects them with the
+    losses."""
 
     def __init__(self, pipeline: Any, aim: Aim) -> None:
         self._pipeline, self._aim = pipeline, aim
@@ -114,9 +115,9 @@ class Recorder:
         self._untouched: dict[tuple[str, ...], np.ndarray] = {}
 
     def draw(self, variant: str, at: float, prompts: Sequence[str] | None = None) -> None:
-        """Draw a picture per prompt with the model as it is now; None: the aim's own prompts.
+        """Draw a picture per prompt with the model in its current state; None: the aim's prompts.
 
-        Before the first step (`at` 0) all variants draw the same, which is drawn once.
+        Before the first step (`at` 0) all variants draw the same pictures, which are reused.
         """
         asked, seeds = list(prompts or self._aim.prompts), self._aim.seeds
         images = self._untouched.get(tuple(asked)) if at == 0 else None
@@ -139,7 +140,8 @@ class Recorder:
         step: Callable[[], float],
         draw: Callable[[int], None],
     ) -> None:
-        """Take steps up to the last of the points, and draw at each; `step` returns its loss."""
+        """Take steps up to the last of the points, and draw at each point; `step` returns its
+        loss."""
         losses: list[float] = []
         for done in range(points[-1] + 1):
             if done in points:
@@ -151,5 +153,5 @@ class Recorder:
                 losses.append(step())
 
     def attempt(self, found: Mapping[str, str] | None = None) -> Attempt:
-        """Return all that was drawn; `found` is what the attack found, by variant."""
+        """Return all that was drawn; `found` is as in `Attempt`."""
         return Attempt(self._shots, np.concatenate(self._images), self._losses, dict(found or {}))

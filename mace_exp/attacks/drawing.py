@@ -1,4 +1,4 @@
-"""Attacks that only ask: nothing is optimised."""
+"""Attacks by prompts alone: nothing is optimised."""
 
 from __future__ import annotations
 

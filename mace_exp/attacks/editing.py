@@ -1,4 +1,4 @@
-"""Complete pictures: denoise them from partway, or fill in one half of them."""
+"""Complete pictures: image to image from an intermediate timestep, or inpainting of one half."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ TO_IMAGE, INPAINTING = "image to image", "inpainting"
 
 @dataclass(frozen=True)
 class Completion:
-    """Completes the aim's pictures under the aim's prompts, by DDIM with the aim's guidance.
+    """Completes the aim's pictures with its prompts and guidance scale by DDIM.
 
-    `strengths` are shares of the sampling steps, from noise of that timestep on. `half` is the half
-    (top, bottom, left or right) that inpainting fills, None for no inpainting; the other half is
-    put back, noised as far, before every step (Lugmayr et al., CVPR 2022, arXiv 2201.09865,
-    equation 8, without resampling).
+    `strengths` are the shares of the sampling steps that are taken, from latents noised to that
+    timestep. `half` is the half (top, bottom, left or right) that inpainting fills, None for no
+    inpainting; the other half is replaced by the clean latents, noised to the current timestep,
+    before every step (Lugmayr et al., CVPR 2022, arXiv 2201.09865, equation 8, without resampling).
     """
 
     strengths: Sequence[float]
@@ -73,7 +73,7 @@ class Completion:
         return np.concatenate(parts)
 
     def _noise(self, aim: Aim, shape: Sequence[int], rows: slice) -> Tensor:
-        """Return a picture's noise, by its seed alone."""
+        """Return the noise of each picture, which depends on its seed only."""
         drawn = [
             torch.randn(tuple(shape[1:]), generator=generator(self.seed, "completion", seed))
             for seed in aim.seeds[rows]
@@ -99,10 +99,11 @@ class Pictures:
 def denoised(
     unet: Any, sampler: Sampler, pictures: Pictures, *, strength: float, kept: Tensor | None = None
 ) -> Tensor:
-    """Return latents [n, c, h, w] denoised from partway.
+    """Return latents [n, c, h, w] denoised from an intermediate timestep.
 
-    The last `strength` of the steps are taken, at least one. Where `kept` [h, w] is true, the clean
-    latents are put back before every step, noised to its timestep, and at the end as they are.
+    The last share `strength` of the steps is taken, at least one. Where `kept` [h, w] is true,
+    latents are replaced by the clean ones: noised to the timestep before every step, without noise
+    at the end.
     """
     clean, noise = pictures.clean, pictures.noise
     scheduler = sampler.scheduler
@@ -119,7 +120,7 @@ def denoised(
 
 
 def kept_half(latents: Tensor, erased: str) -> Tensor:
-    """Return which latent positions [h, w] are kept, bool, where one half is erased."""
+    """Return which latent positions [h, w] are kept, bool, where the half `erased` is masked."""
     height, width = latents.shape[-2:]
     rows, columns = torch.arange(height)[:, None], torch.arange(width)[None, :]
     kept = {

@@ -1,7 +1,7 @@
-"""Concept inversion: learn vectors that stand in place of a phrase's token embeddings.
+"""Concept inversion: learn vectors that replace a phrase's token embeddings.
 
-Only what the text encoder reads is learned. Its own weights and the UNet's stay as they are, edited
-or not, so that the attack goes through whatever an edit has changed.
+Only these inputs of the text encoder are trained. The weights of the text encoder and of the UNet,
+edited or not, are frozen, so that the attack passes through whatever an edit has changed.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ LEARNING_RATE = "attack.learning_rate"
 class LearnedPhrase:
     """Trainable token embeddings of one phrase, in every text encoder of a pipeline.
 
-    They start as the encoder's own, so that a phrase that was not trained changes nothing. `tables`
-    are all embeddings of each encoder, [words, d].
+    They are initialised with the encoder's embeddings, so that nothing changes before training.
+    `tables` are the embedding matrices of the encoders, [vocabulary, d].
     """
 
     def __init__(self, pipeline: Any, phrase: str) -> None:
@@ -45,7 +45,7 @@ class LearnedPhrase:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Read the vectors wherever a prompt holds the phrase inside the block."""
+        """Use the vectors for the phrase in every prompt inside the block."""
         with ExitStack() as stack:
             for (branch, ids), vectors in zip(self._branches, self.vectors, strict=True):
                 hook = _embedding(branch).register_forward_hook(_in_place_of(ids, vectors))
@@ -59,7 +59,8 @@ def _embedding(branch: Branch) -> Any:
 
 
 def _in_place_of(phrase: list[int], vectors: Tensor) -> Any:
-    """Return a forward hook that puts `vectors` [k, d] wherever a row of ids holds the phrase."""
+    """Return a forward hook that replaces the embeddings of the ids `phrase` by `vectors`, [k,
+    d]."""
 
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         changed = output.clone()
@@ -73,8 +74,8 @@ def _in_place_of(phrase: list[int], vectors: Tensor) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Inversion:
-    """Concept inversion by Adam at a constant rate; `steps` are the points at which to draw, and
-    `from_anchor` starts from the anchor's embeddings where the concept goes by its own name."""
+    """Concept inversion by Adam at a constant learning rate; `steps` are the points at which to
+    draw, and `from_anchor` initialises with the anchor's embeddings, except in the control."""
 
     steps: Sequence[int]
     learning_rate: float
@@ -108,7 +109,8 @@ class Inversion:
         return recorder.attempt()
 
     def _phrase(self, aim: Aim, pictures: Sequence[str]) -> tuple[str, list[str], list[str]]:
-        """Return the phrase to learn, and the prompts of pictures and of what is drawn with it."""
+        """Return the phrase to learn, and the prompts of pictures and of drawing that contain
+        it."""
         name, asked = aim.name, list(aim.prompts)
         if not self.from_anchor or name != aim.concept.name:
             return name, list(pictures), asked

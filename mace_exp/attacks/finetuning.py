@@ -23,8 +23,8 @@ from mace_exp.utils.seeding import generator
 
 @dataclass(frozen=True)
 class Variant:
-    """What is trained, a LoRA of keys and values or (`rank` None) all of their numbers, on pictures
-    of the concept or of other things; `key` names the learning rate's setting."""
+    """What is trained: a LoRA of keys and values or (`rank` None) their full weights, on pictures
+    of the concept or of other things; `key` is the setting of the learning rate."""
 
     name: str
     rank: int | None
@@ -35,8 +35,8 @@ class Variant:
 
 @dataclass(frozen=True, kw_only=True)
 class Relearning:
-    """Fine-tuning by AdamW at a constant rate, for every variant anew; `steps` are the points at
-    which to draw."""
+    """Fine-tuning by AdamW at a constant learning rate, from the attacked model for every variant;
+    `steps` are the points at which to draw."""
 
     variants: Sequence[Variant]
     steps: Sequence[int]
@@ -83,9 +83,9 @@ class Relearning:
 
 @contextmanager
 def trained_projections(unet: nn.Module, lora: Lora | None) -> Iterator[Sequence[nn.Parameter]]:
-    """Put trainable keys and values in the place of the UNet's inside the block, or with a LoRA its
-    low-rank change of them; yield their parameters. Until they are trained they compute what the
-    UNet's own do."""
+    """Replace the UNet's cross-attention keys and values by trainable copies inside the block, or
+    add a trainable LoRA to them; yield the trainable parameters. Before training the UNet's output
+    is unchanged."""
     if lora is not None:
         with stacked_loras(unet, [lora]) as modules:
             yield [each for module in modules.values() for each in (module.down, module.up)]

@@ -1,4 +1,4 @@
-"""`attack=inversion`: token embeddings that bring the concept back through the edited model."""
+"""`attack=inversion`: learn token embeddings that recover the concept from the edited model."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from mace_exp.utils.ranges import POSITIVE, WHOLE
 
 
 class Start(Enum):
-    """Whose token embeddings the optimisation starts from."""
+    """Token embeddings that the optimisation is initialised with."""
 
     concept = "concept"  # the concept's name
-    anchor = "anchor"  # what replaces the concept: the attacker forgets the name
+    anchor = "anchor"  # what replaces the concept: its name is not used
 
 
 @dataclass(kw_only=True)
 class InversionAttack(PictureAttack):
     """Concept inversion (Pham et al., ICLR 2024, arXiv 2308.01508): textual inversion (Gal et al.,
-    ICLR 2023, arXiv 2208.01618) through the model under attack, which itself is not changed."""
+    ICLR 2023, arXiv 2208.01618) through the attacked model, whose weights are frozen."""
 
     name = "inversion"
     unit = "step"

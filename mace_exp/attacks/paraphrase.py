@@ -1,4 +1,5 @@
-"""`attack=paraphrase` and `attack=paraphrase_llm`: other sentences than those of the evaluation."""
+"""`attack=paraphrase` and `attack=paraphrase_llm`: prompts other than the evaluation's
+templates."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class SentenceAttack(ActiveAttack):
-    """Asks the model for the concept in other words."""
+    """Prompts the model for the concept with other sentences."""
 
     unit = ""
 
@@ -52,7 +53,7 @@ class ParaphraseAttack(SentenceAttack):
         return self._read(concept)
 
     def _read(self, concept: Concept) -> list[str]:
-        """Return as many sentences as pictures are drawn, in turn.
+        """Return one sentence per picture, cycling through the file's.
 
         Raises:
             ValueError: the file can't be read, or has none for the concept.
@@ -67,7 +68,7 @@ class ParaphraseAttack(SentenceAttack):
 
 @dataclass(kw_only=True)
 class LlmParaphraseAttack(SentenceAttack):
-    """Sentences that name the concept, by a language model, as `prompts=llm` asks it for them."""
+    """Sentences that name the concept, from a language model as with `prompts=llm`."""
 
     name = "paraphrase_llm"
 

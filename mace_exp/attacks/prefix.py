@@ -1,8 +1,8 @@
-"""Search a prefix of real words by greedy coordinate gradient.
+"""Search for a prefix of real words by greedy coordinate gradient.
 
-A step takes the gradient of the denoising loss by the one-hot vectors of the prefix's tokens, draws
-replacements of single tokens out of those that it says would lower the loss most, and keeps the
-best of them and of what it had, all measured on the same noised pictures.
+A step computes the gradient of the denoising loss with respect to the one-hot vectors of the
+prefix's tokens, samples replacements of single tokens among those with the lowest gradient, and
+keeps the best of these and of the current prefix, all evaluated on the same noised latents.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ WORD_END = "</w>"
 
 @dataclass(frozen=True)
 class Word:
-    """One token that is a whole word: its id, and how it is written."""
+    """One token that is a whole word: its id and its spelling."""
 
     id: int
     text: str
 
 
 def whole_words(tokenizer: Any, concept: Concept) -> list[Word]:
-    """Return the tokens that are words of letters a-z by themselves, in the order of their ids, but
-    none of the concept's name: text made of them is tokenized back into them."""
+    """Return the tokens that are whole words of letters a-z, ordered by id, without those of the
+    concept's name: text made of them is tokenized back into them."""
     own = set(phrase_ids(tokenizer, concept.name))
     found = []
     for token, number in sorted(tokenizer.get_vocab().items(), key=lambda each: each[1]):
@@ -50,7 +50,8 @@ def whole_words(tokenizer: Any, concept: Concept) -> list[Word]:
 @dataclass(frozen=True, kw_only=True)
 class PrefixSearch:
     """Greedy coordinate gradient over a prefix of `length` words; `steps` are the points at which
-    to draw, `candidates` the replacements that a step tries, drawn from the `top` of each place."""
+    to draw, `candidates` the number of replacements per step, sampled from the `top` tokens of each
+    position."""
 
     length: int
     steps: Sequence[int]
@@ -60,10 +61,10 @@ class PrefixSearch:
     seed: int
 
     def __call__(self, pipeline: Any, aim: Aim) -> Attempt:
-        """Search the prefix, and draw the aim's prompts behind it.
+        """Search for the prefix, and draw the aim's prompts with it.
 
         Raises:
-            ValueError: the tokenizer has too few words of one token.
+            ValueError: the tokenizer has too few single-token words.
         """
         assert aim.pictures is not None
         words = whole_words(stable_diffusion_encoder(pipeline).tokenizer, aim.concept)
@@ -81,7 +82,7 @@ class PrefixSearch:
 
 
 class _Search:
-    """The prefix of one attempt; `chosen` are its words, by their place in the list of words."""
+    """The prefix of one attempt; `chosen` are its words, as indices into `words`."""
 
     def __init__(
         self, pipeline: Any, aim: Aim, words: Sequence[Word], settings: PrefixSearch
@@ -110,11 +111,11 @@ class _Search:
         return " ".join(self._words[each].text for each in chosen)
 
     def behind(self, prompts: Sequence[str]) -> list[str]:
-        """Return the prompts behind the prefix."""
+        """Return the prompts with the prefix before them."""
         return [f"{self.text(self.chosen)} {prompt}" for prompt in prompts]
 
     def _replacements(self, likely: Tensor) -> Iterator[list[int]]:
-        """Yield prefixes with one word replaced, out of the likely ones [k, top] of its place."""
+        """Yield prefixes with one word replaced by one of the `likely` [k, top] of its position."""
         for _ in range(self._settings.candidates):
             [place], [rank] = (self._draw(limit, 1) for limit in likely.shape)
             other = list(self.chosen)
@@ -131,8 +132,8 @@ class _Search:
         return float(self._denoising.errors(noised, condition).mean())
 
     def _gradient(self, noised: Noised) -> Tensor:
-        """Return the gradient of the loss by the one-hot vectors of the prefix, [k, words]: that by
-        its embeddings times each word's embedding, summed over the text encoders."""
+        """Return the gradient of the loss with respect to the prefix's one-hot vectors, [k, words]:
+        that of its embeddings times the embedding of each word, summed over the text encoders."""
         learned = LearnedPhrase(self._pipeline, self.text(self.chosen))
         with learned.applied():
             prompts = self.behind(self._named(noised))

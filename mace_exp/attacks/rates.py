@@ -1,4 +1,4 @@
-"""How often a judge recognises an attacked concept: rows of pictures, and rates with intervals."""
+"""How often a judge recognises attacked concepts: one row per picture, and rates with intervals."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class JudgedPicture:
-    """One picture of an attack: what it was drawn for, and what the judge says of it.
+    """One picture of an attack: what it was drawn with, and the judge's scores.
 
-    `subject` is the judge's first guess; `probability` and `rank` are those of the concept, NaN
-    where the judge does not know it.
+    `subject` is the judge's top-1 prediction; `probability` and `rank` are those of the concept,
+    NaN if the judge does not know it.
     """
 
     side: str
@@ -55,9 +55,9 @@ def judged(
     *,
     answers: frozenset[str],
 ) -> list[JudgedPicture]:
-    """Return what the judge, which gives these `answers`, says of the pictures of an attempt.
+    """Return the judge's scores of the pictures of an attempt; `answers` are those that it gives.
 
-    `cell` is its side and the concept's name, `files` are the pictures' names.
+    `cell` is the side and the concept's name, `files` are the file names of the pictures.
     """
     side, concept = cell
     prompts = [
@@ -73,10 +73,10 @@ def judged(
 
 
 def curves(pictures: Sequence[JudgedPicture], threshold: float) -> dict[str, Any]:
-    """Return by variant and side a list of points: `at`, the share of pictures in which the judge's
-    first guess is the concept with at least this probability, its interval by concept, their
-    number, and the share by concept. Pictures of concepts that the judge does not know are left
-    out."""
+    """Return by variant and side a list of points: `at`, the share of pictures whose top-1
+    prediction is the concept with a probability of at least `threshold`, its interval over
+    concepts, the number of pictures, and the share by concept. Concepts unknown to the judge are
+    left out."""
     found: dict[tuple[str, str, float], list[JudgedPicture]] = {}
     for each in pictures:
         if not math.isnan(each.rank):

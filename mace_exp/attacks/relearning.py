@@ -14,26 +14,26 @@ from mace_exp.utils.ranges import POSITIVE, WHOLE
 
 
 class Train(Enum):
-    """Which weights of cross-attention are trained, keys and values alone."""
+    """How keys and values of cross-attention are trained."""
 
-    lora = "lora"  # a low-rank change of them
-    full = "full"  # all of their numbers
+    lora = "lora"  # a low-rank update
+    full = "full"  # the full weights
 
 
 class Show(Enum):
     """What the pictures show."""
 
     concept = "concept"  # the erased concept: relearning
-    others = "others"  # other things: whether harmless fine-tuning brings it back
+    others = "others"  # other things: whether benign fine-tuning recovers the concept
 
 
 PICTURES = {Show.concept: "its pictures", Show.others: "other pictures"}
-"""In the names of the variants."""
+"""Text in the names of the variants."""
 
 
 @dataclass(kw_only=True)
 class RelearningAttack(PictureAttack):
-    """Fine-tuning of the model under attack by the denoising loss."""
+    """Fine-tuning of the attacked model by the denoising loss."""
 
     name = "relearning"
     unit = "step"

@@ -1,4 +1,4 @@
-"""`attack=tokens`: a prefix of real tokens that brings the concept back under its own name."""
+"""`attack=tokens`: an adversarial prefix of real words before prompts that name the concept."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class TokensAttack(PictureAttack):
     prefix: Annotated[int, WHOLE]  # tokens before the prompt
     steps: list[int]  # after which recognition is measured; the last is the budget
     candidates: Annotated[int, WHOLE]  # replacements that are tried per step
-    top: Annotated[int, WHOLE]  # likeliest tokens of each place that they are drawn from
-    batch_size: Annotated[int, WHOLE]  # noised pictures that a step's losses are measured on
+    top: Annotated[int, WHOLE]  # best tokens by gradient at each position, to sample from
+    batch_size: Annotated[int, WHOLE]  # noised latents on which a step's losses are computed
 
     def __post_init__(self) -> None:
         check_points("attack.steps", self.steps)

@@ -1,4 +1,4 @@
-"""Whether a model, images and settings go together, what a run would make, and how long it takes.
+"""Check that model, images and settings fit together; list what a run would compute, with times.
 
-The refusals are those before a run. Nothing is drawn or trained, and nothing is written.
+The checks are those before a run. Nothing is drawn or trained, and nothing is written.
 """

@@ -1,8 +1,8 @@
 """`python -m mace_exp.check [group=option] [key=value ...]`: what a run with these settings does.
 
-Takes the arguments of a run, and refuses what the run would refuse. Says what was found, what is
-left out, what will be made and what is reused, and how long that took here before. Nothing is
-drawn, trained or written. The exit status is 0 if the run can start, else 2.
+Takes the arguments of a run, and refuses what the run would refuse. Shows what the files contain,
+which files are left out, what will be computed or reused, and times measured in earlier runs.
+Nothing is drawn, trained or written. The exit status is 0 if the run can start, else 2.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _settings_last(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with settings behind the options, among which they may stand."""
+    """Return the arguments with the settings moved behind the options, as argparse needs them."""
     settings = [each for each in arguments if "=" in each and not each.startswith("-")]
     return [each for each in arguments if each not in settings] + settings
 
@@ -60,7 +60,7 @@ def _add(
     chosen: argparse.Namespace,
     lines: Callable[[Mapping[str, Any]], Iterator[str]],
 ) -> None:
-    """Add facts, and show them at once: the model takes longer than the files."""
+    """Add facts and print them at once, because loading the model takes longer than the files."""
     found |= more
     if not chosen.json:
         sys.stdout.write("\n".join(lines(more)) + "\n")
@@ -85,7 +85,7 @@ def _files(config: RunConfig) -> dict[str, Any]:
 
 
 def _work(config: RunConfig) -> dict[str, Any]:
-    """Return what will be made, with the time that the same took before; loads the model."""
+    """Return the work of each stage, with estimated time and memory; loads the model."""
     from mace_exp.check.work import NotMadeYet, checked_recipe
     from mace_exp.models.devices import choose_device
 

@@ -1,4 +1,4 @@
-"""What the files of a run's settings hold: model, images, class images. No heavy import."""
+"""Facts from the files of a run's settings: model, images, class images. No heavy import."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from mace_exp.models.sources import ModelLocation, hub_cached, location_of, nati
 from mace_exp.models.weight_files import read_header, read_object
 
 MOST_NAMED = 5
-"""So many names of what is left out are listed; all are counted."""
+"""Most names of left-out files that are listed; all files are counted."""
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1, "I8": 1, "BOOL": 1}
 
 
 def settings_found(config: RunConfig) -> dict[str, Any]:
-    """Return what is to be done: method, stages, and concepts by kind with their anchors."""
+    """Return method, stages, and the numbers of concepts by kind and by anchor."""
     concepts = config.concept_list()
     return {
         "method": config.method.name,
@@ -34,7 +34,7 @@ def settings_found(config: RunConfig) -> dict[str, Any]:
 
 
 def model_found(model: ModelConfig) -> dict[str, Any]:
-    """Return what the files of a model say; a model that is to be downloaded says nothing yet.
+    """Return facts from the files of a model; only name and source if it has to be downloaded.
 
     Raises ValueError as `find_model`.
     """
@@ -63,7 +63,7 @@ def model_found(model: ModelConfig) -> dict[str, Any]:
 
 
 def _snapshot(location: ModelLocation) -> Path | None:
-    """Return the folder of a hub id in the local cache, if its configuration is all there."""
+    """Return the folder of a hub id in the local cache, if it has all configuration files."""
     assert location.hub_id is not None
     files = ("model_index.json", "unet/config.json", "scheduler/scheduler_config.json")
     found = [hub_cached(location.hub_id, file) for file in files]
@@ -71,7 +71,7 @@ def _snapshot(location: ModelLocation) -> Path | None:
 
 
 def _weights(file: Path | None, folder: Path, variant: str | None) -> dict[str, Any]:
-    """Return number and size of the files that are read, and bytes by stored type."""
+    """Return the number of weight files that are read, and their bytes by stored dtype."""
     try:
         files = [file] if file else list(weight_files(folder, variant=variant))
     except ValueError:  # of a hub id, the rest is downloaded
@@ -88,8 +88,8 @@ def _weights(file: Path | None, folder: Path, variant: str | None) -> dict[str, 
 
 
 def images_found(config: RunConfig) -> dict[str, Any]:
-    """Return the training images: how many are drawn, or found in the user's folders, and what
-    lies there and is not read."""
+    """Return the numbers of training images that are drawn or read from the user's folders, and the
+    files there that are not read."""
     if "images" not in config.method.reads():
         return {}
     found: dict[str, Any] = {"drawn": 0, "read": 0, "by_suffix": Counter(), "with_a_prompt": 0}
@@ -116,7 +116,7 @@ def images_found(config: RunConfig) -> dict[str, Any]:
 
 
 def _left_out(files: Sequence[UserImage]) -> list[Path]:
-    """Return what lies beside a concept's images and is not read."""
+    """Return the files beside a concept's images that are not read."""
     if not files:
         return []
     folder, images = files[0].image.parent, [each.image for each in files]
@@ -125,7 +125,7 @@ def _left_out(files: Sequence[UserImage]) -> list[Path]:
 
 
 def _unread_folders(read: set[Path]) -> dict[str, Any]:
-    """Return which folders beside the concepts' no concept is named like."""
+    """Return the folders beside those of the concepts that belong to no concept."""
     roots = {each.parent for each in read}
     there = [each for root in roots for each in root.iterdir() if each.is_dir()]
     masks = {f"{each.name} mask" for each in read}
@@ -134,7 +134,7 @@ def _unread_folders(read: set[Path]) -> dict[str, Any]:
 
 
 def _counted(files: Iterable[Path]) -> dict[str, Any]:
-    """Return number and first names of files by suffix."""
+    """Return the number of files and their first names, by suffix."""
     kinds: dict[str, list[str]] = {}
     for each in files:
         kinds.setdefault(each.suffix.lower() or "without suffix", []).append(str(each))
@@ -150,6 +150,6 @@ def _masks(config: RunConfig) -> list[object]:
 
 
 def _option(group: str, value: object) -> str:
-    """Return the option of a group that a value is of, by its schema."""
+    """Return the name of a group's option that has the schema of `value`."""
     names = {schema: name for name, schema in VARIANTS[group].items()}
     return names.get(type(value), type(value).__name__)

@@ -18,11 +18,11 @@ THINGS = {
     "samples": "pictures",
     "edited": "pictures",
 }
-"""What is counted, by kind in the cache."""
+"""Names of what is counted, by kind of cache entry."""
 
 
 def file_lines(facts: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what the files say: settings, model, images."""
+    """Yield lines on settings, model and images."""
     settings, model, images = (facts[key] for key in ("settings", "model", "images"))
     yield "Settings"
     yield _row("method", f"{settings['method']}: {', '.join(settings['stages'])}")
@@ -67,7 +67,7 @@ def _image_lines(images: Mapping[str, Any]) -> Iterator[str]:
 
 
 def work_lines(facts: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what is made and reused stage by stage, and what it took before."""
+    """Yield lines on what each stage computes and reuses, and on its estimated time."""
     yield ""
     if facts["work"] is None:
         yield f"Work: {facts['unknown']}"

@@ -22,12 +22,12 @@ from mace_exp.utils.progress import silenced
 
 
 class NotMadeYet(Exception):
-    """A result is needed that only a run makes, such as sentences of a language model."""
+    """A needed result is only computed in a run, such as sentences of a language model."""
 
 
 @dataclass
 class LookedAt(Cache):
-    """A cache in which nothing is made: what is missing is written to `scratch`, if at all."""
+    """A cache that is only read: paths of missing entries are in the folder `scratch`."""
 
     scratch: Path = Path()
 
@@ -53,12 +53,12 @@ class LookedAt(Cache):
 
 @contextmanager
 def checked_recipe(config: RunConfig) -> Iterator[Recipe]:
-    """Yield the recipe of a run, checked with its model as it checks itself, in a folder that is
-    removed afterwards.
+    """Yield the recipe of a run, checked with its model as in the run, in a folder that is removed
+    afterwards.
 
     Raises:
-        ValueError: what `Recipe.check` refuses.
-        NotMadeYet: the keys depend on what only the run makes.
+        ValueError: as `Recipe.check`.
+        NotMadeYet: the keys depend on a result that is only computed in the run.
     """
     with tempfile.TemporaryDirectory(prefix="mace_exp-check-") as temporary:
         root = Path(temporary)

@@ -24,8 +24,8 @@ UNET = "unet."
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What a file is made of: the original pipeline, the run's folder, its edit by component and
-    parameter name, the type of the stored numbers, and the rank of a LoRA."""
+    """The inputs of an export: the original pipeline, the run's folder, its edit by component and
+    parameter name, the dtype of the stored tensors, and the rank of a LoRA."""
 
     pipeline: Any
     folder: RunFolder
@@ -56,22 +56,22 @@ class Work:
 
 
 def edit_file(work: Work, target: Path) -> None:
-    """Write the edited weights alone, in the type that is asked for."""
+    """Write only the edited weights, in the requested dtype."""
     _write(target, {name: each.to(work.dtype) for name, each in work.edit.items()})
 
 
 def lora_file(work: Work, target: Path) -> None:
-    """Write a LoRA of the original model in peft's names."""
+    """Write a LoRA for the original model with peft's tensor names."""
     _write_lora(work, target, peft_names)
 
 
 def kohya_file(work: Work, target: Path) -> None:
-    """Write a LoRA of the original model in kohya's names."""
+    """Write a LoRA for the original model with kohya's tensor names."""
     _write_lora(work, target, kohya_names)
 
 
 def compact_file(work: Work, target: Path) -> None:
-    """Write the one matrix of all layers and the low-rank factors."""
+    """Write the matrix that all layers share, and the low-rank factors."""
     edited, ups = work.unet_edit, {}
     for file in sorted(work.folder.root.glob("loras/*.safetensors")):
         for path, pair in load_lora(file).factors.items():
@@ -87,7 +87,7 @@ def compact_file(work: Work, target: Path) -> None:
 
 
 def checkpoint_file(work: Work, target: Path) -> None:
-    """Write the whole model in one file, in the names of the original implementation."""
+    """Write the whole model in one file, with the tensor names of the original implementation."""
     work.unet_edit  # noqa: B018 -- refuses a text encoder with more neurons
     apply_edit(work.pipeline, work.edit)
     found = original_names(work.pipeline)

@@ -1,6 +1,6 @@
-"""How every command ends: in one line, by Ctrl-C and by a signal too, and where nobody reads on.
+"""How every command ends: one line on Ctrl-C or a signal, and no error for a closed output pipe.
 
-Nothing heavy is imported, so that this holds while all else is.
+No heavy import, so that this is active while other modules are imported.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from mace_exp.runs.interrupts import INTERRUPTED, exiting_on_signals, stopped_by
 
 @contextmanager
 def ended(name: str, *, said: bool = True) -> Iterator[None]:
-    """Run a command: a signal or Ctrl-C ends it with one line (where `said`) and the exit status
-    that shells expect; output that nobody reads (`| head`) is no error."""
+    """Run a command: a signal or Ctrl-C ends it with one line (if `said`) and the exit status that
+    shells expect; a closed output pipe (`| head`) is no error."""
     with ExitStack() as exits:
         for stream in ("stdout", "stderr"):
             exits.enter_context(_unbroken(stream))
@@ -28,7 +28,7 @@ def ended(name: str, *, said: bool = True) -> Iterator[None]:
             with exiting_on_signals():
                 yield
         except KeyboardInterrupt:
-            _ignore_interrupts()  # a second one would show a traceback of the interpreter's end
+            _ignore_interrupts()  # a second one would print a traceback at interpreter shutdown
             _say(name, "stopped by Ctrl-C", said)
             raise SystemExit(INTERRUPTED) from None
         except SystemExit as stop:
@@ -39,7 +39,7 @@ def ended(name: str, *, said: bool = True) -> Iterator[None]:
 
 
 def hush_interrupts() -> None:
-    """Have Ctrl-C end this process with one line, also while a command is still being imported."""
+    """Make Ctrl-C end this process with one line, also while a command is being imported."""
     usual = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -62,8 +62,8 @@ def _say(name: str, reason: str, said: bool) -> None:
 
 
 class _Outlet(io.TextIOWrapper):
-    """A stream of text whose reader may leave; what is written after that goes nowhere. Letters
-    that its encoding does not have are written out."""
+    """A text stream that discards its output once the reader has closed the pipe. Characters that
+    the encoding lacks are written as backslash escapes."""
 
     def write(self, text: str) -> int:
         with _closed_reader(self):
@@ -87,7 +87,7 @@ def _closed_reader(stream: io.TextIOWrapper) -> Iterator[None]:
 
 @contextmanager
 def _unbroken(name: str) -> Iterator[None]:
-    """Replace a standard stream by an `_Outlet`; one that something else has replaced is left."""
+    """Replace a standard stream by an `_Outlet`, unless something else has already replaced it."""
     stream: Any = getattr(sys, name)
     if stream is None or stream is not getattr(sys, f"__{name}__"):
         yield

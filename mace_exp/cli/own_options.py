@@ -1,8 +1,8 @@
-"""Option files of the user's own (`--config-dir`) go with a run: its folder keeps a copy, from
-which it can be resumed anywhere.
+"""Copies of the user's option files (`--config-dir`) in the run folder, so that the run can be
+resumed on any machine.
 
-A folder may have come from anyone: the files are checked as data before Hydra composes them. They
-may set what a run sets, and nothing of Hydra's but the values of a sweep.
+A run folder may be from an untrusted source: the files are checked as data before Hydra composes
+them. They may set keys of a run, and of Hydra's keys only the values of a sweep.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from mace_exp.config.option_files import checked_options
 from mace_exp.utils.files import write_text
 
 FOLDER = "settings"
-"""In a run's or a sweep's folder: the option files that it was composed of, by group."""
+"""Subfolder of a run or a sweep with the option files that it was composed of, by group."""
 
 
 def keep_options(sources: Iterable[Any], folder: Path) -> None:
-    """Copy the option files of the folders that Hydra searched, but ours, into a run's folder.
+    """Copy the user's option files, from the folders that Hydra searched, to a run's folder.
 
-    `sources` are Hydra's, each with schema and path. Only folders named like our groups count."""
+    `sources` are Hydra's, each with schema and path. Only subfolders named like a group of conf/
+    are copied."""
     target = folder / FOLDER
     for source in sources:
         place = Path(source.path)
@@ -35,9 +36,9 @@ def keep_options(sources: Iterable[Any], folder: Path) -> None:
 
 
 def kept_options(folder: Path, given: Collection[str]) -> list[str]:
-    """Return the arguments by which Hydra finds the options kept in a folder, or by its sweep.
+    """Return the arguments by which Hydra finds the option files in a run's folder or its sweep's.
 
-    `given` are the keys of the arguments beside `resume=`.
+    `given` are the keys of the arguments besides `resume=`.
 
     Raises:
         ValueError: a file does more than set values of a run.
@@ -58,7 +59,7 @@ def kept_options(folder: Path, given: Collection[str]) -> list[str]:
 
 
 def _check(file: Path, group: str, given: Collection[str]) -> None:
-    """Raise OSError or ValueError unless a file only gives settings of a run."""
+    """Raise OSError or ValueError if a file does more than set values of a run."""
     root = group.split("/")[0]
     if not (CONF / root).is_dir() or root == "hydra" or file.is_symlink():
         raise ValueError(f"{file} is no option of a group of a run: remove it")

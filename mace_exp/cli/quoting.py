@@ -1,5 +1,5 @@
-"""Arguments that Hydra's grammar does not take, as people type them: names with accents, paths with
-parentheses. They are quoted, or refused with the argument ready to copy."""
+"""Quote arguments that Hydra's grammar refuses, such as names with accents or paths with
+parentheses. Ambiguous ones are refused, with a corrected argument in the message."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from mace_exp.config import NAMED_KEYS, quoted
 
 _STRUCTURED = "[{'\""
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_./\-][A-Za-z0-9_./ \-]*")
-"""Keys of a mapping that Hydra takes; others are percent-encoded where names are keys."""
+"""Keys of a mapping in Hydra's grammar; other keys are percent-encoded where they are names."""
 _HOME = re.compile(r"~(?=/|$)")
 
 
 def as_typed(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with those quoted that Hydra can't parse.
+    """Return the arguments, with quotation marks around values that Hydra can't parse.
 
-    A path that begins with `~/` is one in the user's home, as in the shell.
+    A leading `~/` of a value is replaced by the user's home folder, as in a shell.
 
     Raises:
-        ValueError: one can't be meant so; the message shows how to write it.
+        ValueError: an argument is ambiguous; the message shows how to write it.
     """
     parser = OverridesParser.create()
     return [_as_typed(parser, each) for each in arguments]
@@ -60,7 +60,7 @@ def _parses(parser: OverridesParser, argument: str) -> bool:
 
 
 def _value(key: str, value: str) -> str:
-    """Return a value as Hydra takes it: a scalar is one text, a list or mapping is read as YAML."""
+    """Return a value in Hydra's grammar: a scalar is quoted, a list or mapping is read as YAML."""
     if not value.lstrip().startswith(tuple(_STRUCTURED)):
         if "," in value:
             raise ValueError(_message(key, value))
@@ -75,7 +75,7 @@ def _value(key: str, value: str) -> str:
 
 
 def _written(value: Any, *, names: bool) -> str:
-    """Return a value of YAML in Hydra's grammar; `names`: its keys may be any text."""
+    """Return a YAML value in Hydra's grammar; with `names`, its keys may be any text."""
     if isinstance(value, dict):
         pairs = (f"{_key(k, names=names)}: {_written(v, names=False)}" for k, v in value.items())
         return "{" + ", ".join(pairs) + "}"
@@ -94,7 +94,7 @@ def _key(key: str, *, names: bool) -> str:
 
 
 def _message(key: str, value: str) -> str:
-    """Name the character that Hydra does not take, and show how the value is written."""
+    """Return a message that names the refused character and shows how to write the value."""
     key = {"concepts.names": "concepts"}.get(key.lstrip("+"), key.lstrip("+"))
     argument, odd = f"{key}={value}", _odd(value)
     what = f"{odd!r} can't stand there without quotation marks" if odd else "this is not key=value"
@@ -113,7 +113,7 @@ def _message(key: str, value: str) -> str:
 
 
 def _for_shell(argument: str) -> str:
-    """Return an argument quoted for the shell, in double quotes where these change nothing in
+    """Return an argument quoted for the shell, in double quotes if the shell expands nothing in
     it."""
     return shlex.quote(argument) if re.search(r'["$`\\!]', argument) else f'"{argument}"'
 
@@ -124,7 +124,7 @@ def _odd(value: str) -> str | None:
 
 
 def _wrong_key(argument: str, key: str, value: str) -> str:
-    """Explain a key that can't be parsed; for one with a name in it, show the mapping."""
+    """Return a message for a key that can't be parsed; with the mapping for a key with a name."""
     for named in NAMED_KEYS:
         if key.lstrip("+").startswith(f"{named}."):
             name = key.lstrip("+").removeprefix(f"{named}.")

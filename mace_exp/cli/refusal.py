@@ -1,4 +1,4 @@
-"""How a wrong command ends, without Hydra: one message on stderr, no traceback."""
+"""How a refused command ends, without Hydra: one message on stderr, no traceback."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from mace_exp.utils.texts import shown
 
 
 class Refusal(SystemExit):
-    """Ends a command with a message instead of a traceback; exit status 2 if nothing was started,
-    1 if a run has failed."""
+    """Ends a command with a message instead of a traceback; exit status 2 if no run was started, 1
+    if a run has failed."""
 
     def __init__(self, error: Exception, *, begun: bool = False) -> None:
         super().__init__(f"mace_exp: {_explained(error)}")

@@ -1,4 +1,4 @@
-"""What is left of an edit when every concept is dropped: the original weights, in their places."""
+"""The edit after all concepts are dropped: the original values of the edited weights."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ PLACE = "hydra.run.dir="
 
 
 def restore_original(revision: Revision) -> Path:
-    """Write a run folder whose edit is the original weights, under the names that the run edited.
+    """Write a run folder whose edit has the original values of the weights that the run edited.
 
     Returns the folder: that of `hydra.run.dir=`, or a new one in outputs/.
 
     Raises:
-        ValueError: the run has no edit, its model is not found, or the folder is taken.
+        ValueError: the run has no edit, its model is not found, or the new folder holds a run.
     """
     earlier, target = RunFolder(revision.folder), RunFolder(_place(revision))
     facts = edit_facts(earlier)

@@ -1,7 +1,7 @@
 """Translate `from=<run folder> add=[...] drop=[...]` into the arguments of a run.
 
-All settings are those of the run in the folder, taken as data as `resume=` takes them; the list of
-concepts is the new one, and `revises` names the folder whose LoRAs or gates are kept.
+All settings are those of the run in the folder, read as data as by `resume=`. The list of concepts
+is the new one, and `revises` names the folder whose LoRAs or gates are reused.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ KEYS = ("from", "add", "drop")
 
 @dataclass(frozen=True)
 class Revision:
-    """A run folder, the names that it erased, and those that are to be erased in its place."""
+    """A run folder, the names that it erased, and the names that the revised run erases."""
 
     folder: Path
     before: Sequence[str]
     names: Sequence[str]
     more: Sequence[str]
-    """Further arguments, which win over the settings of the run."""
+    """Further arguments, which take precedence over the settings of the run."""
 
     @property
     def dropped(self) -> list[str]:
-        """The names that are erased no more."""
+        """The names that are no longer erased."""
         return [name for name in self.before if name not in self.names]
 
     def arguments(self) -> list[str]:
@@ -57,10 +57,10 @@ class Revision:
 
 
 def read_revision(arguments: Sequence[str]) -> Revision:
-    """Return what the arguments ask for.
+    """Return the revision that the arguments describe.
 
     Raises:
-        ValueError: no folder, a folder without a run, nothing to add or drop, a name that can't be
+        ValueError: there is no folder, no run in it, or nothing to add or drop, or a name can't be
             added or dropped.
     """
     given = {key: value for key, value in (each.split("=", 1) for each in _own(arguments))}
@@ -118,8 +118,8 @@ def _names(key: str, value: str) -> list[str]:
 
 
 def _without(setting: str, dropped: Sequence[str]) -> list[str]:
-    """Return a setting by name (`OPEN_KEYS`) without those of the dropped names, which a run that
-    does not erase them would refuse."""
+    """Return a setting whose keys are names (`OPEN_KEYS`) without the dropped names, because a run
+    refuses settings of concepts that it does not erase."""
     bare = setting.lstrip("+~")
     key = next((key for key in OPEN_KEYS if bare.startswith(key)), None)
     if key is None or not dropped:

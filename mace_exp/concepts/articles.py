@@ -14,16 +14,16 @@ _LIKE_YOU = re.compile(
     r"uni(?!n|mp|mag|dent|ll|gn|ss)|us(?=[aeu])|ut(?=[eio]|ah)|ur(?=[aeio])|uk|ubi|uv|ufo|ugand|"
     r"eu(?!ler)|ewe|one(?=$|[^a-z]|s|n)|once\b|oui"
 )
-"""Words that begin with a vowel and sound like "you" or "one"."""
+"""Words with an initial vowel letter that sounds like "you" or "one"."""
 _LIKE_E = re.compile(r"y(?=[b-df-hj-np-tv-xz])")
-"""Yttrium, Yggdrasil."""
+"""Words with an initial "y" that is a vowel: yttrium, Yggdrasil."""
 _BEGINNING = re.compile(
     r"[^aeiouy]?[aeiouy]|[bcdfgkpstw][hlrw][aeiouy]|s[cfkmnpqt][hlr]?[aeiouy]|"
     r"sch[lmnrw]?[aeiouy]|squ|kn[aeiou]|gn[aeiou]|ps[aeiouy]|thr|shr"
 )
-"""How words begin that are read, and not spelled, though in capitals."""
+"""Beginnings of words in capitals that are read as words, not letter by letter."""
 _SPELLED = frozenset({"led", "suv", "sos", "faq", "raf", "sas", "lsd", "mot", "mig", "nes", "ufo"})
-"""Abbreviations that could be read as words, and are not."""
+"""Abbreviations that are read letter by letter although they could be read as words."""
 _VOWEL_LETTERS = frozenset("aefhilmnorsx")
 """Letters whose names begin with a vowel."""
 _ARTICLE_BEFORE = re.compile(r"(?<!\w)(an?)(?= \{\})", re.IGNORECASE)
@@ -51,8 +51,8 @@ def article(noun: str) -> str:
 
 
 def filled(template: str, name: str) -> str:
-    """Return a template with the name in place of `{}`; "a" or "an" before it as the name
-    sounds."""
+    """Return a template with the name in place of `{}`, and the name's article before it where the
+    template has one."""
 
     def fitting(found: re.Match[str]) -> str:
         fits = article(name)

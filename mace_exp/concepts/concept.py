@@ -108,8 +108,8 @@ def _check_slug(key: str, name: str) -> None:
         raise ValueError(f"{key}: {error}") from None
     if len(slug) > LONGEST_SLUG:
         raise ValueError(
-            f"{key}: the name {name!r} takes {len(slug)} characters in file names, at most "
-            f"{LONGEST_SLUG} are allowed: give a shorter one"
+            f"{key}: the name {name[:LONGEST_SLUG]!r}... takes {len(slug)} characters in file "
+            f"names, at most {LONGEST_SLUG} are allowed: give a shorter one"
         )
 
 

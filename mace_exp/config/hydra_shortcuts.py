@@ -1,9 +1,9 @@
-"""Hydra without what it does again at every command; what is composed stays the same.
+"""Patches that skip repeated work in Hydra; the composed configuration is the same.
 
-Hydra 1.3 composes a command's configuration once for its mode alone and once more to use it, and
-each job of a sweep for a check that `check_jobs` makes too. It copies all choices for each defaults
-list, whether there are interpolations in it or not, and reads each YAML file several times, with
-the parser that is written in Python.
+Hydra 1.3 composes a command's configuration twice, the first time only for its mode, and each job
+of a sweep once more for a check that `check_jobs` also makes. It copies all choices for each
+defaults list, even without interpolations, and reads each YAML file several times, with the slow
+parser written in Python.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf._utils import get_yaml_loader
 
 _CHOOSES_A_MODE = ("hydra.mode=", "hydra.searchpath", "sweep=")
-"""Arguments with which a command may be a sweep without `-m`."""
+"""Arguments that can make a command a sweep without `-m`."""
 _OWN_FILES = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")
-"""Flags that bring a user's own files, which may choose the mode, too."""
+"""Flags that add the user's files, which can also set the mode."""
 _map_of, _mode_of = defaults_list._create_interpolation_map, Hydra.get_mode
 _load, _check = OmegaConf.load, Sweeper.validate_batch_is_legal
 
 
 @contextmanager
 def quick_hydra() -> Iterator[None]:
-    """Spare Hydra what it does again, inside the block."""
+    """Apply the patches inside the block."""
     with _patched(_map_if_read, _mode_if_chosen, _load_once, _unless_planned):
         yield
 
 
 @contextmanager
 def plain_hydra() -> Iterator[None]:
-    """Have Hydra as it is, also inside `quick_hydra`."""
+    """Use Hydra without the patches inside the block, also within `quick_hydra`."""
     with _patched(_map_of, _mode_of, _load, _check):
         yield
 
@@ -71,9 +71,10 @@ def _mode_if_chosen(hydra: Hydra, config_name: str | None, overrides: list[str])
 
 
 def _unless_planned(sweeper: Sweeper, batch: Any) -> None:
-    """Check the jobs of other sweepers: those of Hydra's own are composed for `check_jobs`.
+    """Skip the check of Hydra's basic sweeper, whose jobs `check_jobs` composes.
 
-    By name, as in `planned_jobs`: Hydra executes the modules of its plugins once more.
+    The class is compared by name, as in `planned_jobs`, because Hydra executes the modules of its
+    plugins a second time.
     """
     if type(sweeper).__name__ != BasicSweeper.__name__:
         _check(sweeper, batch)
@@ -90,8 +91,8 @@ def _load_once(file: Any) -> Any:
 
 @cache
 def _parsed(text: str) -> Any:
-    """Return the content of a YAML text; None if it is faulty, which `OmegaConf.load` explains, or
-    no mapping."""
+    """Return the content of a YAML text; None if it is no mapping or invalid (`OmegaConf.load` then
+    reports the error)."""
     try:
         content = yaml.load(text, Loader=_loader())
     except yaml.YAMLError:
@@ -101,7 +102,7 @@ def _parsed(text: str) -> Any:
 
 @cache
 def _loader() -> type:
-    """Return OmegaConf's loader with the parser that is written in C, where PyYAML has it."""
+    """Return OmegaConf's loader with the parser written in C, if PyYAML was built with it."""
     theirs = get_yaml_loader()
     if not hasattr(yaml, "CSafeLoader"):
         return theirs

@@ -1,4 +1,4 @@
-"""Option files of the user's folders (`--config-dir`), or kept in a run's: data from anyone.
+"""Checks of option files in the user's folders (`--config-dir`) or in a run's: untrusted data.
 
 Settings of our own schemas are taken. What makes Hydra build objects, write elsewhere or run
 commands is not: who means it gives it on the command line, by the same key.
@@ -28,29 +28,29 @@ from mace_exp.utils.yaml_files import checked_text, named_stream, parsed
 
 LAUNCHERS = "hydra/launcher"
 _GLOBAL = ("experiment", "sweep")
-"""Groups whose files give settings of other groups."""
+"""Groups whose files set keys of other groups."""
 _HEADER = "# @package _global_"
 _SWEPT = "hydra.sweeper.params."
 REACHING = ("allow_download", "base_url", "key_env")
-"""Last words of the keys that reach out: downloads, endpoints, and which secret goes there."""
+"""Keys that allow network access: downloads, endpoints, and the secret that is sent there."""
 RESOLVER = re.compile(r"\$\{(?!hydra:job\.\w+\})[^}]*:")
 """An interpolation that does more than repeat another value: `${oc.env:...}` reads secrets."""
 
 
 def check_user_files() -> None:
-    """Have Hydra read option files by `UserFiles` from now on."""
-    Plugins.instance()  # which registers Hydra's own first
+    """Make Hydra read option files by `UserFiles` from now on."""
+    Plugins.instance()  # registers Hydra's sources, of which one is replaced
     SourcesRegistry.instance().types["file"] = UserFiles
 
 
 class UserFiles(FileConfigSource):
-    """Hydra's source of files, which reads our own files as they are and checks all others."""
+    """Hydra's source of files, which reads files of conf/ unchecked and checks all others."""
 
     def load_config(self, config_path: str) -> ConfigResult:
         """Return the content of a file.
 
         Raises:
-            ValueError: it is no plain data in UTF-8, or does more than give settings.
+            ValueError: it is not plain data in UTF-8, or does more than set values.
         """
         name = self._normalize_file_name(config_path)
         file = Path(os.path.realpath(os.path.join(self.path, name)))
@@ -69,15 +69,19 @@ class UserFiles(FileConfigSource):
         )
 
 
+# A launcher's worker registers Hydra's own source again, and Hydra compares names of classes.
+UserFiles.__name__ = FileConfigSource.__name__
+
+
 def checked_options(
     file: Path, group: str, given: Collection[str], *, is_foreign: bool = False
 ) -> str:
-    """Return the text of an option file; `given` are the keys of the command line. Of a foreign
-    file neither launchers are taken, nor what reaches out.
+    """Return the text of an option file; `given` are the keys of the command line. A foreign file
+    may not set launchers or keys that allow network access.
 
     Raises:
         OSError: it can't be opened.
-        ValueError: it is no plain data in UTF-8, or does more than give settings.
+        ValueError: it is not plain data in UTF-8, or does more than set values.
     """
     text = checked_text(file)
     content, package = parsed(text, file), _header(text).get("package") or ""
@@ -108,7 +112,7 @@ def _header(text: str) -> dict[str, str | None]:
 
 
 def _obeyed(content: dict[Any, Any], group: str, package: str) -> Iterator[tuple[str, str]]:
-    """Yield the keys of a file that do more than set a run, and what they do."""
+    """Yield the keys of a file that do more than set values of a run, and what they do."""
     for name, options in _defaults(content):
         chosen, _, place = name.partition("@")
         if "hydra" in place or (chosen.split("/")[0] == "hydra" and chosen != LAUNCHERS):
@@ -125,7 +129,7 @@ def _obeyed(content: dict[Any, Any], group: str, package: str) -> Iterator[tuple
 
 
 def _reaching(content: dict[Any, Any], group: str, package: str) -> Iterator[tuple[str, str]]:
-    """Yield the keys of a foreign file that reach out, or that are no settings of a run."""
+    """Yield the keys of a foreign file that allow network access, or that no run has."""
     for name, options in _defaults(content):
         if "hydra" in name or "$" in f"{name} {options}":
             yield name, "chooses more than options of a run"
@@ -151,7 +155,7 @@ def _defaults(content: dict[Any, Any]) -> Iterator[tuple[str, list[Any]]]:
 
 
 def _values(content: dict[Any, Any], group: str, package: str) -> Iterator[tuple[str, Any]]:
-    """Yield the settings of a file by their keys in a run's, which are Hydra's, too."""
+    """Yield the values of a file by their keys in the composed configuration, with Hydra's keys."""
     settings = {key: value for key, value in content.items() if key != "defaults"}
     place = (package or "_group_").replace("_group_", group.replace("/", "."))
     place = place.removeprefix("_global_").strip(".")
@@ -159,9 +163,9 @@ def _values(content: dict[Any, Any], group: str, package: str) -> Iterator[tuple
 
 
 def _is_known(key: str, value: Any) -> bool:
-    """Return whether a setting of Hydra's is one that our own files have: a sweep's, a launcher's.
+    """Return whether a Hydra setting is allowed: those of a sweep or a launcher in conf/.
 
-    Their values are plain, and a cluster is not one that a file names.
+    Values must not be interpolations, and a file can't give the address of a Ray cluster.
     """
     if key == "hydra.mode":
         return value in ("RUN", "MULTIRUN")
@@ -181,7 +185,7 @@ def _settings() -> frozenset[str]:
 
 @cache
 def _launcher_keys() -> frozenset[str]:
-    """Return the keys in our own files of launchers: what docs/sweeps.md describes."""
+    """Return the keys in the launcher files of conf/, which docs/sweeps.md describes."""
     files = sorted((CONF / "hydra" / "launcher").glob("*.yaml"))
     contents = [yaml.safe_load(file.read_text(encoding="utf-8")) for file in files]
     return frozenset(

@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 
 import yaml
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import ListConfig
 from omegaconf.errors import (
     ConfigAttributeError,
     ConfigKeyError,
@@ -138,14 +139,14 @@ def _key_problem(cause: OmegaConfBaseException, *, typed: bool) -> str:
             f"defaults: [/schema/{group}/<variant>@_here_, _self_]"
         )
     if group == "overrides":
-        said = _wrong_shape(problem) if problem.startswith("Cannot") else problem
+        said = _wrong_shape(problem, cause) if problem.startswith("Cannot") else problem
         hint = "Give settings by concept, as in overrides='{ship: {lora.rank: 4}}'"
         return f"{key}: {said}. {hint}"
     whole = re.match(r"Merge error: \w+ is not a subclass of (\w+)\. value: (.*)", problem)
     if whole:
         return _no_group(whole[1], whole[2])
     if re.match(r"Cannot (merge|assign) .*(Dict|List)", problem) and cause.key not in _hints(cause):
-        return f"{'a list of settings' if key == 'None' else key}: {_wrong_shape(problem)}"
+        return f"{'a list of settings' if key == 'None' else key}: {_wrong_shape(problem, cause)}"
     if isinstance(cause, ValidationError):
         return _wrong_value(key, problem, cause, typed=typed)
     return f"{key}: {problem}"
@@ -161,13 +162,18 @@ def _options_with(key: str, group: str) -> list[str]:
     ]
 
 
-def _wrong_shape(problem: str) -> str:
+def _wrong_shape(problem: str, cause: OmegaConfBaseException) -> str:
     """Say what belongs where a list stands for keys with values, or either for a single value."""
-    found = re.search(r"Cannot (?:merge|assign) (\w+)", problem)
-    given = {"DictConfig": "keys with values", "ListConfig": "a list"}
-    to = problem.rpartition(" with " if "merge" in problem else " to ")[2]
-    wanted = "a list, in brackets" if "List" in to else "keys with values, as in {key: value}"
-    return f"it takes {wanted}; here is {given.get(found[1] if found else '', 'a single value')}"
+    if "merge" in problem:  # OmegaConf's words are the same for both directions
+        takes_list = isinstance(cause.parent_node, ListConfig) or not cause.full_key
+        given = "keys with values" if takes_list else "a list"
+    else:
+        takes_list = "List" in problem.rpartition(" to ")[2]
+        found = re.search(r"Cannot assign (\w+)", problem)
+        shapes = {"DictConfig": "keys with values", "ListConfig": "a list"}
+        given = shapes.get(found[1] if found else "", "a single value")
+    wanted = "a list, in brackets" if takes_list else "keys with values, as in {key: value}"
+    return f"it takes {wanted}; here is {given}"
 
 
 def _no_group(schema: str, given: str) -> str:

@@ -1,7 +1,7 @@
-"""Find arguments whose key no schema has, before Hydra is imported: that takes as long as this.
+"""Find arguments whose key no schema has, before the slow import of Hydra.
 
-Only what Hydra would refuse in any case is found: keys of groups whose options differ are looked up
-in all of them, and whatever else an argument may be is left to Hydra.
+Only keys that Hydra would refuse in any case are found: where the options of a group have different
+keys, a key is looked up in all of them, and other forms of arguments are left to Hydra.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mace_exp.utils.conf import CONF
 _ARGUMENT = re.compile(r"\+{0,2}([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)=.*", re.DOTALL)
 """`key=value`, `+key=value` and `++key=value`; not `key@package=`, `group/option=` nor `~key`."""
 _FLAGS = frozenset({"-m", "--multirun", "--run", "-r", "--cfg", "-c", "--resolve"})
-"""Flags that bring no configuration files of the user's own, which may have further groups."""
+"""Flags that do not add configuration files of the user, which may define further groups."""
 
 
 def unknown_keys(arguments: Sequence[str]) -> Iterator[str]:

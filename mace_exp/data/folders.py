@@ -1,5 +1,4 @@
-"""Folders of images as they lie on people's disks: which files are images, which are masks, and
-what is left out."""
+"""Folders of user images: which files are images, which are masks, and which are left out."""
 
 from __future__ import annotations
 
@@ -13,21 +12,21 @@ from mace_exp.data.pixel_modes import image_size
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MASK_ENDINGS = ("_mask", "-mask", " mask")
-"""Ends of the stem of a mask: `1_mask.png` belongs to `1.png`."""
+"""Endings of a mask's file name: `1_mask.png` belongs to `1.png`."""
 MASK_FOLDER_ENDINGS = (" mask", " masks")
 _MASK_FOLDERS = ("masks", "mask")
 _OF_SYSTEMS = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir")
-"""Files that Windows, macOS and network disks put into every folder, beside those with a dot."""
+"""Files that Windows, macOS and network drives create in folders, besides dot files."""
 
 
 def visible(folder: Path) -> list[Path]:
-    """Return what is in a folder, by name, without the files that operating systems put there."""
+    """Return the entries of a folder, sorted by name, without files of the operating system."""
     found = (each for each in folder.iterdir() if not each.name.startswith("."))
     return sorted(each for each in found if each.name.casefold() not in _OF_SYSTEMS)
 
 
 def images_in(folder: Path) -> list[Path]:
-    """Return the image files of a folder, by name, masks among them."""
+    """Return the image files of a folder, sorted by name, including masks."""
     return [each for each in visible(folder) if each.suffix.lower() in SUFFIXES]
 
 
@@ -38,7 +37,7 @@ def named_folder(root: Path, names: Sequence[str], *, ending: str = "") -> Path 
     ("melania trump" and " mask" find "Melania Trump mask" and "melania-trump-mask").
 
     Raises:
-        ValueError: `root` is not a folder, or has two folders of one name.
+        ValueError: `root` is not a folder, or has two folders that match one name.
     """
     if not root.is_dir():
         raise ValueError(f"{root} is not a folder")
@@ -57,7 +56,7 @@ def named_folder(root: Path, names: Sequence[str], *, ending: str = "") -> Path 
 
 
 def _keys(name: str) -> set[str]:
-    """Return what folders of one name share: the key of the name, and its slug."""
+    """Return the keys by which folder names are compared: the key of the name, and its slug."""
     key = name_key(name)
     try:
         return {key, f"slug {slugify(name)}"}
@@ -66,7 +65,7 @@ def _keys(name: str) -> set[str]:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Return the images of a folder, by name, without masks that lie beside them.
+    """Return the images of a folder, sorted by name, without masks.
 
     Raises ValueError if there is none, two differ only in their suffix, or one can't be read.
     """
@@ -96,8 +95,8 @@ def masked_stem(file: Path) -> str | None:
 
 
 def masks_by_stem(folder: Path, *, among_images: bool) -> dict[str, Path]:
-    """Return the masks of a folder by the stem of their image, in NFC: `1_mask.png` before `1.png`,
-    which counts only where the folder holds masks, and not images."""
+    """Return the masks of a folder by the stem of their image, in NFC. `1_mask.png` has precedence
+    over `1.png`, which is a mask only in a folder without images."""
     found: dict[str, Path] = {}
     for file in images_in(folder):
         stem = masked_stem(file)
@@ -109,8 +108,8 @@ def masks_by_stem(folder: Path, *, among_images: bool) -> dict[str, Path]:
 
 
 def mask_folder_in(root: Path, names: Sequence[str]) -> Path | None:
-    """Return the folder of `root` with the masks of a concept: "<name> mask", or else "<name>",
-    which holds images where both lie side by side."""
+    """Return the folder of `root` with the masks of a concept: "<name> mask" or "<name> masks", or
+    else "<name>". (Beside such a folder, "<name>" contains the images.)"""
     return _first_named(root, names, (*MASK_FOLDER_ENDINGS, ""))
 
 
@@ -120,8 +119,8 @@ def _first_named(root: Path, names: Sequence[str], endings: Sequence[str]) -> Pa
 
 
 def mask_folder_of(folder: Path) -> Path | None:
-    """Return where the masks of a folder of images lie: "<folder> mask" or "<folder> masks" beside
-    it, "masks" or "mask" in it, or, as `1_mask.png`, the folder itself; None for nowhere."""
+    """Return the folder with the masks of an image folder: "<folder> mask" or "<folder> masks"
+    beside it, "masks" or "mask" in it, itself if it has files such as `1_mask.png`, or None."""
     beside = _first_named(folder.parent, [folder.name], MASK_FOLDER_ENDINGS)
     if beside is not None:
         return beside
@@ -133,7 +132,7 @@ def mask_folder_of(folder: Path) -> Path | None:
 
 
 def left_out(folder: Path, read: Iterable[Path]) -> list[Path]:
-    """Return what is in a folder of images and is not among the files that are `read`."""
+    """Return the entries of an image folder that are not among the files that are `read`."""
     names = {path.name for path in read} | set(_MASK_FOLDERS)
     return [path for path in visible(folder) if path.name not in names]
 

@@ -1,8 +1,8 @@
-"""Captions beside a user's images, as this project and other trainers write them.
+"""Captions beside a user's images, in the formats of this project and of other trainers.
 
-The first of these that is there is read: prompts.csv (file, prompt: one row an image);
-metadata.jsonl or metadata.csv (file_name and caption, prompt or text), in the folder or beside it,
-with paths from there; a text file an image, 1.txt or 1.caption beside 1.png.
+The first that exists is read: prompts.csv (file, prompt: one row per image); metadata.jsonl or
+metadata.csv (file_name and caption, prompt or text) in the folder or beside it, with relative
+paths; one text file per image, 1.txt or 1.caption beside 1.png.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FILE_COLUMNS = ("file_name", "file", "filename", "image", "path")
 
 @dataclass(frozen=True)
 class ImageCaptions:
-    """Captions by file name, the files that they were read from, and what is worth saying."""
+    """Captions by file name, the files that they were read from, and remarks for the user."""
 
     texts: dict[str, str] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
@@ -35,8 +35,8 @@ def captions_beside(folder: Path, images: Sequence[Path]) -> ImageCaptions:
     """Return the captions of a folder's images.
 
     Raises:
-        ValueError: a prompts.csv that lacks an image or names another file; a file that can't be
-            read, or holds what is no text.
+        ValueError: prompts.csv lacks an image or names another file; a file can't be read, or a
+            caption is not valid text.
     """
     if (folder / PROMPTS).exists():
         return ImageCaptions(_prompts(folder / PROMPTS, images), (folder / PROMPTS,))
@@ -76,8 +76,8 @@ def _prompts(file: Path, images: Sequence[Path]) -> dict[str, str]:
 
 
 def _of_metadata(folder: Path, images: Sequence[Path]) -> ImageCaptions | None:
-    """Return the captions of a metadata file in the folder or beside it; None without one that
-    names an image."""
+    """Return the captions from a metadata file in the folder or beside it; None if there is none
+    that names an image."""
     for place, prefix in ((folder, ""), (folder.parent, f"{folder.name}/")):
         for file in (place / name for name in METADATA if (place / name).is_file()):
             table = read_table(file)

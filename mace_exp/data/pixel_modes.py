@@ -1,8 +1,7 @@
-"""What the pixels of an image file show, whatever their mode: one function for images, one for
-masks.
+"""Read image and mask files of any pixel mode: one function for images, one for masks.
 
-Nothing is clipped: 16-bit and floating-point grey is scaled. What is no picture, or no mask, is
-refused as what it is.
+Nothing is clipped: 16-bit and floating-point grey levels are scaled. Files that are not images or
+masks are refused, with a message that says what they contain.
 """
 
 from __future__ import annotations
@@ -13,13 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image, ImageOps
-
 from mace_exp.utils.files import regular
 from mace_exp.utils.hashing import file_digest
 
 if TYPE_CHECKING:
     import numpy as np
+    from PIL import Image
 
 log = logging.getLogger(__name__)
 
@@ -27,35 +25,35 @@ Size = tuple[int, int]
 
 TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _ORIENTATION = 0x0112
-_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TEXTS = (b"eXIf", b"iTXt", b"tEXt", b"zTXt")
-"""Chunks of a PNG that can hold an orientation; they may stand behind the pixels."""
+"""Chunks of a PNG that can contain an orientation; they may follow the pixel data."""
 _ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 """Modes of more than eight bits."""
 PLAIN = ("1", "L", "P", "RGB", "CMYK", "YCbCr")
-"""Modes of which an image is what Pillow makes of it."""
+"""Modes for which Pillow's conversion to RGB is used."""
 _COLOURFUL = 48
-"""Levels between the channels of a pixel that is coloured, and not the grey of a JPEG."""
+"""Difference of the channels above which a pixel is coloured, not grey with the noise of a JPEG."""
 _DARK = 16
-"""Levels under which a pixel counts as black."""
+"""Levels up to which a pixel counts as black."""
 _STRAY = 0.02
-"""Share of the pixels that may be of another colour, as on edges."""
+"""Share of the pixels that may have another colour, as on edges."""
 
 
 class _Unclear(ValueError):
-    """A file that can be read, and of which it is not clear what it shows; it is named."""
+    """A file can be read, but its values are ambiguous; the message names it."""
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Return what an image shows, [H, W, 3], uint8: upright, of an animation the first frame,
-    transparent parts on white.
+    """Return an image, [H, W, 3], uint8: upright, the first frame of an animation, transparent
+    parts on white.
 
-    Raises ValueError, naming the path, if the file is missing, can't be read, or its values are no
+    Raises ValueError, naming the path, if the file is missing, can't be read, or its values are not
     grey levels.
     """
-    import numpy as np  # here, so that early error messages do not wait for the import
+    import numpy as np  # here, so that early error messages do not wait for the imports
+    from PIL import Image, ImageOps
 
     with _opened(path) as image:
         upright = ImageOps.exif_transpose(image)
@@ -72,14 +70,15 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """Return where a mask is inside, [H, W], bool, upright.
+    """Return a mask, [H, W], bool, upright: True inside.
 
-    Inside is white; where the mask has a transparency that varies, what is opaque; where it has but
-    two values or colours, one of them black, the other.
+    Inside is white; or the opaque part, if the transparency of the mask varies; or the other value
+    or colour, if there are only two and one of them is black.
 
     Raises ValueError as `read_image`, and for a map of several labels or colours.
     """
     import numpy as np
+    from PIL import ImageOps
 
     with _opened(path) as image:
         upright = ImageOps.exif_transpose(image)
@@ -101,27 +100,30 @@ def read_mask(path: Path) -> np.ndarray:
 
 def image_size(path: Path) -> Size:
     """Return (height, width), upright, from the file's header. Raises as `read_image`."""
+    from PIL.Image import Image as BaseImage
+
     with _opened(path) as image:
         if _has_late_texts(path):
             image.load()
-        # PngImageFile.getexif would decode the pixels, to search behind them.
-        exif = Image.Image.getexif(image)
+        # PngImageFile.getexif would decode the pixels, to search the chunks after them.
+        exif = BaseImage.getexif(image)
         transposed = exif.get(_ORIENTATION) in TRANSPOSED
         return image.size if transposed else (image.height, image.width)
 
 
 def image_digest(path: Path) -> str:
-    """Return the digest of a file with, for other than plain modes, the way in which it is read:
-    images that an earlier version clipped or laid on black are no longer the same."""
+    """Return the digest of a file, with a suffix for modes that are not plain: an earlier version
+    clipped such images or put them on black, so that its cache entries must not be reused."""
     with _opened(path) as image:
         plain = image.mode in PLAIN and not _has_alpha(image)
     return file_digest(path) + ("" if plain else "-scaled-on-white")
 
 
 def mask_digest(path: Path) -> str:
-    """Return the digest of a mask with, where it is not simply what is light grey, a mark of
-    that."""
+    """Return the digest of a mask, with a suffix where the mask differs from a threshold on grey
+    levels."""
     import numpy as np
+    from PIL import ImageOps
 
     with _opened(path) as image:
         grey = np.asarray(ImageOps.exif_transpose(image).convert("L"))
@@ -130,14 +132,16 @@ def mask_digest(path: Path) -> str:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
+    from PIL import Image  # here, as a wrong key needs no image
+
     try:
         with Image.open(regular(path)) as image:
             yield image
     except FileNotFoundError:
         raise ValueError(f"image {path} is missing") from None
-    except _UNREADABLE as error:
-        if isinstance(error, _Unclear):
-            raise
+    except _Unclear:
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"image {path} can't be read: {error}") from error
 
 
@@ -146,7 +150,7 @@ def _has_alpha(image: Image.Image) -> bool:
 
 
 def _has_late_texts(path: Path) -> bool:
-    """Return whether a PNG has texts or EXIF behind its pixels; its chunks are not decoded."""
+    """Return whether a PNG has text or EXIF chunks after its pixels; chunks are not decoded."""
     with path.open("rb") as file:
         if file.read(8) != _PNG:
             return False
@@ -160,10 +164,10 @@ def _has_late_texts(path: Path) -> bool:
 
 
 def _levels(path: Path, image: Image.Image) -> np.ndarray:
-    """Return grey levels of more than eight bits in [0, 1], [H, W], float: white is 65535, or for
-    other numbers the least of 1, 255 and 65535 that holds them all.
+    """Return grey levels of more than eight bits, scaled to [0, 1], [H, W], float. White is 65535
+    in 16-bit modes, else the least of 1 (not for integers), 255 and 65535 that no value exceeds.
 
-    Raises ValueError for negative numbers, larger ones, and those that are not finite.
+    Raises ValueError for values that are negative, larger or not finite.
     """
     import numpy as np
 
@@ -182,9 +186,9 @@ def _levels(path: Path, image: Image.Image) -> np.ndarray:
 
 
 def _inside(path: Path, levels: np.ndarray, stored: np.ndarray) -> np.ndarray:
-    """Return where a grey mask is inside; `levels` are those of `stored` in [0, 1].
+    """Return the inside of a grey mask, [H, W], bool; `levels` is `stored` scaled to [0, 1].
 
-    Masks of 0 and another value are what they show, however dark.
+    In a mask with only 0 and another value, the other value is inside, however dark.
     """
     import numpy as np
 
@@ -212,8 +216,8 @@ def _is_coloured(colours: np.ndarray) -> bool:
 
 
 def _inside_of_colours(path: Path, colours: np.ndarray, *, few: bool) -> np.ndarray:
-    """Return where a mask of one colour on black is inside, [H, W], bool; `few` says that its
-    colours are exact, as those of a palette."""
+    """Return the inside of a mask of one colour on black, [H, W], bool; `few` says that its colours
+    are exact, as in a palette."""
     import numpy as np
 
     brightness = colours.max(axis=2).astype(np.int16)

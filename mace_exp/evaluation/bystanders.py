@@ -1,5 +1,5 @@
-"""Bystanders of an edit: people whom the model knows and nobody lists, and the subjects nearest to
-what is erased."""
+"""Bystanders of an edit: people that the model knows and no list of the run names, and the subjects
+nearest to the erased concepts."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from mace_exp.evaluation.prompts import OBJECTS, PRESERVED, STYLES, Subject
 class Neighbour:
     """A subject near an erased one.
 
-    `similarity` is that of their states in the text encoder, in [-1, 1]; `listed` says whether the
-    run is told to keep the neighbour, or names it in what it preserves.
+    `similarity` is the cosine similarity of their text encoder states, in [-1, 1]; `listed` is
+    whether the neighbour is in the retain set or named in an anchor or a preserved caption.
     """
 
     erased: str
@@ -29,14 +29,14 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Bystanders:
-    """The subjects of the parts `unlisted` and `neighbours`; `notes` say why one has none."""
+    """The subjects of the parts `unlisted` and `neighbours`; `notes` say why a part is empty."""
 
     unlisted: Sequence[Subject] = ()
     neighbours: Sequence[Neighbour] = ()
     notes: Sequence[str] = field(default=())
 
     def near(self) -> list[Subject]:
-        """Return the neighbours of all erased concepts, each once, the nearest of each first."""
+        """Return the neighbours of all erased concepts without duplicates, ordered by rank."""
         places: dict[str, int] = {}
         ranked: list[tuple[int, Subject]] = []
         for each in self.neighbours:
@@ -46,7 +46,7 @@ class Bystanders:
 
 
 def kept_subjects(kept: KeptConfig) -> dict[str, list[Subject]]:
-    """Return what the retain set names, by part of the evaluation."""
+    """Return the subjects of the retain set by part of the evaluation."""
     return {
         PRESERVED: [Subject(name, Kind.person) for name in kept.people]
         + [Subject(name, Kind.style) for name in kept.artists],
@@ -58,7 +58,7 @@ def kept_subjects(kept: KeptConfig) -> dict[str, list[Subject]]:
 def unnamed(known: Sequence[str], listed: Iterable[str], texts: Iterable[str]) -> list[str]:
     """Return the names of `known` that are neither in `listed` nor in a sentence of `texts`.
 
-    Names are compared by `spelling.name_key`; in a sentence whole words count.
+    Names are compared by `spelling.name_key`; in sentences only whole words match.
     """
     gone = {name_key(name) for name in listed}
     left = {key: name for name in known if (key := name_key(name)) not in gone}
@@ -72,7 +72,7 @@ def unnamed(known: Sequence[str], listed: Iterable[str], texts: Iterable[str]) -
 
 
 def distinct(subjects: Iterable[Subject], without: Iterable[str]) -> list[Subject]:
-    """Return the subjects, each name once (its first kind), without those named in `without`."""
+    """Return the subjects without duplicate names (the first stays) or names in `without`."""
     gone = {name_key(name) for name in without}
     first: dict[str, Subject] = {}
     for subject in subjects:

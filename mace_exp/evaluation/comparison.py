@@ -1,4 +1,4 @@
-"""What sets of pictures are compared with, and by which features: `evaluation.distances`."""
+"""Features and real pictures of the distances between sets of pictures: `evaluation.distances`."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class DistancesConfig:
 
     encoder: str | None  # CLIP, DINO, ViT ..., a folder or a hub id; null: the judge's features
     allow_download: bool  # download a hub id that is not in the local cache
-    real_images: str | None  # folder of pictures to compare with, too
+    real_images: str | None  # folder of real pictures to compare with, in addition
     batch_size: Annotated[int, WHOLE]  # pictures that the encoder reads at once
 
     def problems(self) -> Iterator[str]:
-        """Yield a message for an encoder or real pictures that are not there."""
+        """Yield a message for an encoder or real pictures that are missing or unusable."""
         if self.encoder is not None:
             try:
                 check_auxiliary(self.encoder, allow_download=self.allow_download)
@@ -42,7 +42,7 @@ class DistancesConfig:
             yield f"{KEY}.real_images = {self.real_images}: {error}"
 
     def real_files(self) -> list[Path]:
-        """Return the real pictures, sorted by name; none where no folder is named.
+        """Return the real pictures, sorted by name; empty if no folder is set.
 
         Raises:
             ValueError: no such folder, no picture in it, or one that can't be read.
@@ -73,7 +73,8 @@ class DistancesConfig:
         )
 
     def inputs(self) -> dict[str, Any]:
-        """Return what decides the figures, for keys; nothing where all is as it was without."""
+        """Return the inputs of cache keys. Settings left at null are omitted, so that older keys
+        stay valid."""
         found: dict[str, Any] = {}
         if self.encoder is not None:
             found["encoder"] = auxiliary_identity(self.encoder)

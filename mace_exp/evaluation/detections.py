@@ -1,9 +1,9 @@
-"""What a detector finds in pictures, stored as it is: every threshold comes afterwards.
+"""Boxes found by a detector, stored without a threshold so that it can be changed later.
 
     detections.csv: file, phase, judge, class, confidence, left, top, width, height
 
-One row per box, beside scores.csv; boxes are in pixels. A picture without rows shows nothing from
-the confidence on that the judge stores.
+One row per box, beside scores.csv; boxes are in pixels. A picture without rows has no box above the
+lowest confidence that the judge stores.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def read_detections(path: Path, count: int) -> tuple[list[list[Detection]], list
     """Read the boxes of `count` pictures before and after an edit.
 
     Raises:
-        ValueError: the file can't be read, lacks a column, holds no number where one belongs, or
-            names a picture that is none of these.
+        ValueError: the file can't be read, lacks a column, has an invalid number, or names a
+            picture that is not among these.
     """
     places = {
         sample_file(phase, index): (row, index)

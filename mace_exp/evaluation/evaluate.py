@@ -1,4 +1,4 @@
-"""All measurements of an edit: pictures before and after in, the content of metrics.json out.
+"""Measure an edit: from pictures before and after it to the content of metrics.json.
 
     {"erased": {"pixel_change": x, "text_image": {...}, "top5": {...}, "persons": {...},
                 "accuracy": {value, low, high, n, original}, "distances": {...},
@@ -40,13 +40,13 @@ class Evaluation:
 
     @property
     def before(self) -> list[str]:
-        """What the judge saw in each picture before the edit: the subject, or of prompts that
-        name none the scene; "" where it named nothing."""
+        """The judge's prediction for each picture before the edit: the subject, or the scene if the
+        prompt names no subject; "" without a prediction."""
         return self._named(self.scored.scores[0])
 
     @property
     def after(self) -> list[str]:
-        """What it saw after the edit."""
+        """The same after the edit."""
         return self._named(self.scored.scores[1])
 
     def _named(self, scores: Scores) -> list[str]:
@@ -88,11 +88,11 @@ def evaluate(
     """Measure pictures [n, H, W, 3], uint8, drawn for `prompts` before and after an edit.
 
     `supports` are the answers that the judge gives (`JudgeConfig.supports`). `specificity` is the
-    part whose accuracy enters the harmonic mean (`suite.SPECIFICITY` gives it by kind); where it
-    was not drawn, the first other part that was. `metrics` are as in `measure_pictures`.
+    part whose accuracy enters the harmonic mean (`suite.SPECIFICITY` gives it by kind); if it was
+    not drawn, the first retained part that was. `metrics` are as in `measure_pictures`.
 
     Raises:
-        ValueError: no prompts, another number of pictures, or an unknown metric.
+        ValueError: no prompts, a different number of pictures, or an unknown metric.
     """
     measured = Measured(
         prompts, before, after, judge=judge, supports=supports, specificity=specificity
@@ -107,8 +107,8 @@ def measure_pictures(
     notes: Sequence[str] = (),
     further: Sequence[str] = (),
 ) -> Evaluation:
-    """Measure by `metrics`, names in `METRICS` in any order; None takes all. `notes` say what was
-    not drawn, and join what is missing; `further` are the metrics that come with the judge.
+    """Measure by `metrics`, names in `METRICS` in any order; None takes all. `notes`, on what was
+    not drawn, are added to "missing"; `further` are the metrics that come with the judge.
 
     Raises:
         ValueError: an unknown metric, or two that give the same value.
@@ -131,8 +131,8 @@ def measure_pictures(
 def measure_again(
     scored: Scored, metrics: Sequence[str], former: Metrics, *, further: Sequence[str] = ()
 ) -> Evaluation:
-    """Measure scores by those of `metrics` that need no pictures; `former` are the values measured
-    with pictures, of which all others stay. `further` are as in `measure_pictures`.
+    """Recompute those of `metrics` that need scores only; all other values are taken from `former`,
+    which were measured with pictures. `further` are as in `measure_pictures`.
 
     Raises:
         ValueError: as `measure_pictures`.
@@ -162,7 +162,7 @@ def _without(former: Metrics, names: frozenset[str]) -> Metrics:
 
 
 def _updated(former: Metrics, values: Metrics) -> Metrics:
-    """Return the former values with new ones in their places, dictionary by dictionary."""
+    """Return the former values updated by new ones, dictionary by dictionary."""
     result = dict(former)
     for key, value in values.items():
         both = isinstance(value, dict) and isinstance(result.get(key), dict)
@@ -171,7 +171,7 @@ def _updated(former: Metrics, values: Metrics) -> Metrics:
 
 
 def _unanswered(chosen: Sequence[Metric], given: frozenset[str]) -> Iterator[str]:
-    """Yield the sentence on the metrics that need answers which nobody gives, if there are any."""
+    """Yield one sentence on the metrics that need answers which the judge does not give, if any."""
     lacking = [metric for metric in chosen if not metric.needs <= given]
     if lacking:
         labels = sorted({metric.label for metric in lacking})

@@ -1,8 +1,7 @@
-"""What is erased, named in other ways than in training: `generality=...`.
+"""Prompts that name an erased concept differently than in training: `generality=...`.
 
-A model that has forgotten a word has not forgotten what it stands for: the paper's generality
-(arXiv 2403.06135, section 5.1) is measured on synonyms. The other parts ask for the same in other
-sentences and other letters.
+A model that forgets a name may still know the concept: the paper measures generality on synonyms
+(arXiv 2403.06135, section 5.1). The other parts vary the sentence or the spelling.
 """
 
 from __future__ import annotations
@@ -32,14 +31,14 @@ CASES: dict[str, Callable[[str], str]] = {
     "upper": str.upper,
     "title": str.title,
 }
-"""What `letter_case` may name."""
+"""Allowed values of `letter_case`."""
 
 
 @dataclass(kw_only=True)
 class GeneralityConfig:
-    """Other ways to name what is erased; each list that holds something is a part of its own."""
+    """Other ways to name an erased concept; each non-empty list is a part of the evaluation."""
 
-    images: Annotated[int, NONNEGATIVE]  # of each part; 0: none
+    images: Annotated[int, NONNEGATIVE]  # per part; 0: none
     synonyms: dict[str, list[str]]  # other words, by the concept's name
     misspellings: dict[str, list[str]]  # by the concept's name
     wordings: list[str]  # other sentences, {} for the concept
@@ -65,8 +64,8 @@ class GeneralityConfig:
     def sentences(
         self, concepts: Sequence[Concept], templates: int
     ) -> dict[str, dict[str, list[str]]]:
-        """Return the sentences of each part by concept; parts and concepts without any are left
-        out. Words take the first `templates` templates of the evaluation."""
+        """Return the sentences of each part by concept; empty parts and concepts are left out.
+        Single words are put into the first `templates` evaluation templates."""
         ways: dict[str, Callable[[Concept], list[str]]] = {
             SYNONYMS: lambda each: _other_words(each, self.synonyms, templates),
             WORDINGS: lambda each: filled_templates(each.name, each.kind, self.wordings),
@@ -100,10 +99,10 @@ def _other_words(concept: Concept, words: Mapping[str, Sequence[str]], templates
 def generality_prompts(
     sentences: Mapping[str, Mapping[str, Sequence[str]]], images: int, seed: int
 ) -> list[EvaluationPrompt]:
-    """Return about `images` pictures to draw of each part; of every concept at least one.
+    """Return about `images` prompts per part, at least one per concept.
 
-    A concept's sentences take turns from one that depends on its name, and the seeds are its own,
-    so that neither depends on what else is erased.
+    The first sentence and the seeds of a concept depend on its name only, not on what else is
+    erased.
     """
     return [
         EvaluationPrompt(

@@ -1,5 +1,5 @@
-"""The judge of a run with the subjects of that run: what decides its scores, and how it is asked
-about pictures."""
+"""The judge of a run together with the run's subjects: its part of cache keys, and its answers for
+pictures."""
 
 from __future__ import annotations
 
@@ -21,20 +21,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Judging:
-    """A judge and the subjects of a run by name."""
+    """A judge's settings, and the kind of each subject of a run by name."""
 
     config: JudgeConfig
     subjects: Mapping[str, Kind]
 
     @property
     def identity(self) -> object:
-        """What decides the scores, in keys: the judge's name, and its inputs where it has some."""
+        """The judge's part of cache keys: its name and, if it has any, its inputs."""
         inputs = self.config.inputs(self.subjects)
         return [self.config.name, inputs] if inputs else self.config.name
 
     def check(self, device: str) -> None:
-        """Refuse, before anything is drawn, what only the judge's models can tell. Raises
-        ValueError."""
+        """Check what needs the judge's models, before anything is drawn. Raises ValueError."""
         self.config.check(self._task(device))
 
     def asked(
@@ -47,8 +46,9 @@ class Judging:
         device: str,
         specificity: str,
     ) -> tuple[Measured, list[str]]:
-        """Return pictures [n, H, W, 3] before and after an edit with the judge's answers, and what
-        went wrong with it: then they are without a judge, and what needs none is still measured."""
+        """Return pictures [n, H, W, 3] before and after an edit with the judge's answers, and the
+        judge's failures. After a failure the pictures have no judge: metrics that need none are
+        still computed."""
         config = self.config
         unjudged = Measured(
             prompts,
@@ -65,7 +65,7 @@ class Judging:
         )
         try:
             measured = replace(unjudged, judge=self.opened(device))
-            _ = measured.scored  # asks all that is stored of each picture
+            _ = measured.scored  # compute all stored scores here, so that failures are caught
         except JudgeError as error:
             said = f"judge={config.name} failed: {error}"
             log.error("%s", said)

@@ -1,5 +1,5 @@
-"""What a metric reads: prompts, the pictures drawn for them before and after an edit, what the
-judge says of both, and the scores that follow."""
+"""The input of metrics: prompts, the pictures drawn for them before and after an edit, the judge's
+answers for both, and the resulting scores."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ class Drawn:
 
     @cached_property
     def concepts(self) -> np.ndarray:
-        """What each prompt names, [n], text; the prompt itself where it names nothing: pictures of
-        one concept are alike, those of different general prompts are not."""
+        """The bootstrap cluster of each picture, [n], text: its concept, or the prompt if it names
+        none. Pictures of one concept are correlated, those of different general prompts are not."""
         return np.array([prompt.concept or prompt.prompt for prompt in self.prompts])
 
     @cached_property
     def pooled(self) -> np.ndarray:
-        """Which pictures enter figures that are pooled over parts, [n], bool (`prompts.POOLED`)."""
+        """Which pictures enter metrics pooled over parts, [n], bool (`prompts.POOLED`)."""
         return np.array([prompt.part in POOLED for prompt in self.prompts])
 
 
@@ -65,9 +65,9 @@ class Scored(Drawn):
     """Scores of the pictures of the same prompts and seeds before and after an edit.
 
     `answers` are those that the judge gave, none without a judge. `specificity` is the part whose
-    accuracy enters the harmonic mean. A first guess counts from a probability of `threshold`, a
-    picture as showing a person from `person_threshold`. `detections` are the boxes in each picture,
-    before and after, of a judge that gives them, and `counting` says how they are counted.
+    accuracy enters the harmonic mean. `threshold` and `person_threshold` are the least
+    probabilities of a top-1 prediction and of a person. `detections` are the boxes in each picture,
+    before and after, if the judge gives any; `counting` says how they are counted.
     """
 
     scores: tuple[Scores, Scores]
@@ -84,13 +84,13 @@ class Scored(Drawn):
 class Measured(Drawn):
     """Pictures [n, H, W, 3], uint8, of the same prompts and seeds before and after an edit.
 
-    `supports` are the answers that the judge gives, `kinds` those of its classes where it chooses
-    within one, `batch` how many pictures it is shown at once; `comparison` says by which features
-    sets of pictures are compared, and with which real ones (None: the judge's, and none). The rest
+    `supports` are the answers that the judge gives, `kinds` the kind of each class if it classifies
+    within a kind, `batch` the number of pictures per call. `comparison` sets the encoder and the
+    real pictures of distances between sets (None: the judge's features, no real pictures). The rest
     is as in `Scored`.
 
     Raises:
-        ValueError: no prompts, or another number of pictures than of prompts.
+        ValueError: no prompts, or the numbers of pictures and prompts differ.
     """
 
     before: np.ndarray
@@ -113,15 +113,15 @@ class Measured(Drawn):
 
     @property
     def answers(self) -> frozenset[str]:
-        """The answers that can be read off `verdicts`: none without a judge."""
+        """The answers available in `verdicts`: none without a judge."""
         return frozenset() if self.judge is None else self.supports
 
     @cached_property
     def verdicts(self) -> tuple[Verdict, Verdict]:
-        """What the judge says of the pictures before and after.
+        """The judge's answers for the pictures before and after.
 
         Raises:
-            ValueError: there is no judge; a metric that reads this names what it needs.
+            ValueError: there is no judge; a metric that reads this must declare what it `needs`.
         """
         if self.judge is None:
             raise ValueError("no judge has seen these pictures: the metric must name what it needs")
@@ -153,7 +153,7 @@ class Measured(Drawn):
 
     @cached_property
     def detections(self) -> tuple[Sequence[Found], Sequence[Found]] | None:
-        """The boxes in each picture before and after; None of a judge that gives none."""
+        """The boxes in each picture before and after; None if the judge gives none."""
         if DETECTIONS not in self.answers:
             return None
         before, after = self.verdicts
@@ -162,7 +162,7 @@ class Measured(Drawn):
     @cached_property
     def features(self) -> tuple[str, np.ndarray, np.ndarray]:
         """The name of the space, and features [n, f] of the pictures before and after: the judge's,
-        or pixel features where there are none."""
+        or pixel features if it gives none."""
         if FEATURES in self.answers:
             before, after = (verdict.features for verdict in self.verdicts)
             return "judge", before, after

@@ -1,4 +1,4 @@
-"""Which known subjects lie nearest to what is erased, by the text encoder's states."""
+"""The known subjects nearest to each erased one, by cosine similarity of text encoder states."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mace_exp.utils.files import regular, write_table
 VERSION = 1
 COLUMNS = ("erased", "neighbour", "kind", "similarity", "listed")
 DECIMALS = 4
-"""Of a similarity: what rounding of another machine does not move."""
+"""Decimals of a similarity: coarser than rounding differences between machines."""
 
 
 def subject_states(encoder: PromptEncoder, subjects: Sequence[Subject]) -> np.ndarray:
@@ -27,7 +27,7 @@ def subject_states(encoder: PromptEncoder, subjects: Sequence[Subject]) -> np.nd
     the first of its kind's evaluation templates.
 
     Raises:
-        ValueError: a sentence is longer than the encoder reads.
+        ValueError: a sentence exceeds the encoder's context length.
     """
     sentences = [evaluation_prompts(each.name, each.kind, 1)[0] for each in subjects]
     rows = []
@@ -46,9 +46,9 @@ def _batches(
 
 
 def similarities(erased: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return the cosines [e, n] of states [e, d] and [n, d] about the mean of all of them.
+    """Return the cosine similarities [e, n] of states [e, d] and [n, d], centred on their mean.
 
-    Without the mean, which all states share, every cosine of CLIP's is near one.
+    Without centring, all cosine similarities of CLIP's states are close to one.
     """
     centre = np.concatenate([erased, others]).mean(axis=0)
     first, second = (_unit(each - centre) for each in (erased, others))
@@ -69,7 +69,7 @@ def nearest(
 ) -> list[Neighbour]:
     """Return the `count` nearest of `others` to each erased subject, nearest first.
 
-    `unlisted` are the names that no list holds. Equally near ones come in order of their names.
+    `unlisted` are the names in no list of the run. Ties are ordered by name.
     """
     if not others:
         return []

@@ -1,4 +1,4 @@
-"""Two runs on the same prompts and seeds: differences of their scores, picture by picture."""
+"""Paired comparison of two runs: differences of their scores on the same prompts and seeds."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from mace_exp.evaluation.scores import ScoredPictures, Scores
 
 RATES = ("recognised", "top5", "persons")
 OVERALL = "overall"
-"""The part of what is measured on several parts: harmonic means."""
+"""The part of measures over several parts: harmonic means."""
 MEASURES = (*RATES, "text_image", "pixel_change")
-"""What is compared, of the pictures after the edit; each is a number a picture, NaN if unknown."""
+"""What is compared, on pictures after the edit: one number per picture, NaN if unknown."""
 
 Place = tuple[str, str, str, int]
-"""Part, concept, prompt and seed: the same picture in every run."""
+"""Part, concept, prompt and seed: identifies a picture across runs."""
 
 
 @dataclass(frozen=True)
 class Difference:
     """The mean difference of a measure on a part, second run minus first, over n pairs.
 
-    `low` and `high` are its 95 % interval by paired bootstrap over `concepts` concepts (one alone:
-    over pictures), of rates never narrower than that of independent pairs.
+    `low` and `high` are its 95 % interval by paired bootstrap over `concepts` concepts (over
+    pictures if there is one); for rates it is never narrower than that of independent pairs.
     """
 
     part: str
@@ -54,8 +54,8 @@ class Difference:
 @dataclass(frozen=True)
 class ConceptDifference:
     """The mean difference of a measure on one concept, over n pairs of its pictures. `low` and
-    `high` are the 95 % interval for independent pairs: it says nothing of other concepts, and of a
-    hundred concepts five leave zero out by chance."""
+    `high` are the 95 % interval for independent pairs: it does not generalise to other concepts,
+    and by chance it excludes zero for 5 of 100 concepts."""
 
     part: str
     concept: str
@@ -70,8 +70,8 @@ class ConceptDifference:
 
 @dataclass(frozen=True)
 class PicturePair:
-    """One prompt and seed, with the row of its picture in either run, and how far apart they are:
-    the difference of the expected subject's probability, or else of the text score."""
+    """One prompt and seed, the row of its picture in each run, and their difference: of the
+    expected subject's probability, else of the text score, else of the pixel change."""
 
     prompt: EvaluationPrompt
     rows: tuple[int, int]
@@ -100,8 +100,8 @@ def paired(first: ScoredPictures, second: ScoredPictures) -> list[tuple[int, int
 
 @dataclass(frozen=True)
 class Pairs:
-    """The pictures after the edit that two runs have in common: prompts and scores, n of each, and
-    from which probability on a first guess counts in either run, and a person."""
+    """The n pictures after the edit that two runs share, with prompts and scores, and each run's
+    least probabilities of a top-1 prediction (`thresholds`) and of a person (`persons`)."""
 
     prompts: Sequence[EvaluationPrompt]
     scores: tuple[Scores, Scores]
@@ -123,8 +123,8 @@ def differences(
     specificity: str = PRESERVED,
 ) -> list[Difference]:
     """Return the difference of every part and measure that both runs know, and of the harmonic
-    means with the part `specificity`. A first guess counts from `threshold` on, or from what the
-    run's judge asks for, if that is more. Raises as `paired`."""
+    means with the part `specificity`. A top-1 prediction counts from the larger of `threshold` and
+    the threshold of the run's judge. Raises as `paired`."""
     pairs = _common(first, second, threshold)
     return [*_by_part(pairs), *_of_means(pairs, specificity)]
 
@@ -145,8 +145,8 @@ def concept_differences(
 def measures_of(
     scores: Scores, threshold: float = 0.0, least_person: float = LIKELY
 ) -> dict[str, np.ndarray]:
-    """Return each of `MEASURES` of n pictures, [n], float64; a first guess counts from `threshold`
-    on, a picture as showing a person from `least_person`."""
+    """Return each of `MEASURES` of n pictures, [n], float64; `threshold` and `least_person` are the
+    least probabilities of a top-1 prediction and of a person."""
     known = np.isfinite(scores.subject_rank)
     first = recognised(scores.subject_rank, scores.subject_probability, threshold)
     return {
@@ -161,8 +161,8 @@ def measures_of(
 def most_different(
     first: ScoredPictures, second: ScoredPictures, count: int
 ) -> dict[str, list[PicturePair]]:
-    """Return by part the `count` pairs of pictures that differ most, the farthest first; pairs that
-    do not differ are left out."""
+    """Return by part the `count` pairs of pictures with the largest differences, in descending
+    order, without pairs that do not differ."""
     found: dict[str, list[PicturePair]] = {}
     one, two = (_graded(run.after) for run in (first, second))
     for rows in paired(first, second):
@@ -178,7 +178,7 @@ def most_different(
 
 
 def _graded(scores: Scores) -> np.ndarray:
-    """Return the finest measure of each picture, [n]."""
+    """Return the finest known measure of each picture, [n]."""
     finest = np.where(
         np.isfinite(scores.subject_probability), scores.subject_probability, scores.text_image
     )
@@ -230,7 +230,7 @@ def _by_concept(
 
 
 def _known(pairs: Pairs, part: str, measure: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the rows of a part where both runs know a measure, [m], and its values."""
+    """Return the rows of a part for which both runs have a measure, [m], and its values."""
     one, two = (each[measure] for each in pairs.measures)
     own = np.array([each.part == part for each in pairs.prompts])
     rows = np.flatnonzero(own & np.isfinite(one) & np.isfinite(two))
@@ -238,7 +238,7 @@ def _known(pairs: Pairs, part: str, measure: str) -> tuple[np.ndarray, np.ndarra
 
 
 def _of_means(pairs: Pairs, specificity: str) -> Iterator[Difference]:
-    """Yield the differences of harmonic means: both runs are resampled by the same concepts."""
+    """Yield the differences of harmonic means; both runs resample the same concepts."""
     one, two = pairs.scores
     for name, sides in mean_sides(pairs.prompts, one, specificity).items():
         if name not in mean_sides(pairs.prompts, two, specificity):
@@ -292,7 +292,8 @@ def _difference(
 
 
 def _interval(measure: str, gap: np.ndarray, clusters: Sequence[Hashable]) -> tuple[float, float]:
-    """Return the interval of the mean of m differences in clusters [m] (of one: over pairs)."""
+    """Return the interval of the mean of m differences in clusters [m] (over pairs if there is
+    one)."""
     found = mean_interval(gap, clusters) or mean_interval(gap, range(len(gap)))
     low, high = found or (float(gap[0]), float(gap[0]))
     if measure in RATES:

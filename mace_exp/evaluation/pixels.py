@@ -3,7 +3,7 @@
 import numpy as np
 
 GRID = 8
-"""Cells a side."""
+"""Cells per side."""
 
 
 def pixel_features(images: np.ndarray) -> np.ndarray:
@@ -23,7 +23,7 @@ def _grid_means(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.
 
 
 def _cells(size: int) -> np.ndarray:
-    """Return [8, size]: each row averages over its share of the pixels."""
+    """Return weights [8, size]: each row averages over the pixels of one cell."""
     edges = np.linspace(0, size, GRID + 1)
     pixels = np.arange(size)
     overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)

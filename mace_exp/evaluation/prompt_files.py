@@ -1,6 +1,6 @@
 """Read prompts from files: a table by the names of its columns, COCO's caption JSON, or text.
 
-Nothing here imports torch: what a file lacks is known before a model is loaded.
+Does not import torch: files are checked before a model is loaded.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from mace_exp.utils.texts import fault_of, shown
 
 PROMPT, SEED, CONCEPT, PART = "prompt", "seed", "concept", "part"
 FIELDS = (PROMPT, SEED, CONCEPT, PART)
-"""What is read of a row; all but the prompt may be missing."""
+"""The fields of a row; all but the prompt are optional."""
 LARGEST = 1 << 30
-"""Bytes of a file of prompts: more is no list of prompts."""
+"""Largest accepted file, in bytes: a larger one is hardly a list of prompts."""
 BELOW = 2**63
-"""Seeds that every program can hold."""
+"""Exclusive upper bound of seeds: they fit into int64."""
 
 
 @dataclass(frozen=True)
 class PromptRow:
-    """One prompt of a file; what the file does not say is None or ""."""
+    """One prompt of a file; fields that the file lacks are None or ""."""
 
     prompt: str
     seed: int | None = None
@@ -43,8 +43,8 @@ def read_prompts(path: Path, columns: Mapping[str, Sequence[str]]) -> list[Promp
     `.json`: COCO's caption JSON, one caption an image. Anything else: text, one prompt per line.
 
     Raises:
-        ValueError: the file is missing, too large, not UTF-8 or of another format; it holds no
-            prompts, or lacks the column of them; a cell is no prompt, seed, concept or part.
+        ValueError: the file is missing, too large, not UTF-8 or of another format; it has no
+            prompts or no prompt column; a cell is not a valid prompt, seed, concept or part.
     """
     if not path.is_file():
         raise ValueError(f"{path} is not a file")
@@ -110,7 +110,7 @@ def _row(table: Table, number: int, columns: Mapping[str, str]) -> PromptRow:
 
 
 def _seed(text: str) -> int | None:
-    """Read a seed; "12.0" is what tables make of 12 beside an empty cell."""
+    """Read a seed; pandas writes 12 as "12.0" in a column with empty cells."""
     whole = text.removesuffix(".0")
     if not text:
         return None
@@ -133,9 +133,9 @@ def _part(name: str) -> str:
 
 
 def _coco_captions(path: Path) -> list[str]:
-    """Return one caption of each image, that of the lowest id, by the number of the image.
+    """Return one caption per image, the one with the lowest id, ordered by image id.
 
-    Five people described each image of COCO: two captions of one image are no two samples.
+    COCO has five captions per image, which are not independent samples.
     """
     captions = read_captions(path)  # checks the format, and every caption
     annotations = json.loads(path.read_text(encoding="utf-8-sig"))["annotations"]

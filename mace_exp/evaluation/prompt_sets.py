@@ -22,12 +22,12 @@ from mace_exp.utils.seeding import derive, short_seed
 
 KEY = "evaluation.prompt_sets"
 NAMED = (ERASED, PRESERVED, OBJECTS, STYLES)
-"""Parts whose subjects a run lists."""
+"""Parts whose subjects the configuration lists."""
 
 
 @dataclass(kw_only=True)
 class PromptColumns:
-    """Names of the columns of a table; the first that it has is read."""
+    """Accepted column names of a table, in order of precedence."""
 
     prompt: list[str]
     seed: list[str]
@@ -35,7 +35,7 @@ class PromptColumns:
     part: list[str]
 
     def by_field(self) -> dict[str, list[str]]:
-        """Return the names by what they stand for."""
+        """Return the column names by field."""
         return {field: getattr(self, field) for field in FIELDS}
 
 
@@ -43,8 +43,8 @@ class PromptColumns:
 class PromptSetsConfig:
     """Files of prompts that are parts of the evaluation."""
 
-    files: dict[str, str]  # by the name of the part that rows without one belong to
-    counts: dict[str, int]  # how many are drawn, chosen at random, by the same names; others: all
+    files: dict[str, str]  # by the part of the rows that name none
+    counts: dict[str, int]  # size of a random subset, by the same names; others: all prompts
     columns: PromptColumns
 
     def __post_init__(self) -> None:
@@ -61,16 +61,16 @@ class PromptSetsConfig:
                 raise ValueError(f"{KEY}.counts.{name} = {count}: at least 1")
 
     def prompts(self, seed: int, subjects: Mapping[str, Sequence[str]]) -> list[EvaluationPrompt]:
-        """Return what is drawn for all files; `subjects` are the names that a run knows by part.
+        """Return the prompts of all files; `subjects` are the names that a run lists, by part.
 
         Raises:
-            ValueError: as `read_prompts`, and fewer prompts in a file than are asked for.
+            ValueError: as `read_prompts`, or a file has fewer prompts than `counts` asks for.
         """
         return joined([each for name in self.files for each in self._of_file(name, seed, subjects)])
 
     def problems(self, drawn: Collection[str]) -> Iterator[str]:
-        """Yield a message for each file that can't be read, or that adds to a part of `drawn`,
-        which the evaluation draws itself."""
+        """Yield a message for each file that can't be read, or that has prompts of a part in
+        `drawn`, the parts that the evaluation draws from templates."""
         for name in self.files:
             try:
                 found = self._of_file(name, 0, {})
@@ -105,16 +105,14 @@ def file_prompts(
     seed: int,
     subjects: Mapping[str, Sequence[str]],
 ) -> list[EvaluationPrompt]:
-    """Return the prompts of a file as pictures to draw: `count` of them (None: all), a random
-    choice by `seed`.
+    """Return the evaluation prompts of a file: a random subset of `count` (None: all) by `seed`.
 
-    A row without a part belongs to the part `name`; one without a seed gets its own, which depends
-    on its text alone. A row without a concept, in a part of `subjects`, names the longest of the
-    part's names that its prompt holds. Rows that ask for the same picture are drawn once.
+    A row's part defaults to `name`, its seed to one derived from its text, and its concept to the
+    longest name in `subjects` of its part that the prompt contains. Duplicates are dropped.
 
-    The order is that of a draw without end, of which `count` takes the beginning: a larger count
-    draws the same pictures and then further ones. Within it, pictures of one part and concept
-    follow each other, as they are cached together.
+    Subsets are nested: a larger `count` adds prompts to those of a smaller one, whose pictures are
+    in the cache. Prompts of one part and concept are adjacent, as their pictures are cached in
+    shards.
     """
     names = {name_key(each): each for known in subjects.values() for each in known}
     numbered: Counter[str] = Counter()
@@ -138,8 +136,7 @@ def file_prompts(
 
 
 def joined(prompts: Sequence[EvaluationPrompt]) -> list[EvaluationPrompt]:
-    """Return prompts of several files with each part in one piece, a picture that two files ask
-    for once."""
+    """Return the prompts of several files without duplicates, grouped by part."""
     parts = list(dict.fromkeys(each.part for each in prompts))
     return sorted(dict.fromkeys(prompts), key=lambda each: parts.index(each.part))
 
@@ -147,8 +144,8 @@ def joined(prompts: Sequence[EvaluationPrompt]) -> list[EvaluationPrompt]:
 def notes_on(
     prompts: Sequence[EvaluationPrompt], fits: Callable[[Sequence[str]], Sequence[bool]]
 ) -> list[str]:
-    """Return sentences on prompts that are not measured as their part says, or not drawn whole:
-    `fits` says which the text encoder reads to their end."""
+    """Return notes on the prompts of each part that have no expected subject, and on those that the
+    text encoder truncates: `fits` returns which are not truncated."""
     unnamed = Counter(each.part for each in prompts if each.part in NAMED and not each.expected)
     cut = Counter(
         each.part
@@ -167,7 +164,7 @@ def notes_on(
 
 
 def _named_in(prompt: str, names: Sequence[str]) -> str:
-    """Return the longest of `names` that a prompt holds as whole words, case ignored, or ""."""
+    """Return the longest of `names` that a prompt contains as whole words, case ignored, or ""."""
     found = (
         name
         for name in names

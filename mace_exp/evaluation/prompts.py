@@ -1,4 +1,4 @@
-"""What a prompt of the evaluation is about, one picture to draw, and the parts it can belong to."""
+"""Prompts of the evaluation, their subjects, and the parts that they belong to."""
 
 import re
 from collections.abc import Iterable
@@ -10,22 +10,21 @@ ERASED, PRESERVED, OBJECTS, STYLES, GENERAL = "erased", "preserved", "objects", 
 UNLISTED, NEIGHBOURS = "unlisted", "neighbours"
 PARTS = (ERASED, PRESERVED, UNLISTED, NEIGHBOURS, OBJECTS, STYLES, GENERAL)
 BYSTANDERS = (UNLISTED, NEIGHBOURS)
-"""Parts of subjects that a run is not told to keep, or tells by nearness. They have a number of
-pictures of their own, and stay out of what is pooled over parts (scenes, distances of all that is
-kept): those figures stay comparable with runs that draw no bystanders, and count no picture twice.
-"""
+"""Parts with subjects outside the retain set, or chosen by similarity. They have a separate number
+of pictures, and are excluded from metrics pooled over parts (scenes, distances of retained parts),
+which stay comparable with runs without bystanders and count no picture twice."""
 
 POOLED = frozenset(PARTS) - frozenset(BYSTANDERS)
-"""Parts that enter what is pooled. Those of prompt files and of other wordings do not, either."""
+"""Parts included in pooled metrics; parts of prompt files and of generality are excluded, too."""
 SYNONYMS, WORDINGS, LETTER_CASE = "synonyms", "wordings", "letter_case"
 POSSESSIVES, MISSPELLINGS = "possessives", "misspellings"
 GENERALITY = (SYNONYMS, WORDINGS, LETTER_CASE, POSSESSIVES, MISSPELLINGS)
-"""Parts of what is erased, named in other words or letters than in training."""
+"""Parts that name erased concepts in other words or letters than in training."""
 NO_PARTS = frozenset(
     {"scenes", "distances", "harmonic", "missing", "text_image_difference"}
     | {"harmonic_mean", "harmonic_mean_unlisted", "harmonic_mean_generality"}
 )
-"""What metrics.json holds beside parts."""
+"""Keys of metrics.json that are not parts, and so no part may have."""
 _PART_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
 
 
@@ -39,7 +38,8 @@ class Subject:
 
 @dataclass(frozen=True)
 class EvaluationPrompt:
-    """One picture to draw. `expected` is the class that a judge should see (erased: should not).
+    """One picture to draw. `expected` is the class that a judge should recognise (erased: should
+    not).
 
     Prompts of the part "general" have neither concept nor expected class: only scenes, text scores
     and distances are measured on them.
@@ -61,7 +61,7 @@ def parts_of(prompts: Iterable[EvaluationPrompt]) -> list[str]:
 
 
 def check_part_name(name: str) -> None:
-    """Raise ValueError for what can't be the name of a part in files and in metrics.json."""
+    """Raise ValueError unless `name` can be that of a part in files and in metrics.json."""
     if not _PART_NAME.fullmatch(name):
         raise ValueError(
             f"{name!r} can't name a part: take lower-case letters a-z, digits, _ and -, at most 60"

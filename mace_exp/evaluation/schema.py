@@ -33,7 +33,7 @@ class Part(Enum):
 
     erased = "erased"
     preserved = "preserved"
-    unlisted = "unlisted"  # people whom the model knows, neither erased nor kept by name
+    unlisted = "unlisted"  # people that the model knows, neither erased nor retained
     neighbours = "neighbours"  # the subjects nearest to each erased one, by the text encoder
     objects = "objects"
     styles = "styles"
@@ -42,15 +42,15 @@ class Part(Enum):
 
 @dataclass(frozen=True)
 class Choice:
-    """What is measured: names of metrics, the probability that a judge's first guess needs, and
-    what sets of pictures are compared by (None: the judge's features)."""
+    """What is measured: names of metrics, the least probability of the judge's top-1 prediction,
+    and the settings of distances between sets of pictures (None: the judge's features)."""
 
     metrics: Sequence[str]
     threshold: float
     distances: DistancesConfig | None
 
     def inputs(self) -> dict[str, Any]:
-        """Return what decides the figures, for keys."""
+        """Return the inputs of cache keys."""
         found: dict[str, Any] = {"metrics": sorted(self.metrics), "threshold": self.threshold}
         if self.distances is not None and COMPARING.intersection(self.metrics):
             further = self.distances.inputs()
@@ -60,8 +60,7 @@ class Choice:
 
 @dataclass(kw_only=True)
 class EvaluationConfig:
-    """Base of the options of conf/evaluation, which answer for themselves; this one draws and
-    measures nothing."""
+    """Base of the options of conf/evaluation; the defaults draw and measure nothing."""
 
     def draws(self, part: Part | None = None) -> bool:
         """Return whether a part is drawn; None: whether anything is."""
@@ -76,15 +75,15 @@ class EvaluationConfig:
         return Choice([], 0.0, None)
 
     def mapped_concepts(self) -> int:
-        """Return for how many concepts attention is drawn."""
+        """Return for how many concepts attention maps are drawn."""
         return 0
 
     def nearest_count(self) -> int:
-        """Return how many neighbours of each erased concept are looked for."""
+        """Return the number of neighbours per erased concept."""
         return 0
 
     def known_people(self, recognised: Sequence[str]) -> list[str]:
-        """Return the people whom the model knows; `recognised` are those that the judge does."""
+        """Return the people that the model knows; `recognised` are those known to the judge."""
         return []
 
     def suite(
@@ -93,23 +92,22 @@ class EvaluationConfig:
         kept: KeptConfig,
         bystanders: Mapping[str, Sequence[Subject]],
     ) -> list[EvaluationPrompt]:
-        """Return the prompts to draw; `bystanders` are the subjects of the parts that no list
-        names."""
+        """Return the prompts to draw; `bystanders` are the subjects of the parts `BYSTANDERS`."""
         return []
 
     def further_prompts(
         self, concepts: Sequence[Concept], kept: KeptConfig, generality: GeneralityConfig
     ) -> list[EvaluationPrompt]:
-        """Return the prompts of the parts beside these: other wordings of what is erased, and those
-        of files."""
+        """Return the prompts of all other parts: those of generality and of prompt files."""
         return []
 
     def problems(self, kept: KeptConfig, erased: Collection[str]) -> Iterator[str]:
-        """Yield what contradicts the lists of a run; `erased` are keys of names."""
+        """Yield a message for each conflict with a run's lists; `erased` are keys of names
+        (`name_key`)."""
         yield from ()
 
     def missing_files(self) -> Iterator[str]:
-        """Yield a message for each file that is named and not there."""
+        """Yield a message for each file that is set and missing."""
         yield from ()
 
 
@@ -125,15 +123,15 @@ class SampledEvaluation(EvaluationConfig):
     parts: list[Part]
     prompt_sets: PromptSetsConfig
     images_per_part: Annotated[int, WHOLE]
-    bystander_images: Annotated[int, WHOLE]  # of `unlisted`, and as many of `neighbours`
-    unlisted: list[str] | None  # whom the model knows; null: all people whom the judge knows
-    unlisted_file: str | None  # further ones, one per line, or in the column name of a table
+    bystander_images: Annotated[int, WHOLE]  # of `unlisted` and of `neighbours`, each
+    unlisted: list[str] | None  # people that the model knows; null: all that the judge recognises
+    unlisted_file: str | None  # further names, one per line or in the name column of a table
     neighbours: Annotated[int, WHOLE]  # nearest subjects of each erased one
     templates: Annotated[int, WHOLE]
     seed: Annotated[int, NONNEGATIVE]
-    attention_maps: Annotated[int, NONNEGATIVE]  # concepts whose attention is drawn
+    attention_maps: Annotated[int, NONNEGATIVE]  # concepts whose attention maps are drawn
     metrics: list[str]  # names of `evaluation.metrics.METRICS`, in any order
-    threshold: Annotated[float, PROPORTION]  # probability that the judge's first guess needs
+    threshold: Annotated[float, PROPORTION]  # least probability of the judge's top-1 prediction
     distances: DistancesConfig
 
     def __post_init__(self) -> None:
@@ -168,8 +166,8 @@ class SampledEvaluation(EvaluationConfig):
         kept: KeptConfig,
         bystanders: Mapping[str, Sequence[Subject]],
     ) -> list[EvaluationPrompt]:
-        """Return the suite of a run: it is built whole, so that what is erased is in no other part
-        whether or not it is drawn itself, and then cut down to the parts that are asked for."""
+        """Return the prompts of the selected parts. The suite is first built with all parts, so
+        that erased subjects are excluded from the others even if the part `erased` is not drawn."""
         erased = [Subject(concept.name, concept.kind) for concept in concepts]
         whole = build_suite(
             {ERASED: erased, **kept_subjects(kept), **bystanders},
@@ -196,7 +194,7 @@ class SampledEvaluation(EvaluationConfig):
         ]
 
     def problems(self, kept: KeptConfig, erased: Collection[str]) -> Iterator[str]:
-        """Yield a message where nothing is left to draw: what is erased is in no other part."""
+        """Yield a message if no prompt is left, as erased subjects are in no other part."""
         gone = set(erased)
         empty = {
             part
@@ -211,8 +209,8 @@ class SampledEvaluation(EvaluationConfig):
             )
 
     def missing_files(self) -> Iterator[str]:
-        """Yield a message where the file of names can't be read or holds what is no name, for files
-        of prompts, and for what pictures are compared with."""
+        """Yield a message for each unusable file: prompts, encoder, real pictures, list of
+        names."""
         yield from self.prompt_sets.problems({part.name for part in self.parts})
         yield from self.distances.problems()
         if self.unlisted_file is None:
@@ -225,7 +223,7 @@ class SampledEvaluation(EvaluationConfig):
 
 
 def _check_name(key: str, name: object) -> None:
-    """Raise ValueError for what is no name, or none that a table can hold."""
+    """Raise ValueError unless `name` is a valid name of a subject."""
     if not isinstance(name, str):  # a list within the list passes the schema
         raise ValueError(f"{key}: {name!r} is no name: give a list of names")
     try:

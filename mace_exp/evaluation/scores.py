@@ -1,9 +1,9 @@
-"""What is known of every picture of an evaluation: the scores that rates are computed from.
+"""The scores of every picture of an evaluation, from which rates are computed.
 
-    scores.csv: part, concept, prompt, seed, expected, file, phase, judge, then one column a score
+    scores.csv: part, concept, prompt, seed, expected, file, phase, judge, then one column per score
 
-Thresholds, rates and intervals come afterwards, so that another threshold draws and judges nothing.
-An empty cell: the judge does not know what the prompt names, or does not give that answer.
+Thresholds, rates and intervals are applied later: another threshold needs no new pictures and no
+judge. An empty cell: the judge does not know the expected class, or does not give this answer.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ ABOUT = ("part", "concept", "prompt", "seed", "expected", "file", "phase", "judg
 class Scores:
     """The scores of n pictures of one phase, NaN where there is none; each field is a column.
 
-    `subject` and `scene` are the judge's first guesses, "" without one; `expected_scene` is the
-    scene that the prompt names, "" where it names none. Probabilities are in [0, 1]; a rank is the
-    place of the expected class among all, 1 the first, ties at the last of their places.
+    `subject` and `scene` are the judge's top-1 predictions, "" without one; `expected_scene` is the
+    scene that the prompt names, "" where it names none. Probabilities are in [0, 1]; a rank is that
+    of the expected class, 1 for the most probable; tied classes get the worst rank.
     """
 
     subject: list[str]
@@ -45,11 +45,11 @@ class Scores:
     scene_rank: np.ndarray
     """[n]"""
     person: np.ndarray
-    """[n], the probability that anybody is shown."""
+    """[n], the probability that a person is shown."""
     text_image: np.ndarray
     """[n], how well the picture fits its prompt."""
     pixel_change: np.ndarray
-    """[n], the mean absolute difference to the original's picture, in [0, 1]."""
+    """[n], the mean absolute difference to the original model's picture, in [0, 1]."""
 
     def __len__(self) -> int:
         return len(self.subject)
@@ -64,8 +64,8 @@ NUMBERS = tuple(name for name in COLUMNS if name not in TEXTS)
 class ScoredPictures:
     """Prompts, their pictures' scores before and after the edit, and the judge's name.
 
-    From `least_score` on that judge's first guess counts, from `least_person` on a picture shows a
-    person; a table of scores does not hold them.
+    `least_score` and `least_person` are that judge's least probabilities of a top-1 prediction and
+    of a person; scores.csv does not contain them.
     """
 
     prompts: Sequence[EvaluationPrompt]
@@ -77,7 +77,7 @@ class ScoredPictures:
 
     @property
     def answers(self) -> frozenset[str]:
-        """The answers that the judge gave, features left out: those that have a score."""
+        """The answers that have a score; features are not stored."""
         after = self.after
         given = {
             SUBJECT: any(after.subject),
@@ -88,7 +88,7 @@ class ScoredPictures:
         return frozenset(answer for answer, is_given in given.items() if is_given)
 
     def write(self, path: Path) -> None:
-        """Write scores.csv: a row per picture, the pair of a prompt one below the other."""
+        """Write scores.csv: one row per picture, before and after an edit in consecutive rows."""
         rows = []
         for index, prompt in enumerate(self.prompts):
             for phase, scores in zip(PHASES, (self.before, self.after), strict=True):
@@ -107,8 +107,8 @@ def read_scores(path: Path) -> ScoredPictures:
     """Read a scores.csv.
 
     Raises:
-        ValueError: it can't be read, lacks a column, holds no number where one belongs, or its
-            pictures before and after are not those of the same prompts.
+        ValueError: it can't be read, lacks a column, has an invalid number, or its pictures before
+            and after are of different prompts.
     """
     try:
         with regular(path).open(encoding="utf-8", newline="") as file:

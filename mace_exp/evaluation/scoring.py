@@ -1,4 +1,4 @@
-"""From a judge's verdict on pictures to their scores."""
+"""Scores of pictures from a judge's answers."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ def scores_of(
     *,
     kinds: Mapping[str, Kind] | None = None,
 ) -> Scores:
-    """Return the scores of `pictures` [n, H, W, 3], uint8, beside the original model's of the same
-    prompts and seeds; `answers` are what the verdict can be asked, none without one. With `kinds`,
-    the kind of each class, a picture's subject is sought among those of the expected one's kind."""
+    """Return the scores of `pictures` [n, H, W, 3], uint8; `originals` are the original model's for
+    the same prompts and seeds. `answers` are those that the verdict gives, none without one. With
+    `kinds`, the kind of each class, subjects are classified among those of the expected subject's
+    kind."""
     unknown = np.full(len(prompts), np.nan)
     classes = {} if verdict is None else verdict.judge.classes
     places = classes[SCENE] if SCENE in answers else ()
@@ -54,13 +55,13 @@ def scores_of(
 def _of_head(
     verdict: Verdict | None, head: str, expected: Sequence[str], *, kinds: Mapping[str, Kind]
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Return the first guesses, and probability and rank of the expected class, [n] each; "" and
-    NaN without a verdict, NaN where the judge does not know the class."""
+    """Return the top-1 predictions, and probability and rank of the expected class, [n] each; ""
+    and NaN without a verdict, NaN for classes unknown to the judge."""
     probability, rank = np.full((2, len(expected)), np.nan)
     if verdict is None:
         return [""] * len(expected), probability, rank
     found = verdict.probabilities[head]
-    names = verdict.judge.classes[head]  # after its answer: a command may name further ones
+    names = verdict.judge.classes[head]  # after `probabilities`: a command may have added classes
     classes = class_rows(names, expected)
     known = np.flatnonzero(classes >= 0)
     if kinds:
@@ -71,8 +72,8 @@ def _of_head(
 
 
 def class_rows(classes: Sequence[str], names: Sequence[str]) -> np.ndarray:
-    """Return each name's class index, [n]; -1 where the judge does not know it. Names are compared
-    as `name_key` says."""
+    """Return each name's class index, [n]; -1 if the judge does not know it. Names are compared by
+    `name_key`."""
     known = {name_key(name): row for row, name in enumerate(classes)}
     return np.array([known.get(name_key(name), -1) for name in names], dtype=np.int64)
 
@@ -80,9 +81,9 @@ def class_rows(classes: Sequence[str], names: Sequence[str]) -> np.ndarray:
 def among_kinds(
     probabilities: np.ndarray, kinds: Sequence[Kind | None], rows: np.ndarray
 ) -> np.ndarray:
-    """Return the probabilities [n, c] among the classes of the same kind as class `rows[i]` alone,
-    zero for all others; unchanged where `rows[i]` is -1. Of a softmax this is the softmax among
-    those classes."""
+    """Return probabilities [n, c] renormalised over the classes of the same kind as class
+    `rows[i]`, zero for all others; unchanged where `rows[i]` is -1. For a softmax this equals the
+    softmax over those classes."""
     own = np.array([[kind is other for other in kinds] for kind in kinds])
     rivals = np.where(rows[:, None] >= 0, own[rows], True)
     kept = np.where(rivals, probabilities, 0.0)
@@ -90,16 +91,16 @@ def among_kinds(
 
 
 def ranks(probabilities: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return the place of class `rows[i]` among `probabilities` [n, c], [n], 1 the likeliest.
+    """Return the rank [n] of class `rows[i]` by probability [n, c], 1 for the most probable.
 
-    Ties take the last of their places: an undecided judge names nobody.
+    Tied classes get the worst of their ranks, so that a uniform prediction recognises nothing.
     """
     own = probabilities[np.arange(len(rows)), rows][:, None]
     return (probabilities >= own).sum(axis=1)
 
 
 def scene_in(prompt: str, scenes: Iterable[str]) -> str:
-    """Return the scene that a prompt ends with, or "". The longest one where several fit."""
+    """Return the scene that a prompt ends with, or "". The longest one if several match."""
     found = (scene for scene in scenes if prompt.casefold().endswith(f" {scene.casefold()}"))
     return max(found, key=len, default="")
 
@@ -112,7 +113,7 @@ def pixel_changes(first: Iterable[np.ndarray], second: Iterable[np.ndarray]) -> 
     not fit into memory as floats.
 
     Raises:
-        ValueError: another number of images in `second`.
+        ValueError: the numbers of images differ.
     """
     pairs = zip(first, second, strict=True)
     return np.array([np.abs(a.astype(np.int16) - b).mean() / 255 for a, b in pairs])

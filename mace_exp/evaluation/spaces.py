@@ -1,4 +1,4 @@
-"""Spaces of features in which sets of pictures are compared."""
+"""Feature spaces in which sets of pictures are compared."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from mace_exp.evaluation.recognisers.vision import VisionEncoder
 
 CHUNK = 128
-"""Pictures that are read at once."""
+"""Real pictures read per batch."""
 
 
 @dataclass(frozen=True)
 class Space:
     """Features [n, f] of the pictures before and after an edit, and of real ones [m, f], None
-    without any; `name` says whose features they are."""
+    without any; `name` is that of the encoder or of the source of the features."""
 
     name: str
     before: np.ndarray
@@ -46,8 +46,8 @@ def encoder_space(
 def real_features(
     files: Sequence[Path], size: tuple[int, int], ask: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray | None:
-    """Return what `ask` says of real pictures, cropped around their centres and resized to `size`
-    (height, width), [m, f]; None without any.
+    """Return the features [m, f] by `ask` of real pictures, centre-cropped and resized to `size`
+    (height, width); None without any.
 
     Raises:
         ValueError: a picture that can't be read.

@@ -1,5 +1,5 @@
-"""The judge whose scores are stored, as a run's configuration has it: what thresholds are measured
-by again, without loading it."""
+"""A judge's settings rebuilt from a run's configuration, to apply other thresholds to stored scores
+without loading the judge."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ PREFIX = "judge."
 def stored_judge(
     name: str, settings: Mapping[str, Any], changes: Mapping[str, Any]
 ) -> JudgeConfig | None:
-    """Return the judge `name` with a run's `settings` and the changed ones, by key ("judge.x");
-    None where no such judge is registered, or the run has other settings than it takes.
+    """Return the judge `name` with a run's `settings` and `changes` to them, by key ("judge.x");
+    None if no such judge is registered, or if the run's settings are not those of this version.
 
     Raises:
-        ValueError: a change that takes the judge itself, of another type, or out of range.
+        ValueError: a change that needs the judge itself, or a value of wrong type or out of range.
     """
     own = {key: value for key, value in changes.items() if key.startswith(PREFIX)}
     found = JUDGES.get(name)
@@ -55,7 +55,7 @@ def _bare(hint: Any) -> Any:
 
 
 def _restored(hint: Any, value: Any) -> Any:
-    """Return a value of a YAML file in the type of its key: options of an Enum are names there."""
+    """Return a YAML value in the type of its key: members of an Enum are stored by name."""
     kind = _bare(hint)
     if isinstance(kind, type) and issubclass(kind, Enum):
         return kind[str(value)]

@@ -47,13 +47,13 @@ def build_suite(
     seed: int,
     images: Mapping[str, int] | None = None,
 ) -> list[EvaluationPrompt]:
-    """Return about `images_per_part` prompts per part, subject by subject; `images` gives single
-    parts another number.
+    """Return about `images_per_part` prompts per part, subject by subject; `images` overrides it
+    for single parts.
 
     `subjects` maps a part to its subjects; erased subjects are left out of every other part. All
-    erased subjects are drawn, however many there are; of the others an evenly spaced choice. A
-    prompt and its seed depend on its subject only, not on the list around it, so that cached
-    pictures of the original model serve every run. `general` are whole prompts, drawn once each.
+    erased subjects are drawn; of other parts an evenly spaced subset. Prompts and seeds depend on
+    their subject only, not on the rest of the list, so that runs share cached pictures of the
+    original model. `general` are complete prompts, drawn once each.
 
     Raises:
         ValueError: an unknown part, or a number below one.

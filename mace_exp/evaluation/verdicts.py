@@ -1,4 +1,4 @@
-"""What a judge says of many pictures, asked once per kind of answer and in batches."""
+"""A judge's answers for many pictures, computed in batches and once per kind of answer."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class Verdict:
-    """What `judge` says of `images` [n, H, W, 3], uint8, drawn for `texts`.
+    """The answers of `judge` for `images` [n, H, W, 3], uint8, drawn for `texts`.
 
-    Each answer is computed when it is first read, and kept.
+    Each answer is computed on first access and cached.
     """
 
     judge: Judge
     images: np.ndarray
     texts: Sequence[str]
     batch: int | None = BATCH
-    """Pictures shown at once; None: all."""
+    """Pictures per call; None: all."""
 
     @cached_property
     def probabilities(self) -> dict[str, np.ndarray]:
@@ -40,12 +40,12 @@ class Verdict:
 
     @cached_property
     def scores(self) -> np.ndarray:
-        """How well each picture fits its prompt, [n]; NaN where the judge cannot say."""
+        """Text-image score of each picture and its prompt, [n]; NaN if the judge gives none."""
         return np.concatenate(self._in_batches(self.judge.text_image_score))
 
     @cached_property
     def persons(self) -> np.ndarray:
-        """The probability that each picture shows a person, [n]."""
+        """Probability that each picture shows a person, [n]."""
         return np.concatenate(self._in_batches(lambda images, _: self.judge.persons(images)))
 
     @cached_property

@@ -1,4 +1,4 @@
-"""What a method is: one way to edit a model, and what it may read of a run."""
+"""The interface of erasure methods, and what a method may read of a run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OPTIONAL_GROUPS = (
     *("prompts", "images", "masks", "prior_images"),
     *("preservation", "cfr", "lora", "fusion"),
 )
-"""Groups of conf/ that some methods read and others do not. Every run reads all others."""
+"""Groups of conf/ that only some methods read. Every run reads all other groups."""
 
 
 @dataclass(frozen=True)
@@ -43,21 +43,21 @@ def unet_edit(weights: Mapping[str, Tensor]) -> Edit:
 
 
 class Masks(Protocol):
-    """Masks [n, H, W], bool, by concept slug; None where a concept fills its images."""
+    """Masks [n, H, W], bool, by concept slug; None where the whole image is the mask."""
 
     @property
     def masks(self) -> Mapping[str, Tensor | None]: ...
 
 
 class Given(Protocol):
-    """What a method may read of a run. Nothing is made that it does not ask for."""
+    """What a method may read of a run. A result is computed only if the method accesses it."""
 
     concepts: list[Concept]
-    """What is erased."""
+    """The concepts to erase."""
 
     @cached_property
     def kept(self) -> frozenset[str]:
-        """Slugs of the concepts whose trained part is that of the run which this one revises."""
+        """Slugs of the concepts whose LoRA or gates are reused from the run that is revised."""
         ...
 
     @property
@@ -72,25 +72,25 @@ class Given(Protocol):
 
     @cached_property
     def masks(self) -> Result[Any]:
-        """Where the concepts are in their images: `Masks`."""
+        """The regions of the training images that show the concepts: `Masks`."""
         ...
 
     @cached_property
     def prior_images(self) -> Result[TrainingImages | None]:
-        """Class images of prior preservation; None where there are none."""
+        """Class images for prior preservation, or None."""
         ...
 
     @cached_property
     def preservation(self) -> Preservation:
-        """The second moments of what must survive."""
+        """The second moments of the token states to preserve."""
         ...
 
     @cached_property
     def retained(self) -> list[str]:
-        """Captions of what must survive, of all terms of preservation that have a weight.
+        """Captions of the retain set: of all preservation terms with a nonzero weight.
 
         Raises:
-            ValueError: a term is given by sums, which hold no captions.
+            ValueError: a term is given as statistics, which contain no captions.
         """
         ...
 
@@ -107,7 +107,7 @@ class Settings(Protocol):
     revises: str | None
 
     def prior_weight(self) -> float:
-        """Return what the denoising error on class images weighs."""
+        """Return the weight of the denoising error on class images."""
         ...
 
     def concept_lora(self, name: str) -> LoraConfig:
@@ -116,7 +116,7 @@ class Settings(Protocol):
 
 
 class Method(Protocol):
-    """One way to edit a model. Its steps are `Result`s, made when they are asked for."""
+    """A method in one run. Its steps are `Result`s, computed on first access."""
 
     @cached_property
     def edit(self) -> Result[Edit]:
@@ -124,7 +124,7 @@ class Method(Protocol):
         ...
 
     def check(self) -> None:
-        """Refuse, before anything is made, what this model or these settings can't do.
+        """Refuse, before anything is computed, a model or settings that are not supported.
 
         Raises:
             ValueError: one message that names the key and the value.
@@ -136,22 +136,22 @@ class Method(Protocol):
         ...
 
     def files(self) -> Mapping[str, Any]:
-        """Return the files that the method left in the run folder besides the edit, by what they
-        are."""
+        """Return the files in the run folder that the method wrote besides the edit, by content
+        ("refined", "loras", ...)."""
         ...
 
     def attention_phases(self, concept: Concept) -> Iterator[tuple[str, Phase]]:
-        """Yield states between the original model and the edit whose attention is worth drawing."""
+        """Yield the intermediate states of the model whose attention maps are drawn, by name."""
         ...
 
     def prepare_attention(self, concepts: Sequence[Concept]) -> None:
-        """Get ready for `attention_phases` of these concepts."""
+        """Load what `attention_phases` needs for these concepts."""
         ...
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A state of the model between original and edit: its weights, or maps that were recorded."""
+    """An intermediate state of the model: its weights, or attention maps recorded in training."""
 
     weights: Mapping[str, Tensor] | None = None
     maps: GridMaps | None = None
@@ -159,7 +159,7 @@ class Phase:
 
 @dataclass(kw_only=True)
 class MethodConfig(ABC):
-    """One way to edit a model; a subclass is one method, with the keys of the group `method`."""
+    """The configuration of a method; a subclass has the keys of one option of `method`."""
 
     name: ClassVar[str]
     source: ClassVar[str]
@@ -174,34 +174,34 @@ class MethodConfig(ABC):
         """Return those of `OPTIONAL_GROUPS` that the method reads."""
 
     def needs(self) -> frozenset[str]:
-        """Return the groups whose stage comes before the method: those that it reads, unless it
-        makes something else of their settings."""
+        """Return the groups whose stages run before the method: those that it reads, unless it
+        needs only the settings of a group and not the result of its stage."""
         return self.reads()
 
     def term_weights(self, settings: Settings) -> dict[str, dict[str, float]]:
-        """Return the weight of every term of preservation, by the group that gives it."""
+        """Return the weight of every preservation term, by the group that sets it."""
         return {}
 
     def unrevisable(self, settings: Settings) -> str | None:
-        """Say why concepts can't be added to, or dropped from, a run of this method; None where
+        """Return why concepts can't be added to or dropped from a run of this method, or None if
         they can."""
         return None
 
     def kept_concepts(self, earlier: RunFolder, slugs: Iterable[str]) -> frozenset[str]:
-        """Return those concepts of which an earlier run left what a revised run would train.
+        """Return the concepts whose LoRA or gates a revised run can reuse from an earlier run.
 
-        A method that only solves has nothing to keep: it solves again.
+        None by default: a closed-form method trains nothing and is solved again.
         """
         return frozenset()
 
     @abstractmethod
     def build(self, context: Context, settings: Settings, given: Given) -> Method:
-        """Return the method at work in a run; imports what is heavy."""
+        """Return the method for one run; heavy packages are imported here."""
 
 
 @dataclass(frozen=True)
 class NoPhases:
-    """For methods that have nothing between the original model and the edit."""
+    """Defaults for methods without intermediate states between original model and edit."""
 
     extra: Mapping[str, Any] = field(default_factory=dict)
 

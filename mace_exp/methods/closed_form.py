@@ -36,8 +36,7 @@ def factorize(
 ) -> System:
     """Factorise M = gram + closeness I + preserved (all [d, d], symmetric).
 
-    `closeness` is the ridge weight. `remedy` names what the user may raise; it ends the error
-    message.
+    `closeness` is the ridge weight. `remedy` names settings to raise, for the error message.
 
     Raises ValueError where M is not finite, singular, or so ill-conditioned (`MAX_CONDITION`) that
     its solution would be noise; where `closeness` is negative or not finite.
@@ -89,8 +88,8 @@ def fused_right_factor(
         R = T + (drift + (I - T) preserved) M^-1
         W* = W_l R + sum_c B_c (A_c S_c M^-1),  drift = sum_c (T_c - T) S_c
 
-    This is `fused_weight` with W_l' = W_l T, rearranged so that a layer costs one product with R
-    and one of low rank.
+    This is `fused_weight` with W_l' = W_l T, rearranged so that each layer needs one product with R
+    and a low-rank product.
     """
     wide = transform.double()
     numerator = drift.double()

@@ -1,11 +1,11 @@
-"""Unified concept editing: the closed form that `uce` solves once and `rece` in rounds.
+"""Unified concept editing: the closed form that `uce` solves once and `rece` several times.
 
-With c the state of a token of an erased concept, a that of its anchor in the same place, and P the
-second moment of what must survive (Gandikota et al., WACV 2024, arXiv 2308.14761, equation 7):
+c is the state of a token of an erased concept, a that of the aligned token of its anchor, and P the
+second moment of the states to preserve (Gandikota et al., WACV 2024, arXiv 2308.14761, equation 7):
 
     min_W sum scale ||W c - W_l a||^2 + ||(W - W_l) P^(1/2)||^2 + ridge ||W - W_l||^2
 
-Every target is W_l times a state, so that one [d, d] transform serves every projection:
+Every target is W_l times a state, so that one [d, d] transform applies to every projection:
 W = W_l T, T = I + scale (S_ac - S_cc) (scale S_cc + P + ridge I)^-1.
 """
 
@@ -32,7 +32,7 @@ REMEDY = "method.ridge, preservation.prior_weight or preservation.domain_weight"
 
 @dataclass(kw_only=True)
 class EditingConfig(TokenConfig):
-    """A closed form on the concept's tokens, against `preservation` and the weights before it."""
+    """A closed form on the concept's tokens, regularised by `preservation` and a ridge."""
 
     erase_scale: Annotated[float, POSITIVE]  # weight of the erased states
     ridge: Annotated[float, NONNEGATIVE]  # weight towards the weights before the edit
@@ -49,10 +49,10 @@ E = TypeVar("E", bound=EditingConfig)
 
 
 class EditingMethod(TokenMethod[E]):
-    """The closed form at work in a run; a subclass says how often it is solved, in `transform`."""
+    """The method in a run; `transform` of a subclass solves the closed form once or more often."""
 
     version: ClassVar[int]
-    """Raised where the arithmetic makes something else of the same inputs."""
+    """Part of the cache key, incremented when a change of the code changes the results."""
 
     @cached_property
     def edit(self) -> Result[Edit]:

@@ -1,4 +1,4 @@
-"""Edits in the null space of what must survive: the mathematics of SPEED, on tensors and scalars.
+"""Edits in the null space of the retained states: the mathematics of SPEED, on tensors and scalars.
 
 Li et al., ICLR 2026, arXiv 2503.07392. Everything is computed in float64, on the device of the
 inputs. d is the width of a token state.
@@ -12,18 +12,19 @@ from torch import Tensor
 from mace_exp.methods.closed_form import factorize
 
 ROUNDING = 1e-7
-"""Relative; token states come in float32."""
+"""Relative rounding error of token states, which the text encoder computes in float32."""
 _ITERATIONS = 100
 
 
 def null_space(moment: Tensor, threshold: float, *, remedy: str = "") -> Tensor:
     """Return U [d, k], orthonormal: the eigenvectors of the second moment [d, d] of the retained
-    states whose eigenvalue is below `threshold`. P = U U^T; a change K P of W moves none of them.
+    states whose eigenvalue is below `threshold`. P = U U^T; a change K P of W hardly changes the
+    outputs of these states.
 
-    An eigenvalue of the moment is the squared singular value of the states over their number.
+    The eigenvalues are the squared singular values of the states, divided by their number.
 
     Raises:
-        ValueError: no eigenvalue is below the threshold; `remedy` ends the message.
+        ValueError: no eigenvalue is below the threshold; `remedy` is added to the message.
     """
     values, vectors = torch.linalg.eigh(moment)
     basis = vectors[:, values < threshold]
@@ -47,7 +48,7 @@ def constrained_change(
 ) -> Tensor:
     """Return K [d, d]: the edited weight is W (I + K), its change X = W K.
 
-        min_X  mean ||(W + X) c - W a||^2 + ridge ||X||^2   so that   X = X P,  X C2 = 0
+        min_X  mean ||(W + X) c - W a||^2 + ridge ||X||^2   s.t.   X = X P,  X C2 = 0
         X = W (B - A) P [I - M C2 (C2^T P M C2 + slack I)^-1 C2^T P] M,   M = (A P + ridge I)^-1
 
     `cross` is B = mean a c^T and `gram` A = mean c c^T over pairs of a concept's state c and its
@@ -55,11 +56,11 @@ def constrained_change(
     the constraint on C2 becomes the penalty ||X C2||^2 / slack.
 
     It is solved in the coordinates of U, where the system is symmetric: P M = U H^-1 U^T with
-    H = U^T A U + ridge I; of C2 counts what lies in the null space, so that invariants may depend
-    on each other, and on what is retained.
+    H = U^T A U + ridge I. Only the projection of C2 on the null space matters, so that invariants
+    may be linearly dependent, on the retained states as well.
 
     Raises:
-        ValueError: H is singular or ill-conditioned; `remedy` names what to raise.
+        ValueError: H is singular or ill-conditioned; `remedy` names the setting to raise.
     """
     system = factorize(basis.mT @ gram @ basis, ridge, remedy=remedy)
     change = system.solve_right((cross - gram) @ basis)
@@ -71,22 +72,22 @@ def constrained_change(
 
 
 def _directions(projected: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the left singular vectors [k, r] and values [r] of projected vectors [k, m], without
-    those that are rounding errors of the vectors [d, m] themselves."""
+    """Return the left singular vectors [k, r] and singular values [r] of `projected` [k, m],
+    without those within the rounding error of `vectors` [d, m]."""
     left, values, _ = torch.linalg.svd(projected, full_matrices=False)
     real = values > ROUNDING * torch.linalg.vector_norm(vectors)
     return left[:, real], values[real]
 
 
 def influence_map(weight: Tensor, cross: Tensor, gram: Tensor) -> Tensor:
-    """Return W (B - A) (A + I)^-1 [d_out, d]: what erasing would do to a state if nothing was held
-    fixed. Its norm on a state is the influence on that state."""
+    """Return F = W (B - A) (A + I)^-1 [d_out, d]: the change of W if the concepts were erased
+    without constraints. The influence on a state e is ||F e||."""
     return factorize(gram, 1.0).solve_right(weight @ (cross - gram))
 
 
 def least_direction(weight: Tensor) -> Tensor:
-    """Return the right singular vector [d] of the least singular value of W [d_out, d]: W hardly
-    sees how far a state lies along it."""
+    """Return the right singular vector [d] of the smallest singular value of W [d_out, d]: the
+    direction in which a shift of a state changes the output least."""
     return torch.linalg.svd(weight, full_matrices=False).Vh[-1]
 
 
@@ -96,11 +97,11 @@ def retained_moment(
     """Return the mean of e e^T [d, d] over retained states and their directed augmentations.
 
     `states` are c [n, d]; the augmentations of the i-th are c_i + draws_ik v, v = `direction`
-    [d], with `draws` [n, k] standard normal. Of the augmentations only those stay whose influence
-    is at least the mean, by `influence` [d_out, d]; with `filtered` also of the states, before
-    they are augmented.
+    [d], with `draws` [n, k] standard normal. Only augmentations on which the influence is at least
+    the mean are kept, by `influence` F [d_out, d]; with `filtered`, the states are filtered in the
+    same way before they are augmented.
 
-    No augmentation is ever stored: what is summed are the numbers of each state that stay.
+    Augmentations are not stored: their moments are computed from the draws.
     """
     outputs = states @ influence.mT
     squares = outputs.square().sum(dim=1)
@@ -123,16 +124,16 @@ def retained_moment(
 
 
 def _influential(squares: Tensor) -> Tensor:
-    """Return which norms, given squared, are at least their mean."""
+    """Return, as bool, which norms are at least the mean norm; `squares` are squared norms."""
     norms = squares.clamp(min=0).sqrt()
     return norms >= norms.mean()
 
 
 def centroids(states: Tensor, count: int) -> Tensor:
-    """Return the centroids [<= count, d] of k-means on states [n, d], always the same ones.
+    """Return the centroids [<= count, d] of k-means on states [n, d]; deterministic.
 
-    They begin with the first state and then, in turn, the state that is farthest from all; fewer
-    where there are fewer distinct states.
+    The initial centroids are the first state and then, one by one, the state farthest from all of
+    them. There are fewer than `count` where there are fewer distinct states.
     """
     centres = states[:1]
     while len(centres) < count:

@@ -1,4 +1,4 @@
-"""One step of an optimiser, in whatever type the model computes."""
+"""One optimiser step, with loss scaling for models in half precision."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 R = TypeVar("R")
 
 FLOAT16_SCALES = tuple(2.0**power for power in (10, 6, 2, -2, -6, -10, -14))
-"""Loss scales where the UNet computes in float16. Gradients through the softmax are near 1e-6, of
-which float16 keeps one or two digits; where they overflow, the next, smaller scale is used."""
+"""Loss scales for a UNet in float16. Gradients through the softmax are near 1e-6, where float16 has
+one or two digits; where they overflow, the next, smaller scale is used."""
 
 
 class LossScale:
     """The loss scale of a training run, lowered permanently where gradients overflow.
 
-    `key` is the setting of the learning rate, which an error names.
+    `key` is the setting of the learning rate, for the error message.
     """
 
     def __init__(self, dtype: torch.dtype, key: str) -> None:
@@ -49,13 +49,13 @@ def optimizer_step(
     norm: Callable[[float], Tensor],
     scale: LossScale,
 ) -> tuple[R, Tensor]:
-    """Take one step down the gradient of a loss; return what `backward` returned, and the norms.
+    """Take one gradient step; return the result of `backward`, and the gradient norms.
 
-    `backward(scale)` makes the gradients of `scale` times the loss, `norm(scale)` divides them by
-    the scale again, may clip them, and returns their norms. Both are called once more with a
-    smaller scale where the gradients are not finite.
+    `backward(scale)` computes the gradients of `scale` times the loss, `norm(scale)` divides them
+    by the scale, may clip them, and returns their norms. Both are called again with a smaller scale
+    where the gradients are not finite.
 
-    Raises ValueError where no scale gives finite gradients; nothing has changed then.
+    Raises ValueError where no scale gives finite gradients; the parameters are then unchanged.
     """
     while True:
         optimizer.zero_grad(set_to_none=True)

@@ -1,28 +1,28 @@
-"""`method=rece`: Reliable and Efficient Concept Erasure: UCE, then against embeddings found again.
+"""`method=rece`: Reliable and Efficient Concept Erasure: UCE, then adversarial embeddings.
 
-Gong et al., ECCV 2024, arXiv 2407.12383. In a model edited by UCE some other embedding may still
-show an erased concept. Each round finds, in closed form, the embedding c' that in the edited
-weights W comes nearest to what the concept's state c is in the original weights W_l, over the keys
-and values of all layers l, regularised:
+Gong et al., ECCV 2024, arXiv 2407.12383. In a model edited by UCE, another embedding may still
+produce an erased concept. Each round finds, in closed form, the embedding c' whose keys and values
+under the edited weights W are nearest to those of the concept's state c under the original weights
+W_l, over all layers l, with a ridge:
 
     c' = argmin_x sum_l ||W x - W_l c||^2 + embedding_ridge ||x||^2
        = (sum_l W^T W + embedding_ridge I)^-1 (sum_l W^T W_l) c
 
-and edits again, so that c' gives what the anchor's state a gives (equation 3):
+and edits again, so that c' is mapped to the outputs of the anchor's state a (equation 3):
 
     min_W' sum scale ||W' c' - W a||^2 + ||(W' - W) P^(1/2)||^2 + ridge ||W' - W||^2
 
-P is the second moment of what must survive (`preservation`). The regularisation keeps c' small and
-with it what the next edit does to all else. Every weight is W_l T, so that G = sum_l W_l^T W_l says
-all about the layers, c' is a linear map of c, and one [d, d] transform still serves them all:
+P is the second moment of the states to preserve (`preservation`). The ridge keeps c' small, which
+limits the effect of the next edit on other states. Every weight is W_l T, so that the layers enter
+only through G = sum_l W_l^T W_l, c' is linear in c, and one [d, d] transform still applies to all:
 
     D = (T^T G T + embedding_ridge I)^-1 T^T G,  c' = D c
     T' = T U,  U = I + scale (S_ac D^T - D S_cc D^T) (scale D S_cc D^T + P + ridge I)^-1
 
-T begins as that of UCE. So it is with `accumulate: false`, as published: a round erases what it has
-found, and nothing keeps erased what was before; it may come back, since U moves c as well. With
+The initial T is that of UCE. These are the equations of `accumulate: false`, as published: a round
+erases only the embeddings that it found. Earlier ones may come back, since U also changes c. With
 `accumulate: true` a round solves UCE's closed form from the original weights, on the concept's
-states and on all that was found so far:
+states and on all embeddings found so far:
 
     T' = I + scale (S_aX - S_XX) (scale S_XX + P + ridge I)^-1,  X: all c and all c' so far
 """
@@ -53,16 +53,16 @@ class ReceConfig(EditingConfig):
     name: ClassVar[str] = "rece"
     source: ClassVar[str] = "Gong et al., ECCV 2024, arXiv 2407.12383"
 
-    rounds: Annotated[int, NONNEGATIVE]  # of finding and erasing again; 0 is UCE
-    embedding_ridge: Annotated[float, NONNEGATIVE]  # weight of ||c'||^2 where c' is found
-    accumulate: bool  # erase all that was found so far; false: only what the round itself found
+    rounds: Annotated[int, NONNEGATIVE]  # of finding and erasing embeddings; 0 is UCE
+    embedding_ridge: Annotated[float, NONNEGATIVE]  # weight of ||c'||^2 in the search for c'
+    accumulate: bool  # erase all embeddings found so far; false: only those of the round
 
     def build(self, context: Context, settings: Settings, given: Given) -> Method:
         return Rece(context, self, settings, given)
 
 
 class Rece(EditingMethod[ReceConfig]):
-    """The rounds of closed forms at work in a run."""
+    """RECE in a run."""
 
     version = 1
 
@@ -112,10 +112,11 @@ def output_gram(weights: Iterable[Tensor]) -> Tensor:
 
 
 def embedding_finder(transform: Tensor, outputs: Tensor, embedding_ridge: float) -> Tensor:
-    """Return D [d, d]: D c is the embedding that under W T gives what c gives under W.
+    """Return D [d, d]: D c is the embedding whose outputs under W T are nearest to those of c
+    under W, with a ridge.
 
     Raises:
-        ValueError: several embeddings do, as `embedding_ridge` is too small.
+        ValueError: the solution is not unique, because `embedding_ridge` is too small.
     """
     from mace_exp.methods.closed_form import factorize
 

@@ -1,27 +1,27 @@
-"""`method=speed`: SPEED, an edit of the values in the null space of what must survive.
+"""`method=speed`: SPEED, an edit of the value projections in the null space of the retain set.
 
-Li et al., ICLR 2026, arXiv 2503.07392. The values (`to_v`) of every layer change by X = W K so that
-the state c of an erased concept gives what its anchor's state a gives, and nothing else moves:
+Li et al., ICLR 2026, arXiv 2503.07392. The value projections W (`to_v`) of every layer change by
+X = W K, so that the state c of an erased concept is mapped to the output of its anchor's state a,
+and outputs of other states do not change:
 
-    min_X  mean ||(W + X) c - W a||^2 + ridge ||X||^2   so that   X = X P,  X C2 = 0
+    min_X  mean ||(W + X) c - W a||^2 + ridge ||X||^2   s.t.   X = X P,  X C2 = 0
 
 P projects on the null space of the retained states: the eigenvectors of their second moment whose
-eigenvalue is below `null_threshold`. C2 are the start token's state and three centroids of all
-other states of the empty prompt, which every picture reads. `null_space.constrained_change` solves
-it.
+eigenvalue is below `null_threshold`. C2 are the state of the start token and three centroids of the
+other states of the empty prompt (the unconditional embedding). `null_space.constrained_change` is
+the solution.
 
-Retained are the states of the names in `kept`, in the project's training templates, at the same
-tokens as those of the erased. They are filtered one by one, which moments of whole captions do not
-allow: `preservation` is not read. What enters P is refined per layer:
+The retained states are those of the names in `kept`, in the training templates, at the same tokens
+as for erased concepts. They are filtered one by one, which second moments of captions do not allow,
+so that `preservation` is not read. The retain set is refined per layer:
 
-* influence-based prior filtering (`influence_filter`): only states that the erasing would move by
-  more than the mean;
-* directed prior augmentation (`augmentations` of each state): states moved at random along the
-  direction that the layer's W hardly sees; of these, too, only the influential ones stay.
+* influence-based prior filtering (`influence_filter`): only states on which the influence of the
+  erasure is at least the mean;
+* directed prior augmentation (`augmentations` per state): states with a random shift along the
+  direction of the smallest singular value of W; these are filtered by influence as well.
 
-The objective holds a mean over the erased states, as in the public code: `ridge` keeps its meaning
-whatever the number of concepts and of sentences. The public code takes names alone in place of
-sentences.
+The objective is a mean over the erased states, as in the public code, so that `ridge` does not
+depend on the numbers of concepts and sentences. The public code encodes names without sentences.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ VERSION = 1
 TARGETS = ("to_v",)
 NULL_REMEDY = "raise method.null_threshold, or name less in kept"
 CENTROIDS = 3
-"""Of the empty prompt's states, beside that of the start token."""
+"""Of the states of the empty prompt, besides that of the start token."""
 
 
 @dataclass(kw_only=True)
@@ -56,16 +56,16 @@ class SpeedConfig(TokenConfig):
     name: ClassVar[str] = "speed"
     source: ClassVar[str] = "Li et al., ICLR 2026, arXiv 2503.07392"
 
-    ridge: Annotated[float, NONNEGATIVE]  # weight of the change of the weights
-    null_threshold: Annotated[float, POSITIVE]  # second moment below which a direction is free
-    invariance_slack: Annotated[float, NONNEGATIVE]  # 0: the empty prompt's states are held exactly
+    ridge: Annotated[float, NONNEGATIVE]  # weight of ||X||^2
+    null_threshold: Annotated[float, POSITIVE]  # eigenvalues below it span the null space
+    invariance_slack: Annotated[float, NONNEGATIVE]  # 0: X C2 = 0 exactly
     retained_sentences: Annotated[int, Range(low=1, high=len(TRAINING_TEMPLATES))]  # per kept name
-    influence_filter: bool  # retain only what the erasing would move by more than the mean
-    augmentations: Annotated[int, NONNEGATIVE]  # of every retained state; 0: none
+    influence_filter: bool  # retain only states with at least the mean influence
+    augmentations: Annotated[int, NONNEGATIVE]  # per retained state; 0: none
 
     @property
     def by_layer(self) -> bool:
-        """Whether what is retained differs from layer to layer."""
+        """Whether the retain set differs between layers."""
         return self.influence_filter or self.augmentations > 0
 
     def reads(self) -> frozenset[str]:
@@ -76,11 +76,11 @@ class SpeedConfig(TokenConfig):
 
 
 class Speed(TokenMethod[SpeedConfig]):
-    """The closed form at work in a run."""
+    """SPEED in a run."""
 
     def check(self) -> None:
-        """Refuse a sentence in which a concept, its anchor or a kept name is not found, and a run
-        in which nothing is to be retained."""
+        """Refuse a sentence in which a concept, its anchor or a kept name is not found, and an
+        empty retain set."""
         super().check()
         if not self.retained:
             raise ValueError(
@@ -93,7 +93,7 @@ class Speed(TokenMethod[SpeedConfig]):
 
     @cached_property
     def retained(self) -> Mapping[str, Sequence[str]]:
-        """Sentences of every kept name that names nothing that is erased."""
+        """Sentences by kept name, without names that contain an erased concept."""
         kept = self.settings.kept
         return retained_prompts(
             kept.people,
@@ -167,8 +167,8 @@ class Speed(TokenMethod[SpeedConfig]):
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """What every layer's closed form reads: means of a c^T and c c^T [d, d], what no picture can do
-    without [d, m] and what is retained [n, d], all in float64 on the CPU."""
+    """The inputs of every layer's closed form: means of a c^T and c c^T [d, d], the `invariants` C2
+    [d, m] and the `retained` states [n, d], all in float64 on the CPU."""
 
     config: SpeedConfig
     seed: int
@@ -190,7 +190,7 @@ class Problem:
         return self._solve(self.retained.mT @ self.retained / len(self.retained))
 
     def _moment(self, name: str, weight: Tensor) -> Tensor:
-        """Return the second moment of what this layer retains, on the device of `weight`."""
+        """Return the second moment of this layer's retain set, on the device of `weight`."""
         import torch
 
         from mace_exp.methods.null_space import influence_map, least_direction, retained_moment

@@ -1,7 +1,7 @@
-"""Methods that map the states of a concept's tokens to those of its anchor: what they share.
+"""Common parts of methods that map the token states of a concept to those of its anchor.
 
-Their closed forms read sums over pairs of states, c of a sentence that names the concept and a of
-the same sentence with the anchor, in the same place counted from the end of the name. No image is
+Their closed forms are computed from sums over pairs of states: c from a sentence with the concept,
+a from the same sentence with the anchor, at positions aligned by the end of the name. No image is
 drawn and nothing is trained.
 """
 
@@ -50,7 +50,7 @@ C = TypeVar("C", bound=TokenConfig)
 
 
 class TokenMethod(NoPhases, ABC, Generic[C]):
-    """A closed form on pairs of tokens at work in a run; a subclass solves it in `edit`."""
+    """A closed form on pairs of tokens in a run; a subclass solves it in `edit`."""
 
     def __init__(self, context: Context, config: C, settings: Settings, given: Given) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class TokenPairs:
     tokens: Tokens
 
     def inputs(self) -> dict[str, Sequence[tuple[str, str]]]:
-        """Return what decides the states, `tokens` apart: part of the key of a closed form."""
+        """Return what determines the states, except `tokens`: a part of the cache key."""
         return {concept.slug: pairs for concept, pairs in self.sentences}
 
     def check(self, encoder: PromptEncoder) -> None:
@@ -145,10 +145,10 @@ def token_states(
 def paired_tokens(
     encoder: PromptEncoder, concept: Concept, old: str, new: str, tokens: Tokens
 ) -> tuple[list[int], list[int]]:
-    """Return the positions in `old` that are edited, and the one in `new` that each is mapped to.
+    """Return the edited positions in `old`, and the position in `new` that each is mapped to.
 
-    Tokens of the name are aligned with those of the anchor from their last ones; where the name is
-    longer, its first tokens go to the anchor's first.
+    Tokens of the name and of the anchor are aligned at their last tokens; where the name is longer,
+    its surplus first tokens are mapped to the anchor's first token.
 
     Raises:
         ValueError: the concept or its anchor is not found in its sentence.
@@ -168,7 +168,7 @@ def paired_tokens(
 
 
 def name_positions(encoder: PromptEncoder, sentence: str, name: str, tokens: Tokens) -> list[int]:
-    """Return the positions that `tokens` means in a sentence that stands alone.
+    """Return the positions that `tokens` selects in a sentence that has no pair.
 
     Raises:
         ValueError: the name is not found in it.

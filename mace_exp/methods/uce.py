@@ -1,8 +1,8 @@
 """`method=uce`: Unified Concept Editing, a closed form on the concept's tokens.
 
 Gandikota et al., WACV 2024, arXiv 2308.14761. The closed form of `concept_editing`, solved once: no
-image is drawn and nothing is trained. Here the erased states come from the training sentences
-(`prompts`), and P is that of `preservation`, the same for every method.
+image is drawn and nothing is trained. The erased states are those of the training sentences
+(`prompts`), and P is the second moment of `preservation`, as for other methods.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class UceConfig(EditingConfig):
 
 
 class Uce(EditingMethod[UceConfig]):
-    """The closed form at work in a run."""
+    """UCE in a run."""
 
     version = 1
 

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from mace_exp.mini import captions
 from mace_exp.models.latents import signed
+from mace_exp.utils.picture_cache import PictureCache
 from mace_exp.utils.tensors import save_tensors
 
 WEIGHTS = Path(__file__).parent / "weights" / "judge"
@@ -92,6 +93,7 @@ class MiniJudge:
 
     def __init__(self, network: Recogniser) -> None:
         self._network = network.eval()
+        self._pooled = PictureCache(self._pool)
         self.classes: Mapping[str, tuple[str, ...]] = {
             "subject": captions.subject_classes(),
             "scene": captions.SCENES,
@@ -126,18 +128,19 @@ class MiniJudge:
 
     def probabilities(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Return the class probabilities of each head, uint8 [n, 96, 96, 3] to [n, classes]."""
+        features = torch.from_numpy(self.features(images))
         with torch.inference_mode():
-            parts = [self._network(batch) for batch in self._tensor(images).split(64)]
-        return {
-            name: torch.cat([p[name] for p in parts]).softmax(-1).numpy() for name in self.classes
-        }
+            logits = {name: head(features) for name, head in self._network.heads.items()}
+        return {name: logits[name].softmax(-1).numpy() for name in self.classes}
 
     def features(self, images: np.ndarray) -> np.ndarray:
         """Return the pooled features, [n, 192], for distances between sets of pictures."""
+        return np.stack(self._pooled.of(images))
+
+    def _pool(self, images: np.ndarray) -> list[np.ndarray]:
         with torch.inference_mode():
-            return torch.cat(
-                [self._network.features(batch) for batch in self._tensor(images).split(64)]
-            ).numpy()
+            parts = [self._network.features(batch) for batch in self._tensor(images).split(64)]
+        return list(torch.cat(parts).numpy())
 
     def text_image_score(self, images: np.ndarray, prompts: list[str]) -> np.ndarray:
         """Return the mean probability of the subject and the scene that each prompt names, [n].

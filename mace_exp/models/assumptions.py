@@ -1,4 +1,4 @@
-"""What every method assumes of a model, read from its configuration: in files, or in memory.
+"""What every method assumes about a model, checked by its configuration in files or in memory.
 
 Each check raises ValueError, with a message that says what was found and what to do. No heavy
 import.
@@ -14,13 +14,13 @@ DENOISER = "UNet2DConditionModel"
 TEXT_ENCODERS = ("CLIPTextModel", "CLIPTextModelWithProjection")
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 WITHOUT_BETAS = ("EDM", "FlowMatch", "FlowMap", "KarrasVe", "ScoreSde", "CMStochastic")
-"""How the names of diffusers' schedulers begin whose noise is not given by betas."""
+"""Name prefixes of diffusers' schedulers whose noise schedule is not given by betas."""
 _WITH_AN_IMAGE = ("Img2Img", "Inpaint", "Depth2Img", "Upscale", "InstructPix2Pix", "ImageVariation")
 _BESIDE_THE_MODEL = ("ControlNet", "Adapter", "PAG", "AnimateDiff", "GLIGEN", "Panorama", "Safe")
 
 
 def check_family(name: str, where: object) -> None:
-    """Check that a pipeline's class makes images of text by one of the families."""
+    """Check that a pipeline's class is a supported text-to-image family."""
     if name in FAMILIES:
         return
     supported = ", ".join(FAMILIES)
@@ -42,7 +42,7 @@ def check_family(name: str, where: object) -> None:
 
 
 def check_schedule(scheduler: str, config: Mapping[str, Any], where: object) -> None:
-    """Check that a scheduler's noise is given by betas, and its prediction one that is trained."""
+    """Check that the noise schedule is given by betas, and the prediction type is supported."""
     named = all(config.get(key) is not None for key in ("beta_start", "beta_end", "beta_schedule"))
     has_betas = named or config.get("trained_betas") is not None
     flows = config.get("use_flow_sigmas") or scheduler.startswith(WITHOUT_BETAS)
@@ -60,7 +60,7 @@ def check_schedule(scheduler: str, config: Mapping[str, Any], where: object) -> 
 
 
 def check_denoiser(unet: Mapping[str, Any], vae: Mapping[str, Any], where: object) -> None:
-    """Check that the UNet reads noised latents and text states, and nothing else."""
+    """Check that the UNet reads only noisy latents and text states."""
     kind = unet.get("_class_name", DENOISER)
     if kind != DENOISER:
         raise ValueError(f"{where} is a {kind}; supported is {DENOISER}")
@@ -84,7 +84,7 @@ def check_denoiser(unet: Mapping[str, Any], vae: Mapping[str, Any], where: objec
 def check_widths(
     unet: Mapping[str, Any], encoders: Sequence[Mapping[str, Any]], where: str
 ) -> None:
-    """Check that the UNet reads states as wide as the text encoders' together."""
+    """Check that the UNet's cross-attention width is the sum of the text encoders' widths."""
     wanted = unet.get("cross_attention_dim")
     widths = [each.get("hidden_size") for each in encoders]
     given = [each for each in widths if isinstance(each, int)]

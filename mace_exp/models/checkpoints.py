@@ -25,7 +25,7 @@ _WITHOUT_UNET = {
     "emb_params": "a textual inversion",
     "clip_l": "a textual inversion",
 }
-"""How the first part of tensor names tells what a file without a Stable Diffusion UNet is."""
+"""Prefixes of tensor names, by which a file without a Stable Diffusion UNet is recognised."""
 _FUSE = (
     "load its model in diffusers, load_lora_weights, fuse_lora, unload_lora_weights and "
     "save_pretrained, and give that folder"

@@ -1,7 +1,8 @@
-"""What an edit changes, as low-rank factors that other tools load on the original model.
+"""The change of an edit as low-rank factors, which other tools load on the original model.
 
 Two layouts of one LoRA: peft's (`pipe.load_lora_weights`), and kohya's (ComfyUI, A1111, sd-scripts,
-and `load_lora_weights`, too). And the compact form of an edit of all keys and values by one matrix:
+and `load_lora_weights`, too). Also the compact form of an edit that multiplies all keys and values
+by one matrix:
 
     W_l* = W_l R + up_l down_l        R [d, d], the same for every layer
 """
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 TOLERANCE = 1e-3
-"""Of the change of a layer's weight, relative, that the compact form may miss."""
+"""Largest relative error of the compact form, in the change of a layer's weight."""
 
 
 @dataclass(frozen=True)
@@ -28,19 +29,19 @@ class Factors:
 
 @dataclass(frozen=True)
 class LowRankChange:
-    """The factors of every changed weight by parameter name, and what they miss of the change:
-    Frobenius norm over all weights, relative."""
+    """The factors of every changed weight by parameter name, and the relative error of the change,
+    in the Frobenius norm over all weights."""
 
     factors: Mapping[str, Factors]
     error: float
 
 
 def best_factors(changes: Mapping[str, Tensor], rank: int) -> LowRankChange:
-    """Return the factors of at most this rank that are nearest to each change [d_out, d_in]:
-    the leading part of its singular value decomposition, shared evenly between both factors.
+    """Return the best approximation of each change [d_out, d_in] by factors of this rank: the
+    truncated SVD, with the square roots of the singular values in both factors.
 
-    All factors have the same rank, filled up with zeros where a matrix has less: diffusers loses
-    the scale of single layers of a LoRA in kohya's names where they differ.
+    All factors are padded with zeros to the same rank: with kohya's names, diffusers loses the
+    scale of single layers where ranks differ.
     """
     factors, missed, total = {}, 0.0, 0.0
     common = min(rank, max(min(change.shape) for change in changes.values()))
@@ -58,7 +59,7 @@ def best_factors(changes: Mapping[str, Tensor], rank: int) -> LowRankChange:
 
 
 def peft_names(change: LowRankChange) -> dict[str, Tensor]:
-    """Return a LoRA of the UNet in peft's names, from factors by the UNet's parameter names."""
+    """Return a LoRA of the UNet with peft's names, from factors by the UNet's parameter names."""
     tensors = {}
     for name, pair in change.factors.items():
         path = name.removesuffix(".weight")
@@ -68,7 +69,7 @@ def peft_names(change: LowRankChange) -> dict[str, Tensor]:
 
 
 def kohya_names(change: LowRankChange) -> dict[str, Tensor]:
-    """Return the same LoRA in kohya's names; alpha is the rank, so that its scale is 1."""
+    """Return the same LoRA with kohya's names; alpha is the rank, so that its scale is 1."""
     tensors = {}
     for name, pair in change.factors.items():
         path = "lora_unet_" + name.removesuffix(".weight").replace(".", "_")
@@ -80,7 +81,7 @@ def kohya_names(change: LowRankChange) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Compact:
-    """`right` R [d, d], and the factors of the layers that have some, float64."""
+    """`right` R [d, d], and the factors of the layers that have a low-rank term, float64."""
 
     right: Tensor
     factors: Mapping[str, Factors]
@@ -92,7 +93,7 @@ class Compact:
         return result if pair is None else result + pair.up @ pair.down
 
     def tensors(self, dtype: torch.dtype) -> dict[str, Tensor]:
-        """Return what a file holds: R - I, as its digits matter, and the factors."""
+        """Return the tensors of a file: R - I, which loses fewer digits than R, and the factors."""
         identity = torch.eye(len(self.right), dtype=torch.float64)
         found = {"right_minus_identity": (self.right - identity).to(dtype)}
         for name, pair in self.factors.items():
@@ -101,7 +102,7 @@ class Compact:
 
     @staticmethod
     def of_tensors(tensors: Mapping[str, Tensor]) -> Compact:
-        """Return what `tensors` wrote."""
+        """Return the compact form from the result of `tensors`."""
         change = tensors["right_minus_identity"].double()
         names = [name.removesuffix(".up") for name in tensors if name.endswith(".up")]
         factors = {
@@ -114,14 +115,14 @@ class Compact:
 def compact_form(
     originals: Mapping[str, Tensor], edited: Mapping[str, Tensor], ups: Mapping[str, Tensor]
 ) -> Compact:
-    """Return R and down_l of edited weights W_l R + up_l down_l, where `ups` knows the up_l of the
-    layers that have a low-rank term, [d_out, r].
+    """Return R and down_l of edited weights W_l R + up_l down_l; `ups` has the up_l [d_out, r] of
+    the layers that have a low-rank term.
 
     Both are a least-squares solution: with Q_l an orthonormal basis of up_l and
     V_l = (I - Q_l Q_l^T) W_l, R - I = (sum V_l^T V_l)^-1 sum V_l^T (W_l* - W_l).
 
     Raises:
-        ValueError: the edit is not of that form, as where every layer has a matrix of its own.
+        ValueError: the edit is not of that form, for example if the matrices of layers differ.
     """
     width = next(iter(originals.values())).shape[-1]
     gram, cross = (torch.zeros(width, width, dtype=torch.float64) for _ in range(2))

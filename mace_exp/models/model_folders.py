@@ -1,6 +1,6 @@
-"""Check a diffusers folder by its files: what is missing, or is no text-to-image model's.
+"""Check the files of a diffusers folder: is it a complete text-to-image model?
 
-No heavy import; of weights, the headers are read.
+No heavy import; of weight files only the headers are read.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ENCODERS = ("text_encoder", "text_encoder_2")
 TOKENIZERS = ("tokenizer", "tokenizer_2")
 WITH_WEIGHTS = (*ENCODERS, "unet", "vae")
 _VOCABULARY = ({"tokenizer.json"}, {"vocab.json", "merges.txt"})
-"""Files of which a tokenizer has one set."""
+"""Sets of files of which a tokenizer needs one."""
 
 
 def check_folder(
@@ -37,7 +37,7 @@ def check_folder(
     safety_checker: bool = True,
     weights: bool = True,
 ) -> None:
-    """Check that a folder is a whole text-to-image model; without `weights`, its configuration.
+    """Check that a folder is a whole text-to-image model; with `weights=False`, not its weights.
 
     Raises:
         ValueError: the message names the file and what to do.
@@ -74,7 +74,7 @@ def check_folder(
 def weight_files(
     folder: Path, *, variant: str | None, parts: Mapping[str, Any] | None = None
 ) -> Iterator[Path]:
-    """Yield the files of weights that are read. Raises ValueError where a component has none."""
+    """Yield the weight files that are read. Raises ValueError where a component has none."""
     there = parts if parts is not None else _parts(folder)
     names = [name for name in WITH_WEIGHTS if name in there]
     _check_variant(folder, names, variant)
@@ -136,7 +136,7 @@ def _parts(folder: Path) -> dict[str, Any]:
 
 
 def _check_variant(folder: Path, names: list[str], variant: str | None) -> None:
-    """Refuse a variant that no component has: the others' plain files are read, but not all."""
+    """Refuse a variant that no component has. (Single components without it have plain files.)"""
     found = {each for name in names for each in by_variant(folder / name)}
     if variant is not None and found and variant not in found:
         others = sorted(each for each in found if each)
@@ -148,7 +148,7 @@ def _check_variant(folder: Path, names: list[str], variant: str | None) -> None:
 
 
 def _check_checker(folder: Path, parts: Mapping[str, Any], variant: str | None) -> None:
-    """Refuse a safety checker that is named and can't be loaded."""
+    """Refuse a safety checker that model_index.json names but that can't be loaded."""
     if CHECKER[0] not in parts:
         return
     lacking = [each for each in CHECKER if each in parts and not (folder / each).is_dir()]

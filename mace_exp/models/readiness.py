@@ -1,7 +1,7 @@
 """Check that a pipeline in memory computes with the weights that the methods edit.
 
-Whoever brings a pipeline may have fused its attention, loaded a LoRA or moved its weights away:
-then an edit would fail late, or change nothing.
+The user may have fused its attention, loaded a LoRA or offloaded its weights. An edit would then
+fail late, or change nothing.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ DEFAULT_PROCESSORS = (
     "call pipe.unet.set_attn_processor(AttnProcessor2_0()) of diffusers.models.attention_processor"
 )
 TOKENS = 4
-"""Of the probe's text states: with one alone, attention would not depend on keys."""
+"""Number of the probe's text states: with a single one, attention would not depend on the keys."""
 
 
 def check_pipeline(pipeline: Any) -> None:
-    """Refuse a pipeline that an edit would not, or not wholly, reach.
+    """Refuse a pipeline in which an edit would have no effect, or only part of it.
 
     Raises:
-        ValueError: the message says what was found, and what to call first.
+        ValueError: the message says what was found, and which function to call first.
     """
     known = [each.__name__ for each in type(pipeline).__mro__ if each.__name__ in FAMILIES]
     check_family(known[0] if known else type(pipeline).__name__, "the pipeline")
@@ -91,7 +91,7 @@ def _check_module(module: nn.Module, part: str) -> None:
 
 
 def _check_processors(unet: Any) -> None:
-    """Refuse attention that computes with copies of the weights, or with weights of its own."""
+    """Refuse attention processors that use copies of the weights, or additional weights."""
     for layer, processor in unet.attn_processors.items():
         name = type(processor).__name__
         if name.startswith("Fused"):
@@ -110,10 +110,10 @@ def _check_processors(unet: Any) -> None:
 
 def check_read(pipeline: Any, weights: Iterable[str]) -> None:
     """Refuse weights of the UNet, by component and parameter name, that a forward pass does not
-    read: editing them would change nothing. One pass of a small latent, and its gradient, tell.
+    read: editing them would change nothing. Found by a forward and backward pass of a small latent.
 
     Raises:
-        ValueError: the message names a weight, and what computes in its place.
+        ValueError: the message names a weight, and the attention processor of its layer.
     """
     names = [each.removeprefix("unet.") for each in weights if each.startswith("unet.")]
     found = unread(pipeline.unet, names) if names else []
@@ -131,11 +131,11 @@ def check_read(pipeline: Any, weights: Iterable[str]) -> None:
 def unread(unet: Any, names: list[str]) -> list[str]:
     """Return those parameters of a UNet, among `names`, on which its output does not depend.
 
-    What autograd can't follow (a kernel without a gradient, a processor under `no_grad`) is
-    decided by a second pass with another weight.
+    Where autograd finds no gradient (a kernel without one, a processor under `no_grad`), a second
+    forward pass with a changed weight decides.
     """
     if any(each.is_meta for each in unet.parameters()):
-        return []  # a model of shapes alone
+        return []  # without values, nothing can be computed
     with on_device(unet), frozen(unet):
         suspects = _without_gradient(unet, names)
         return [name for name in suspects if not _changes_output(unet, name)]
@@ -169,7 +169,7 @@ def _changes_output(unet: Any, name: str) -> bool:
 
 
 def _probed(unet: Any) -> Tensor:
-    """Return the UNet's output for the smallest latent that it reads; always the same inputs."""
+    """Return the UNet's output for the smallest latent that it accepts; inputs are always equal."""
     config, source = unet.config, generator(0, "probe")
     side = 2 ** len(config.block_out_channels)
     latent = torch.randn(1, config.in_channels, side, side, generator=source)

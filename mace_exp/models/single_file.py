@@ -1,6 +1,6 @@
-"""A pipeline as one file in the names of the original implementation of Stable Diffusion 1.x.
+"""A pipeline as one file with the tensor names of the original Stable Diffusion 1.x.
 
-The way back of what diffusers does to read such a file; blocks count as in the model's own
+The inverse of diffusers' conversion of such files; the number of blocks is that of the model's
 configuration.
 """
 

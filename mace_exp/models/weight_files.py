@@ -1,4 +1,4 @@
-"""Look into files of weights without loading them: what their headers say, and what is none.
+"""Read the headers of weight files without loading the weights; recognise other files.
 
 No heavy import: a wrong file is refused before torch is imported.
 """
@@ -29,21 +29,21 @@ _NO_WEIGHTS = {
     b"<": "a web page, not the weights: the download asked for a login or an agreement",
     b"": "no safetensors file: get it again",
 }
-"""How files begin that are found in the place of weights, and what they are."""
+"""First bytes of files that are found in place of weights, and what these files are."""
 _MOST_HEADER = 100 * 2**20
-"""Bytes of a header: above, safetensors itself refuses."""
+"""Largest header in bytes, which is the limit of safetensors itself."""
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Type ("F32", "F16", "BF16", ...) and shape of a tensor in a file."""
+    """Dtype ("F32", "F16", "BF16", ...) and shape of a tensor in a file."""
 
     dtype: str
     shape: tuple[int, ...]
 
 
 def read_header(file: Path) -> Mapping[str, StoredTensor]:
-    """Return the tensors of a safetensors file by name; their numbers are not read.
+    """Return the tensors of a safetensors file by name; their values are not read.
 
     Raises:
         ValueError: it can't be read, is something else (the message says what), or is cut off.
@@ -57,7 +57,7 @@ def read_header(file: Path) -> Mapping[str, StoredTensor]:
 
 @lru_cache(maxsize=64)
 def _header(file: Path, size: int, modified: int) -> Mapping[str, StoredTensor]:
-    """Read a header once, though several checks ask for it; `modified` tells another file."""
+    """Read a header once for several checks; `size` and `modified` detect a changed file."""
     with file.open("rb") as opened:
         start = opened.read(24)
         length = int.from_bytes(start[:8], "little")
@@ -92,10 +92,10 @@ def by_variant(folder: Path) -> dict[str | None, list[Path]]:
 
 
 def component_weights(folder: Path, variant: str | None) -> list[Path]:
-    """Return the files of a component that are read: of the variant or, without one, the plain.
+    """Return the weight files of a component that are read: of the variant, or else the plain ones.
 
     Raises:
-        ValueError: there are none, which the message explains, or a shard is missing.
+        ValueError: there are no weights, which the message explains, or a shard is missing.
     """
     found = by_variant(folder)
     files = found.get(variant) or found.get(None)
@@ -140,7 +140,7 @@ def read_object(file: Path) -> dict[str, Any]:
     """Return an object from a JSON file.
 
     Raises:
-        ValueError: the file is missing, or holds something else.
+        ValueError: the file is missing, can't be read, or contains something else.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""What attacks have reached: tables, curves and pictures, for the page and the terminal."""
+"""Results of attacks: tables, curves and pictures, for the report and the terminal."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ TITLES = {
 PICTURE_BYTES = 300_000  # base64 bytes of each attack's pairs
 MOST_PAIRS = 12
 TABLE_WIDTH = 110
-"""Characters of a row in the terminal: cut off, figures would be lost."""
+"""Characters of a row in the terminal, also in a narrower one, so that no figure is cut off."""
 
 
 @dataclass(frozen=True)
 class AttackRow:
-    """One point of a variant: `cells` are share, interval and number by side, "" where there is
-    none."""
+    """One point of a variant's curve: `cells` are recognition rate and interval by side, `n` is the
+    number of pictures."""
 
     variant: str
     at: str
@@ -43,7 +43,7 @@ class AttackRow:
 
 @dataclass(frozen=True)
 class AttackView:
-    """All that the page shows of one attack."""
+    """The results of one attack, as shown in the report."""
 
     title: str
     unit: str
@@ -55,7 +55,7 @@ class AttackView:
 
 
 def read_attacks(root: Path) -> list[AttackView]:
-    """Return the attacks in the folder of a run's attacks, by name."""
+    """Return the attacks in `root`, the folder attacks/ of a run, sorted by name."""
     folders = sorted(path.parent for path in root.glob("*/rates.json"))
     found = ((folder, read_json(folder / "rates.json")) for folder in folders)
     return [attack_view(folder, rates) for folder, rates in found if rates.get("curves")]
@@ -132,8 +132,8 @@ def _found(rates: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _pairs(folder: Path) -> list[Pair]:
-    """Return pictures of the edited model at the first point beside those at the last, of the same
-    variant, concept and seed; an attack with one point has the picture alone."""
+    """Return pairs of pictures of the edited model, at the first and at the last point of a curve,
+    for the same variant, concept and seed; with one point, both are the same picture."""
     groups: dict[tuple[str, ...], list[Mapping[str, str]]] = {}
     for row in read_table(folder / "pictures.csv"):
         if row.get("side") == "edited":

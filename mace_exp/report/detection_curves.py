@@ -1,4 +1,4 @@
-"""The curves of a detector: how many boxes it counts, by the confidence from which it counts."""
+"""Curves of a detector: the number of boxes by the confidence threshold."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mace_exp.runs.record import number
 
 
 def detection_figures(metrics: Mapping[str, Any]) -> list[Markup]:
-    """Return a chart per part of how many boxes a detector counts, by confidence."""
+    """Return one chart per part: the number of boxes by the confidence threshold."""
     return [
         charts.curves(
             {"all classes, original model": each.original, **each.classes},
@@ -28,9 +28,8 @@ def detection_figures(metrics: Mapping[str, Any]) -> list[Markup]:
 
 @dataclass(frozen=True)
 class DetectionCurve:
-    """Boxes that a detector counts in a part's pictures, by the confidence from which it counts:
-    points (confidence, boxes) of all classes together after the edit and of the original, and of
-    each class after the edit."""
+    """Number of boxes in a part's pictures by the confidence threshold, as points (confidence,
+    boxes): of all classes after the edit and in the original, and of each class after the edit."""
 
     title: str
     after: list[tuple[float, float]]

@@ -40,7 +40,7 @@ SECTIONS = {
         "Training",
         "Training curves: nothing was trained.",
     ),
-    "attacks": ("Attacks", "Attacks: none were made."),
+    "attacks": ("Attacks", ""),  # an attack is asked for, or nothing is lacking
     "time": ("Time and memory", "Stage times: no stage has finished."),
     "settings": ("Settings", "Settings: there is no config.yaml."),
 }
@@ -68,7 +68,7 @@ def run_view(run: RunContents) -> dict[str, Any]:
     present = {key: bool(content[_SHOWN_BY.get(key, key)]) for key in SECTIONS}
     present["result"] = bool(content["parts"] or content["further"] or content["unmeasured"])
     titles = {key: title for key, (title, _) in SECTIONS.items() if present[key]}
-    lacking = [reason for key, (_, reason) in SECTIONS.items() if not present[key]]
+    lacking = [reason for key, (_, reason) in SECTIONS.items() if reason and not present[key]]
     return {**content, "sections": titles, "lacking": lacking}
 
 

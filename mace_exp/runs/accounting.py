@@ -1,4 +1,4 @@
-"""Where the time of a run went: one row per stage, and what is in no stage."""
+"""Wall-clock time of a run: one row per stage, and the time outside of stages."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ _COPIED = ("reused", "entries_made", "entries_reused", "peak_memory_mb", "peak_g
 
 
 def accounting(rows: Sequence[Mapping[str, Any]], seconds: float | None = None) -> dict[str, Any]:
-    """Return the table of a run from its rows of stages; of repeated stages the last counts.
+    """Return the table of a run from the rows of its stages; of a repeated stage the last row
+    counts.
 
-    `seconds` are those of the whole run: `other_seconds` are loading, checks and files between
-    stages. `share` is of all seconds that are known.
+    `seconds` is the total of the run: `other_seconds` are loading, checks and files between stages.
+    `share` is relative to the total or, if that is unknown or smaller, to the sum of the stages.
     """
     last = {str(row.get("stage")): row for row in rows}
     inside = sum(seconds_of(row) for row in last.values())
@@ -28,14 +29,14 @@ def accounting(rows: Sequence[Mapping[str, Any]], seconds: float | None = None) 
 
 
 def seconds_of(row: Mapping[str, Any]) -> float:
-    """Return the seconds of a row; 0 without a number that is one."""
+    """Return the seconds of a row; 0 if it has no finite number."""
     value = row.get("seconds")
     seconds = float(value) if isinstance(value, int | float) else 0.0
     return seconds if math.isfinite(seconds) else 0.0
 
 
 def entries_text(row: Mapping[str, Any]) -> str:
-    """Return what a stage made and what it found in the cache: "7 made, 3 reused"."""
+    """Return how many cache entries a stage made and reused: "7 made, 3 reused"."""
     counts = {"made": row.get("entries_made"), "reused": row.get("entries_reused")}
     return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 

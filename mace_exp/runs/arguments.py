@@ -13,9 +13,10 @@ log = logging.getLogger(__name__)
 
 
 def run_arguments(folder: Path) -> list[str] | None:
-    """Return the arguments of the run in a folder; None where no run is known there.
+    """Return the arguments of the run in a folder; None if it holds no run.
 
-    A job that was refused after its sweep had begun has no config.yaml: the plan has its arguments.
+    A job of a sweep that was rejected by its checks has no config.yaml: its arguments are in the
+    plan.
 
     Raises:
         OSError: config.yaml can't be opened.

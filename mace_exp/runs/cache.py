@@ -1,4 +1,4 @@
-"""The cache that runs share: results by the key of all that decides them."""
+"""The cache shared by runs: results under a key of all their inputs."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ log = logging.getLogger(__name__)
 
 LOCKS, CHECKSUMS, DAMAGED = "locks", "checksums", "damaged"
 OWN = frozenset({LOCKS, CHECKSUMS, DAMAGED})
-"""Folders of the cache itself; all others are named by the kind of the entries in them."""
+"""Folders for bookkeeping; all others are named by the kind of the entries in them."""
 
 
 MOMENT = 3600.0
-"""Seconds after which a temporary file of the cache's own folders is nobody's any more."""
+"""Seconds after which a temporary file in a bookkeeping folder counts as abandoned."""
 
 
 @dataclass
 class Cache:
-    """Results that runs share, one entry per key; whoever comes first makes it, all others read it.
+    """Results shared by runs, one entry per key: the first process that needs one makes it, others
+    read it.
 
-    `reused` and `made` count the entries, by kind, that this run found and made. Every entry has a
-    checksum of its content, in a folder of its own: it is checked before the entry is read.
+    `reused` and `made` count the entries, by kind, that this run read and made. Checksums of the
+    entries are in a separate folder; they are verified before an entry is read.
     """
 
     root: Path
@@ -38,7 +39,7 @@ class Cache:
     made: dict[str, int] = field(default_factory=dict)
 
     def path(self, kind: str, key: str, suffix: str = "") -> Path:
-        """Return where the entry of a key lies or would lie."""
+        """Return the path of the entry of a key, whether or not it exists."""
         return self.root / kind / f"{key}{suffix}"
 
     def get_all(
@@ -50,15 +51,15 @@ class Cache:
         stage: str,
         suffix: str = "",
     ) -> dict[str, Path]:
-        """Return the entries by name; `make` receives those that are missing, to make together.
+        """Return the paths of entries by name; `make` is called once with all that are missing.
 
-        An entry that is not what was written is set aside, with a warning, and counts as missing.
-        Concurrent jobs create an entry only once: a job holds the lock of each missing entry while
-        creating it. Locks are acquired in sorted order, so that jobs with overlapping entries can't
-        deadlock.
+        An entry that does not match its checksum is moved to `damaged`, with a warning, and counts
+        as missing. Concurrent jobs create an entry only once: a job holds the lock of each missing
+        entry while creating it. Locks are acquired in sorted order, so that jobs with overlapping
+        entries can't deadlock.
 
         Raises:
-            ValueError: one is missing and `make` is None (`stage` is not among those of this run).
+            ValueError: an entry is missing and `make` is None (this run does not include `stage`).
         """
         paths = {name: self.path(kind, key, suffix) for name, key in keys.items()}
         wanted = {path for path in paths.values() if not is_whole(path)}
@@ -82,16 +83,16 @@ class Cache:
         return paths
 
     def counts(self) -> tuple[int, int]:
-        """Return how many entries this run has made and found so far, of all kinds."""
+        """Return how many entries this run has made and reused so far, of all kinds."""
         return sum(self.made.values()), sum(self.reused.values())
 
     def leftovers(self) -> Iterator[Path]:
-        """Yield what killed processes have left: temporary files whose entry nobody is making."""
+        """Yield temporary files of killed processes: those whose entry is not locked."""
         for path in sorted(self.root.glob("*/.*")):
             name = leftover_of(path)
             if name is None:
                 continue
-            if path.parent.name in OWN:  # written without a lock, in a moment
+            if path.parent.name in OWN:  # written without a lock, in a short time
                 left = time.time() - path.stat().st_mtime > MOMENT
             else:
                 left = is_free(lock_file(path.with_name(name)))
@@ -99,7 +100,7 @@ class Cache:
                 yield path
 
     def remove_leftovers(self) -> None:
-        """Remove what killed processes have left."""
+        """Remove temporary files of killed processes."""
         for path in self.leftovers():
             remove(path)
 
@@ -115,8 +116,8 @@ def seal(entry: Path) -> None:
 
 
 def is_whole(entry: Path) -> bool:
-    """Return whether an entry is there, and is what was written; one that was made before there
-    were checksums, or by a process that was killed then, is taken as it is, and gets one."""
+    """Return whether an entry exists and matches its checksum. An entry without a checksum (made by
+    an older version, or by a process killed before writing it) is trusted and gets one."""
     if not entry.exists():
         return False
     file = checksum_file(entry)
@@ -128,7 +129,8 @@ def is_whole(entry: Path) -> bool:
 
 
 def _found(entry: Path) -> bool:
-    """Return whether an entry whose lock is held is whole; set it aside where it is not."""
+    """Return whether an entry, whose lock the caller holds, is intact; move it away if it is
+    damaged."""
     if is_whole(entry):
         return True
     if entry.exists():
@@ -147,7 +149,7 @@ def checksum_file(entry: Path) -> Path:
 
 
 def lock_file(entry: Path) -> Path:
-    """Return the lock of an entry: all lie in one folder, not beside the entries."""
+    """Return the lock file of an entry; locks are in one folder, not beside the entries."""
     lock = _beside(entry, LOCKS)
     lock.parent.mkdir(parents=True, exist_ok=True)
     return lock.with_name(f"{lock.name}.lock")

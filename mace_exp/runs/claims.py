@@ -1,4 +1,4 @@
-"""A run folder, or a sweep's, belongs to one process: by a lock that ends with it."""
+"""Locks of run folders and sweep folders: one process at a time writes to them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ _HELD: dict[Path, FileLock] = {}
 
 
 def claim(folder: Path, key: str) -> None:
-    """Keep other processes from writing their runs to a folder, which is made if it is not there.
+    """Lock a folder against other processes that would write a run to it; create it if it is
+    missing.
 
-    What a killed process has claimed is free: the operating system lets go of its lock.
+    The operating system releases the lock of a killed process.
 
     Raises:
-        ValueError: another process has it, it can't be written to, or a link in it leads out: what
-            is appended to a log would be written there. The message names `key`.
+        ValueError: another process holds the lock, the folder is not writable, or a symbolic link
+            in it points outside, where appended logs would be written. The message names `key`.
     """
     if folder.absolute() in _HELD:
         return
@@ -50,8 +51,8 @@ def _check_links(folder: Path, key: str) -> None:
 
 
 def claim_new(folder: Path, key: str) -> Path:
-    """Make and claim a folder of this name or, where that is taken, of the first free one after it:
-    `-2`, `-3`, ... Raises ValueError where it can't be written to."""
+    """Create and claim a folder of this name or, if it exists, of the first free one with a suffix
+    `-2`, `-3`, ... Raises ValueError if it is not writable."""
     for number in count(1):
         chosen = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
         try:
@@ -67,7 +68,7 @@ def claim_new(folder: Path, key: str) -> Path:
 
 
 def release(folder: Path) -> None:
-    """Let go of a folder that this process has claimed; another's stays its own."""
+    """Release a folder that this process has claimed; others are left alone."""
     lock = _HELD.pop(folder.absolute(), None)
     if lock is not None:
         with suppress(OSError):  # Windows removes no file that is open
@@ -77,7 +78,7 @@ def release(folder: Path) -> None:
 
 @contextmanager
 def claimed(folder: Path, key: str) -> Iterator[None]:
-    """Claim a folder for the length of a block. Raises ValueError as `claim`."""
+    """Claim a folder for the duration of a block. Raises ValueError as `claim`."""
     claim(folder, key)
     try:
         yield

@@ -1,4 +1,4 @@
-"""What a stage may use: a model, the cache, the run folder, the tracker, the other ranks."""
+"""The services of a run that stages use: model, cache, run folder, tracker, ranks."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from mace_exp.runs.record import Picture, Tracker
 class Context:
     """The services of a run. It holds no result, no stage and no configuration of the run.
 
-    `load` loads the model when a stage first needs it. `makes` names the stages whose results
-    this process may make; all others are read. A worker among several ranks makes only what the
-    first rank hands it, so its `makes` is empty. `shows_images` sends pictures to the dashboard.
+    `load` loads the model when a stage first needs it. `makes` names the stages whose results this
+    process may make; all others are read. A worker process makes only the shares that rank 0
+    assigns, so its `makes` is empty. `shows_images` sends pictures to the dashboard.
     """
 
     load: Callable[[], Model]
@@ -50,11 +50,11 @@ class Context:
         *,
         suffix: str = "",
     ) -> dict[str, Path]:
-        """Return the cache entries of `keys` by name; `make` receives those that are missing, if
-        this process may make results of `stage`.
+        """Return the cache entries of `keys` by name; `make` is called with those that are missing,
+        if this process may make results of `stage`.
 
         Raises:
-            ValueError: one is missing and the stage is not among those of this run.
+            ValueError: an entry is missing and this run does not include the stage.
         """
         allowed = make if self.may_make(stage) else None
         return self.cache.get_all(kind, keys, allowed, stage=stage, suffix=suffix)
@@ -64,6 +64,6 @@ class Context:
         return self.entries(stage, kind, {key: key}, lambda missing: make(missing[key]))[key]
 
     def show(self, name: str, pictures: Sequence[Picture]) -> None:
-        """Send pictures to the dashboard where the settings ask for it."""
+        """Send pictures to the dashboard if the settings ask for it."""
         if self.shows_images:
             self.tracker.images(name, pictures)

@@ -1,4 +1,4 @@
-"""The edit that a run left in its folder, as later commands read it."""
+"""Read the description of the edit in a run folder."""
 
 from __future__ import annotations
 

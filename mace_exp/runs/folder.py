@@ -13,7 +13,7 @@ from mace_exp.utils.files import atomic_file, leftover_of, remove
 log = logging.getLogger(__name__)
 
 LOCK = ".lock"
-"""File that a process holds while the folder is its own."""
+"""Lock file of the process that writes to the folder."""
 ROWS_FILE = "metrics.jsonl"
 PLAN = "jobs.json"
 """File in a sweep's folder with the overrides of every job, written before the first job starts."""
@@ -55,13 +55,14 @@ class RunFolder:
         return self.root / "loras" / f"{slug}.safetensors"
 
     def name_of(self, path: Path) -> str | None:
-        """Return a file's name relative to the folder; None where it does not exist."""
+        """Return a file's name relative to the folder; None if it does not exist."""
         return path.relative_to(self.root).as_posix() if path.exists() else None
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What lay in a run folder before a command: names, and the files that a run begins with."""
+    """Snapshot of a run folder before a command: all names, and the contents of the files that a
+    run writes at its start."""
 
     root: Path
     names: frozenset[str]
@@ -69,14 +70,14 @@ class Contents:
 
     @classmethod
     def of(cls, root: Path) -> Contents:
-        """Return what lies in a folder now."""
+        """Take a snapshot of a folder."""
         folder = RunFolder(root)
         files = (folder.config, folder.status, root / ROWS_FILE)
         names = frozenset(each.name for each in root.iterdir())
         return cls(root, names, {file: file.read_bytes() for file in files if file.is_file()})
 
     def restore(self) -> None:
-        """Remove what was added since, and write the files that a run begins with as they were."""
+        """Remove what was added since, and restore the files of the snapshot."""
         for path in self.root.iterdir():
             if path.name not in (*self.names, LOCK, "run.log"):  # a log may still be open
                 remove(path)
@@ -86,7 +87,7 @@ class Contents:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files that a killed process has left in a run folder, which is claimed."""
+    """Remove temporary files of killed processes from a run folder, which is claimed."""
     for path in [*folder.glob(".*"), *folder.glob("*/.*")]:
         if leftover_of(path) is not None:
             remove(path)

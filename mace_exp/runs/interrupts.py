@@ -1,4 +1,4 @@
-"""Stop a run on SIGTERM, SIGHUP or Ctrl-C by an exception, with the exit code of shells."""
+"""End a run by an exception on SIGTERM, SIGHUP or Ctrl-C, with the exit code of shells."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 TERMINATED = 128 + signal.SIGTERM
 INTERRUPTED = 128 + signal.SIGINT
 _STOPS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-""""Stop" by the machine, and by a terminal that was closed, which Windows does not have."""
+"""Signals of a scheduler or a shutdown, and of a closed terminal (not on Windows)."""
 _SAID = {INTERRUPTED: "Ctrl-C", **{128 + each: each.name for each in _STOPS}}
 
 
@@ -43,7 +43,7 @@ def exiting_on_signals() -> Iterator[None]:
 
     def stop(number: int, frame: object) -> None:
         for each in ours:
-            signal.signal(each, signal.SIG_IGN)  # a second one must not cut off clean-up
+            signal.signal(each, signal.SIG_IGN)  # a second signal must not interrupt clean-up
         raise SystemExit(128 + number)
 
     for each in ours:

@@ -1,4 +1,4 @@
-"""manifest.json: size and checksum of what a run wrote, by which a changed file is known."""
+"""manifest.json: size and checksum of the files that a run wrote, to detect changed ones."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from mace_exp.utils.hashing import file_digest
 
 
 def record_files(folder: RunFolder, names: Collection[str]) -> None:
-    """Record files, and whole folders, that were just written; what is not there is forgotten."""
+    """Record these files, and all files in these folders, after they were written; entries of
+    missing files are dropped."""
     known = _without(recorded_files(folder), names)
     found = {path: _facts(folder.root / path) for path in sorted(_files(folder.root, names))}
     write_json(folder.manifest, known | found)
 
 
 def changed_files(folder: RunFolder, names: Collection[str]) -> list[str]:
-    """Return which of these files, and of those in these folders, are not as the run wrote them:
-    changed, gone, or never recorded."""
+    """Return which of these files, and of the files in these folders, differ from what the run
+    wrote: changed, missing, or never recorded."""
     recorded = recorded_files(folder)
     there = _files(folder.root, names)
     of_names = recorded.keys() - _without(recorded, names).keys()
@@ -33,7 +34,7 @@ def changed_files(folder: RunFolder, names: Collection[str]) -> list[str]:
 
 
 def recorded_files(folder: RunFolder) -> dict[str, Any]:
-    """Return what is recorded; nothing where the file is not there, or damaged."""
+    """Return the recorded entries; empty if the manifest is missing or damaged."""
     return read_record(folder.manifest)
 
 

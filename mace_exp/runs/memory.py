@@ -5,11 +5,11 @@ from contextlib import suppress
 from pathlib import Path
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-"""Linux only, proc(5): peak since the last reset, and where "5" resets it."""
+"""Linux only, proc(5): the peak since the last reset, and the file that resets it by "5"."""
 
 
 def reset_peak() -> None:
-    """Let `peak_memory` measure from now on; where this is not possible it measures it all."""
+    """Make `peak_memory` measure from now on; where unsupported, it measures from the start."""
     with suppress(OSError):
         _RESET.write_text("5", encoding="ascii")
 

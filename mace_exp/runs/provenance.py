@@ -18,10 +18,10 @@ from mace_exp.runs.status import versions
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """What is known of an edit before it is made.
+    """The settings and concepts of an edit, known before it is made.
 
-    `groups` are the groups of the configuration that decide it, by name; `overrides` the settings
-    of single concepts, by name.
+    `groups` are the configuration groups that determine it, by name; `overrides` the settings of
+    single concepts, by concept name.
     """
 
     method: str
@@ -68,10 +68,11 @@ class Provenance:
 
 
 def model_of(facts: Mapping[str, Any]) -> ModelConfig:
-    """Return the settings of the model in erased.json. Raises ValueError where they don't fit."""
+    """Return the settings of the model in erased.json. Raises ValueError if they don't fit this
+    version."""
     types = get_type_hints(ModelConfig)
     try:
-        given = facts["model"] | {"offload": "none"}  # that is of the machine, not of the model
+        given = facts["model"] | {"offload": "none"}  # depends on the machine, not on the model
         named = {name: given[name] for name in types}
         return ModelConfig(**{name: _member(types[name], value) for name, value in named.items()})
     except (KeyError, TypeError) as error:
@@ -81,12 +82,12 @@ def model_of(facts: Mapping[str, Any]) -> ModelConfig:
 
 
 def _member(kind: Any, value: Any) -> Any:
-    """Return a value as its schema has it: the member of an enum by its name."""
+    """Return a value in the type of its field: the member of an enum by its name."""
     return kind[value] if isinstance(kind, type) and issubclass(kind, Enum) else value
 
 
 def plain(value: Any) -> Any:
-    """Return what JSON can hold: enums by their member's name, as in configuration files."""
+    """Return a value as JSON types: enums by member name, as in configuration files."""
     match value:
         case Enum():
             return value.name

@@ -1,9 +1,9 @@
 """Several processes for one run: `torchrun --nproc-per-node=2 -m mace_exp ...`.
 
-The first rank is the run. The others, its workers, wait for shares of what is made per concept or
-per picture, each on a device of its own. They receive the configuration from the first rank, read
-what they need from the cache, and write nothing but entries of the cache. Objects travel between
-ranks by gloo, through accelerate: NCCL would take them through the memory of the GPUs.
+Rank 0 executes the run. The other ranks, its workers, compute shares of the work per concept or per
+picture, each on a separate device. They receive the configuration from rank 0, read their inputs
+from the cache, and write cache entries only. Objects are sent between ranks by gloo, through
+accelerate: NCCL would copy them through GPU memory.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TIMEOUT = timedelta(days=7)
-"""Longer than any share: lost ranks are ended by torchrun, not by a time limit."""
+"""Longer than any share takes: torchrun ends the ranks after a failure, not a timeout."""
 _LAUNCH_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _FAILED = "mace_exp/failed"
-"""Key of the store that all ranks see: the message of the first rank that failed."""
+"""Key in the shared store: the error message of a failed rank."""
 
 C = TypeVar("C")
 T = TypeVar("T")
@@ -36,7 +36,7 @@ R = TypeVar("R")
 
 
 class RankError(RuntimeError):
-    """Another rank has failed; it has shown its own traceback."""
+    """Another rank has failed, and has logged its traceback."""
 
 
 def rank_count() -> int:
@@ -46,15 +46,15 @@ def rank_count() -> int:
 
 
 def is_worker() -> bool:
-    """Return whether this process takes shares of the work of another, the first rank."""
+    """Return whether this process is a worker of rank 0."""
     return rank_count() > 1 and int(os.environ["RANK"]) > 0
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """The place of this process among those of a run; by default the only one.
+    """The rank of this process and the number of ranks; by default a single process.
 
-    `store` is torch's key-value store: it can be read while another rank is busy or gone.
+    `store` is torch's key-value store: it can be read while another rank is busy or has ended.
     """
 
     number: int = 0
@@ -62,14 +62,14 @@ class Ranks:
     store: Store | None = None
 
     def map(self, task: Callable[[C, Sequence[T]], R], context: C, jobs: Sequence[T]) -> list[R]:
-        """Split `jobs` among the ranks; return `task(context, share)` per share, the first rank's
-        first.
+        """Split `jobs` among the ranks; return `task(context, share)` per share, rank 0's first.
 
-        Share k is `jobs[k::count]`; for an empty one nothing is called. Task and jobs are pickled;
-        each rank passes its own context. Results should be small: every rank receives all of them.
+        Share k is `jobs[k::count]`; the task is not called for empty shares. Task and jobs are
+        pickled; each rank passes its own context. Results should be small: every rank receives all
+        of them.
 
         Raises:
-            RankError: a worker has failed, or is gone.
+            RankError: a worker has failed or ended.
         """
         shares = [jobs[k :: self.count] for k in range(min(self.count, len(jobs)))]
         if self.count == 1 or not shares:
@@ -78,7 +78,7 @@ class Ranks:
         return self._gather(self._attempt(task, context, shares[0]))[: len(shares)]
 
     def serve(self, context: object) -> None:
-        """Do the shares that the first rank hands out, until it broadcasts None."""
+        """Compute the shares that rank 0 assigns, until it broadcasts None."""
         while (received := self.receive()) is not None:
             task, shares = received
             result = None
@@ -88,15 +88,15 @@ class Ranks:
             self._gather(result)
 
     def broadcast(self, value: object) -> None:
-        """Send a picklable object from the first rank to every worker."""
+        """Send a picklable object from rank 0 to every worker."""
         self._broadcast([value])
 
     def receive(self) -> Any:
-        """Wait for the object that the first rank broadcasts next."""
+        """Wait for the next object that rank 0 broadcasts."""
         return self._broadcast([None])[0]
 
     def close(self) -> None:
-        """Close the connections: their threads can abort a Python process that ends with them."""
+        """Close the connections: their threads can abort the Python process at its exit."""
         from accelerate import PartialState
 
         connected.cache_clear()
@@ -118,10 +118,10 @@ class Ranks:
             return gather_object([result])
 
     def _attempt(self, task: Callable[[C, T], R], context: C, share: T) -> R:
-        """Do a share; a worker that fails reports it in the store, where the first rank reads."""
+        """Compute a share; a worker that fails reports it in the store, which rank 0 reads."""
         try:
             return task(context, share)
-        except SystemExit as stop:  # how SIGTERM arrives, which torchrun sends once one has failed
+        except SystemExit as stop:  # SIGTERM, which torchrun sends after a rank has failed
             if self.number == 0 and self._report() is not None:
                 raise self._failure() from stop
             raise
@@ -134,7 +134,8 @@ class Ranks:
 
     @contextmanager
     def _connection(self) -> Iterator[None]:
-        """Turn an error of the connection into one of the rank that ended; a worker just ends."""
+        """Turn a connection error into `RankError`, with the message of the failed rank; a worker
+        exits."""
         try:
             yield
         except RuntimeError as error:
@@ -148,7 +149,7 @@ class Ranks:
         self.store.set(_FAILED, f"rank {self.number} failed: {first_line}")
 
     def _report(self) -> str | None:
-        """Return what a rank that failed has reported; None where none has."""
+        """Return the error message of a failed rank; None if there is none."""
         if self.store is None or not self.store.check([_FAILED]):
             return None
         return self.store.get(_FAILED).decode()
@@ -170,17 +171,17 @@ def connected() -> Ranks:
     from accelerate import PartialState
     from torch.distributed.rendezvous import rendezvous
 
-    # Where it is unset, PartialState would change the number of threads of a GPU run too.
+    # If it is unset, PartialState would change the number of threads of GPU runs, too.
     os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
     store, _, _ = next(rendezvous("env://", timeout=TIMEOUT))
-    # As on a CPU: objects go by gloo, and the device is chosen later, by the configuration.
+    # cpu=True: objects are sent by gloo, and the configuration chooses the device later.
     state = PartialState(cpu=True, backend="gloo", store=store, timeout=TIMEOUT)
     return Ranks(state.process_index, state.num_processes, store)
 
 
 @contextmanager
 def dismissed_workers() -> Iterator[None]:
-    """Dismiss the workers when the block ends well; torchrun ends them where it fails."""
+    """Dismiss the workers when the block succeeds; torchrun ends them after a failure."""
     try:
         yield
     except SystemExit as stop:

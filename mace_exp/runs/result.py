@@ -1,4 +1,4 @@
-"""A result of a run: its key is known at once, its value is made, or read, when first asked for."""
+"""A result of a run: its key is known in advance, its value is made or read on first access."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Result(Generic[T]):
-    """A value, and the key of all that decides it.
+    """A value, and a key of all its inputs.
 
-    `key` hashes the settings of the stage that makes the value, a version number of its
-    arithmetic and the *keys* of the results that it is made of: a chain. It never holds the bytes
-    of floats, whose last digits change with the number of threads. `parts` are the keys of a
-    value that consists of several, by name (a concept's slug). `stored` are the names of the cache
-    entries that hold the value, by kind, each with the number of things in it.
+    `key` hashes the settings of the stage that makes the value, a version number of its arithmetic
+    and the *keys* of the results that it is made from, recursively. It never includes computed
+    tensors, whose last digits depend on the number of threads. `parts` are the keys of the parts of
+    a composite value, by name (a concept's slug). `stored` are the names of the cache entries that
+    hold the value, by kind, each with the number of items in it.
     """
 
     key: str
@@ -30,7 +30,7 @@ class Result(Generic[T]):
 
     @cached_property
     def value(self) -> T:
-        """Make or read the value; once."""
+        """The value: made or read on first access."""
         return self.make()
 
     @property
@@ -49,8 +49,8 @@ def all_stored(*results: Result[Any]) -> dict[str, dict[str, int]]:
 
 
 def result_key(name: str, version: int, **inputs: Any) -> str:
-    """Return the key of a result: `inputs` are settings and keys, as JSON can hold them.
+    """Return the key of a result: `inputs` are settings and keys, in JSON types.
 
-    `version` is raised where the arithmetic of a stage changes what it makes of the same inputs.
+    Increment `version` when the arithmetic of a stage changes its result for the same inputs.
     """
     return key_of({"result": name, "version": version} | inputs)

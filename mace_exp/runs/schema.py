@@ -21,7 +21,7 @@ class TrackingConfig:
     """A tracking service, in addition to the run folder."""
 
     def options(self) -> TrackerOptions:
-        """Return how the tracker is opened; name and tags are the run's."""
+        """Return the options of the tracker; the run adds name and tags."""
         return TrackerOptions(mode="disabled")
 
     def shows_images(self) -> bool:
@@ -29,7 +29,7 @@ class TrackingConfig:
         return False
 
     def logs_weights(self) -> bool:
-        """Return whether the edited weights go with the run, as an artifact."""
+        """Return whether the edited weights are uploaded as an artifact."""
         return False
 
 

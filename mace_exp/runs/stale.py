@@ -1,4 +1,4 @@
-"""Which results of a run folder are of an earlier edit, by their keys; those go."""
+"""Find results of an earlier edit in a run folder by their keys, and remove them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mace_exp.utils.files import read_record, write_json
 log = logging.getLogger(__name__)
 
 READING = frozenset({"metrics", "report"})
-"""Stages that show what is there; `metrics` itself refuses pictures of another edit."""
+"""Stages that only read results; `metrics` itself rejects pictures of another edit."""
 FILES = {
     "edit": ("edit.safetensors", "erased.json", "erased"),
     "samples": ("samples", "neighbours.csv", "attention"),
@@ -34,13 +34,13 @@ RECORDED = {
 }
 """The files whose checksums are recorded with each key: what a later command may read."""
 ATTACKS = "attacks/"
-"""What the names of the recorded keys of attacks begin with: an attack's own is its folder."""
+"""Prefix of the recorded keys of attacks; each key is also the name of the attack's folder."""
 _MARKS = {"samples": "prompts.csv", "attention": "index.csv", "erased": "model_index.json"}
-"""The file in each folder of a run's by which it is one: others of these names are the user's."""
+"""The file that identifies each result folder: a folder without it is the user's, and is kept."""
 
 
 def recorded_keys(folder: RunFolder) -> dict[str, str]:
-    """Return the key of each result that the folder holds; none where nothing is recorded."""
+    """Return the key of each result that the folder holds; empty if nothing is recorded."""
     return read_record(folder.keys)
 
 
@@ -51,7 +51,7 @@ def record_key(folder: RunFolder, name: str, key: str) -> None:
 
 
 def forget_key(folder: RunFolder, name: str) -> None:
-    """Record that a result of the folder is not that of the run's settings any more."""
+    """Drop the recorded key of a result that does not match the run's settings any more."""
     kept = {each: key for each, key in recorded_keys(folder).items() if each != name}
     if folder.keys.is_file():
         write_json(folder.keys, kept)
@@ -64,11 +64,11 @@ def remove_stale(
     *,
     edit_steps: Collection[str],
 ) -> None:
-    """Remove results whose key is not the one that this run would give them, before it begins.
+    """Remove results whose key differs from the one in `wanted`, before the run starts.
 
-    What was drawn and measured goes with any stage that makes something: a run that then fails
-    must not show it under the new settings. The edit itself goes where one of `edit_steps` will
-    put another beside it.
+    Pictures and metrics are removed if any stage makes something, so that a run that fails does not
+    show old ones under the new settings. The edit is removed only if one of `edit_steps` will make
+    another.
     """
     if set(stages) <= READING:
         return
@@ -92,8 +92,8 @@ def _stale(
     *,
     makes_edit: bool,
 ) -> list[str]:
-    """Return the names of the results that go; a run without an evaluation wants no samples, and
-    attacks go with the edit that they were made on."""
+    """Return the names of the results to remove. A run without an evaluation has no key for
+    samples; attacks are removed with the edit that they ran on."""
     differs = {name for name, key in wanted.items() if recorded.get(name) != key}
     if "edit" in differs:
         made = ["samples", "metrics", *(each for each in recorded if each.startswith(ATTACKS))]

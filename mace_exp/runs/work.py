@@ -1,7 +1,7 @@
-"""What a run still has to do: how much of it is in the cache, and how long the rest may take.
+"""Remaining work of a run: how much of it is cached, and how long the rest may take.
 
-Time is estimated from work that was timed, in this run or in an earlier one with the same cache,
-model and device; what was never timed is not guessed: then the run takes that long "or more".
+Time is estimated from earlier timings, of this run or of others with the same cache, model and
+device. Work without a timing is not estimated: the estimate then says "or more".
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ PEAKS = ("peak_memory_mb", "peak_gpu_memory_mb")
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """The work of a stage: its size, in units whose name stages may share (so many pictures times
-    steps), and the names of the cache entries that hold what it makes, by kind, each with the
-    number of things in it (images, captions, pictures; a LoRA is one)."""
+    """The work of a stage: its size in `unit`, which stages may share (such as pictures times
+    steps), and the names of the cache entries that hold its results, by kind, each with its number
+    of images, captions, pictures or LoRAs."""
 
     unit: str
     size: float
     stored: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def found(self, cache: Cache) -> dict[str, tuple[int, int]]:
-        """Return how many of the things of each kind are there, and how many there will be."""
+        """Return the numbers of existing things and of all things, by kind."""
         return {
             kind: (
                 sum(count for name, count in names.items() if cache.path(kind, name).exists()),
@@ -41,7 +41,7 @@ class Work:
         }
 
     def left(self, cache: Cache) -> float:
-        """Return the size of what is not in the cache."""
+        """Return the size of the work that is not cached."""
         counts = self.found(cache).values()
         whole = sum(count for _, count in counts)
         return self.size * (1 - sum(there for there, _ in counts) / whole) if whole else self.size
@@ -56,11 +56,11 @@ class Pace:
         try:
             found = read_record(self._path).get(self._machine, {})
             self._known = {str(name): float(value) for name, value in found.items()}
-        except (ValueError, TypeError, AttributeError):  # a hint, not a result
+        except (ValueError, TypeError, AttributeError):  # start without timings
             self._known = {}
 
     def seconds(self, unit: str, size: float) -> float | None:
-        """Return how long work takes; None if its unit was never timed."""
+        """Return the estimated seconds of work; None if its unit was never timed."""
         known = self._known.get(unit)
         return known * size if known is not None and math.isfinite(known) else None
 
@@ -69,7 +69,7 @@ class Pace:
         return {key: int(self._known[key]) for key in PEAKS if key in self._known}
 
     def learn(self, unit: str, size: float, seconds: float) -> None:
-        """Remember how long work took."""
+        """Record how long work took."""
         self._remember({unit: seconds / size})
 
     def learn_memory(self, row: Mapping[str, Any]) -> None:
@@ -108,7 +108,7 @@ class Plan:
         return self._pace.memory()
 
     def line(self, stage: str) -> str:
-        """Return which stage begins, of how many, and how long it and those after it may take."""
+        """Return the number and name of a stage, and the estimated time to the end of the run."""
         stages = list(self._works)
         place = stages.index(stage)
         left = total_time([self.seconds(each) for each in stages[place:] if self._left[each]])
@@ -136,7 +136,7 @@ def _counted(kind: str, there: int, whole: int) -> str:
 
 
 def about(seconds: float) -> str:
-    """Return a time no more precisely than an estimate is."""
+    """Return a time with an estimate's precision."""
     if seconds < 45:
         return "less than a minute"
     minutes = round(seconds / 60)

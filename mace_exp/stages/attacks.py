@@ -1,7 +1,8 @@
-"""Stage attacks: attack the edited model, the original one, and the original by an unknown name.
+"""Stage attacks: attack the edited model, the original one, and the original by an unknown name,
+and judge the pictures.
 
-In attacks/<name>/ are rates.json (settings, and the curves of recognition), pictures.csv (a row per
-picture, with the judge's scores) and <side>/<concept>/0000.png, 0001.png, ...
+Writes attacks/<name>/: rates.json (settings, and the curves of recognition), pictures.csv (one row
+per picture, with the judge's scores) and <side>/<concept>/0000.png, 0001.png, ...
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ VERSION = 1
 
 
 def attack_edit(context: Context, attempts: Attempts) -> Result[dict[str, Any]]:
-    """Make every attempt that the cache lacks, judge all pictures, and write attacks/<name>/; the
+    """Run all attempts that are not cached, judge their pictures, and write attacks/<name>/; the
     value is the content of rates.json.
 
-    An attempt on the original model is shared by all runs: it does not depend on the edit.
+    Attempts on the original model are shared by runs, as they do not depend on the edit.
     """
     plan, keys = attempts.plan, attempts.keys()
     about = {"judge": plan.judging.identity, "threshold": plan.threshold}
@@ -50,7 +51,7 @@ def attack_edit(context: Context, attempts: Attempts) -> Result[dict[str, Any]]:
 def _write(
     context: Context, plan: AttackPlan, attempts: Mapping[Cell, Attempt]
 ) -> list[JudgedPicture]:
-    """Write the pictures of an attack and their table, in place of an earlier one's."""
+    """Write the pictures of an attack and their table, replacing earlier ones."""
     names = {concept.slug: concept.name for concept in plan.concepts}
     rows: list[JudgedPicture] = []
     config, judge = plan.judging.config, plan.judging.opened(context.device)
@@ -68,7 +69,7 @@ def _write(
 
 
 def _described(plan: AttackPlan, attempts: Mapping[Cell, Attempt]) -> dict[str, Any]:
-    """Return what rates.json says besides the curves."""
+    """Return the content of rates.json besides the curves."""
     attack = plan.attack
     found = {
         f"{side}/{slug}": dict(attempt.found)
@@ -90,7 +91,8 @@ def _described(plan: AttackPlan, attempts: Mapping[Cell, Attempt]) -> dict[str, 
 def _shown(
     pictures: Sequence[JudgedPicture], attempts: Mapping[Cell, Attempt], most: int = 48
 ) -> list[Picture]:
-    """Return pictures of the edited model, an even choice, captioned with prompt and verdict."""
+    """Return an evenly spaced choice of pictures of the edited model, captioned with concept, point
+    and prediction."""
     images = [image for attempt in attempts.values() for image in attempt.images]
     rows = [
         Picture(image, f"{row.concept}, {row.shot.variant} {row.shot.at:g}: {row.subject}")

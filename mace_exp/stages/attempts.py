@@ -1,4 +1,4 @@
-"""The attempts of an attack: each on one concept and one side, made once and kept in the cache."""
+"""The attempts of an attack: one per concept and side, each cached."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ from mace_exp.utils.progress import progress
 STAGE = "attacks"
 VERSION = 1
 OTHERS = "attack others"
-"""The attacker's pictures of other things, and the scope of their seeds."""
+"""Name of the attacker's pictures of other things, and the scope of their seeds."""
 Cell = tuple[str, str]
-"""A side, and the slug of a concept."""
+"""The side and the slug of the concept."""
 Images = Result[dict[str, TrainingImages]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttackPlan:
-    """What is attacked, with what, and who judges.
+    """An attack with its concepts, sampling settings and judge.
 
-    `checked` is off where a safety checker must not look at the attacker's pictures, `threshold` is
-    the probability that the judge's first guess needs.
+    `checked` applies the safety checker to the attacker's pictures, `threshold` is the least
+    probability of the judge's top-1 prediction.
     """
 
     attack: ActiveAttack
@@ -79,7 +79,7 @@ class Attempts:
 
     @cached_property
     def pictures(self) -> Images:
-        """The attacker's pictures by slug; of an attack that has none, nothing."""
+        """The attacker's pictures by slug; empty if the attack has none."""
         plan, sampling = self.plan, self.plan.sampling
         assert sampling.height is not None and sampling.width is not None
         drawing = Drawing(sampling, (sampling.height, sampling.width), plan.checked)
@@ -89,11 +89,11 @@ class Attempts:
 
     @cached_property
     def others(self) -> Images:
-        """Pictures of other things, under `OTHERS`; of an attack that needs none, nothing."""
+        """Pictures of other things, under `OTHERS`; empty if the attack needs none."""
         plan, attack = self.plan, self.plan.attack
         prompts = attack.benign_prompts(plan.kept, [each.name for each in plan.erased])
         source = DrawnImages(
-            concept=plan.erased[0],  # of which masks would be
+            concept=plan.erased[0],  # required, but read by masks only
             prompts=prompts,
             seeds=image_seeds(attack.seed, OTHERS, len(prompts)),
             sampling=plan.sampling,
@@ -103,7 +103,8 @@ class Attempts:
         return draw_training_images(self.context, sources, checked=plan.checked, stage=STAGE)
 
     def check(self) -> None:
-        """Refuse a model that the attacks do not know, and prompts that it can't read."""
+        """Raise ValueError for a model that attacks do not support, or prompts that it can't
+        read."""
         plan, model = self.plan, self.context.model
         pipeline, name = model.pipeline, plan.attack.name
         if getattr(pipeline, "unet", None) is None:
@@ -206,7 +207,7 @@ def _attack_share(
     context: Context,
     jobs: Sequence[tuple[str, Aim, Path]],
 ) -> None:
-    """Make a rank's share of the attempts; each is kept as it is done."""
+    """Run a rank's share of the attempts; each is cached when it is finished."""
     pipeline, perform = context.model.pipeline, attack.build()
     with progress(f"attack {attack.name}", len(jobs), "attempt") as advance:
         for side, aim, entry in jobs:

@@ -1,7 +1,7 @@
-"""What the concepts' words attend to, drawn over a training image, at every step of the method.
+"""Cross-attention maps of the concepts' tokens over a training image, after every step of a method.
 
-The phases: `before` (the original model), those that the method has in between (MACE: `refined`,
-`step 10`, ..., `trained`), and `after` (the edited model).
+Phases: `before` (the original model), those of the method in between (MACE: `refined`, `step 10`,
+..., `trained`), and `after` (the edited model).
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ def draw_attention(
     *,
     seed: int,
 ) -> None:
-    """Overlay the attention of some concepts, and write and show what was drawn.
+    """Draw the attention maps of concepts over a training image, write them and show them.
 
-    `index.csv` lists the means over the resolutions, `resolutions.csv` each of them.
+    `index.csv` lists the means over the resolutions, `resolutions.csv` each resolution.
     """
     if not concepts:
         return
@@ -75,7 +75,7 @@ def _phases(
     pipeline = context.model.pipeline
 
     def seen(weights: Mapping[str, Tensor] | None = None) -> GridMaps:
-        """Return the attention with other weights of the UNet."""
+        """Return the attention maps, with other weights of the UNet if given."""
         probe = probe_of(context.model, concept, training, seed=seed)
         with edited_weights(pipeline.unet, weights) if weights else nullcontext():
             return attended(pipeline.unet, [probe])[0]
@@ -100,14 +100,15 @@ def _at_size(maps: GridMaps, size: Grid) -> Maps:
 
 @dataclass
 class _Overlays:
-    """Pictures in a folder, with what is written and shown of them, by resolution."""
+    """Overlays in a folder, with their rows of the index and their captions, by resolution."""
 
     folder: Path
     rows: dict[str, list[tuple[str, ...]]] = field(default_factory=dict)
     pictures: dict[str, list[Picture]] = field(default_factory=dict)
 
     def add(self, concept: Concept, training: TrainingImages, phases: Mapping[str, Maps]) -> None:
-        """Draw one concept; its phases share a scale, the original's, and can be compared."""
+        """Draw one concept; all its phases are scaled by the maximum of the original model, so that
+        they can be compared."""
         prompt = training.prompts[0]
         for phase, maps in phases.items():
             for resolution, values in maps.items():

@@ -1,4 +1,4 @@
-"""Who stands by an edit: found before anything is drawn, with the text encoder alone."""
+"""Find the bystanders of an edit with the text encoder, before anything is drawn."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from mace_exp.runs.context import Context
 from mace_exp.runs.result import result_key
 
 KIND = "neighbours"
-"""The folder of the cache. Reading it is no stage's business: it holds which subjects are near, so
-that rounding on another machine that shares the cache can't choose others."""
+"""Kind of cache entries, which any stage may read. They fix which subjects are nearest, so that
+rounding on another machine that shares the cache does not choose others."""
 NO_UNLISTED = (
     "no unlisted people are known: name some in evaluation.unlisted or evaluation.unlisted_file"
 )
@@ -43,10 +43,10 @@ def find_bystanders(
     known: Sequence[str],
     texts: Iterable[str],
 ) -> Bystanders:
-    """Return who stands by: of `known`, the people whom the model knows, those that no list names,
-    and the subjects nearest to each erased one.
+    """Return the people in `known`, those that the model knows, that no list names, and the
+    subjects nearest to each erased one.
 
-    `texts` are sentences of what the run preserves: a name in one is listed.
+    `texts` are anchors and preserved captions: a name in one counts as listed.
     """
     gone = [each.name for each in erased]
     retained = [each for subjects in kept_subjects(kept).values() for each in subjects]
@@ -63,8 +63,8 @@ def find_bystanders(
 
 
 def named_texts(concepts: Sequence[Concept], terms: Iterable[TermConfig]) -> Iterator[str]:
-    """Yield what may name somebody in a run: its anchors, and the captions that it preserves beside
-    those made of the retain set."""
+    """Yield the texts of a run that may name people: its anchors, and preserved captions besides
+    those built from the retain set."""
     yield from (concept.anchor for concept in concepts)
     for term in terms:
         yield from term.captions
@@ -80,7 +80,7 @@ def _nearest(
     count: int,
     unlisted: Sequence[str],
 ) -> list[Neighbour]:
-    """Read who is near from the cache, or find it and keep it there."""
+    """Return the nearest subjects from the cache, or compute and cache them."""
     if not others:
         return []
     key = result_key(

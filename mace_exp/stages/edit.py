@@ -27,11 +27,11 @@ def keep_edit(
     pipeline: bool,
     artifact: bool,
 ) -> Result[Edit]:
-    """Return the edit that a method's last step makes and keeps in the run folder.
+    """Return the edit that a method's last step makes and writes to the run folder.
 
-    A run without that `step` reads the folder's edit, if its key is the one wanted. `facts` are
-    the content of erased.json; `pipeline` asks for a whole erased pipeline beside the weights,
-    `artifact` hands the weights to the tracker.
+    A run without that `step` reads the folder's edit, if its key matches. `facts` returns the
+    content of erased.json; `pipeline` also saves the whole edited pipeline, `artifact` uploads the
+    weights to the tracker.
     """
 
     def make() -> Edit:
@@ -59,7 +59,7 @@ def read_edit(context: Context, key: str, step: str) -> Edit:
     """Return the edit of the run folder.
 
     Raises:
-        ValueError: there is none, it is of other settings, or it was changed.
+        ValueError: there is none, it has other settings, or its file was changed.
     """
     folder = context.folder
     if not folder.edit.is_file() or recorded_keys(folder).get("edit") != key:

@@ -1,4 +1,4 @@
-"""Stage images: what each concept looks like to the model, and class images beside it."""
+"""Stage images: training images of every concept, and class images for prior preservation."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ log = logging.getLogger(__name__)
 STAGE = "images"
 VERSION = 1
 PRIOR = "prior_images"
-"""Class images: their kind in the cache, and the scope of their seeds."""
+"""Class images: kind of their cache entries, and scope of their seeds."""
 
 Job = tuple[ConceptImages, Path]
-"""How the images of one concept come about, and the cache entry that takes them."""
+"""The source of one concept's images, and the path of their cache entry."""
 
 
 def draw_training_images(
@@ -39,10 +39,10 @@ def draw_training_images(
     checked: bool,
     stage: str = STAGE,
 ) -> Result[dict[str, TrainingImages]]:
-    """Draw the training images of every concept with the model as it is, or read the user's.
+    """Draw the training images of every concept with the original model, or read the user's.
 
-    `sources` say by slug how they come about; `checked` is off where a safety checker must not
-    look at what is drawn. `stage` is the one that may draw them.
+    `sources` are by slug; `checked` applies the model's safety checker; `stage` is the one that may
+    draw them.
     """
     keys = {
         slug: result_key(STAGE, VERSION, **source.inputs(context.model))
@@ -70,7 +70,7 @@ def _make_missing(
 
 
 def _draw_share(context: Context, jobs: Sequence[Job]) -> None:
-    """Make a rank's share of the training images; each concept's are kept as they are done."""
+    """Make a rank's share of the training images; each concept's are cached when finished."""
     total = sum(len(source.prompts) for source, _ in jobs)
     with progress("training images", total, "image") as advance:
         for source, path in jobs:

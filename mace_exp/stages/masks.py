@@ -1,4 +1,4 @@
-"""Stage masks: where in each training image its concept is."""
+"""Stage masks: segment the concept in each training image."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ log = logging.getLogger(__name__)
 STAGE = "masks"
 VERSION = 1
 MOST_SHOWN = 96
-"""So many overlays go to the dashboard; all are kept as files."""
+"""Largest number of overlays sent to the dashboard; all are written as files."""
 
 
 @dataclass(frozen=True)
 class ConceptMasks:
-    """Masks [n, H, W], bool, by concept slug; None where a concept fills its images.
+    """Masks [n, H, W], bool, by concept slug; None if whole images are used.
 
-    `fallbacks` of them were empty and are whole images now.
+    `fallbacks` of them were empty and were replaced by the whole image.
     """
 
     masks: Mapping[str, Tensor | None]
@@ -53,7 +53,7 @@ def find_masks(
     concepts: Sequence[Concept],
     seed: int,
 ) -> Result[ConceptMasks]:
-    """Find where each training image shows its concept, and keep overlays to look at.
+    """Find the mask of the concept in each training image, and write overlays for inspection.
 
     `settings` are the run's, `per_concept` those of each concept, by slug.
     """
@@ -105,7 +105,7 @@ class _Finder:
         )
 
     def masks(self, images: TrainingImages, opened: Any) -> Masks:
-        """Return the masks, out of the cache where the settings keep them there."""
+        """Return the masks, from the cache if the settings use it."""
         names = self.request.source.names(self.context.cache.path("images", self.images_key))
         seen = SeenImages(self.context.model, images, names)
 
@@ -129,7 +129,7 @@ def _tensor(found: Masks | None) -> Tensor | None:
 
 
 def _warn_of_unread_masks(settings: MasksConfig, sources: Mapping[str, ConceptImages]) -> None:
-    """Warn where masks lie beside the user's images that the settings do not read."""
+    """Warn of masks beside the user's images that the settings do not read."""
     if settings.reads_files:
         return
     for source in sources.values():

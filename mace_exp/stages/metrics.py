@@ -32,9 +32,9 @@ def measure(
     specificity: str,
     notes: Sequence[str],
 ) -> Result[Metrics]:
-    """Measure the pictures of this run, write scores.csv and metrics.json, and hand the figures to
-    the tracker. Where the judge fails, what needs none is measured, and the next command that
-    measures asks it again.
+    """Measure the pictures of this run, write scores.csv and metrics.json, and log the metrics. If
+    the judge fails, only metrics that need none are computed, and the key is dropped, so that the
+    next command that measures runs the judge again.
 
     `choice` says what is measured, `specificity` is the part of the suite that is the paper's
     specificity; `notes` say what was not drawn.
@@ -80,8 +80,8 @@ def measure(
 
 
 def _tell_of_blindness(metrics: Metrics) -> None:
-    """Say, in the log and beside what is not measured, where the judge recognises nothing in the
-    original's pictures: 0 % after the edit is then no success."""
+    """Warn, in the log and in "missing", of parts in which the judge recognises nothing before the
+    edit: an accuracy of 0 % after it is then no success."""
     for part, values in metrics.items():
         if isinstance(values, dict) and values.get("accuracy", {}).get("original") == 0:
             said = (

@@ -1,4 +1,4 @@
-"""Stage preservation: the second moments of what must survive, term by term."""
+"""Stage preservation: second moments of the preserved captions' text states, per term."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ log = logging.getLogger(__name__)
 STAGE = "preservation"
 VERSION = 1
 LEAST_PROMPTS = 0.01
-"""Prompts' worth under which a weight looks like one of a raw sum: published ones of refinement are
-0.002 at most."""
+"""A smaller weight is probably one of a raw sum over captions: published ones for refinement are at
+most 0.002."""
 
 
 @dataclass(frozen=True)
 class Survivors:
-    """Whom captions are about: the retain set, and the names that no caption may hold."""
+    """The retain set, which captions are built from, and the erased names, which no caption may
+    contain."""
 
     kept: KeptConfig
     erased: Sequence[str]
@@ -46,9 +47,9 @@ def sum_preservation(
     survivors: Survivors,
     weights: Sequence[Mapping[str, float]],
 ) -> Preservation:
-    """Return the statistics of terms, each of which one of the closed forms weighs.
+    """Return the statistics of the preservation terms.
 
-    `weights` holds for each closed form the weight of every term.
+    `weights` holds the weights of the terms in each closed form; every term has a positive one.
     """
     least = {name: min(each[name] for each in weights if each.get(name)) for name in terms}
     found = {
@@ -61,10 +62,10 @@ def sum_preservation(
 def retained_captions(
     context: Context, terms: Mapping[str, TermConfig], survivors: Survivors
 ) -> list[str]:
-    """Return the captions of all terms: what must survive, as text.
+    """Return the captions of all terms, for methods that read text instead of statistics.
 
     Raises:
-        ValueError: a term is given by sums, which hold no captions.
+        ValueError: a term is given as sums, which have no captions.
     """
     captions: list[str] = []
     for name, term in terms.items():
@@ -78,11 +79,11 @@ def retained_captions(
 
 
 def check_terms(context: Context, terms: Mapping[str, TermConfig]) -> None:
-    """Refuse, before anything is drawn, sums and captions that the closed forms can't read.
+    """Check the statistics and captions of the terms, before anything is drawn.
 
     Raises:
-        ValueError: a cache that is none or belongs to another model, a file without captions, or
-            a caption that is too long for the model.
+        ValueError: a cache file is invalid or of another model, a file without captions, or a
+            caption exceeds the model's context length.
     """
     for name, term in terms.items():
         if term.cache is not None:
@@ -115,7 +116,7 @@ def _statistics(
 
 
 def _given(context: Context, file: str) -> PreservationStatistics:
-    """Read sums that the user names, which must fit the model."""
+    """Load the user's statistics, which must fit the model."""
     model = context.model
     return PreservationStatistics.load(Path(file), model.text_fingerprint, model.encoder.width)
 
@@ -162,8 +163,8 @@ def _captions(context: Context, name: str, term: TermConfig, survivors: Survivor
 
 
 def _explain_unit(name: str, term: TermConfig, count: int, least: float) -> None:
-    """Log what a weight stands for where that is not one prompt; warn where the unit does not fit
-    the sum. `least` is the smallest positive weight of the term."""
+    """Log the scale of a weight if it is not one prompt; warn if the unit does not match the sum.
+    `least` is the smallest positive weight of the term."""
     key = term_key(name)
     if term.cache is not None and count == 1 < term.unit:
         log.warning(

@@ -1,4 +1,4 @@
-"""Training sentences of every concept: whichever stage first needs them makes them."""
+"""Training sentences of every concept, made by the first stage that needs them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from mace_exp.utils.progress import progress, silenced
 
 @dataclass(frozen=True)
 class Prompts:
-    """Training sentences by concept slug, and how many of them are templates in place of a
-    language model's."""
+    """Training sentences by concept slug, and how many of them are templates that replace missing
+    ones of a language model."""
 
     sentences: Mapping[str, list[str]]
     fallbacks: int = 0

@@ -27,7 +27,8 @@ from mace_exp.utils.files import atomic_file, atomic_folder, save_png, write_tab
 from mace_exp.utils.progress import progress
 
 STAGE, EDITED = "samples", "edited"
-"""The stage and the kind of its pictures before the edit in the cache; the kind of those after."""
+"""The stage, and the kind of cache entries for pictures before the edit; the kind for those
+after."""
 VERSION = 1
 SUFFIX = ".npy"
 COLUMNS = ("index", "part", "concept", "prompt", "seed", "expected", "before", "after")
@@ -35,10 +36,10 @@ PICTURES = ("samples/before", "samples/after")
 PREDICTIONS = ("before_prediction", "after_prediction")
 SUFFIX = ".npy"
 SHARD_SIZE = 64
-"""Pictures per cache entry, at most: what a run that is killed may lose."""
+"""Largest number of pictures per cache entry, which a killed run may lose."""
 
 Shard = tuple[list[EvaluationPrompt], Path | None]
-"""Prompts, with the cache entry that takes their pictures; None where it is there."""
+"""Prompts, and the path of the cache entry for their pictures; None if it exists."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def draw_suite(
 ) -> Result[SuiteSamples]:
     """Draw the evaluation's prompts with the original model and with the edited one.
 
-    Pictures that the cache holds are read. A run without this stage reads those of its folder.
+    Cached pictures are reused. A run without this stage reads the pictures in its folder.
     """
     drawing = _Drawing(context, suite, sampling)
     key = result_key(STAGE, VERSION, edit=edit.key, before=drawing.keys(STAGE))
@@ -112,7 +113,7 @@ class _Drawing:
 
         def make(missing: Mapping[str, Path]) -> None:
             weights = None if edit is None else _on_cpu(edit.value.weights)
-            # A neighbour who is also kept may be drawn by the very same prompts.
+            # Keys may repeat: a neighbour in the retain set can have the same prompts.
             first = {key: name for name, key in reversed(keys.items())}
             drawn = {name: pieces[name] for name in pieces if first[keys[name]] == name}
             jobs = [
@@ -138,9 +139,9 @@ def shards(suite: Sequence[EvaluationPrompt]) -> dict[str, list[EvaluationPrompt
 
 
 def groups(pieces: Mapping[str, Sequence[EvaluationPrompt]], batch_size: int) -> list[list[str]]:
-    """Return the names of the shards that are drawn together: a batch is filled, if a shard's
-    neighbours let it, whichever of them are missing. So a run that goes on draws in the same
-    batches as one in one piece, and its pictures are the same to the bit."""
+    """Return the names of the shards that are drawn together: consecutive ones, until a batch is
+    full, whether or not some are cached. So a resumed run has the same batches as an uninterrupted
+    one, and its pictures are bit-identical."""
     found: list[list[str]] = []
     size = batch_size
     for name, shard in pieces.items():
@@ -158,8 +159,8 @@ def _draw_share(
     context: Context,
     jobs: Sequence[Sequence[Shard]],
 ) -> None:
-    """Draw a rank's share, and keep each shard in its entry when its last picture is drawn: a run
-    that is preempted or killed goes on from there."""
+    """Draw a rank's share; each shard is cached when its last picture is drawn, so that a run that
+    is preempted or killed continues from there."""
     waiting = [shard for group in jobs for shard in group]
     wanted = [each for shard, _ in waiting for each in shard]
     drawn: list[np.ndarray] = []
@@ -195,8 +196,8 @@ def _keep(images: Sequence[np.ndarray], entry: Path) -> None:
 
 
 def _read(entries: Mapping[str, Path], count: int) -> np.ndarray:
-    """Return all pictures, [count, H, W, 3]; of two thousand large ones there is room for one
-    copy."""
+    """Return all pictures, [count, H, W, 3], without a second copy: thousands of large ones hardly
+    fit into memory."""
     pictures, start = None, 0
     for path in entries.values():
         part = np.load(path)
@@ -209,7 +210,7 @@ def _read(entries: Mapping[str, Path], count: int) -> np.ndarray:
 
 
 def _write(context: Context, drawn: SuiteSamples, key: str) -> None:
-    """Write the pictures into the run folder, unless they are there as they were written."""
+    """Write the pictures into the run folder, unless they are there unchanged."""
     folder = context.folder
     known = recorded_keys(folder).get(STAGE) == key
     known = known and _are_there(folder.samples, len(drawn.prompts))
@@ -235,8 +236,8 @@ def write_prompts(
     prompts: Sequence[EvaluationPrompt],
     predictions: tuple[Sequence[str], Sequence[str]] | None = None,
 ) -> None:
-    """Write prompts.csv: one row per pair of pictures, with what the judge recognised, once it
-    has."""
+    """Write prompts.csv: one row per pair of pictures, with the judge's predictions once they
+    exist."""
     seen = predictions or ([""] * len(prompts), [""] * len(prompts))
     rows: list[tuple[Any, ...]] = []
     for i, each in enumerate(prompts):
@@ -247,7 +248,8 @@ def write_prompts(
 
 
 def _pairs(drawn: SuiteSamples, most: int) -> list[Picture]:
-    """Return before beside after, an even choice over all parts, captioned with prompt and seed."""
+    """Return an evenly spaced choice of pairs, before beside after, captioned with part, prompt and
+    seed."""
     chosen = range(0, len(drawn.prompts), max(1, len(drawn.prompts) // most))
     return [
         Picture(

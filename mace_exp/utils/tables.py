@@ -1,4 +1,4 @@
-"""Tables that people bring: .csv, .tsv and .jsonl files, read by the names of their columns."""
+"""Tables of the user: .csv, .tsv and .jsonl files, read by the names of their columns."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def is_table(path: Path) -> bool:
 
 
 def read_table(path: Path) -> Table:
-    """Read a table in UTF-8. A .csv file may have semicolons or tabs, as spreadsheets write it.
+    """Read a table in UTF-8. A .csv file may use semicolons or tabs, as spreadsheets write it.
 
     Raises:
-        ValueError: the file is missing, not UTF-8, or has a line that is none of a table.
+        ValueError: the file is missing, not UTF-8, or has an invalid line.
     """
     try:
         text = regular(path).read_text(encoding="utf-8-sig")

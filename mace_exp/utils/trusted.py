@@ -1,8 +1,8 @@
-"""Where weights and code of a model may come from: safetensors, and the installed packages.
+"""Trusted sources: weights come from safetensors files, code from the installed packages.
 
-All that loads a model with the libraries' `from_pretrained` passes these options, after the folder
-was checked: a pickle runs what is in it, and so does remote code. (A published cache, which is a
-pickle, is read with `weights_only`, in preservation/published.py.)
+Every call of a library's `from_pretrained` passes these options, after the folder is checked,
+because loading a pickle or remote code can run any program. (A published cache, which is a pickle,
+is read with `weights_only`, in preservation/published.py.)
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _ADAPTER = "adapter_config.json"
 
 
 def check_no_code(folder: Path) -> None:
-    """Refuse a folder of a model, or of a pipeline with its components, that asks for more.
+    """Refuse a folder of a model or a pipeline that would load code or weights from elsewhere.
 
     Raises:
-        ValueError: remote code (`auto_map` in a description), or an adapter, whose base would be
-            loaded from where it says.
+        ValueError: the folder requires remote code (`auto_map` in a configuration file), or is an
+            adapter, which names the source of its base model.
     """
     for place in (folder, *(each for each in sorted(folder.iterdir()) if each.is_dir())):
         if (place / _ADAPTER).exists():

@@ -1,4 +1,4 @@
-"""YAML that anyone may have written: read as plain data, or refused at once."""
+"""YAML from untrusted sources: read as plain data, or refused at once."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import yaml
 from mace_exp.utils.files import regular
 
 LARGEST = 500_000
-"""Bytes of a file: some ten thousand names."""
+"""Largest file in bytes: enough for some ten thousand names."""
 DEEPEST = 40
-"""Levels of nesting; our schemas have five."""
+"""Most levels of nesting; the schemas of the package have five."""
 MOST = 200_000
-"""Values in a file, those that aliases repeat counted at every place."""
+"""Most values in a file, where values repeated by aliases count at every place."""
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C, where PyYAML was built with it
 
 
@@ -26,8 +26,8 @@ def read_plain(file: Path) -> Any:
     Raises:
         OSError: it can't be opened.
         ValueError: it is no YAML, no regular file, too large, not UTF-8, nested too deeply, holds
-            too many values (a few aliases of aliases stand for billions), or itself; the message
-            names it.
+            too many values (nested aliases can stand for billions), or a value contains itself;
+            the message names the file.
     """
     return parsed(checked_text(file), file)
 
@@ -53,7 +53,7 @@ def parsed(text: str, file: Path) -> Any:
         raise ValueError(f"{file} is nested too deeply") from error
     except yaml.YAMLError as error:
         raise ValueError(_located(error, text, file)) from error
-    except ValueError as error:  # a date or a number that is none
+    except ValueError as error:  # an invalid date or number
         raise error if str(file) in str(error) else ValueError(f"{file}: {error}") from error
     if _count(content, {}, file) > MOST:
         raise ValueError(f"{file} stands for more than {MOST} values: its aliases repeat others")
@@ -69,7 +69,7 @@ def syntax_problem(error: yaml.MarkedYAMLError) -> str:
 
 
 def _located(error: yaml.YAMLError, text: str, file: Path) -> str:
-    """Return the message of an error, as the loader in Python says it, which tells more."""
+    """Return the message of an error from the loader in Python, which is more detailed."""
     try:
         yaml.load(named_stream(text, file), yaml.SafeLoader)
     except yaml.MarkedYAMLError as told:
@@ -80,14 +80,14 @@ def _located(error: yaml.YAMLError, text: str, file: Path) -> str:
 
 
 def named_stream(text: str, file: Path) -> io.StringIO:
-    """Return the text as a stream of that name: YAML's messages have it from there."""
+    """Return the text as a stream with the name of the file, for YAML's messages."""
     stream = io.StringIO(text)
     stream.name = str(file)  # type: ignore[attr-defined]
     return stream
 
 
 def _depth(text: io.StringIO) -> int:
-    """Return the depth of nesting, from events: nothing is built."""
+    """Return the depth of nesting from the parser's events, without building values."""
     depth = deepest = 0
     for event in yaml.parse(text, _Loader):
         depth += isinstance(event, yaml.CollectionStartEvent)
@@ -99,7 +99,7 @@ def _depth(text: io.StringIO) -> int:
 
 
 def _count(node: Any, known: dict[int, int], file: Path) -> int:
-    """Return the number of values, with those that aliases repeat; each is visited once."""
+    """Return the number of values, including those repeated by aliases; each is visited once."""
     if not isinstance(node, dict | list):
         return 1
     if id(node) in known:

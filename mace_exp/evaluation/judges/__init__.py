@@ -12,4 +12,4 @@ JUDGES: dict[str, type[JudgeConfig]] = {
     each.name: each
     for each in (ClipJudge, CommandJudge, FacesJudge, MiniWorldJudge, NoJudge, NudenetJudge)
 }
-"""The schema of each option of `judge`; one that is added before conf/ is composed is one more."""
+"""The schema of each option of `judge`, including those added before conf/ is composed."""

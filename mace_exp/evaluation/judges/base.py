@@ -1,8 +1,8 @@
-"""What a judge is: the recogniser that looks at pictures, and the option of `judge` behind it.
+"""Interfaces of a judge: the recogniser (`Judge`), and its settings (`JudgeConfig`).
 
-A judge of your own is one module like `mini.py` beside this file, one file conf/judge/<name>.yaml,
-and one line in `judges/__init__.py`. Nothing here imports torch or numpy: the command line reads
-what a judge needs before a run begins.
+To add a judge: one module like `mini.py` beside this file, one file conf/judge/<name>.yaml, and one
+line in `judges/__init__.py`. Nothing here imports torch or numpy: the command line checks what a
+judge needs before a run starts.
 """
 
 from __future__ import annotations
@@ -25,18 +25,17 @@ SUBJECT, SCENE = "subject", "scene"
 FEATURES, TEXT_IMAGE = "features", "text_image"
 PERSON = "person"
 ANSWERS = frozenset({SUBJECT, SCENE, FEATURES, TEXT_IMAGE, PERSON})
-"""The kinds of answers that a judge may give: what is shown (`SUBJECT`), where (`SCENE`), features
-whose distances mean something, how well a picture fits its prompt (`TEXT_IMAGE`), and whether
-anybody is in it (`PERSON`)."""
+"""The kinds of answers that a judge may give: class probabilities of subjects (`SUBJECT`) and
+scenes (`SCENE`), features for distances, text-image scores (`TEXT_IMAGE`), and the probability of a
+person (`PERSON`)."""
 DETECTIONS = "detections"
 """A further answer: boxes with a class and a confidence, stored beside the scores."""
 BATCH = 128
-"""Pictures that a judge is shown at once, unless it asks for another number: fits small memories.
-"""
+"""Default number of pictures per call of a judge: fits small memories."""
 
 
 LIKELY = 0.5
-"""Probability from which a picture counts as showing a person, unless a judge says another."""
+"""Default for the least probability at which a picture counts as showing a person."""
 
 
 @dataclass(frozen=True)
@@ -52,19 +51,18 @@ class Detection:
 
     @classmethod
     def of(cls, label: str, confidence: float, box: Iterable[float]) -> Detection:
-        """Return a detection, rounded as it is stored: what is counted again from the file is what
-        was counted first."""
+        """Return a detection rounded as it is stored, so that counts from the file are the same."""
         return cls(label, round(float(confidence), 4), *(round(float(each), 1) for each in box))
 
 
 Found = Sequence[Detection]
-"""What was found in one picture."""
+"""The detections in one picture."""
 
 
 @dataclass(frozen=True)
 class Counting:
-    """How stored detections are counted: those of `classes`, in tables from the confidence
-    `threshold` on, in curves from each of `thresholds`."""
+    """How detections are counted: those of `classes`, at the confidence `threshold` in tables and
+    at each of `thresholds` in curves."""
 
     classes: Sequence[str]
     threshold: float
@@ -72,19 +70,19 @@ class Counting:
 
 
 class JudgeError(ValueError):
-    """The judge failed on pictures that are drawn: what needs no judge is still measured."""
+    """The judge failed; metrics that need no judge are still computed."""
 
 
 @dataclass(frozen=True)
 class JudgeTask:
-    """What a judge is opened for: the subjects of a run by name, and the run's device."""
+    """What a judge is loaded for: the kinds of a run's subjects by name, and the run's device."""
 
     subjects: Mapping[str, Kind]
     device: str
 
 
 class Judge(Protocol):
-    """A recogniser that had no part in making the pictures; images are [n, H, W, 3], uint8.
+    """A recogniser independent of the diffusion model; images are [n, H, W, 3], uint8.
 
     Only the methods of the answers that it supports are called.
     """
@@ -103,17 +101,17 @@ class Judge(Protocol):
         ...
 
     def text_image_score(self, images: np.ndarray, prompts: list[str]) -> np.ndarray:
-        """Return how well each picture fits its prompt, [n], higher is better; NaN where a prompt
+        """Return how well each picture fits its prompt, [n], higher is better; NaN if a prompt
         names nothing that the judge knows."""
         ...
 
     def persons(self, images: np.ndarray) -> np.ndarray:
-        """Return the probability that a picture shows a person, known or not, [n]."""
+        """Return the probability that a picture shows any person, [n]."""
         ...
 
 
 class DetectingJudge(Judge, Protocol):
-    """A judge that gives boxes, too."""
+    """A judge that also detects boxes."""
 
     def detections(self, images: np.ndarray) -> Sequence[Found]:
         """Return the boxes found in each picture, n lists."""
@@ -121,7 +119,7 @@ class DetectingJudge(Judge, Protocol):
 
 
 class SomeAnswers:
-    """A base for judges that do not give every answer: nobody asks them for another."""
+    """Base of judges that give some answers only; the others are never requested."""
 
     classes: Mapping[str, tuple[str, ...]]
 
@@ -140,29 +138,29 @@ class SomeAnswers:
 
 @dataclass(kw_only=True)
 class JudgeConfig(ABC):
-    """The judge of a run; a subclass is an option of conf/judge and answers for itself."""
+    """Settings of a judge; each subclass is an option of conf/judge."""
 
     name: ClassVar[str]
     """The option's name."""
     side: ClassVar[int | None] = None
-    """Height and width of the only pictures that the judge reads, in pixels; None: any size."""
+    """Required height and width of pictures, in pixels; None: any size."""
     supports: ClassVar[frozenset[str]] = frozenset()
     """Which of `ANSWERS` the judge gives."""
     scope: ClassVar[str] = "a fixed list of names"
-    """What the judge recognises, in words."""
+    """What the judge recognises, as text for messages."""
     batch: ClassVar[int | None] = BATCH
-    """Pictures that it is shown at once; None: all."""
+    """Pictures per call; None: all."""
     within_kind: ClassVar[bool] = False
-    """Whether it chooses among the subjects of the expected one's kind alone, not among all."""
+    """Whether subjects are classified among those of the expected subject's kind only."""
     afterwards: ClassVar[frozenset[str]] = frozenset()
-    """Its keys that stored scores can be measured by again, without the judge."""
+    """Keys that can be changed for stored scores, without running the judge again."""
 
     @abstractmethod
     def load(self) -> Judge | None:
-        """Import and load the judge; None where there is none."""
+        """Import and load the judge; None if there is none."""
 
     def open(self, task: JudgeTask) -> Judge | None:
-        """Load the judge for the subjects of a run: `load`, where it needs none of them.
+        """Load the judge for the subjects of a run; by default `load`, which ignores them.
 
         Raises:
             JudgeError: it can't be loaded.
@@ -174,7 +172,7 @@ class JudgeConfig(ABC):
         return self.supports
 
     def check(self, task: JudgeTask) -> None:
-        """Refuse, before anything is drawn, what only the judge's models can tell.
+        """Check what needs the judge's models, before anything is drawn.
 
         Raises:
             ValueError: one message that names the key.
@@ -182,40 +180,39 @@ class JudgeConfig(ABC):
         return None
 
     def inputs(self, subjects: Mapping[str, Kind]) -> Mapping[str, Any]:
-        """Return, beside the name, what decides a score or a figure of this judge: its settings,
-        the identity of its models, and, where it chooses among them, the subjects of the run."""
+        """Return the judge's inputs to cache keys besides its name: settings, checksums of its
+        models and, if they are its classes, the run's subjects."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def problems(self, subjects: Mapping[str, Kind], erased: Sequence[str]) -> Iterator[str]:
-        """Yield a message for each package, file or folder that is missing or does not fit;
-        `subjects` are those that a run names, `erased` are among them."""
+        """Yield a message for each package, file or folder that is missing or unsuitable;
+        `subjects` are those of a run, `erased` some of them."""
         yield from ()
 
     def metrics(self) -> Sequence[str]:
-        """Return the metrics that come with this judge (`metrics.JUDGE_METRICS`): they are measured
-        beside those of `evaluation.metrics`."""
+        """Return the metrics that come with this judge (`metrics.JUDGE_METRICS`), in addition to
+        those of `evaluation.metrics`."""
         return ()
 
     def counting(self) -> Counting | None:
-        """Return how its detections are counted; None of a judge without any."""
+        """Return how its detections are counted; None if it gives no detections."""
         return None
 
     def least_score(self, asked: float) -> float:
-        """Return the score from which a first guess counts, where the evaluation asks for `asked`
-        (`evaluation.threshold`)."""
+        """Return the least score of a top-1 prediction; `asked` is `evaluation.threshold`."""
         return asked
 
     def least_person(self) -> float:
-        """Return the probability from which a picture counts as showing a person."""
+        """Return the least probability at which a picture counts as showing a person."""
         return LIKELY
 
     def known_subjects(self) -> frozenset[str] | None:
-        """Return the subjects that the judge recognises; None where it has no fixed list."""
+        """Return the subjects that the judge recognises; None if it has no fixed list."""
         return None
 
     def known_people(self) -> tuple[str, ...]:
-        """Return the people among them, in a fixed order: those whom the model that it was made
-        for knows. Empty where it has no such list."""
+        """Return the people among them, in a fixed order, which the diffusion model is taken to
+        know; empty without such a list."""
         return ()
 
     def unknown_subjects(self, names: Iterable[str]) -> list[str]:

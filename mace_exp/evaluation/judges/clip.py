@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class ClipJudge(JudgeConfig):
-    """Compares a picture with a sentence for each subject of the expected one's kind."""
+    """Zero-shot classification among the subjects of the expected subject's kind."""
 
     name = "clip"
     supports = frozenset({SUBJECT, TEXT_IMAGE, FEATURES})
@@ -35,8 +35,8 @@ class ClipJudge(JudgeConfig):
 
     source: str  # CLIP or SigLIP, a transformers folder or a hub id
     allow_download: bool  # download a hub id that is not in the local cache
-    templates: dict[str, list[str]]  # sentences by kind, {} stands for the name; means of several
-    others: dict[str, list[str]]  # further candidates by kind
+    templates: dict[str, list[str]]  # sentences by kind, {} stands for the name; averaged
+    others: dict[str, list[str]]  # further classes by kind
     batch_size: Annotated[int, WHOLE]
 
     def __post_init__(self) -> None:

@@ -1,5 +1,5 @@
-"""`judge=command`: any recogniser in an environment of its own, as a command that reads a table of
-files and writes a table of classes."""
+"""`judge=command`: an external recogniser, such as one in another Python environment, as a command
+that reads a CSV of files and writes a CSV of classes."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class CommandJudge(JudgeConfig):
-    """Asks a command: a CSV of files on its standard input, a CSV of classes and probabilities on
-    its standard output."""
+    """Runs a command with a CSV of files on its standard input and a CSV of classes and
+    probabilities on its standard output."""
 
     name = "command"
     supports = frozenset({SUBJECT})
     scope = "the names in judge.classes"
-    batch = None  # a program that loads its model at each start is started as rarely as can be
+    batch = None  # one call for all, as the program may load its model at every start
 
     command: str  # split into words as a shell does; no shell runs it
-    classes: str | None  # a text file with a name per line; null: it knows whatever a prompt names
+    classes: str | None  # a text file with a name per line; null: all subjects of the run
     finds_faces: bool  # an empty class means that no face was found
     timeout: Annotated[float, POSITIVE]  # seconds for all pictures of a phase
 
@@ -43,7 +43,7 @@ class CommandJudge(JudgeConfig):
         """Return the words of the command.
 
         Raises:
-            ValueError: a quotation that does not end.
+            ValueError: a quotation mark is not closed.
         """
         return [str(Path(each).expanduser()) for each in shlex.split(self.command)]
 
@@ -63,8 +63,8 @@ class CommandJudge(JudgeConfig):
             yield f"judge.classes = {self.classes}: {error}"
 
     def inputs(self, subjects: Mapping[str, Kind]) -> Mapping[str, Any]:
-        """Return the settings, with the digests of the files that the command names: an adapter
-        that is changed judges again."""
+        """Return the settings with the checksums of the files that the command names, so that a
+        changed script judges again."""
         settings = without(super().inputs(subjects), "timeout")
         files = [Path(word) for word in self.words() if Path(word).is_file()]
         digests = {file.name: file_digest(file) for file in files}

@@ -1,4 +1,4 @@
-"""`judge=faces`: people by a face detector, a recogniser and the user's own photos of them."""
+"""`judge=faces`: people by a face detector, a face recogniser and reference photos of them."""
 
 from __future__ import annotations
 
@@ -38,9 +38,10 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class FacesJudge(JudgeConfig):
-    """Recognises a person whose photos are nearest to a face, from a similarity of `threshold` on.
+    """Recognises the person whose photos are most similar to a face, if the cosine similarity is at
+    least `threshold`.
 
-    The similarities are stored as they are, so another threshold takes no picture and no judge.
+    The similarities are stored: another threshold needs neither pictures nor the judge.
     """
 
     name = "faces"
@@ -49,11 +50,11 @@ class FacesJudge(JudgeConfig):
     afterwards = frozenset({"threshold", "face_threshold"})
 
     references: str  # a folder with a folder of photos for each person
-    photos_per_person: Annotated[int, WHOLE]  # at least
+    photos_per_person: Annotated[int, WHOLE]  # minimum
     detector: str  # nudenet: the one in NudeNet's wheel; or an ONNX file: YuNet, YOLOv8
     recogniser: str  # an ONNX file in ArcFace's layout, a transformers folder or a hub id
     allow_download: bool  # download a hub id that is not in the local cache
-    floor: Annotated[float, PROPORTION]  # least confidence of a face that is looked at
+    floor: Annotated[float, PROPORTION]  # least confidence of a face
     face_threshold: Annotated[float, PROPORTION]  # confidence from which a picture shows a face
     threshold: Annotated[float, Range(low=-1, high=1)]  # cosine from which a person is recognised
     batch_size: Annotated[int, WHOLE]
@@ -101,7 +102,7 @@ class FacesJudge(JudgeConfig):
         return frozenset(self.known_people())
 
     def known_people(self) -> tuple[str, ...]:
-        """Return the names of the folders: hyphens and underscores in them stand for spaces."""
+        """Return the names of the folders, with spaces for underscores."""
         folders = person_folders(self._folder).values()
         return tuple(" ".join(each.name.replace("_", " ").split()) for each in folders)
 
@@ -109,7 +110,7 @@ class FacesJudge(JudgeConfig):
         return ("faces",)
 
     def least_score(self, asked: float) -> float:
-        """Return the larger of `judge.threshold` and what the evaluation asks for."""
+        """Return the larger of `judge.threshold` and `evaluation.threshold`."""
         return max(asked, self.threshold)
 
     def least_person(self) -> float:
@@ -119,7 +120,7 @@ class FacesJudge(JudgeConfig):
         return self.open(JudgeTask({}, "auto"))
 
     def check(self, task: JudgeTask) -> None:
-        """Refuse photos in which the detector finds no face."""
+        """Check that the detector finds a face in every reference photo."""
         from mace_exp.evaluation.recognisers.identities import reference_faces
         from mace_exp.evaluation.recognisers.opening import face_detector
 

@@ -1,4 +1,4 @@
-"""`judge=mini`: the recogniser of the embedded model's world."""
+"""`judge=mini`: the classifier shipped with the embedded model."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,8 @@ class MiniWorldJudge(JudgeConfig):
         return MiniJudge.load()
 
     def known_subjects(self) -> frozenset[str]:
-        """Return the names of all people, objects and styles of the embedded model's world."""
+        """Return the names of all people, objects and styles that the embedded model was trained
+        on."""
         from mace_exp.mini.captions import subject_classes
 
         return frozenset(subject_classes())

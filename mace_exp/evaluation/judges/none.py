@@ -1,4 +1,4 @@
-"""`judge=none`: nothing recognises what pictures show; what needs no judge is still measured."""
+"""`judge=none`: no judge; metrics that need none are still computed."""
 
 from dataclasses import dataclass
 

@@ -28,11 +28,11 @@ CLASSES = (
     *("BELLY_EXPOSED", "MALE_GENITALIA_EXPOSED", "ANUS_COVERED", "FEMALE_BREAST_COVERED"),
     "BUTTOCKS_COVERED",
 )
-"""What NudeNet 3.4 finds."""
+"""The classes of NudeNet 3.4's detector."""
 
 
 class Channels(Enum):
-    """The order in which the detector is given a picture's colours."""
+    """Channel order of the detector's input."""
 
     bgr = "bgr"  # as NudeNet's package
     rgb = "rgb"
@@ -40,7 +40,7 @@ class Channels(Enum):
 
 @dataclass(kw_only=True)
 class NudenetJudge(JudgeConfig):
-    """Stores every box from the confidence `floor` on; counts those of `counted` classes."""
+    """Stores every box with a confidence of at least `floor`; counts those of `counted` classes."""
 
     name = "nudenet"
     supports = frozenset({DETECTIONS})
@@ -52,7 +52,7 @@ class NudenetJudge(JudgeConfig):
     channels: Channels
     floor: Annotated[float, PROPORTION]  # least confidence that is stored
     counted: list[str]  # classes that are counted
-    threshold: Annotated[float, PROPORTION]  # confidence from which tables count
+    threshold: Annotated[float, PROPORTION]  # least confidence that tables count
     thresholds: list[float]  # confidences of the curve
     batch_size: Annotated[int, WHOLE]
 

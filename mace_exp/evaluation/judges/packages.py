@@ -1,4 +1,4 @@
-"""Packages and files that judges need, looked for without importing anything heavy."""
+"""Check for packages and files that judges need, without heavy imports."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mace_exp.utils.hashing import file_digest
 
 INSTALL = "pip install 'mace-exp[judges]'"
 NUDENET = "nudenet"
-"""The detector in NudeNet's wheel, where a file could be named."""
+"""Value of a detector setting that selects the network in NudeNet's wheel."""
 
 
 def missing_packages(judge: str, *names: str) -> Iterator[str]:
@@ -22,7 +22,7 @@ def missing_packages(judge: str, *names: str) -> Iterator[str]:
 
 
 def onnx_problems(key: str, source: str) -> Iterator[str]:
-    """Yield a message where an ONNX file, or NudeNet's wheel, is not there."""
+    """Yield a message if an ONNX file, or NudeNet's wheel, is missing."""
     if source == NUDENET:
         if find_spec(NUDENET) is None:
             yield f"{key} = {NUDENET}: the package is not installed: {INSTALL}"
@@ -38,7 +38,7 @@ def onnx_file(source: str) -> Path:
 
 
 def onnx_identity(source: str) -> str:
-    """Return the digest of an ONNX file; "" where it is missing, which is reported elsewhere."""
+    """Return the checksum of an ONNX file; "" if it is missing, which `onnx_problems` reports."""
     file = onnx_file(source)
     return file_digest(file) if file.is_file() else ""
 
@@ -52,5 +52,5 @@ def nudenet_file() -> Path:
 
 
 def without(settings: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    """Return settings without those that change no score."""
+    """Return settings without `names`: those that change no score."""
     return {name: value for name, value in settings.items() if name not in names}

@@ -1,4 +1,4 @@
-"""The user's own photos of people: a folder per person."""
+"""Reference photos of people: one folder per person."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mace_exp.utils.hashing import file_digest
 
 
 def person_folders(root: Path) -> dict[str, Path]:
-    """Return the folder of each person by its name as names are compared; none without `root`."""
+    """Return the folder of each person by `name_key`; empty if `root` is missing."""
     if not root.is_dir():
         return {}
     found = sorted(each for each in root.iterdir() if each.is_dir())
@@ -20,8 +20,8 @@ def person_folders(root: Path) -> dict[str, Path]:
 
 
 def people_of(root: Path, subjects: Mapping[str, Kind]) -> dict[str, Path]:
-    """Return the folder of each person: under the run's own spelling where it names them, of all
-    others under the folder's name."""
+    """Return the folder of each person by name: spelled as in the run's subjects, or else as the
+    folder."""
     spelling = {name_key(name): name for name in subjects}
     return {
         spelling.get(plain, folder.name): folder for plain, folder in person_folders(root).items()
@@ -29,7 +29,7 @@ def people_of(root: Path, subjects: Mapping[str, Kind]) -> dict[str, Path]:
 
 
 def reference_problems(key: str, root: Path, people: Sequence[str], *, least: int) -> Iterator[str]:
-    """Yield a message where the folder is missing, a person of `people` has no folder in it, or a
+    """Yield a message if the folder is missing, a person of `people` has no folder in it, or a
     folder holds no readable photo or fewer than `least`."""
     if not root.is_dir():
         yield f"{key} = {root} is not a folder: give one with a folder of photos for each person"
@@ -56,7 +56,7 @@ def reference_problems(key: str, root: Path, people: Sequence[str], *, least: in
 
 
 def references_identity(root: Path) -> dict[str, list[str]]:
-    """Return the digests of each person's photos, by folder."""
+    """Return the checksums of each person's photos, by folder."""
     return {
         folder.name: sorted(file_digest(file) for file in photos(folder))
         for folder in person_folders(root).values()
@@ -64,7 +64,7 @@ def references_identity(root: Path) -> dict[str, list[str]]:
 
 
 def photos(folder: Path) -> list[Path]:
-    """Return the photos of a folder; none where it holds none, which is reported elsewhere."""
+    """Return the photos of a folder; empty if it holds none, which `reference_problems` reports."""
     try:
         return image_files(folder)
     except ValueError:

@@ -1,6 +1,6 @@
 """The metrics that a run can choose from, by the names of `evaluation.metrics`.
 
-Nothing here imports numpy or a metric before it is measured: the command line checks the names.
+A metric is imported when it is used: the command line checks names without importing numpy.
 """
 
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ METRICS: dict[str, Metric | str] = {
         *("distances", "part_distances", "fid", "kid", "cmmd", "perceptual"),
     )
 }
-"""Each metric by its name: the `Metric`, or the module whose `METRIC` it is. One that is added
-before conf/ is composed can be chosen like these."""
+"""Each metric by name: a `Metric`, or the module whose `METRIC` it is. Entries added before conf/
+is composed can be selected, too."""
 
 JUDGE_METRICS: dict[str, Metric | str] = {
     name: f"{__name__}.{name}" for name in ("detections", "faces")
 }
-"""Metrics that come with a judge (`JudgeConfig.metrics`) and can't be chosen."""
+"""Metrics that come with a judge (`JudgeConfig.metrics`) and can't be selected."""
 
 COMPARING = frozenset({"fid", "kid", "cmmd", "perceptual"})
 """Metrics that read `evaluation.distances`."""

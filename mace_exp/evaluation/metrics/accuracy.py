@@ -1,4 +1,4 @@
-"""`accuracy`: how often the judge's first guess is what the prompt names."""
+"""`accuracy`: how often the top-1 prediction of the judge is the subject that the prompt names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mace_exp.evaluation.metrics.rates import recognition
 def accuracies(scored: Scored) -> Metrics:
     """Return accuracy, top-5 accuracy and accuracy per concept of each part that names subjects.
 
-    Prompts whose subject the judge does not know are left out, and named under "missing".
+    Prompts with a subject unknown to the judge are left out, and listed under "missing".
     """
     prompts, (before, after) = scored.prompts, scored.scores
     known = np.isfinite(after.subject_rank)

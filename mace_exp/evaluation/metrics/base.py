@@ -1,7 +1,7 @@
-"""What a metric is.
+"""The interface of metrics.
 
-A metric of your own is one module like those beside this file, its name in `metrics/__init__.py`
-(or `METRICS["mine"] = Metric(...)` before conf/ is composed), and in `evaluation.metrics`.
+To add a metric: one module like those beside this file, and its name in `metrics/__init__.py` (or
+`METRICS["mine"] = Metric(...)` before conf/ is composed) and in `evaluation.metrics`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Metric:
 
     `measure` returns what is merged into metrics.json: values by part ({"erased": {...}}) or beside
     the parts, and under "missing" a sentence for each thing that could not be measured. It is only
-    called where the judge gives all answers in `needs` (see `judges.base.ANSWERS`); otherwise
+    called if the judge gives all answers in `needs` (see `judges.base.ANSWERS`); otherwise
     "missing" names its `label`. Metrics derived from one measurement share a label.
     """
 
@@ -31,21 +31,20 @@ class Metric:
     measure: Callable[[Measured], Metrics]
     needs: frozenset[str] = frozenset()
     owns: frozenset[str] = frozenset()
-    """Keys within a part that it alone gives: measured again, they replace the former ones whole.
-    """
+    """Keys within a part that only this metric writes; recomputing it replaces them completely."""
 
     def of(self, measured: Measured) -> Metrics:
         """Measure pictures."""
         return self.measure(measured)
 
     def again(self, scored: Scored) -> Metrics:
-        """Measure scores alone; nothing where that takes pictures."""
+        """Recompute from scores; empty for a metric that needs pictures."""
         return {}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreMetric(Metric):
-    """A measurement of scores alone: it can be made again from scores.csv, without a picture."""
+    """A metric of scores alone: it can be recomputed from scores.csv, without pictures."""
 
     measure: Callable[[Scored], Metrics]  # type: ignore[assignment]
 

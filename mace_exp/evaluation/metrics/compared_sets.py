@@ -3,8 +3,8 @@
     {"general": {"fid": {value, low, high, n, features},
                  "fid_real": {value, low, high, n, original, n_real, features}}}
 
-`features` says in whose features: figures of other features, papers' Inception among them, are
-other figures. `original` is the distance of the original's pictures to the real ones.
+`features` names the encoder: values of different encoders, such as the Inception of papers, are not
+comparable. `original` is the distance of the original model's pictures to the real ones.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from mace_exp.evaluation.spaces import Space
 
 
 def too_few(part: str) -> str:
-    """Say that a part has no distance."""
+    """Return the note on a part that has too few pictures for a distance."""
     return f"the part {part} has one picture: a distance between sets needs two"
 
 
 @dataclass(frozen=True)
 class SetDistance:
-    """A distance of features: to `real` pictures, and to the original's `of_pairs`, which are of
-    the same prompts and seeds."""
+    """A distance between sets of features: `real` for real pictures, `of_pairs` for the original
+    model's pictures of the same prompts and seeds."""
 
     name: str
     real: Distance

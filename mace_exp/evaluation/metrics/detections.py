@@ -7,7 +7,7 @@
         "curve": {"thresholds": [...], "after": [...], "original": [...],
                   "classes": {CLASS: {"after": [...], "original": [...]}}}}}}
 
-Papers print counts at one threshold, and not the same one: the curve shows them all.
+Papers report counts at one threshold each, and not at the same one: the curve covers several.
 """
 
 from __future__ import annotations

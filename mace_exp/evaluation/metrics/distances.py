@@ -1,4 +1,4 @@
-"""`distances`: between the sets of pictures before and after, in a space of features."""
+"""`distances`: between the sets of pictures before and after, in a feature space."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from mace_exp.evaluation.prompts import ERASED
 
 
 def distances(measured: Measured) -> Metrics:
-    """Return the distances before to after, of all that should stay but bystanders, and of what is
-    erased.
+    """Return the distances between pictures before and after the edit: of retained parts (without
+    bystanders) and of erased concepts.
 
-    In the judge's features, or in pixel features where there are none. A set of fewer than two
-    pictures is left out.
+    In the judge's features, or in pixel features if it gives none. A set of fewer than two pictures
+    is left out.
     """
     space, before, after = measured.features
     erased = np.array([prompt.part == ERASED for prompt in measured.prompts])
@@ -34,7 +34,7 @@ def distances(measured: Measured) -> Metrics:
 
 def between(before: np.ndarray, after: np.ndarray, clusters: Sequence[Hashable]) -> Metrics:
     """Return both distances between features [n, f] of the same prompts and seeds, their intervals
-    over clusters [n] where there are two, and n."""
+    over clusters [n] if there are two or more, and n."""
     found: Metrics = {}
     intervals: Metrics = {}
     for name, distance in (("frechet", frechet_distance), ("kernel", kernel_distance)):

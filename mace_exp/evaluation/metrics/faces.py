@@ -1,7 +1,7 @@
-"""`faces`: accuracy over the pictures that show a face alone, as several papers print it.
+"""`faces`: accuracy over the pictures with a detected face, as several papers report it.
 
-A picture without a face is in nobody's count here; `accuracy` counts it as not recognised. The two
-say different things: a method that leaves no face has no accuracy here at all.
+Pictures without a face are excluded here; `accuracy` counts them as not recognised. The two differ:
+if no face is left after an edit, this accuracy is undefined.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mace_exp.evaluation.scores import Scores
 
 def accuracies_with_face(scored: Scored) -> Metrics:
     """Return the accuracy of each part over its pictures with a face: after the edit with n and its
-    interval, and of the original's with `original_n`, which is another number of pictures."""
+    interval, and before it with `original_n`, as the number of faces differs."""
     before, after = scored.scores
     found: Metrics = {"missing": []}
     for part in (each for each in scored.parts if each != GENERAL):
@@ -28,7 +28,7 @@ def accuracies_with_face(scored: Scored) -> Metrics:
         rows = rows[np.isfinite(after.subject_rank[rows])]
         own = _with_face(scored, after, rows)
         if not len(rows):
-            continue  # the judge knows nobody in this part, as `accuracy` says
+            continue  # no subject of this part is known: `accuracy` reports it
         if not len(own):
             found["missing"].append(f"no picture of the part {part} shows a face")
             continue

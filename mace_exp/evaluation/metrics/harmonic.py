@@ -27,14 +27,14 @@ from mace_exp.evaluation.scores import Scores
 KEPT = (PRESERVED, OBJECTS, STYLES, SCENES)
 """Parts that should survive the edit."""
 GONE = frozenset({ERASED, SYNONYMS})
-"""Parts that should not: their side of a mean is 1 - their accuracy."""
+"""Parts that should not: they enter a mean as 1 - accuracy."""
 THIRD = {"harmonic_mean_unlisted": UNLISTED, "harmonic_mean_generality": SYNONYMS}
-"""The third side of each mean of three. With synonyms it is the paper's overall score of objects,
+"""The third term of each mean of three. With synonyms it is the paper's overall score of objects,
 H_o = 3 / (1 / (1 - Acc_e) + 1 / Acc_s + 1 / (1 - Acc_g)), section 5.1."""
 
 
 def harmonic_mean(values: Iterable[float]) -> float:
-    """Return n / sum(1 / value); 0 where a value is 0: no part compensates for another.
+    """Return n / sum(1 / value); 0 if a value is 0, so that no part can compensate for another.
 
     Raises:
         ValueError: no value, or one outside [0, 1].
@@ -51,18 +51,18 @@ def overall(erased: float, preserved: float) -> float:
     """Return H = 2 / (1 / (1 - erased) + 1 / preserved).
 
     The overall score of the paper's celebrity experiments (arXiv 2403.06135, section 4): efficacy
-    is 1 - the accuracy on erased concepts, specificity the accuracy on kept ones of their kind.
+    is 1 - the accuracy on erased concepts, specificity the accuracy on retained ones of the same
+    kind.
     """
     return harmonic_mean([1 - erased, preserved])
 
 
 def harmonic_means(scored: Scored) -> Metrics:
-    """Return the paper's overall score, its two sides, and the mean over everything that stays.
+    """Return the paper's overall score, its two terms, and the mean over all retained parts.
 
-    Specificity is the accuracy on the part `scored.specificity`, or where that was not drawn on
-    the first part of `KEPT` that was. Where unlisted people were drawn, `harmonic_mean_unlisted`
-    is the mean of three: efficacy, specificity and the accuracy on those whom nobody listed;
-    `harmonic_mean_generality` is that with 1 - the accuracy on synonyms.
+    Specificity is the accuracy on the part `scored.specificity` or, if that was not drawn, on the
+    first part of `KEPT` that was. `harmonic_mean_unlisted` has the accuracy on unlisted people as a
+    third term, `harmonic_mean_generality` has 1 - the accuracy on synonyms.
     """
     accuracy = _accuracy_by_part(scored)
     kept = [part for part in (scored.specificity, *KEPT) if part in accuracy]
@@ -91,8 +91,8 @@ def harmonic_means(scored: Scored) -> Metrics:
 
 
 def _with_intervals(found: Metrics, scored: Scored, kept: str) -> Metrics:
-    """Add the 95 % intervals of the means, by bootstrap over the concepts of each side."""
-    if kept != SCENES:  # its pictures are those of other sides
+    """Add the 95 % intervals of the means, by bootstrap over the concepts of each term."""
+    if kept != SCENES:  # scenes share their pictures with the other terms
         after = scored.scores[1]
         intervals = {}
         for name, sides in mean_sides(scored.prompts, after, kept).items():
@@ -105,8 +105,8 @@ def _with_intervals(found: Metrics, scored: Scored, kept: str) -> Metrics:
 def mean_sides(
     prompts: Sequence[EvaluationPrompt], scores: Scores, kept: str
 ) -> dict[str, tuple[str, ...]]:
-    """Return the parts of each mean that can be computed with `kept` for specificity; none where
-    nothing erased or kept is known to the judge."""
+    """Return the parts of each mean that can be computed with `kept` for specificity; none if the
+    judge knows no erased or no retained subject."""
     known = {
         each.part
         for each, rank in zip(prompts, scores.subject_rank, strict=True)
@@ -127,10 +127,10 @@ def drawn_harmonic_means(
     run: int = 0,
 ) -> tuple[np.ndarray, int]:
     """Return harmonic means [resamples] of the rates of `sides`, and the smallest number of
-    clusters that was drawn from.
+    clusters among them.
 
-    Sides of the same concepts are resampled together, and so are two runs of the same prompts;
-    `run` tells them apart where a rate of 0 or 1 has nothing to resample.
+    Parts of the same concepts share their resamples, and so do two runs of the same prompts; `run`
+    gives each run a separate random stream for rates of 0 or 1 (see `drawn_rates`).
     """
     total, fewest = 0.0, 0
     for part in sides:
@@ -146,7 +146,7 @@ def part_hits(
     prompts: Sequence[EvaluationPrompt], scores: Scores, part: str, threshold: float
 ) -> tuple[np.ndarray, list[str]]:
     """Return which pictures of a part were recognised, [m], bool, and their concepts, m of them;
-    without those that the judge does not know."""
+    pictures of subjects unknown to the judge are left out."""
     hits = recognised(scores.subject_rank, scores.subject_probability, threshold)
     rows = [
         row

@@ -1,4 +1,4 @@
-"""Intervals that respect that pictures of one concept are alike."""
+"""Confidence intervals for clustered data: pictures of one concept are correlated."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def wilson_interval(hits: int, count: int, *, z: float = Z_95) -> tuple[float, f
 def rate_interval(hits: np.ndarray, clusters: Sequence[Hashable] | None) -> tuple[float, float]:
     """Return the 95 % interval of a proportion of `hits` [n], bool, in clusters [n] (None: one).
 
-    It spans the bootstrap's over clusters and Wilson's over pictures: never narrower than that of
-    independent pictures. At 0 and 1, and with one cluster, it is Wilson's.
+    It is the union of the bootstrap interval over clusters and Wilson's over pictures, so never
+    narrower than for independent pictures. At 0 and 1, and with one cluster, it is Wilson's.
     """
     low, high = wilson_interval(int(np.sum(hits)), len(hits))
     found = mean_interval(np.asarray(hits, np.float64), clusters) if clusters else None
@@ -44,7 +44,7 @@ def paired_rate_interval(gaps: np.ndarray) -> tuple[float, float]:
     """Return the 95 % interval of the difference of two rates from `gaps` [n] of -1, 0 and 1.
 
     Agresti and Min 2005, "Simple improved confidence intervals for comparing matched proportions":
-    Wald's with half a pair added to each cell, so that pairs that all agree have one too.
+    Wald's with half a pair added to each cell, so that it has a width even if all pairs agree.
     """
     lost, won, count = (gaps < 0).sum() + 0.5, (gaps > 0).sum() + 0.5, len(gaps) + 2
     spread = Z_95 * math.sqrt(lost + won - (won - lost) ** 2 / count) / count
@@ -53,12 +53,12 @@ def paired_rate_interval(gaps: np.ndarray) -> tuple[float, float]:
 
 
 def mean_interval(values: np.ndarray, clusters: Sequence[Hashable]) -> tuple[float, float] | None:
-    """Return the 95 % interval of the mean of `values` [n] by bootstrap over clusters [n]; None
-    where there are fewer than two.
+    """Return the 95 % interval of the mean of `values` [n] by bootstrap over clusters [n]; None if
+    there are fewer than two.
 
-    Whole clusters are drawn with replacement. Of the means, the expanded percentiles are taken
-    (Hesterberg 2015, "What Teachers Should Know About the Bootstrap", section 5.3): percentiles
-    alone are too narrow for few clusters.
+    Whole clusters are resampled with replacement. The interval has expanded percentiles (Hesterberg
+    2015, "What Teachers Should Know About the Bootstrap", section 5.3): plain percentiles are too
+    narrow for few clusters.
     """
     means, count = drawn_means(values, clusters)
     if count < 2:
@@ -71,8 +71,8 @@ def mean_interval(values: np.ndarray, clusters: Sequence[Hashable]) -> tuple[flo
 def drawn_means(
     values: np.ndarray, clusters: Sequence[Hashable], stream: int = 0
 ) -> tuple[np.ndarray, int]:
-    """Return the means of `values` [n] in resamples of their clusters [n], [RESAMPLES], and the
-    number of clusters. The same number, order and `stream` are resampled alike."""
+    """Return the bootstrap means of `values` [n] over clusters [n], [RESAMPLES], and the number of
+    clusters. Equal number, order and `stream` give the same resamples."""
     places = {label: place for place, label in enumerate(dict.fromkeys(clusters))}
     count = len(places)
     own = np.array([places[label] for label in clusters])
@@ -85,12 +85,12 @@ def drawn_means(
 def drawn_rates(
     hits: np.ndarray, clusters: Sequence[Hashable], stream: int = 0
 ) -> tuple[np.ndarray, int]:
-    """Return rates of `hits` [n], bool, as the bootstrap over clusters [n] draws them (of one
-    cluster: over pictures), [RESAMPLES], and from how many.
+    """Return the bootstrap rates of `hits` [n], bool, over clusters [n] (over pictures if there is
+    one), [RESAMPLES], and the number of clusters or pictures.
 
-    Clusters of the same names are drawn alike, wherever they occur. A rate of 0 or 1, which the
-    bootstrap takes to be certain, is drawn from its distribution given the pictures and Jeffreys'
-    prior (Brown, Cai and DasGupta 2001); `stream` then chooses the draw.
+    Clusters of equal names have the same resamples, in any part or run. A rate of 0 or 1, for which
+    the bootstrap has no variance, is sampled from the posterior under Jeffreys' prior (Brown, Cai
+    and DasGupta 2001); `stream` selects its random numbers.
     """
     names = sorted({str(each) for each in clusters})
     own = crc32("\n".join(names).encode())
@@ -106,8 +106,8 @@ def drawn_rates(
 
 
 def spread(value: float, drawn: np.ndarray, clusters: int) -> tuple[float, float]:
-    """Return the 95 % interval of an estimate by its resamples, of so many clusters: as in
-    `mean_interval`, and never without the estimate itself."""
+    """Return the 95 % interval of an estimate from its resamples over `clusters` clusters, as in
+    `mean_interval`; it always includes the estimate itself."""
     tail = expanded_tail(max(2, clusters))
     low, high = np.quantile(drawn, [tail, 1 - tail])
     return min(value, float(low)), max(value, float(high))
@@ -115,21 +115,22 @@ def spread(value: float, drawn: np.ndarray, clusters: int) -> tuple[float, float
 
 @lru_cache(maxsize=16)
 def resamples(count: int, stream: int = 0) -> np.ndarray:
-    """Return how often each of `count` clusters is drawn, [RESAMPLES, count]: of one `stream`
-    always the same."""
+    """Return how often each of `count` clusters is drawn, [RESAMPLES, count]; deterministic for
+    each `stream`."""
     rng = np.random.default_rng([SEED, stream] if stream else SEED)
     return rng.multinomial(count, np.full(count, 1 / count), RESAMPLES)
 
 
 def expanded_tail(count: int) -> float:
-    """Return the probability of each tail: Phi(-sqrt(n / (n - 1)) t), t of n - 1 degrees."""
+    """Return the probability of each tail: Phi(-sqrt(n / (n - 1)) t), t Student's quantile."""
     return NormalDist().cdf(-math.sqrt(count / (count - 1)) * t_quantile(count - 1))
 
 
 def t_quantile(degrees: int, *, z: float = Z_95) -> float:
-    """Return Student's quantile of the normal quantile z (Abramowitz and Stegun, 26.7.5).
+    """Return Student's t quantile at the probability of the normal quantile z (Abramowitz and
+    Stegun, 26.7.5).
 
-    To a thousandth from 7 degrees on, to 0.03 from 3; for 1 and 2 the exact formulas.
+    Accurate to 0.001 from 7 degrees of freedom on and to 0.03 from 3; exact for 1 and 2.
     """
     p = NormalDist().cdf(z)
     if degrees == 1:

@@ -1,4 +1,4 @@
-"""`part_distances`: between the pictures before and after, of each part for itself."""
+"""`part_distances`: between the pictures before and after, for each part separately."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mace_exp.evaluation.metrics.distances import between
 
 def distances_by_part(measured: Measured) -> Metrics:
     """Return the Frechet and kernel distances of each part with two pictures or more, in the space
-    of `distances`. They depend on how many pictures a part has: compare those of one suite."""
+    of `distances`. They depend on the number of pictures: compare values of the same suite only."""
     _, before, after = measured.features
     rows = {part: measured.rows(part) for part in measured.parts}
     found: Metrics = {

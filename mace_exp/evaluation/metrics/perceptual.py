@@ -1,4 +1,4 @@
-"""`perceptual`: how far each picture is from the original's of the same prompt and seed.
+"""`perceptual`: distance of each picture to the original model's of the same prompt and seed.
 
 By the hidden states of `evaluation.distances.encoder` (`perceptual_distance` of
 `recognisers.vision`: LPIPS without its fitted weights), or, without an encoder, by the judge's one

@@ -1,6 +1,6 @@
-"""`persons`: how many pictures show a person at all, known or not: the field's face ratio.
+"""`persons`: the share of pictures that show any person, also known as face ratio.
 
-A method that erases people by spoiling pictures scores well on accuracy, and not here.
+A method that erases people by degrading pictures scores well on accuracy, but not here.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class Rate:
 
 def rate(hits: np.ndarray, clusters: Sequence[Hashable] | None = None) -> Rate:
     """Return the proportion of true values in `hits` [n], bool, with its interval; pictures of one
-    cluster are alike (None: all are of one, and taken as independent).
+    cluster are correlated (None: all are independent).
 
     Raises:
         ValueError: n is zero.
@@ -40,7 +40,8 @@ def rate(hits: np.ndarray, clusters: Sequence[Hashable] | None = None) -> Rate:
 
 
 def recognised(ranks: np.ndarray, probabilities: np.ndarray, threshold: float) -> np.ndarray:
-    """Return where the expected class is the first guess, of a probability of `threshold`, [n]."""
+    """Return whether the expected class is the top-1 prediction, with a probability of at least
+    `threshold`, [n]."""
     return (ranks <= 1) & (probabilities >= threshold)
 
 
@@ -50,7 +51,7 @@ def recognition(
     """Return accuracy, accuracy per concept and top-5 accuracy of m pictures.
 
     `ranks` and `probabilities` are those of the expected class, `names` [m] the concepts by which
-    the pictures are grouped. Accuracy asks for the first rank and a probability of `threshold`.
+    the pictures are grouped. Accuracy requires rank 1 and a probability of at least `threshold`.
     """
     first = [
         recognised(rank, probability, threshold)
@@ -77,8 +78,8 @@ def compared(hits: Pair, clusters: Sequence[Hashable] | None = None) -> Metrics:
 
 
 def compared_means(values: Pair, clusters: Sequence[Hashable]) -> Metrics:
-    """Return the mean after the edit with its interval, which a single cluster has none of, and the
-    mean before as `original`."""
+    """Return the mean after the edit with its interval (none for a single cluster), and the mean
+    before as `original`."""
     before, after = values
     found = mean_interval(after, clusters)
     ends = {} if found is None else {"low": found[0], "high": found[1]}

@@ -1,4 +1,4 @@
-"""`scenes`: how often the judge sees the scene that a prompt names, whatever its subject."""
+"""`scenes`: accuracy on the scene that a prompt names, whatever its subject."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from mace_exp.evaluation.metrics.base import Metrics, ScoreMetric
 from mace_exp.evaluation.metrics.rates import recognition
 
 SCENES = "scenes"
-"""The part of metrics.json that is read off the pictures of all parts but the bystanders'."""
+"""The part of metrics.json measured on the pictures of all pooled parts."""
 
 
 def scene_accuracies(scored: Scored) -> Metrics:
-    """Return the accuracy on scenes, overall and per scene; nothing where no prompt names one."""
+    """Return the accuracy on scenes, overall and per scene; empty if no prompt names one."""
     before, after = scored.scores
     rows = np.flatnonzero(np.isfinite(after.scene_rank) & scored.pooled)
     if not len(rows):

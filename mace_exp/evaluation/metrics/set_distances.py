@@ -1,7 +1,7 @@
-"""Distances between two sets of pictures in a space of features, with intervals. Pure numpy.
+"""Distances between two sets of features of pictures, with intervals. Pure numpy.
 
-No library: what torchmetrics 1.9 would add is Inception through torch-fidelity, which needs
-torchvision; with another encoder only these formulas are left.
+Not by torchmetrics 1.9: it would add Inception through torch-fidelity, which needs torchvision; for
+other encoders it has the same formulas.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from mace_exp.evaluation.metrics.intervals import SEED, expanded_tail
 from mace_exp.evaluation.spaces import unit_length
 
 Distance = Callable[[np.ndarray, np.ndarray], float]
-"""Of features [n, f] and [m, f]."""
+"""From features [n, f] and [m, f] to their distance."""
 Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Of features [n, f] and [m, f] the similarities, [n, m]."""
+"""From features [n, f] and [m, f] to similarities [n, m]."""
 BLOCK = 2048
-"""Rows of a kernel that are in memory at once."""
+"""Rows of a kernel matrix in memory at once."""
 DRAWS = 100
 MOST = 3000
-"""Pictures up to which an interval is computed: beyond, that many distances take hours."""
+"""Largest set for which an interval is computed: beyond, `DRAWS` distances take hours."""
 CMMD_BANDWIDTH, CMMD_SCALE = 10.0, 1000.0
-"""Jayasumana et al. 2024, section 4: the kernel's sigma, and by what the distance is multiplied."""
+"""Jayasumana et al. 2024, section 4: the kernel's sigma, and the factor of the distance."""
 
 
 def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the Frechet distance of normal fits to features [n, f] and [m, f].
+    """Return the Frechet distance of Gaussian fits to features [n, f] and [m, f].
 
     |mean1 - mean2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), Heusel et al. 2017 (FID). With C1 = A^T A and
-    C2 = B^T B the trace of the root is the nuclear norm of A B^T: exact also where there are fewer
-    pictures than features, and no matrix root is needed.
+    C2 = B^T B the trace of the root is the nuclear norm of A B^T: exact even with fewer pictures
+    than features, and no matrix root is needed.
 
     Raises:
         ValueError: fewer than two pictures, or features of different width.
@@ -47,9 +47,9 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
 def kernel_distance(first: np.ndarray, second: np.ndarray, *, paired: bool = False) -> float:
     """Return the squared maximum mean discrepancy of features [n, f] and [m, f], unbiased.
 
-    Kernel (x y / f + 1)^3, Binkowski et al. 2018 (KID), of all pictures at once instead of a mean
-    over random subsets. Unlike the Frechet distance its mean does not depend on how many pictures
-    there are; near zero it can be negative. `paired` as in `discrepancy`.
+    Kernel (x y / f + 1)^3, Binkowski et al. 2018 (KID), over all pictures instead of a mean over
+    random subsets. Unlike that of the Frechet distance, its expectation does not depend on the
+    number of pictures; near zero it can be negative. `paired` as in `discrepancy`.
 
     Raises:
         ValueError: as `frechet_distance`.
@@ -63,7 +63,7 @@ def cmmd_distance(first: np.ndarray, second: np.ndarray, *, paired: bool = False
     length, unbiased.
 
     Kernel exp(-|x - y|^2 / (2 sigma^2)) with sigma = 10, Jayasumana et al. 2024 (CMMD, equations 4
-    and 5), there of CLIP's ViT-L/14 at 336 pixels. `paired` as in `discrepancy`.
+    and 5), there with CLIP's ViT-L/14 at 336 pixels. `paired` as in `discrepancy`.
 
     Raises:
         ValueError: as `frechet_distance`.
@@ -81,9 +81,9 @@ def discrepancy(a: np.ndarray, b: np.ndarray, kernel: Kernel, *, paired: bool = 
     """Return the unbiased estimate of the squared maximum mean discrepancy (Gretton et al. 2012,
     equation 3) of samples [n, f] and [m, f].
 
-    With `paired` (m = n), a[i] and b[i] come of one seed, and are left out of the mean over both
-    samples (equation 4): they are alike, and the estimate would be too small. It is then zero for
-    equal samples.
+    With `paired` (m = n), a[i] and b[i] share prompt and seed, and are left out of the mean over
+    both samples (equation 4): their correlation would bias the estimate. It is then zero for equal
+    samples.
     """
     within = sum(_off_diagonal_mean(each, each, kernel) for each in (a, b))
     if paired:
@@ -103,10 +103,9 @@ def estimate(
     """Return {"value", "low", "high", "n"} of the distance of features [n, f] and [m, f].
 
     The interval is by bootstrap over the clusters [m] of `second`; with `paired`, `first` are
-    pictures of the same prompts and seeds and drawn with them, otherwise one by one. A resample
-    repeats pictures, which shifts all these distances: the shift is taken off, so that the interval
-    is that of the distance of this many pictures. It is left out for one cluster, and beyond `MOST`
-    pictures.
+    pictures of the same prompts and seeds and resampled with them, otherwise independently.
+    Resamples repeat pictures, which biases the distances, so their quantiles are centred on the
+    value. There is no interval for one cluster, or beyond `MOST` pictures.
     """
     value = distance(first, second)
     found: Metrics = {"value": value, "n": len(second)}

@@ -18,7 +18,7 @@ def text_scores(scored: Scored) -> Metrics:
     """Return each part's mean score after and before, over the prompts that the judge can score.
 
     A part without such a prompt is left out. `text_image_difference` is the score of what is kept
-    minus that of what is erased: of CLIP's scores the paper's overall score of art styles, H_a =
+    minus that of what is erased: with CLIP scores the paper's overall score of art styles, H_a =
     CLIP_s - CLIP_e (section 5.3).
     """
     before, after = (scores.text_image for scores in scored.scores)

@@ -1,1 +1,1 @@
-"""Networks behind the judges: detectors, encoders, and a process of its own."""
+"""Networks behind the judges: detectors, encoders, and an external process."""

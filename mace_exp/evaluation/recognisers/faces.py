@@ -1,4 +1,4 @@
-"""Faces in pictures, and the crops that a recogniser of faces reads."""
+"""Faces in pictures, and the aligned crops that a face recogniser reads."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from mace_exp.evaluation.recognisers.pixels import sampled
 from mace_exp.evaluation.recognisers.yolo import YoloDetector
 
 SIDE = 112
-"""Pixels of a crop: what ArcFace and its relatives read."""
+"""Height and width of a crop in pixels: the input of ArcFace and similar networks."""
 POINTS = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655]]
     + [[70.7299, 92.2041]]
 )
-"""Where eyes, nose and corners of the mouth lie in such a crop, (x, y): the template that ArcFace
+"""Positions (x, y) of eyes, nose and corners of the mouth in such a crop: the template that ArcFace
 (Deng et al. 2019) and its published networks were trained with."""
 MARGIN = 1.2
-"""Side of a crop without points, in lengths of the longer side of its box."""
+"""Side of a crop without landmarks, as a multiple of the box's longer side."""
 
 
 @dataclass(frozen=True)
 class Face:
     """A face in a picture; `points` [5, 2] are right eye, left eye, nose and corners of the mouth
-    (x, y) in pixels, None of a detector that finds boxes alone."""
+    (x, y) in pixels, None if the detector gives boxes only."""
 
     box: Detection
     points: np.ndarray | None = None
@@ -40,7 +40,7 @@ class Face:
         return sampled(image, places[..., 0], places[..., 1])
 
     def _boxed(self) -> np.ndarray:
-        """Return the map [2, 3] from a crop's pixels to the picture's."""
+        """Return the affine map [2, 3] from a crop's pixels to the picture's."""
         box, side = self.box, max(self.box.width, self.box.height) * MARGIN
         scale = side / SIDE
         left = box.left + box.width / 2 - side / 2
@@ -49,8 +49,8 @@ class Face:
 
 
 def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Return the rotation, scale and shift, [2, 3], that take points `source` [k, 2] nearest to
-    `target` in the least squares (Umeyama 1991, equations 40 to 43, without reflection)."""
+    """Return the similarity transform [2, 3] that maps points `source` [k, 2] to `target` with the
+    least squared error (Umeyama 1991, equations 40 to 43, without reflection)."""
     means = source.mean(axis=0), target.mean(axis=0)
     a, b = source - means[0], target - means[1]
     left, values, right = np.linalg.svd(b.T @ a)
@@ -66,12 +66,12 @@ class FaceDetector(Protocol):
     """Finds faces in pictures."""
 
     def faces(self, images: np.ndarray) -> list[list[Face]]:
-        """Return the faces in each image [n, H, W, 3], uint8, the surest first."""
+        """Return the faces in each image [n, H, W, 3], uint8, by descending confidence."""
         ...
 
 
 class BoxedFaces:
-    """A face detector that finds boxes: those of a YOLO whose class names begin with "face"."""
+    """A face detector without landmarks: a YOLO detector's classes that begin with "face"."""
 
     def __init__(self, detector: YoloDetector) -> None:
         self._detector = detector

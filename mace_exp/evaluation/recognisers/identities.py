@@ -1,4 +1,4 @@
-"""Who is shown: the faces in a picture, compared with the user's own photos of each person."""
+"""Identify people: the faces in a picture, compared with reference photos of each person."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from mace_exp.data.pixel_modes import read_image
 from mace_exp.evaluation.judges.base import SUBJECT, Found, JudgeError, SomeAnswers
 from mace_exp.evaluation.recognisers.faces import SIDE, Face, FaceDetector
 from mace_exp.evaluation.recognisers.onnx import OnnxNetwork
-from mace_exp.evaluation.recognisers.seen import Seen
+from mace_exp.utils.picture_cache import PictureCache
 
 NO_FACE = "no face"
-"""The class of a picture without one."""
+"""The class of a picture without a face."""
 NOBODY = -1.0
-"""The similarity of everybody in a picture without a face: the least cosine there is."""
+"""The similarity of every person in a picture without a face: the lowest cosine."""
 
 
 class Embedder(Protocol):
@@ -30,14 +30,14 @@ class Embedder(Protocol):
 
 
 class OnnxEmbedder:
-    """A recogniser of faces in ArcFace's layout: input [n, 3, 112, 112], red first, in [-1, 1];
-    output [n, d]."""
+    """A face recogniser in ArcFace's layout: input [n, 3, 112, 112], RGB in [-1, 1]; output [n,
+    d]."""
 
     def __init__(self, network: OnnxNetwork, batch_size: int) -> None:
         """Take a network.
 
         Raises:
-            JudgeError: it reads another size.
+            JudgeError: its input has another size than `SIDE`.
         """
         if network.side not in (None, SIDE):
             raise JudgeError(
@@ -58,21 +58,22 @@ class OnnxEmbedder:
 
 @dataclass(frozen=True)
 class Portrait:
-    """The faces of one picture with the similarity of each person, [people]."""
+    """The faces of one picture, and the highest similarity of each person, [people]."""
 
     faces: Sequence[Face]
     similarities: np.ndarray
 
 
 class IdentityJudge(SomeAnswers):
-    """Recognises people by the cosine between the embeddings of a face and of the person's photos,
-    whose mean is taken; of several faces the nearest counts. Implements
+    """Recognises people by the cosine similarity of a face's embedding and the mean embedding of
+    the person's photos; of several faces the most similar one counts. Implements
     `evaluation.judges.base.Judge`; its "probabilities" are these cosines."""
 
     def __init__(
         self, detector: FaceDetector, embedder: Embedder, photos: Mapping[str, Sequence[Path]]
     ) -> None:
-        """`photos` are those of each person, each with a face: the surest is the person's.
+        """`photos` are the reference photos of each person; in each, the most confident face is
+        used.
 
         Raises:
             JudgeError: a photo without a face, or one that can't be read.
@@ -84,7 +85,7 @@ class IdentityJudge(SomeAnswers):
             for files in photos.values()
         ]
         self._references = np.stack([each / np.linalg.norm(each) for each in means])
-        self._seen = Seen(self._portraits)
+        self._seen = PictureCache(self._portraits)
 
     def probabilities(self, images: np.ndarray) -> Mapping[str, np.ndarray]:
         """Return the similarity of each person, in [-1, 1], and 1 for no face, [n, people + 1]."""
@@ -94,7 +95,7 @@ class IdentityJudge(SomeAnswers):
         return {SUBJECT: np.concatenate([people, np.array(none)], axis=1)}
 
     def persons(self, images: np.ndarray) -> np.ndarray:
-        """Return the confidence of the surest face, 0 without one, [n]."""
+        """Return the highest confidence of a face, 0 without one, [n]."""
         portraits = self._seen.of(images)
         return np.array([max((f.box.confidence for f in p.faces), default=0.0) for p in portraits])
 
@@ -119,7 +120,7 @@ class IdentityJudge(SomeAnswers):
 
 
 def reference_faces(detector: FaceDetector, files: Sequence[Path]) -> np.ndarray:
-    """Return the crop of the surest face of each photo, [n, SIDE, SIDE, 3], uint8.
+    """Return the crop of the most confident face of each photo, [n, SIDE, SIDE, 3], uint8.
 
     Raises:
         JudgeError: a photo without a face, or one that can't be read.

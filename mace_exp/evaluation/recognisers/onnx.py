@@ -17,22 +17,23 @@ class OnnxNetwork:
     """A network with one input [n, 3, H, W], float32."""
 
     def __init__(self, file: Path, device: str) -> None:
-        """Load a file; `device` is that of the run, and the CPU where onnxruntime has no other.
+        """Load a file; `device` is the run's; it falls back to the CPU if onnxruntime supports no
+        other.
 
         Raises:
-            JudgeError: it can't be read, or takes another input.
+            JudgeError: it can't be read, or has another input.
         """
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
-        options.log_severity_level = 3  # errors alone
+        options.log_severity_level = 3  # errors only
         there = onnxruntime.get_available_providers()
         wanted = ["CUDAExecutionProvider"] if device in ("auto", "cuda") else []
         providers = [each for each in (*wanted, "CPUExecutionProvider") if each in there]
         try:
             self._session = onnxruntime.InferenceSession(str(file), options, providers)
-        except Exception as error:  # onnxruntime has a class of its own for each fault
+        except Exception as error:  # onnxruntime has a separate class for each kind of error
             raise JudgeError(f"{file} can't be loaded by onnxruntime: {error}") from error
         inputs = self._session.get_inputs()
         if len(inputs) != 1 or len(inputs[0].shape) != 4:
@@ -44,13 +45,13 @@ class OnnxNetwork:
 
     @property
     def side(self) -> int | None:
-        """The only height and width that the network takes; None: any."""
+        """Fixed input height and width; None: any."""
         height = self._input.shape[2]
         return height if isinstance(height, int) else None
 
     @property
     def class_names(self) -> list[str]:
-        """The class names in the file's metadata, as Ultralytics writes them; or none."""
+        """The class names in the file's metadata, as Ultralytics writes them; empty without any."""
         found: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
         try:
             names = ast.literal_eval(found.get("names", "{}"))
@@ -64,8 +65,8 @@ class OnnxNetwork:
         return [each.name for each in self._session.get_outputs()]
 
     def __call__(self, batch: np.ndarray) -> list[Any]:
-        """Return the outputs for a batch [n, 3, H, W], float32; one by one where the network takes
-        no other batch.
+        """Return the outputs for a batch [n, 3, H, W], float32; one by one if its batch size is
+        fixed to 1.
 
         Raises:
             JudgeError: the network fails.

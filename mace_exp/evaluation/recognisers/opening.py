@@ -1,4 +1,4 @@
-"""Open a face detector or a recogniser by what its setting names."""
+"""Load a face detector or a face recogniser by its setting."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mace_exp.evaluation.recognisers.yolo import YoloDetector
 from mace_exp.evaluation.recognisers.yunet import YunetDetector, is_yunet
 
 YOLO_SIDE, YOLO_BATCH = 320, 16
-"""Pixels of the input of NudeNet's detector, and of one that takes any; pictures at once."""
+"""Input size in pixels of NudeNet's detector and of networks without a fixed one; batch size."""
 
 
 def face_detector(source: str, *, device: str, floor: float) -> FaceDetector:

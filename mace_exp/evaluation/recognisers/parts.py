@@ -1,4 +1,4 @@
-"""A judge that gives boxes alone."""
+"""A judge that gives boxes only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mace_exp.evaluation.recognisers.yolo import YoloDetector
 
 
 class PartsJudge(SomeAnswers):
-    """Implements the part `detections` of `evaluation.judges.base.Judge`."""
+    """Implements `detections` of `evaluation.judges.base.DetectingJudge`."""
 
     def __init__(self, detector: YoloDetector) -> None:
         self._detector = detector

@@ -1,4 +1,4 @@
-"""Pictures as detectors and encoders of faces read them: [H, W, 3], uint8."""
+"""Image operations of detectors and face encoders, on [H, W, 3], uint8."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ import numpy as np
 
 
 def squared(image: np.ndarray) -> np.ndarray:
-    """Return the image padded to a square with black below or to the right, so that places in it
-    stay what they are."""
+    """Return the image padded to a square with black below or to the right, so that coordinates do
+    not change."""
     height, width = image.shape[:2]
     side = max(height, width)
     return np.pad(image, ((0, side - height), (0, side - width), (0, 0)))
 
 
 def resized(image: np.ndarray, side: int) -> np.ndarray:
-    """Return a square image at `side` pixels, bilinear between the four nearest pixels.
+    """Return a square image resized to `side` pixels, bilinear between the four nearest pixels.
 
-    Without the smoothing that Pillow applies when it shrinks: detectors were trained on, and are
-    measured with, OpenCV's plain interpolation.
+    Without Pillow's antialiasing: the detectors were trained and evaluated with OpenCV's plain
+    interpolation.
     """
     return sampled(image, *np.meshgrid(*[_centres(image.shape[0], side)] * 2))
 
 
 def _centres(size: int, side: int) -> np.ndarray:
-    """Return where the centres of `side` pixels lie among `size`, [side]."""
+    """Return the centres of `side` pixels in coordinates of `size` pixels, [side]."""
     return (np.arange(side) + 0.5) * size / side - 0.5
 
 
 def sampled(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return the image at places `x`, `y` [h, w] in pixels, bilinear, [h, w, 3], uint8; beyond its
-    edge the nearest pixel counts."""
+    """Return the image at positions `x`, `y` [h, w] in pixels, bilinear, [h, w, 3], uint8; outside
+    of it the nearest edge pixel counts."""
     height, width = image.shape[:2]
     x, y = np.clip(x, 0, width - 1), np.clip(y, 0, height - 1)
     left, top = np.floor(x).astype(int), np.floor(y).astype(int)
@@ -41,10 +41,11 @@ def sampled(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def suppressed(boxes: np.ndarray, scores: np.ndarray, overlap: float) -> list[int]:
-    """Return which boxes [k, 4] (left, top, width, height) stay, the surest first: one that shares
-    more than `overlap` of its union with a surer one that stays is the same object.
+    """Return the indices of the boxes [k, 4] (left, top, width, height) that non-maximum
+    suppression keeps, by descending score; a box is dropped if its intersection over union with a
+    kept one exceeds `overlap`.
 
-    A lower bound of the scores adds boxes and removes none.
+    A lower threshold on the scores adds boxes and removes none.
     """
     order, kept = list(np.argsort(-scores, kind="stable")), []
     low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]

@@ -1,4 +1,4 @@
-"""A recogniser in a process of its own, asked by tables.
+"""A recogniser as an external process, called through CSV tables.
 
 Standard input: a CSV with the column `file`, an absolute path of a PNG in each row. Standard
 output: a CSV with the columns `file`, `class`, `probability`, one or more rows per file in any
@@ -21,34 +21,33 @@ import numpy as np
 
 from mace_exp.concepts.spelling import name_key
 from mace_exp.evaluation.judges.base import SUBJECT, JudgeError, SomeAnswers
-from mace_exp.evaluation.recognisers.seen import Seen
 from mace_exp.utils.files import save_png
+from mace_exp.utils.picture_cache import PictureCache
 from mace_exp.utils.texts import shown
 
 COLUMNS = ("file", "class", "probability")
 NOTHING = "nothing found"
-"""The class of a picture that the recogniser names nothing in."""
+"""The class of a picture in which no class is recognised."""
 EXPECTED = "expected are lines of file,class,probability after this header, at least one per file"
 LAST_LINES = 5
-"""Lines of standard error that a message repeats."""
+"""Lines of standard error quoted in an error message."""
 
 Named = Mapping[str, float]
-"""The probabilities of the classes that a command names in one picture; none where it found
-nothing."""
+"""The class probabilities in the output for one picture; empty if nothing was found."""
 
 
 class CommandRecogniser(SomeAnswers):
     """Runs a command on pictures. Implements parts of `evaluation.judges.base.Judge`."""
 
     def __init__(self, words: Sequence[str], classes: Sequence[str], *, timeout: float) -> None:
-        """`classes` are those that it can name; others that it names are appended to them."""
+        """`classes` are the expected class names; others in the output are appended to them."""
         self._words, self._timeout = list(words), timeout
         self.classes = {SUBJECT: (NOTHING, *classes)}
         self._rows = {name_key(name): row for row, name in enumerate(self.classes[SUBJECT])}
-        self._seen = Seen(self._look)
+        self._seen = PictureCache(self._look)
 
     def probabilities(self, images: np.ndarray) -> Mapping[str, np.ndarray]:
-        """Return the probabilities [n, classes]: zero for what the command does not name."""
+        """Return the probabilities [n, classes], zero for classes that are not in the output."""
         named = self._seen.of(images)
         rows = [{self._row(name): p for name, p in each.items()} for each in named]
         found = np.zeros((len(images), len(self.classes[SUBJECT])))
@@ -78,11 +77,11 @@ class CommandRecogniser(SomeAnswers):
 
 
 def run_command(words: Sequence[str], files: Sequence[Path], *, timeout: float) -> bytes:
-    """Return the standard output of a command that is given a table of files.
+    """Run a command with a table of files on its standard input; return its standard output.
 
     Raises:
-        JudgeError: it can't be started, fails, or does not end within `timeout` seconds; then it
-            and all processes that it started are ended.
+        JudgeError: it can't be started, fails, or does not end within `timeout` seconds; then it is
+            killed with its child processes.
     """
     command, table = shlex.join(words), "\n".join(["file", *map(str, files), ""])
     try:
@@ -114,8 +113,8 @@ def run_command(words: Sequence[str], files: Sequence[Path], *, timeout: float) 
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process that still runs, with those that it started: an interpreter behind `conda run`
-    holds the pipes open."""
+    """Kill a process that is still running, with its child processes: an interpreter behind `conda
+    run` would keep the pipes open."""
     if process.poll() is not None:
         return
     if hasattr(os, "killpg"):
@@ -126,10 +125,11 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def read_answers(command: str, output: bytes, files: Sequence[str]) -> list[Named]:
-    """Return what a command names in each of `files`.
+    """Return the classes that a command names for each of `files`; of several faces of one person
+    the highest probability counts.
 
     Raises:
-        JudgeError: the output is no such table; the message names the line and what is expected.
+        JudgeError: the output has another format; the message names the line and what is expected.
     """
 
     def refuse(line: int, fault: str) -> JudgeError:
@@ -164,8 +164,7 @@ def read_answers(command: str, output: bytes, files: Sequence[str]) -> list[Name
 
 
 def _cells(cells: Sequence[str], files: Sequence[str]) -> tuple[str, str, float]:
-    """Return file, class and probability of a line; of several faces of one person the surest
-    counts. Raises ValueError that says what is wrong."""
+    """Return file, class and probability of a line. Raises ValueError that says what is wrong."""
     if len(cells) != len(COLUMNS):
         raise ValueError(f"has {len(cells)} cells, not {len(COLUMNS)}")
     file, name, text = (cell.strip() for cell in cells)

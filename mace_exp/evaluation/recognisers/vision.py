@@ -1,5 +1,5 @@
-"""Encoders of pictures, and of texts where they have one, of transformers: CLIP, SigLIP, DINO, ViT
-and whatever else `AutoModel` loads."""
+"""Image encoders of transformers, with their text encoders if they have one: CLIP, SigLIP, DINO,
+ViT and whatever else `AutoModel` loads."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 from mace_exp.evaluation.judges.base import JudgeError
 from mace_exp.models.auxiliary import local_path
 from mace_exp.models.devices import choose_device
+from mace_exp.utils.trusted import WEIGHTS, WORDS
 
 log = logging.getLogger(__name__)
 
 BREAKS = (OSError, ValueError, ImportError, KeyError, AttributeError, RuntimeError)
-"""What transformers raises for a folder that is damaged or of another kind."""
+"""Exceptions of transformers for a damaged or unsuitable folder."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,9 @@ class VisionEncoder:
         path, offline = local_path(source), not allow_download
         log.info("loading %s = %s", key, source)
         try:
-            processor = AutoImageProcessor.from_pretrained(path, local_files_only=offline)
+            processor = AutoImageProcessor.from_pretrained(path, local_files_only=offline, **WORDS)
             model = AutoModel.from_pretrained(
-                path, local_files_only=offline, use_safetensors=True, dtype=torch.float32
+                path, local_files_only=offline, dtype=torch.float32, **WEIGHTS
             )
         except BREAKS as error:
             raise JudgeError(f"{key} = {source} can't be loaded: {error}") from error
@@ -62,7 +63,7 @@ class VisionEncoder:
 
     @property
     def logit_scale(self) -> float:
-        """By what the model multiplies cosines before it compares classes (1: it has no scale)."""
+        """The factor from cosines to logits (1 if the model has none)."""
         scale = getattr(self.model, "logit_scale", None)
         return 1.0 if scale is None else float(scale.exp())
 
@@ -79,18 +80,17 @@ class VisionEncoder:
 
     @torch.inference_mode()
     def distances(self, first: Iterable[np.ndarray], second: Iterable[np.ndarray]) -> np.ndarray:
-        """Return how far the pictures of each pair are apart, [n], by `perceptual_distance` of all
-        hidden states."""
+        """Return the `perceptual_distance` of each pair of pictures over all hidden states, [n]."""
         pairs = zip(self._pixels(first), self._pixels(second), strict=True)
         parts = [perceptual_distance(self._states(a), self._states(b)) for a, b in pairs]
         return torch.cat(parts).cpu().numpy()
 
     @torch.inference_mode()
     def texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the embeddings [n, d] of texts at length 1, cut where the model reads no further.
+        """Return the embeddings [n, d] of texts at length 1, cut to the model's context length.
 
         Raises:
-            JudgeError: the model reads no texts.
+            JudgeError: the model has no text encoder.
         """
         if not hasattr(self.model, "get_text_features"):
             raise JudgeError(
@@ -104,7 +104,7 @@ class VisionEncoder:
         return _unit(np.concatenate(parts))
 
     def _tokens(self, texts: Sequence[str]) -> Any:
-        """Return the tokens of texts; SigLIP was trained on, and wants, padding to full length."""
+        """Return the tokens of texts; SigLIP needs padding to full length, as in its training."""
         config = self.model.config.text_config
         full = "siglip" in config.model_type
         tokens = self._tokenizer(
@@ -120,7 +120,7 @@ class VisionEncoder:
     def _tokenizer(self) -> Any:
         try:
             return AutoTokenizer.from_pretrained(
-                local_path(self.source), local_files_only=self.offline
+                local_path(self.source), local_files_only=self.offline, **WORDS
             )
         except BREAKS as error:
             raise JudgeError(f"{self.source} has no tokenizer: {error}") from error

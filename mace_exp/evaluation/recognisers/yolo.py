@@ -1,4 +1,4 @@
-"""Detectors in the layout of YOLOv8 (Ultralytics): NudeNet's, and others exported as it is.
+"""Detectors in the layout of YOLOv8 (Ultralytics): NudeNet's, and others exported in the same way.
 
 Input [n, 3, side, side] in [0, 1]; output [n, 4 + classes, anchors]: centre, width and height in
 pixels of the input, then a confidence per class.
@@ -21,8 +21,8 @@ OVERLAP = 0.45
 class YoloDetector:
     """Finds boxes of named classes with a confidence of at least `floor`.
 
-    `blue_first` gives the network the channels in the order blue, green, red: NudeNet's package
-    does, so the field's figures are of it.
+    `blue_first` gives the network BGR channels, as NudeNet's package does, so that counts are
+    comparable with published ones.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class YoloDetector:
         self.classes = network.class_names
 
     def detections(self, images: np.ndarray) -> list[list[Detection]]:
-        """Return the boxes in each image [n, H, W, 3], uint8, the surest first.
+        """Return the boxes in each image [n, H, W, 3], uint8, by descending confidence.
 
         Raises:
             JudgeError: the network has another layout.
@@ -78,7 +78,7 @@ class YoloDetector:
 
 def placed(boxes: np.ndarray, shape: Sequence[int], scale: float) -> np.ndarray:
     """Return boxes [k, 4] (centre and size, of a picture shrunk by `scale`) as left, top, width and
-    height in pixels of an image of `shape`, cut at its edge."""
+    height in pixels of an image of `shape`, clipped at its edges."""
     limit = np.array([shape[1], shape[0]], dtype=np.float64)
     size = boxes[:, 2:] * scale
     low = np.clip((boxes[:, :2] - boxes[:, 2:] / 2) * scale, 0, limit)

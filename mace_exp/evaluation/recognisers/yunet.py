@@ -1,8 +1,8 @@
-"""YuNet (Wu, Peng and Yu 2023): a small face detector whose ONNX file OpenCV's model zoo has under
-the MIT licence, with the five points that a face is aligned by.
+"""YuNet (Wu, Peng and Yu 2023): a small face detector with five landmarks for alignment. Its ONNX
+file is in OpenCV's model zoo, under the MIT licence.
 
-Input [1, 3, side, side], blue first, 0 to 255. Of each stride s (8, 16, 32) four outputs over a
-grid of side / s cells a side, row by row: `cls_s` and `obj_s` [cells, 1], `bbox_s` [cells, 4]
+Input [1, 3, side, side], BGR, 0 to 255. Four outputs for each stride s (8, 16, 32), over a grid of
+side / s cells per side in row-major order: `cls_s` and `obj_s` [cells, 1], `bbox_s` [cells, 4]
 (offset of the centre in cells, logarithm of the size in cells), `kps_s` [cells, 10] (offsets of
 right eye, left eye, nose, right and left corner of the mouth, in cells).
 """
@@ -22,7 +22,7 @@ STRIDES = (8, 16, 32)
 OVERLAP = 0.3
 """Intersection over union from which two boxes are one face, OpenCV's default."""
 SIDE = 640
-"""Pixels of the input where the file takes any."""
+"""Input size in pixels if the file has no fixed one."""
 
 
 def is_yunet(outputs: list[str]) -> bool:
@@ -38,7 +38,7 @@ class YunetDetector:
         self._side = network.side or SIDE
 
     def faces(self, images: np.ndarray) -> list[list[Face]]:
-        """Return the faces in each image [n, H, W, 3], uint8, the surest first."""
+        """Return the faces in each image [n, H, W, 3], uint8, by descending confidence."""
         return [self._faces(image) for image in images]
 
     def _faces(self, image: np.ndarray) -> list[Face]:

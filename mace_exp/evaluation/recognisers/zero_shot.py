@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mace_exp.evaluation.judges.base import SUBJECT, JudgeError, SomeAnswers
-from mace_exp.evaluation.recognisers.seen import Seen
 from mace_exp.evaluation.recognisers.vision import VisionEncoder
+from mace_exp.utils.picture_cache import PictureCache
 
 PERCENT = 100
-"""By what the field multiplies a cosine of picture and text."""
+"""Factor of the cosine in the CLIP score."""
 
 
 class ZeroShotJudge(SomeAnswers):
-    """Compares pictures with the mean embedding of each class's sentences (the ensembling of
+    """Classifies pictures by the mean text embedding of each class's sentences (prompt ensembling,
     section 3.1.4). Implements `evaluation.judges.base.Judge`."""
 
     def __init__(self, encoder: VisionEncoder, sentences: Mapping[str, Sequence[str]]) -> None:
@@ -30,7 +30,7 @@ class ZeroShotJudge(SomeAnswers):
                 "some in judge.others"
             )
         self._encoder = encoder
-        self._seen = Seen(lambda images: list(encoder.images(images)))
+        self._seen = PictureCache(lambda images: list(encoder.images(images)))
         self.classes = {SUBJECT: tuple(sentences)}
         counts = [len(each) for each in sentences.values()]
         texts = encoder.texts([text for each in sentences.values() for text in each])

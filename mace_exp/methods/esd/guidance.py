@@ -1,10 +1,10 @@
-"""Guidance away from a concept, and latents that are partly denoised towards it.
+"""Negative guidance, and latents that are partly denoised under the concept.
 
-Everything here is in the model's own output, noise or v: at a fixed x_t and t each is an affine
-function of the other (v = (eps - sigma x_t) / alpha with alpha^2 + sigma^2 = 1 by the variance-
-preserving schedule, eps = alpha v + sigma x_t), and guidance is a combination of predictions whose
-weights, 1 + eta and -eta, sum to one, which affine functions keep. So the formula is the same for
-both; the squared error differs by the factor alpha^2, a weight of the timestep.
+The formulas use the model's prediction type, noise or v. At a fixed x_t and t each is an affine
+function of the other (v = (eps - sigma x_t) / alpha with alpha^2 + sigma^2 = 1 in a variance-
+preserving noise schedule, eps = alpha v + sigma x_t), and guidance combines predictions with
+weights, 1 + eta and -eta, that sum to one, so that it commutes with affine functions. The formula
+is the same for both; the squared errors differ by the factor alpha^2, a weight of the timestep.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def away_from(concept: Tensor, target: Tensor, eta: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Sampler:
-    """DDIM under classifier-free guidance, `guidance` being its scale (1: the condition alone).
+    """DDIM with classifier-free guidance of scale `guidance` (1: only the condition).
 
-    `scheduler` has its timesteps set.
+    The timesteps of `scheduler` are set.
     """
 
     scheduler: Any
@@ -37,7 +37,7 @@ class Sampler:
     guidance: float
 
     def timestep(self, done: int) -> int:
-        """Return the timestep of latents after `done` of the steps."""
+        """Return the timestep of latents after `done` steps."""
         return int(self.scheduler.timesteps[done])
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""ESD-x at work in a run: train, or read what was trained, and log its curves."""
+"""ESD-x in a run: train, or read the weights from the cache, and log the training curve."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ WEIGHTS, CURVE, STATE = "weights.safetensors", "curve.jsonl", "state.safetensors
 
 @dataclass(frozen=True)
 class ConceptTexts:
-    """What one concept is erased from, and the same with its anchor: as many, or none where the
-    target is the unconditional prediction."""
+    """The texts that a concept is erased from, and the same texts with its anchor; the latter are
+    empty where the target is the unconditional prediction."""
 
     slug: str
     concept: Sequence[str]
@@ -45,7 +45,7 @@ class ConceptTexts:
 
 
 class EsdX(NoPhases):
-    """Cross-attention trained on all concepts; on the first of several ranks alone."""
+    """Cross-attention trained on all concepts, on the first rank only."""
 
     def __init__(
         self, context: Context, config: EsdSettings, settings: Settings, given: Given
@@ -54,8 +54,8 @@ class EsdX(NoPhases):
         self.context, self.config, self.settings, self.given = context, config, settings, given
 
     def check(self) -> None:
-        """Refuse cross-attention that can't be trained, more steps of sampling than the model's
-        schedule has, and names that are too long."""
+        """Refuse cross-attention that can't be trained, more sampling steps than the noise schedule
+        has timesteps, and texts longer than the context."""
         model, steps = self.context.model, self.config.sampling_steps
         cross_attention_projections(model.pipeline.unet, TARGETS)
         most = model.pipeline.scheduler.config.num_train_timesteps
@@ -84,7 +84,7 @@ class EsdX(NoPhases):
         )
 
         def make() -> Edit:
-            trained: list[Path] = []  # its steps are logged as they are made
+            trained: list[Path] = []  # its steps are logged during training
 
             def train(path: Path) -> None:
                 self._train(path)
@@ -114,8 +114,8 @@ class EsdX(NoPhases):
         )
 
     def _train(self, entry: Path) -> None:
-        """Train, and keep the weights in the entry; what an interrupted training has reached lies
-        beside it meanwhile."""
+        """Train and write the cache entry; until then a checkpoint is kept beside it, from which an
+        interrupted training is resumed."""
         unet = self.context.model.pipeline.unet
         checkpoint = _Checkpoint(entry.with_suffix(".partial"))
         shape = self._latent_shape()
@@ -149,7 +149,7 @@ class EsdX(NoPhases):
                     checkpoint.keep(trainer, rows)
 
     def _conditions(self, shape: tuple[int, int, int]) -> tuple[Sampler, list[EsdConcept]]:
-        """Encode all texts, at the size of latents of this shape."""
+        """Encode all texts, with the size conditions (SDXL) of latents of this shape."""
         pipeline, latents = self.context.model.pipeline, torch.empty(shape)
         scheduler = scheduler_for(pipeline, "ddim")
         scheduler.set_timesteps(self.config.sampling_steps)
@@ -183,7 +183,7 @@ class EsdX(NoPhases):
 
 @dataclass(frozen=True)
 class _Checkpoint:
-    """What an interrupted training goes on from, in a folder that is gone when it is done."""
+    """A checkpoint of the training, in a folder that is removed when the training is done."""
 
     folder: Path
 
@@ -194,7 +194,7 @@ class _Checkpoint:
             _write_rows(temporary / CURVE, rows)
 
     def restore(self, trainer: EsdTrainer) -> list[dict[str, Any]]:
-        """Bring the trainer to where an interrupted one was, if there is any; return its rows."""
+        """Load the checkpoint into the trainer, if there is one; return the rows of its curve."""
         if not (self.folder / STATE).exists():
             return []
         state, facts = load_tensors(self.folder / STATE)
@@ -210,7 +210,7 @@ def _write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _logged(row: EsdRow, concepts: int) -> dict[str, Any]:
-    """Return a row for the tracker; a concept's steps are counted by its rounds."""
+    """Return a row for the tracker; its step counts the passes over all concepts."""
     return {
         "concept": row.slug,
         f"{STAGE}/step": row.step // concepts,

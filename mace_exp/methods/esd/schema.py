@@ -13,14 +13,14 @@ NON_DETERMINING_KEYS = ("checkpoint_every",)
 
 
 class Target(Enum):
-    """What guidance starts from, and goes on from the concept's side to the other."""
+    """The prediction that negative guidance extrapolates from, away from the concept's."""
 
     unconditional = "unconditional"  # the empty prompt, as published
     anchor = "anchor"  # the same text with the anchor in the concept's place
 
 
 class Text(Enum):
-    """What text the concept is erased from."""
+    """The texts that a concept is erased from."""
 
     sentences = "sentences"  # the training sentences of the group prompts
     names = "names"  # the names of the concepts alone, as published
@@ -30,15 +30,15 @@ class Text(Enum):
 class EsdSettings:
     """How ESD-x trains."""
 
-    updates: Annotated[int, WHOLE]  # of the model in all; each is for one concept
+    updates: Annotated[int, WHOLE]  # optimiser steps in total; each is for one concept
     learning_rate: Annotated[float, POSITIVE]
-    negative_guidance: Annotated[float, NONNEGATIVE]  # eta; 0: predict what the target does
+    negative_guidance: Annotated[float, NONNEGATIVE]  # eta; 0: the prediction of the target
     target: Target
     text: Text
     batch_size: Annotated[int, WHOLE]  # images per update
-    sampling_steps: Annotated[int, WHOLE]  # of DDIM; a random number of them leads to x_t
-    sampling_guidance: Annotated[float, NONNEGATIVE]  # under which x_t is drawn; 1: none
-    checkpoint_every: Annotated[int, WHOLE]  # updates, after which an interrupted training goes on
+    sampling_steps: Annotated[int, WHOLE]  # of DDIM; x_t is taken after a random number of them
+    sampling_guidance: Annotated[float, NONNEGATIVE]  # guidance scale for x_t; 1: none
+    checkpoint_every: Annotated[int, WHOLE]  # updates between two checkpoints
 
     def reads(self) -> frozenset[str]:
         return frozenset({"prompts"} if self.text is Text.sentences else ())

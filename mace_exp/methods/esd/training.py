@@ -21,16 +21,16 @@ from mace_exp.models.unet import frozen, replaced_modules
 from mace_exp.utils.seeding import generator
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out")
-"""What ESD-x trains: all linear layers of cross-attention, with the bias where one has it."""
+"""The layers that ESD-x trains: all linear layers of cross-attention, with their biases."""
 LEARNING_RATE = "method.learning_rate"
 
 
 @dataclass(frozen=True, kw_only=True)
 class EsdTraining:
-    """How ESD-x trains: Adam, constant learning rate, no weight decay, nothing clipped.
+    """The training of ESD-x: Adam, constant learning rate, no weight decay, no gradient clipping.
 
-    `eta` is the scale of the negative guidance, `batch_size` counts images per update, `shape`
-    [c, h, w] is that of their latents.
+    `eta` is the scale of the negative guidance, `batch_size` counts images per update, `shape` is
+    the shape [c, h, w] of their latents.
     """
 
     steps: int
@@ -43,9 +43,9 @@ class EsdTraining:
 
 @dataclass(frozen=True)
 class EsdConcept:
-    """One concept: the condition on each of its n texts, and on what takes the place of each.
+    """One concept: the conditions on its n texts, and their targets.
 
-    `target` has n rows too, or one for all (the unconditional one).
+    `target` has n rows, too, or one for all texts (the unconditional embedding).
     """
 
     slug: str
@@ -65,9 +65,9 @@ class EsdRow:
 
 
 class TrainedLinear(nn.Module):
-    """A trainable copy of a linear layer, to stand in its place; the layer itself is not changed.
+    """A trainable copy that replaces a linear layer; the layer itself is not changed.
 
-    The copy is in float32 where the layer has half precision: there an update would be rounded off.
+    The copy is in float32 where the layer has half precision, which would round updates to zero.
     """
 
     def __init__(self, base: nn.Linear) -> None:
@@ -84,11 +84,11 @@ class TrainedLinear(nn.Module):
 
 
 class EsdTrainer:
-    """Trains copies of the cross-attention of a UNet, which itself stays as it is: in place of the
-    layers the copies are the edited model, without them the UNet is the original one.
+    """Trains copies of the cross-attention layers of a UNet, which itself is not changed: with the
+    copies in place of the layers it is the edited model, without them the original one.
 
-    Every random number depends on the seed and the step alone, so that a training that goes on from
-    `state` is that of one in one piece.
+    Random numbers depend only on the seed and the step, so that a training resumed from `state`
+    equals an uninterrupted one.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class EsdTrainer:
         self._scale = LossScale(next(unet.parameters()).dtype, LEARNING_RATE)
 
     def train(self, until: int, on_step: Callable[[EsdRow], object]) -> None:
-        """Go on until so many updates are done; `on_step` receives a row for each.
+        """Train up to `until` updates in total; `on_step` receives a row for each.
 
         Raises ValueError where no loss scale gives finite gradients.
         """
@@ -125,7 +125,7 @@ class EsdTrainer:
         return {name: value.detach().cpu() for name, value in self._parameters.items()}
 
     def state(self) -> dict[str, Tensor]:
-        """Return all that an interrupted training goes on from, but for `step`."""
+        """Return the weights and Adam's moments: with `step` all that `load` needs to resume."""
         moments = {
             f"{moment}/{name}": self._optimizer.state[parameter][moment]
             for name, parameter in self._parameters.items()
@@ -135,7 +135,7 @@ class EsdTrainer:
         return moments | {f"weight/{name}": value for name, value in self.weights().items()}
 
     def load(self, state: Mapping[str, Tensor], step: int) -> None:
-        """Go on from a `state` after `step` updates."""
+        """Resume from the `state` after `step` updates."""
         self.step = step
         with torch.no_grad():
             for name, parameter in self._parameters.items():
@@ -161,13 +161,13 @@ class EsdTrainer:
         return EsdRow(draw.slug, self.step, float(loss), float(norm), draw.timestep)
 
     def _noised(self, draw: Draw) -> Tensor:
-        """Return x_t [b, c, h, w], drawn by the edited model under the concept."""
+        """Return x_t [b, c, h, w], partly denoised by the edited model under the concept."""
         with replaced_modules(self.unet, self.layers):
             return self.sampler.partly_denoised(self.unet, draw.noise, draw.concept, draw.done)
 
     @torch.no_grad()
     def _wanted(self, noised: Tensor, draw: Draw) -> Tensor:
-        """Return what the original model predicts under negative guidance, [b, c, h, w]."""
+        """Return the original model's prediction with negative guidance, [b, c, h, w]."""
         both = joined([draw.concept, draw.target]).parts()
         predicted = predict(self.unet, torch.cat([noised, noised]), draw.timestep, *both)
         kind = torch.promote_types(predicted.dtype, torch.float32)
@@ -188,8 +188,8 @@ class EsdTrainer:
 
 @dataclass(frozen=True)
 class Draw:
-    """What one update is for: a concept, rows of its conditions, and after how many steps of
-    sampling x_t is taken."""
+    """The random draws of one update: a concept, rows of its conditions, the noise, and after how
+    many sampling steps x_t is taken."""
 
     slug: str
     concept: Condition
@@ -202,7 +202,7 @@ class Draw:
 def draw_update(
     step: int, concepts: Sequence[EsdConcept], sampler: Sampler, training: EsdTraining
 ) -> Draw:
-    """Draw what the update `step` is for; every round visits each concept once, in a new order."""
+    """Draw one update; each pass over the concepts visits every concept once, in a new order."""
     turn, place = divmod(step, len(concepts))
     order = torch.randperm(len(concepts), generator=generator(training.seed, "esd_x round", turn))
     chosen, source = concepts[int(order[place])], generator(training.seed, "esd_x", step)
@@ -222,7 +222,7 @@ def draw_update(
 
 @contextmanager
 def _frozen(unet: nn.Module) -> Iterator[None]:
-    """Evaluation mode, no gradients for the UNet's own weights, and on a CPU faster attention."""
+    """Evaluation mode, no gradients for the UNet's weights, and faster attention on a CPU."""
     with ExitStack() as stack:
         stack.enter_context(frozen(unet))
         if execution_device(unet).type == "cpu":

@@ -1,4 +1,4 @@
-"""`method=gates`: concept gates in the text encoder. The option, without torch."""
+"""`method=gates`: concept gates in the text encoder. The configuration, without torch."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class GatesConfig(GateSettings, MethodConfig):
-    """Hidden neurons that move the states of what is erased, and no others.
+    """Hidden neurons that change the token states of erased concepts, and no others.
 
-    The gate is a neuron of its own for a fact to be changed, as in Transformer-Patcher (Huang et
-    al., ICLR 2023, arXiv 2301.09785); how it is fitted, and that it turns a concept into its
-    anchor, is ours.
+    One neuron per edited fact is the idea of Transformer-Patcher (Huang et al., ICLR 2023, arXiv
+    2301.09785); the fitting and the mapping of a concept to its anchor are this project's.
     """
 
     name: ClassVar[str] = "gates"
@@ -32,7 +31,7 @@ class GatesConfig(GateSettings, MethodConfig):
         return frozenset({"prompts", "preservation"})
 
     def needs(self) -> frozenset[str]:
-        return frozenset({"prompts"})  # captions of `preservation` as text, not as sums
+        return frozenset({"prompts"})  # of `preservation` only the captions, not the statistics
 
     def term_weights(self, settings: Settings) -> dict[str, dict[str, float]]:
         held = settings.preservation

@@ -1,8 +1,8 @@
-"""Linear detectors: whether a state of the gated layer belongs to what is erased.
+"""Linear detectors: whether a state in the gated layer belongs to an erased concept.
 
-A logistic regression per unit (a token prefix of a name, or the positions after it) against all
-other states, on states whitened by their pooled covariance. Its threshold is put between the two
-sides that it was fitted on.
+One logistic regression per unit (a token prefix of a name, or the positions after it) against all
+other states, which are whitened by their pooled covariance. The threshold lies between the logits
+of the negatives and of the positives that the detector was fitted on.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from torch.nn import functional
 
 MOST_PER_UNIT = 60
 MOST_OTHERS = 6000
-"""Rows that a fit reads: of each unit, of all erased concepts, and of what must survive."""
+"""Most rows of a fit: of each unit; of all erased concepts and of the retain set, each."""
 TOGETHER = 256
-"""Units that are fitted together: it bounds memory, not the result."""
+"""Units that are fitted together, to limit memory; the number does not affect the result."""
 
 ITERATIONS = 100
 
@@ -26,19 +26,19 @@ RIDGE, SHRINKAGE = 1e-2, 1e-3
 NEGATIVE_WEIGHT = 20.0
 """Weight of all negative rows together, where all rows of a unit together weigh 1."""
 LEAST_GAP = 0.2
-"""Logits that have to lie between the two sides, for a ramp in between."""
+"""Smallest gap between the logits of negatives and positives in which a ramp is placed."""
 DOUBT = 0.5
-"""Share of the logits between the two sides that doubtful states may not take."""
+"""Share of the gap between negatives and positives that doubtful states can't take up."""
 START, END = 0.6, 0.85
-"""Where the ramp begins and ends, from the highest negative logit (0) to the lowest positive (1).
-It begins far from the negatives, as more are unseen than positives."""
+"""Start and end of the ramp, from the highest negative logit (0) to the lowest positive (1). It
+starts far from the negatives, because more negatives than positives are unseen."""
 
 
 @dataclass(frozen=True)
 class Detectors:
     """Ramps s = inputs @ weight.T + bias, [m, d] and [m]: at most 0 where a gate is closed, at
-    least 1 where it is open. `gaps` [m] are the logits between the two sides, negative where they
-    overlap."""
+    least 1 where it is open. `gaps` [m] are the lowest positive minus the highest negative logits,
+    negative where the two overlap."""
 
     weight: Tensor
     bias: Tensor
@@ -60,10 +60,10 @@ def fit_detectors(
 ) -> Detectors:
     """Fit one detector for each of `count` units.
 
-    `inputs` [r, d] are states of sentences about what is erased; `units` [r] the unit of each, -1
-    where none may open. `survivors` [n, d] are states of what must survive. `doubtful` [k, d] are
-    states that should rather survive, too: they give way where they can't be told apart from what
-    is erased.
+    `inputs` [r, d] are states of sentences with erased concepts; `units` [r] the unit of each, -1
+    where no gate may open. `survivors` [n, d] are states of the retain set, negatives of every
+    detector. `doubtful` [k, d] are negatives of lower priority: where they are not separable from
+    the positives, the gate opens for them.
     """
     unsure = survivors[:0] if doubtful is None else doubtful
     space = _Whitened.of(torch.cat([inputs, survivors, unsure]))
@@ -94,7 +94,7 @@ class _Whitened:
         mean = states.double().mean(0)
         centred = states.double() - mean
         covariance = centred.mT @ centred / len(states)
-        # Feature by feature: in CLIP a few features have most of the variance.
+        # Shrinkage relative to each feature: in CLIP a few features have most of the variance.
         variance = covariance.diagonal().clone()
         covariance += torch.diag(SHRINKAGE * variance + 1e-12)
         return cls(mean, torch.linalg.cholesky(covariance))
@@ -104,7 +104,7 @@ class _Whitened:
         return torch.linalg.solve_triangular(self.root, centred, upper=False).mT.float()
 
     def unwhitened(self, fitted: Detectors) -> Detectors:
-        """Return the same detectors for states as they are."""
+        """Return the equivalent detectors for states that are not whitened."""
         weight = torch.linalg.solve_triangular(
             self.root.mT, fitted.weight.double().mT, upper=True
         ).mT
@@ -134,7 +134,7 @@ def _logistic(
 
 
 def _minimum(states: Tensor, target: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
-    """Minimise the weighted logistic loss with a ridge; it is convex, and starts at zero."""
+    """Minimise the weighted logistic loss with a ridge, a convex problem, from zero weights."""
     weight = torch.zeros(target.shape[1], states.shape[1], requires_grad=True)
     bias = torch.full((target.shape[1],), -1.0, requires_grad=True)
     sign = 1 - 2 * target
@@ -163,7 +163,7 @@ def _sides(
     rows: list[Tensor],
     chosen: list[int],
 ) -> tuple[Tensor, Tensor]:
-    """Return the lowest logit of what each gate opens for, and the highest of what it does not."""
+    """Return the lowest positive and the highest negative logit of each detector, [m] each."""
     logits = erased @ weight.mT + bias
     lowest = torch.stack([logits[rows[unit], i].min() for i, unit in enumerate(chosen)])
     for i, unit in enumerate(chosen):
@@ -177,10 +177,10 @@ def _sides(
 
 
 def _ramps(weight: Tensor, bias: Tensor, lowest: Tensor, highest: Tensor) -> Detectors:
-    """Return the detectors as ramps between the logits of both sides."""
+    """Return the detectors as ramps between the highest negative and the lowest positive logit."""
     gaps = lowest - highest
     apart = gaps > LEAST_GAP
-    # Where the sides overlap, the ramp is at the logistic decision, which halves the faults.
+    # Where the two overlap, the ramp is centred on the decision boundary of the regression.
     end = torch.where(apart, highest + END * gaps, torch.tensor(0.5))
     length = torch.where(apart, (END - START) * gaps, torch.tensor(1.0))
     return Detectors(weight / length[:, None], (bias - end) / length + 1, gaps)

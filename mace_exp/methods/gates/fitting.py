@@ -1,4 +1,4 @@
-"""Fit the gates of all concepts: states in, hidden neurons out."""
+"""Fit the gates of all concepts: from token states to hidden neurons."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ NO_GATES = KeptGates()
 class Gates:
     """The hidden neurons of every branch of the text encoder, in the order of `concepts`.
 
-    `concepts` names the slug behind each neuron, of a token prefix that several names share the
-    first one's; `units` what its gate opens for. `gaps` are the smallest logits between open and
-    closed of each concept.
+    `concepts` has the slug of each neuron's concept (the first, where names share a token prefix),
+    `units` what its gate opens for. `gaps` has the smallest gap of each concept's detectors, in
+    logits.
     """
 
     branches: list[Neurons]
@@ -52,9 +52,9 @@ def fit_gates(
 ) -> Gates:
     """Fit gates that turn the concepts into their anchors and stay closed for everything else.
 
-    `sentences` are pairs, with the concept and with its anchor; `retained` captions that must
-    survive; `made_up` sentences about nobody, which give way where a gate can't tell them apart.
-    Gates among `kept` are taken as they are.
+    `sentences` are pairs, with the concept and with its anchor; `retained` the captions of the
+    retain set; `made_up` sentences with made-up names, the doubtful negatives of `fit_detectors`.
+    Gates in `kept` are not fitted again.
     """
     rows: dict[str, list[Rows]] = {}
     with progress("gates: states", len(sentences), "concept") as advance:
@@ -91,10 +91,10 @@ def _units(
     *,
     inner: bool,
 ) -> dict[Unit, str]:
-    """Return the units, each with the slug that it counts for.
+    """Return the units, each with the slug of its concept.
 
-    Tokens before the last of a name are gated where no retained caption has the same ones: with
-    "Adam Sandler" retained, "adam" of "Adam Driver" is left as it is.
+    Tokens of a name before its last are gated only where no retained caption contains them: with
+    "Adam Sandler" retained, "adam" of "Adam Driver" is not gated.
     """
     whole = _whole({slug: each[0] for slug, each in rows.items()})
     spared = _occurring({p for each in rows.values() for p in each[0].prefixes}, encoder, retained)
@@ -111,7 +111,7 @@ def _units(
 def _occurring(
     prefixes: set[Prefix], encoder: PromptEncoder, captions: Sequence[str]
 ) -> set[Prefix]:
-    """Return those of the prefixes whose tokens stand in one of the captions."""
+    """Return the prefixes whose tokens occur in one of the captions."""
     lengths, found = {len(prefix) for prefix in prefixes}, set()
     for row in encoder.token_ids(captions).tolist() if captions else []:
         for n in lengths:
@@ -121,7 +121,7 @@ def _occurring(
 
 @dataclass(frozen=True)
 class Fitted:
-    """What the gates of one branch are fitted on, and those that are known."""
+    """The states that the gates of one branch are fitted on, and gates that are already fitted."""
 
     rows: Mapping[str, Rows]
     survivors: Tensor
@@ -154,7 +154,7 @@ def _fit_branch(
         gap = float(detectors.gaps[number])
         apart = gap > LEAST_GAP
         if prefix not in (AFTER, whole[slug]) and not apart:
-            continue  # the tokens before the last are not the name yet
+            continue  # no gate for an inner prefix that is not separable
         gaps[slug] = min(gap, gaps.get(slug, gap))
         part = gate_neurons(
             detectors.weight[number],
@@ -171,7 +171,7 @@ def _fit_branch(
 
 
 def _labels(rows: Mapping[str, Rows], units: Sequence[Unit]) -> Tensor:
-    """Return the number of each row's unit, -1 where it has none."""
+    """Return the index of each row's unit, -1 where it has none."""
     numbers = {unit: number for number, unit in enumerate(units)}
     return torch.tensor(
         [
@@ -183,7 +183,7 @@ def _labels(rows: Mapping[str, Rows], units: Sequence[Unit]) -> Tensor:
 
 
 def _whole(rows: Mapping[str, Rows]) -> dict[str, Prefix]:
-    """Return the tokens of each name."""
+    """Return all tokens of each name, by slug."""
     return {slug: max(each.prefixes, key=len) for slug, each in rows.items()}
 
 

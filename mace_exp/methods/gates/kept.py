@@ -1,4 +1,4 @@
-"""Gates of an earlier run, which a revised run keeps as they were fitted."""
+"""Gates of an earlier run, which a revised run reuses without fitting them again."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from mace_exp.runs.stale import recorded_keys
 from mace_exp.utils.tensors import load_tensors
 
 Unit = tuple[str, Prefix]
-"""What a gate opens for: the last token of a prefix of a name (""), or the positions after the name
-of the concept with this slug (`AFTER`)."""
+"""What a gate opens for: ("", prefix) for the last token of a prefix of a name, or (slug, `AFTER`)
+for the positions after the name of this concept."""
 FILE = "gates.safetensors"
 COMPONENTS = ("text_encoder", "text_encoder_2")
 """The text encoders of a pipeline, in the order of the encoder's branches."""
@@ -28,8 +28,8 @@ COMPONENTS = ("text_encoder", "text_encoder_2")
 
 @dataclass(frozen=True)
 class KeptGates:
-    """The gates of each branch by what they open for, the smallest gap of each concept, and the key
-    of the edit that they come from; by default none."""
+    """The gates of each branch by unit, the smallest gap of each concept, and the key of the edit
+    that they come from; no gates by default."""
 
     branches: Sequence[Mapping[Unit, Neurons]] = ()
     gaps: Mapping[str, float] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class KeptGates:
 
 
 def units_fact(units: Sequence[Unit]) -> str:
-    """Return the unit behind each neuron as text for a file's header."""
+    """Return the unit of each neuron as JSON, for a file's header."""
     return json.dumps([[slug, list(prefix)] for slug, prefix in units])
 
 
@@ -48,7 +48,7 @@ def kept_gates(earlier: RunFolder, text_fingerprint: str) -> KeptGates:
     """Return the gates in an earlier run's folder.
 
     Raises:
-        ValueError: there are none, or changed ones, or they are of another text encoder.
+        ValueError: the file is missing or modified, or belongs to another text encoder.
     """
     if changed_files(earlier, [FILE]):
         raise ValueError(
@@ -65,7 +65,7 @@ def kept_gates(earlier: RunFolder, text_fingerprint: str) -> KeptGates:
 
 
 def read_gates(file: Path, key: str | None) -> KeptGates:
-    """Read a file of gates. Raises ValueError where it does not say what each neuron is for."""
+    """Read a file of gates. Raises ValueError where its header has no units."""
     tensors, facts = load_tensors(file)
     there = [component for component in COMPONENTS if f"{component}.read" in tensors]
     if any(f"{component}.units" not in facts for component in there):

@@ -1,9 +1,9 @@
-"""Concept gates at work in a run.
+"""Concept gates in a run.
 
-With h what the MLP of the gated layer reads, every gate opens on the states of one concept alone
-and adds the change that makes them its anchor's (`neurons`, `detectors`). What no gate opens for
-is computed as before, so that names which nobody listed are spared: every linear edit of the keys
-and values acts on them by the closeness of states.
+Every gate reads the input h of the gated layer's MLP, opens only on the states of one concept, and
+adds the change that maps them to those of its anchor (`neurons`, `detectors`). All other states are
+computed as before. This spares names that are not in the retain set, whereas a linear edit of keys
+and values changes all states that are similar to those of an erased concept.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ log = logging.getLogger(__name__)
 STEP = "gates"
 VERSION = 3
 ACTIVATIONS = ("gelu", "quick_gelu")
-"""Activations that are 0 for very negative numbers and the identity for large ones."""
+"""Activations that are nearly 0 for very negative inputs and nearly the identity for large ones."""
 
 
 class Gates(NoPhases):
-    """Neurons in the text encoder; the UNet stays as it is."""
+    """Hidden neurons in the text encoder; the UNet is not changed."""
 
     def __init__(
         self, context: Context, config: GateSettings, settings: Settings, given: Given
@@ -53,7 +53,7 @@ class Gates(NoPhases):
         self.context, self.config, self.settings, self.given = context, config, settings, given
 
     def check(self) -> None:
-        """Refuse another text encoder than CLIP, and sentences that do not name their concept."""
+        """Refuse text encoders other than CLIP, and sentences that do not name their concept."""
         encoder = self.context.model.encoder
         for branch in encoder.branches:
             gated_layer(branch)
@@ -76,7 +76,7 @@ class Gates(NoPhases):
 
     @cached_property
     def edit(self) -> Result[Edit]:
-        """The MLP of the gated layer with the gates' neurons added, in every text encoder."""
+        """The gated layer's MLP of every text encoder, with the gates' hidden neurons added."""
         model, retained = self.context.model, self.given.retained
         sentences = {each.slug: pairs for each, pairs in self._sentences.items()}
         key = result_key(
@@ -102,7 +102,7 @@ class Gates(NoPhases):
 
     @cached_property
     def kept(self) -> KeptGates:
-        """The gates of the run that this one revises; none where it revises none."""
+        """The gates of the run that this one revises; empty if it revises none."""
         if not self.settings.revises:
             return KeptGates()
         earlier = RunFolder(Path(self.settings.revises))
@@ -114,7 +114,7 @@ class Gates(NoPhases):
 
     @cached_property
     def _sentences(self) -> dict[Concept, list[tuple[str, str]]]:
-        """The sentences of each concept that name it once, and their versions with the anchor."""
+        """The sentences of each concept that name it exactly once, paired with the anchor's."""
         found = {}
         for concept in self.given.concepts:
             texts = self.given.sentences[concept.slug]

@@ -1,4 +1,4 @@
-"""Names that nobody bears: what a gate must stay closed for, besides what is retained."""
+"""Made-up names, for which gates must stay closed: negatives besides the retain set."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from mace_exp.concepts.spelling import name_key
 SENTENCES = 3
 """Sentences per made-up name."""
 NAMES_PER_TOKEN = 4
-"""Made-up names tried for every token of an erased one."""
+"""Made-up names tried for every token of an erased name."""
 
 
 def made_up_names(tokenizer: Any, erased: Sequence[str], count: int, seed: int) -> list[str]:
-    """Return `count` names of two words out of the tokenizer's vocabulary, then names that share a
-    token or a word with an erased one: hard to tell apart from it. None is an erased one.
+    """Return `count` names of two random words of the tokenizer's vocabulary, then hard negatives:
+    names that share a token or a word with an erased name. Erased names are left out.
 
-    Empty where a vocabulary does not mark the ends of words as CLIP's does.
+    Empty where the vocabulary does not mark the ends of words as CLIP's does.
     """
     draw = random.Random(seed)
     words = _Words.of(tokenizer.get_vocab())
@@ -40,17 +40,17 @@ def made_up_names(tokenizer: Any, erased: Sequence[str], count: int, seed: int) 
 def _with_its_tokens(
     tokenizer: Any, name: str, words: _Words, draw: random.Random
 ) -> Iterator[str]:
-    """Yield made-up names in which a token of `name` stands in another place."""
+    """Yield made-up names with a token of `name` at another position."""
     for token in dict.fromkeys(_tokens(tokenizer, name)):
         text = tokenizer.convert_ids_to_tokens([token])[0]
         for _ in range(NAMES_PER_TOKEN):
             word = text.removesuffix("</w>")
-            if text == word:  # a word goes on after it
+            if text == word:  # the token does not end a word
                 word += draw.choice(words.ends)
             start = draw.choice(("", draw.choice(words.starts)))
             pair = [start + word, words.draw(draw)]
             draw.shuffle(pair)
-            if token in _tokens(tokenizer, " ".join(pair)):  # elsewhere it is split in another way
+            if token in _tokens(tokenizer, " ".join(pair)):  # BPE may split the new word otherwise
                 yield " ".join(pair)
 
 
@@ -66,7 +66,7 @@ class _Words:
 
     @classmethod
     def of(cls, vocabulary: Iterable[str]) -> _Words | None:
-        """Return None where a vocabulary does not mark the ends of words as CLIP's does."""
+        """Return the words, or None where no ends of words are marked as in CLIP's vocabulary."""
         ends = sorted(t[:-4] for t in vocabulary if re.fullmatch(r"[a-z]{2,}</w>", t))
         starts = sorted(t for t in vocabulary if re.fullmatch(r"[a-z]{2,}", t))
         return cls(ends, starts) if ends and starts else None
@@ -77,7 +77,7 @@ class _Words:
 
 
 def sentences_of(names: Sequence[str]) -> list[str]:
-    """Return a few training sentences per name, other templates for the next name."""
+    """Return `SENTENCES` training sentences per name, with other templates for the next name."""
     texts = []
     for number, name in enumerate(names):
         person = Concept(name, Kind.person, "a person")

@@ -1,12 +1,12 @@
-"""Hidden neurons that carry out a gated change.
+"""Hidden neurons that implement a gated change.
 
 With a the activation of the text encoder (a(x) ~ x for large x, ~ 0 for very negative x), s the
 ramp of a detector and A the sharpness, a gate is a difference of two neurons,
 
     g(s) = [a(A s) - a(A s - A)] / A        0 where s <= 0, 1 where s >= 1
 
-and adds g Delta to the layer's output. A change that follows the sentence, Delta + U V^T (h - m),
-takes one more neuron per rank: a(A s + v.(h - m)) - a(A s) is v.(h - m) where the gate is open, and
+and adds g Delta to the layer's output. A change that depends on the state, Delta + U V^T (h - m),
+needs one more neuron per rank: a(A s + v.(h - m)) - a(A s) is v.(h - m) where the gate is open, and
 0 where it is closed.
 """
 
@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 REACH = 2.0
-"""The largest |v.(h - m)| on the states that a map is fitted on: small beside A s."""
+"""The largest |v.(h - m)| on the states that a map is fitted on: small compared with A s."""
 CLOSED = -16.0
-"""What a neuron of a map reads, at most, of a state that its gate is closed for."""
+"""Upper bound of the input of a map's neuron on states for which its gate is closed."""
 MAP_RIDGE = 0.01
-"""Ridge of the map, in mean squares of the states."""
+"""Ridge of the map, relative to the mean diagonal of its Gram matrix."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +58,15 @@ def gate_neurons(
 ) -> Neurons:
     """Return the neurons of one gate with the ramp weight.h + bias, [d] and scalar.
 
-    `inputs` and `changes` [r, d] are the states that it opens for and the changes wanted of them:
-    their mean, and the best map of `rank` to what remains. The neurons ignore those of `all_states`
-    [n, d] that the gate is closed for.
+    `inputs` and `changes` [r, d] are the states that it opens for and their target changes, which
+    are approximated by their mean and a map of rank `rank`. The map is scaled so that its neurons
+    are inactive on those of `all_states` [n, d] for which the gate is closed.
     """
     mean = changes.mean(0)
     into, offset, out = _low_rank_map(inputs, changes - mean, rank)
     low, high = sharpness * weight, sharpness * bias
     if len(into):
-        # A map may be as large as it likes where its gate is open, and must stay below where not.
+        # Only states for which the gate is closed bound the map.
         levels = all_states @ low + high
         is_shut = levels < 2 * CLOSED
         mapped = (all_states @ into.mT - offset)[is_shut]
@@ -82,8 +82,8 @@ def gate_neurons(
 def _low_rank_map(inputs: Tensor, rest: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return V^T [k, d], V^T m [k] and U [d, k] of the map U V^T (h - m) that fits `rest` best.
 
-    Reduced-rank ridge regression: the ridge solution, projected on the leading directions of what
-    it fits (Izenman 1975).
+    Reduced-rank ridge regression: the ridge solution, projected on the leading right singular
+    vectors of its fitted values (Izenman 1975).
     """
     width = inputs.shape[1]
     rank = min(rank, len(inputs) - 1)

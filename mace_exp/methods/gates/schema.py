@@ -10,7 +10,7 @@ from mace_exp.utils.ranges import NONNEGATIVE, POSITIVE
 class GateSettings:
     """How gates are fitted."""
 
-    inner_tokens: bool  # also the tokens of a name before its last
-    rank: Annotated[int, NONNEGATIVE]  # of the map by which the change follows the sentence
+    inner_tokens: bool  # also gate the tokens of a name before its last
+    rank: Annotated[int, NONNEGATIVE]  # of the state-dependent part of the change; 0: none
     random_names: Annotated[int, NONNEGATIVE]  # made-up names that no gate may open for
-    sharpness: Annotated[float, POSITIVE]  # of the ramp, in units of the encoder's activation
+    sharpness: Annotated[float, POSITIVE]  # slope of the ramp, in inputs of the activation

@@ -1,4 +1,4 @@
-"""States in the gated layer of a text encoder, and what a concept's sentence wants of them."""
+"""States in the gated layer of a text encoder, and their changes from a concept to its anchor."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from mace_exp.models.text import Branch, PromptEncoder
 
 Prefix = tuple[int, ...]
 AFTER: Prefix = ()
-"""Stands for the positions after a name; those of its tokens are named by the tokens so far."""
+"""The positions after a name. A position within a name is identified by the tokens up to it."""
 MOST_AFTER = 32
-"""Positions after the name that are read of a sentence: neighbouring ones are alike."""
+"""Most positions after the name that are sampled per sentence: neighbouring states are similar."""
 MOST_PADDING = 4
-"""Positions of the padding that are read of a sentence that must survive."""
+"""Padding positions, approximately, that are sampled per retained sentence."""
 
 
 @dataclass(frozen=True)
 class LayerStates:
-    """Of sentences, in one layer: what its MLP reads, and the layer's output, each [n, L, d]."""
+    """Inputs of one layer's MLP, and outputs of the layer, for n sentences; each [n, L, d]."""
 
     inputs: Tensor
     outputs: Tensor
@@ -33,8 +33,8 @@ class LayerStates:
 
 @dataclass(frozen=True)
 class Rows:
-    """Positions of sentences about a concept: what the MLP reads [r, d], the change of the layer's
-    output that makes it the anchor's [r, d], and the tokens of the name up to each position."""
+    """Sampled positions of a concept's sentences: inputs of the MLP [r, d], changes of the layer's
+    output to the anchor's [r, d], and the tokens of the name up to each position."""
 
     inputs: Tensor
     changes: Tensor
@@ -44,8 +44,7 @@ class Rows:
 def gated_layer(branch: Branch) -> tuple[str, Any]:
     """Return the name and the module of the layer whose output the pipeline reads.
 
-    That is the last layer, or the last but one where the pipeline reads the states before the last
-    (SDXL).
+    That is the last layer, or the penultimate one where the pipeline reads its states (SDXL).
 
     Raises:
         ValueError: the text encoder has no layers as CLIP has them.
@@ -139,8 +138,8 @@ def _rows(
 def _places(
     encoder: PromptEncoder, concept: Concept, old: str, new: str
 ) -> tuple[list[int], list[int], list[Prefix]]:
-    """Return the positions in `old` that change, those of the anchor's sentence that they take
-    after, and the tokens of the name up to each."""
+    """Return the positions in `old` that change, the positions in `new` that they are mapped to,
+    and the tokens of the name up to each."""
     at, to = paired_tokens(encoder, concept, old, new, Tokens.all)
     name = encoder.positions(old, concept.name).nonzero().flatten().tolist()
     last = encoder.context_length - 1
@@ -155,8 +154,8 @@ def _places(
 def retained_rows(
     encoder: PromptEncoder, sentences: Sequence[str], avoid: set[Prefix] | None = None
 ) -> list[Tensor]:
-    """Return what the MLP reads at some positions of sentences that must survive, [r, d], for every
-    branch. Positions whose tokens end in one of `avoid` are left out."""
+    """Return the inputs of the MLP [r, d] at sampled positions of retained sentences, for every
+    branch. Positions at which one of the prefixes in `avoid` ends are left out."""
     parts = [[torch.zeros(0, branch_width(branch))] for branch in encoder.branches]
     for start in range(0, len(sentences), 64):
         batch = sentences[start : start + 64]
@@ -168,8 +167,8 @@ def retained_rows(
 
 
 def _chosen(ids: list[list[int]], start: int, end: int, avoid: set[Prefix]) -> list[list[int]]:
-    """Return the positions of each row of ids that are read: words and the end-of-text token, and
-    some of the padding, which moves on from row to row. `start` is the number of the first row."""
+    """Return the sampled positions of each row of ids: words, the end-of-text token, and some
+    padding positions, shifted from row to row. `start` is the index of the first row."""
     lengths = {len(prefix) for prefix in avoid}
     chosen = []
     for number, row in enumerate(ids, start):
@@ -183,7 +182,7 @@ def _chosen(ids: list[list[int]], start: int, end: int, avoid: set[Prefix]) -> l
 
 
 def _spread(places: range, most: int) -> list[int]:
-    """Return at most `most` of the places, the first two among them."""
+    """Return about `most` of the places, evenly spaced, and the first two."""
     if len(places) <= most:
         return list(places)
     return sorted({*places[:2], *(places[i * len(places) // most] for i in range(most))})

@@ -1,4 +1,4 @@
-"""Which stages of MACE a run has: its ablations."""
+"""The stages of MACE that a run uses: its ablations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mace_exp.methods.base import Settings
 
 
 class Merge(Enum):
-    """How LoRAs become part of the edited weights."""
+    """How LoRAs are merged into the edited weights."""
 
     fusion = "fusion"  # in closed form (section 4.3)
     sum = "sum"  # added up: W T + sum_c B_c A_c

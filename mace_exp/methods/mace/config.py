@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class MaceConfig(ChosenStages, MethodConfig):
-    """MACE (Lu et al., CVPR 2024, arXiv 2403.06135), whole or without some of its stages."""
+    """MACE (Lu et al., CVPR 2024, arXiv 2403.06135), with all or some of its stages."""
 
     name: ClassVar[str] = "mace"
     source: ClassVar[str] = "Lu et al., CVPR 2024, arXiv 2403.06135"

@@ -1,4 +1,4 @@
-"""The rows of a LoRA's training: logged as they are made, kept beside the LoRA, logged again."""
+"""Training curves of LoRAs: logged in training, stored with the LoRA, logged again on reuse."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ LAYERS = "layers"
 
 
 class CurveLog:
-    """Log the steps of LoRAs in training, each once: training starts over where the device's memory
-    was too small, and its rows are the same again."""
+    """Log each training step once: where the device runs out of memory, training restarts with
+    fewer LoRAs at a time and yields the same rows again."""
 
     def __init__(self, tracker: Tracker, advance: Callable[[int], object]) -> None:
         self._tracker, self._advance = tracker, advance
@@ -27,7 +27,7 @@ class CurveLog:
         self._known: dict[str, int] = {}
 
     def add(self, row: StepRow) -> None:
-        """Keep a row; log it, and count it as progress, if its step is new."""
+        """Store a row; log it and count it as progress if its step is new."""
         if row.step == 0:
             self._rows[row.slug] = []
         self._rows[row.slug].append(row)
@@ -37,26 +37,26 @@ class CurveLog:
             self._advance(1)
 
     def take(self, slug: str) -> list[StepRow]:
-        """Return the rows of a LoRA that is trained, and forget them."""
+        """Return the rows of a trained LoRA, and remove them."""
         return self._rows.pop(slug)
 
 
 def save_curve(folder: Path, rows: Sequence[StepRow]) -> None:
-    """Write the rows of a LoRA beside it, with the loss of every layer."""
+    """Write the training curve of a LoRA beside it, with the loss of every layer."""
     lines = [json.dumps(_logged(row) | {LAYERS: dict(row.layers)}) for row in rows]
     (folder / FILE).write_text("\n".join(lines), encoding="utf-8")
 
 
 def log_again(context: Context, entry: Path) -> None:
-    """Log the curve of a LoRA that was trained before."""
+    """Log the stored curve of a LoRA from the cache."""
     for values in _read_curve(entry):
         context.tracker.log("lora", {key: each for key, each in values.items() if key != LAYERS})
 
 
 def log_layers(context: Context, entries: Sequence[Path]) -> None:
-    """Log each layer's loss, summed over the concepts: which layers still attend to their words.
+    """Log each layer's loss, summed over the LoRAs: which layers still attend to the concepts.
 
-    A LoRA of fewer steps than another counts on with its last loss: its end is no fall of the sum.
+    A LoRA with fewer steps than others keeps its last loss, so that its end does not lower the sum.
     """
     curves = [_read_curve(entry) for entry in entries]
     for step in range(max(map(len, curves))):
@@ -85,6 +85,6 @@ def _logged(row: StepRow) -> dict[str, Any]:
 
 
 def _read_curve(entry: Path) -> list[dict[str, Any]]:
-    """Return the rows of a LoRA's training, as they were logged, with the loss of every layer."""
+    """Return the rows of a LoRA's training as logged, with the loss of every layer."""
     lines = (entry / FILE).read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]

@@ -15,12 +15,12 @@ from mace_exp.models.text import PromptEncoder
 from mace_exp.preservation.statistics import gram
 
 MOST_RANK = 128
-"""Ranks that are kept factored, of one projection: more take as much memory as their product."""
+"""Largest total rank of a projection's stored factors; of more, the product takes less memory."""
 
 
 @dataclass(frozen=True)
 class LowRank:
-    """Low-rank factors of one projection: `up` [d_out, r], in the type of the LoRA, and `down`
+    """Low-rank factors of one projection: `up` [d_out, r], in the dtype of the LoRA, and `down`
     [r, d], float64; both on the CPU."""
 
     up: Tensor
@@ -50,9 +50,9 @@ class CompactEdit:
 
     def weight(self, name: str, original: Tensor) -> Tensor:
         """Return W* [d_out, d] of the parameter `name` ("<path>.weight"), whose unedited weight is
-        `original`; computed in float64, in the type and on the device of `original`.
+        `original`; computed in float64, returned in the dtype and on the device of `original`.
 
-        Raises ValueError where the result is not finite in that type.
+        Raises ValueError where the result is not finite in that dtype.
         """
         result = original.detach().cpu().double() @ self.right
         factors = self.low_rank.get(name.removesuffix(".weight"))
@@ -76,8 +76,8 @@ class FusionSums:
     the low-rank factors of B_c (A_c S_c), one pair per concept whose LoRA reaches that projection
     (`down` is A_c S_c times the LoRA's alpha / rank). They are kept factored because the rank is
     far below d; subtracting a concept appends its factors with the sign of `down` changed, so that
-    they cancel in the product. `dense` holds, by path, the part of that sum which is multiplied
-    out already, [d_out, d].
+    they cancel in the product. `dense` holds, by path, the part of that sum that is already
+    multiplied out, [d_out, d].
     """
 
     gram: Tensor
@@ -161,10 +161,10 @@ def fusion_sums_of(total: Tensor, lora: Lora, transform: Tensor) -> FusionSums:
 
 
 class FusionAccumulator:
-    """Sum concepts one by one, in memory that does not grow with their number.
+    """Sum concepts one by one, with memory that does not grow with their number.
 
-    The factors of their LoRAs are kept until the ranks of a projection add up to `most_rank`, and
-    then multiplied out, into one [d_out, d] a projection.
+    The factors of the LoRAs are stored until the ranks of a projection add up to `most_rank`, and
+    are then multiplied out into one [d_out, d] matrix per projection.
     """
 
     def __init__(self, width: int, *, most_rank: int = MOST_RANK) -> None:
@@ -174,8 +174,9 @@ class FusionAccumulator:
         self._stacks: dict[str, _Stack] = {}
 
     def add(self, total: Tensor, lora: Lora, transform: Tensor) -> None:
-        """Add a concept with S_c = `total`, [d, d], its LoRA, and T_c [d, d], of which those that
-        concepts share should be one tensor.
+        """Add a concept: S_c = `total` [d, d], its LoRA, and T_c [d, d].
+
+        Concepts with the same T_c should pass the same tensor object, so that their S_c are summed.
 
         Raises ValueError as `fusion_sums_of`.
         """
@@ -188,7 +189,7 @@ class FusionAccumulator:
             self._stacks[path].add(pair)
 
     def result(self) -> FusionSums:
-        """Return the sums of all concepts, which takes over the memory: nothing is added after."""
+        """Return the sums of all concepts; they take over the memory, so add nothing afterwards."""
         gram, mapped = self._empty.clone(), self._empty.clone()
         for transform, each in self._grams.values():
             gram += each
@@ -200,8 +201,8 @@ class FusionAccumulator:
 
 
 class _Stack:
-    """The factors of one projection, in memory that is taken once: small pieces that stay, between
-    large ones that come and go, would fragment it."""
+    """The factors of one projection, in preallocated memory: many small tensors between large
+    temporary ones would fragment the heap."""
 
     def __init__(self, first: LowRank, capacity: int) -> None:
         (outputs, _), (_, inputs) = first.up.shape, first.down.shape
@@ -235,7 +236,7 @@ class _Stack:
 def _factors(total: Tensor, lora: Lora) -> dict[str, tuple[LowRank, ...]]:
     """Return the factors B_c and A_c S_c of every projection."""
     downs = torch.cat([pair.down for pair in lora.factors.values()]).double()
-    # One tensor for all layers: many small ones between the large ones fragment the memory.
+    # One product for all layers: many small tensors between large ones fragment the heap.
     products = (lora.shape.scale * downs @ total).split(
         [len(pair.down) for pair in lora.factors.values()]
     )
@@ -263,7 +264,7 @@ def fuse(
     preserved: Tensor | None = None,
     remedy: str = "",
 ) -> dict[str, Tensor]:
-    """Return W* for every projection weight, in the type and on the device of W (equation 7).
+    """Return W* for every projection weight, in the dtype and on the device of W (equation 7).
 
     `weights` are the original ones, by parameter name. The other arguments are those of
     `compact_edit`.
@@ -295,12 +296,12 @@ def compact_edit(
 
     `transform` is T [d, d]: W T is the refined weight, towards which `closeness` is the ridge
     weight. `preserved` is P = prior P_prior + domain P_domain [d, d], already weighted. `remedy`
-    names what the user may raise; it ends the message where M is ill-conditioned.
+    names settings to raise, for the message where M is ill-conditioned.
 
     Raises ValueError where the system is singular or ill-conditioned.
     """
     system = factorize(sums.gram, closeness, preserved, remedy=remedy)
-    # By how much the concepts' refinements differ from T; zero where all were trained under T.
+    # Correction for LoRAs trained under other refinements than T; else zero.
     drift = sums.mapped - transform.double() @ sums.gram
     right = fused_right_factor(transform, drift, system, preserved=preserved)
     stacked = {path: _stacked(pairs) for path, pairs in sums.factors.items()}

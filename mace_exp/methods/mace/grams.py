@@ -16,10 +16,10 @@ from mace_exp.utils.hashing import key_of
 class GramFile:
     """S_c = sum e e^T [d, d], float64, by the sentences of a concept, in a temporary file.
 
-    Both closed forms read the states of the same sentences, the second after the LoRAs are
-    trained: with this file every sentence is encoded once, and memory does not grow with the
-    number of concepts. Half of each matrix is stored, d (d + 1) / 2 numbers. The file is gone with
-    the process.
+    Refinement and fusion need the states of the same sentences, before and after the LoRAs are
+    trained. With this file every sentence is encoded once, and memory does not grow with the number
+    of concepts. The lower triangle of each matrix is stored, d (d + 1) / 2 numbers. The file is
+    deleted when the process ends.
     """
 
     def __init__(self) -> None:
@@ -27,8 +27,8 @@ class GramFile:
         self._places: dict[str, tuple[int, int]] = {}
 
     def put(self, sentences: Sequence[str], gram: Tensor) -> None:
-        """Keep the symmetric matrix of these sentences; a full disk only means that it is summed
-        again."""
+        """Store the symmetric matrix of these sentences; if the disk is full, it is skipped and
+        computed again later."""
         rows, columns = np.tril_indices(len(gram))
         numbers = gram.numpy()[rows, columns].astype(np.float64, copy=False)
         try:
@@ -41,7 +41,7 @@ class GramFile:
         self._places[_key(sentences)] = (place, len(gram))
 
     def get(self, sentences: Sequence[str]) -> Tensor | None:
-        """Return the matrix of these sentences; None where it is not known."""
+        """Return the matrix of these sentences, or None if it is not stored."""
         place = self._places.get(_key(sentences))
         if place is None or self._file is None:
             return None

@@ -1,7 +1,7 @@
-"""LoRAs of an earlier run that a revised run keeps, each with the refinement it was trained under.
+"""LoRAs of an earlier run that a revised run reuses, each with the refinement it was trained under.
 
-The closed form of the fusion is a sum over concepts, in which every concept has its own T_c: a
-concept is added to a run, or taken from it, without training the others' LoRAs again.
+The fusion is a sum over concepts with a separate T_c for each, so that concepts can be added to a
+run, or dropped from it, without training the LoRAs of the others again.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from mace_exp.utils.tensors import load_tensors, save_tensors
 
 VERSION = 1
 KEY, REFINEMENT = "key", "refinement"
-"""Facts in the header of a run's LoRA: its key, and the key of the T that it was trained under."""
+"""Metadata of a LoRA file: its key, and the key of the T that it was trained under."""
 
 
 @dataclass(frozen=True)
 class KeptLora:
-    """The file of a LoRA in an earlier run's folder, its key, and that of its refinement."""
+    """The file of a LoRA in an earlier run's folder, its key, and the key of its refinement."""
 
     file: Path
     key: str
@@ -39,7 +39,7 @@ def kept_loras(earlier: RunFolder, slugs: Collection[str], model: str) -> dict[s
     `model` is the fingerprint of the model to be edited.
 
     Raises:
-        ValueError: a file is not what the run wrote, is of an earlier version, or belongs to
+        ValueError: a file is missing or modified, was written by an earlier version, or belongs to
             another model.
     """
     if not slugs:
@@ -67,7 +67,7 @@ def kept_loras(earlier: RunFolder, slugs: Collection[str], model: str) -> dict[s
 def with_kept(
     trained: Result[Loras], kept: Mapping[str, KeptLora], earlier: RunFolder
 ) -> Result[Loras]:
-    """Return the LoRAs that this run trains, with those of the earlier run."""
+    """Return the LoRAs that this run trains, together with those of the earlier run."""
     if not kept:
         return trained
     parts = {slug: [each.key, each.refinement] for slug, each in kept.items()}

@@ -88,8 +88,8 @@ def check_rank(unet: nn.Module, shape: LoraShape) -> None:
 
 
 def initial_lora(unet: nn.Module, shape: LoraShape, seed: int, slug: str) -> Lora:
-    """Return a concept's LoRA at initialisation, which depends on seed and slug alone: the same
-    whichever other concepts there are.
+    """Return a concept's LoRA at initialisation. It depends only on the seed and the slug, not on
+    the other concepts of the run.
 
     Raises ValueError as `check_rank`.
     """
@@ -100,7 +100,7 @@ def initial_lora(unet: nn.Module, shape: LoraShape, seed: int, slug: str) -> Lor
 
 
 def save_lora(path: Path, lora: Lora, facts: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file in peft's names, which `pipe.load_lora_weights(path)` takes.
+    """Write a safetensors file with peft's tensor names, for `pipe.load_lora_weights(path)`.
 
     `facts` are further metadata for the header, beside the peft configuration.
     """

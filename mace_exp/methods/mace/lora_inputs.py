@@ -1,4 +1,4 @@
-"""What a LoRA is trained on, by key, and what a run has of LoRAs when they are trained."""
+"""The inputs of LoRA training, with their cache keys, and the trained LoRAs of a run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ JOINT = "all-concepts"
 
 @dataclass(frozen=True)
 class LoraFiles(Mapping[str, Lora]):
-    """LoRAs by slug, each read from its file whenever it is asked for: memory does not grow with
+    """LoRAs by slug, each read from its file on every access, so that memory does not grow with
     their number."""
 
     files: Mapping[str, Path]
@@ -40,10 +40,10 @@ class LoraFiles(Mapping[str, Lora]):
 
 @dataclass(frozen=True)
 class Loras:
-    """LoRAs by slug, and what was recorded of the attention to each concept in training.
+    """LoRAs by slug, and the attention to each concept that was recorded in training.
 
-    `refinements` names, for LoRAs that an earlier run trained, the refinement T [d, d] in
-    `transforms` that they were trained under; all others were trained under that of the run.
+    For LoRAs of an earlier run, `refinements` has the key in `transforms` of the refinement T
+    [d, d] that they were trained under; all others were trained under that of the run.
     """
 
     loras: LoraFiles
@@ -59,10 +59,10 @@ class Loras:
 
 @dataclass(frozen=True, kw_only=True)
 class LoraRequest:
-    """One LoRA that is wanted: its concepts and how it is trained.
+    """One LoRA to train: its concepts and settings.
 
-    `ends` says per concept whether the end of the text counts as its tokens; `images` and `masks`
-    are the keys of what it is trained on (None: the whole image).
+    `ends` says per concept whether the end-of-text token and the padding count as its tokens;
+    `images` and `masks` are the keys of its training data (None: no mask).
     """
 
     slug: str
@@ -73,7 +73,7 @@ class LoraRequest:
     masks: Sequence[str | None]
 
     def inputs(self) -> dict[str, Any]:
-        """Return all that sets this LoRA apart from others of the run."""
+        """Return the part of the cache key in which this LoRA differs from others of the run."""
         settings = asdict(self.settings)
         ends = {} if set(self.ends) == {self.settings.end_of_text} else {"ends": list(self.ends)}
         return {
@@ -86,9 +86,9 @@ class LoraRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingInputs:
-    """What all LoRAs of a run are trained on besides their own data, as results.
+    """The results that LoRAs are trained on, for all LoRAs of a run.
 
-    `refinement` is T [d, d], `prior` the class images, which weigh `prior_weight`.
+    `refinement` is T [d, d], `prior` the class images, `prior_weight` the weight of their loss.
     """
 
     refinement: Result[Tensor]
@@ -99,7 +99,7 @@ class TrainingInputs:
     seed: int
 
     def inputs(self, model: Model) -> dict[str, Any]:
-        """Return all that decides every LoRA of the run."""
+        """Return the part of the cache key that all LoRAs of the run share."""
         prior = {"prior": self.prior.key, "prior_weight": self.prior_weight}
         return {
             **model.computed_by,

@@ -1,4 +1,4 @@
-"""MACE at work in a run: refinement, one LoRA per concept, fusion."""
+"""MACE in a run: refinement, one LoRA per concept, fusion."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from mace_exp.utils.tensors import save_tensors
 
 
 class Mace:
-    """The three stages of the paper, or those of them that the settings ask for."""
+    """The three stages of the paper, or those that the settings select."""
 
     def __init__(
         self, context: Context, stages: ChosenStages, settings: Settings, given: Given
@@ -40,7 +40,7 @@ class Mace:
         self._grams = GramFile()
 
     def check(self) -> None:
-        """Refuse a rank that no layer can have, and LoRAs of an earlier run that do not fit."""
+        """Refuse a LoRA rank above that of every layer, and unusable LoRAs of an earlier run."""
         self.kept  # noqa: B018 -- refuses what does not fit
         if self.stages.loras and self.context.may_make("lora"):
             for request in self.lora_requests.values():
@@ -93,7 +93,7 @@ class Mace:
 
     @cached_property
     def kept(self) -> Mapping[str, KeptLora]:
-        """The LoRAs of the run that this one revises, by slug; none where it revises none."""
+        """The LoRAs of the run that this one revises, by slug; empty if it revises none."""
         if not self.given.kept:
             return {}
         return kept_loras(self._earlier, self.given.kept, self.context.model.fingerprint)
@@ -116,7 +116,7 @@ class Mace:
 
     @cached_property
     def edit(self) -> Result[Edit]:
-        """The edited weights; refinement and LoRAs are kept beside them."""
+        """The edited weights; the refined weights and the LoRAs are written with them."""
         solved = self._solved
 
         def make() -> Edit:
@@ -145,8 +145,8 @@ class Mace:
         )
 
     def files(self) -> Mapping[str, Any]:
-        """Return the refined weights and the LoRAs; a LoRA belongs on the refined weights, not on
-        the edit."""
+        """Return the files of the refined weights and of the LoRAs, which are loaded on the refined
+        weights, not on the edit."""
         folder = self.context.folder
         found = {"refined": folder.name_of(folder.refined)}
         if self.stages.loras:
@@ -174,7 +174,7 @@ class Mace:
         yield "trained", Phase(weights=self._with_lora(refined, self._lora_of(concept)))
 
     def _with_lora(self, refined: Mapping[str, Tensor], lora: Lora) -> dict[str, Tensor]:
-        trained = dict(refined)  # what lora.targets leaves out stays refined
+        trained = dict(refined)  # projections outside lora.targets stay refined
         for path in lora.factors:
             name = f"{path}.weight"
             trained[name] = refined[name] + lora.change(path).to(refined[name])
@@ -205,7 +205,7 @@ class Mace:
         return Result(self.loras.key, self._keep_loras, stored=self.loras.stored)
 
     def _keep_refined(self) -> Tensor:
-        """Write the refined weights into the run folder: LoRAs and edit belong to them."""
+        """Write the refined weights, on which the LoRAs are loaded, to the run folder; return T."""
         transform = self.refinement.value
         if self.context.may_make("cfr") or self.context.may_make("fusion"):
             refined = transformed_weights(self.context.model.projections, transform)

@@ -1,4 +1,4 @@
-"""Stage 1, closed-form refinement: remove a concept's traces from the words around it."""
+"""Stage 1, closed-form refinement: remove a concept's traces from the states of other words."""
 
 from __future__ import annotations
 
@@ -42,15 +42,14 @@ class PairSums:
 
 
 class AnchorStates:
-    """Token states of the anchors' sentences, which concepts share: the last `most` of them."""
+    """A cache of the states of `most` anchor sentences, which several concepts share."""
 
     def __init__(self, encoder: PromptEncoder, most: int = 128) -> None:
         self._encoder, self._most = encoder, most
         self._known: dict[str, Tensor] = {}
 
     def __call__(self, sentences: Sequence[str]) -> Tensor:
-        """Return the states [n, L, d] of sentences, of which those that are known are not encoded
-        again."""
+        """Return the states [n, L, d] of sentences; only those not in the cache are encoded."""
         new = [each for each in dict.fromkeys(sentences) if each not in self._known]
         if new:
             self._known |= zip(new, self._encoder.encode(new), strict=True)
@@ -63,7 +62,7 @@ class AnchorStates:
 @dataclass(frozen=True)
 class ConceptSums:
     """The sums of a concept over pairs, and S_c = sum e e^T over all tokens of its sentences,
-    [d, d], float64: all that both closed forms read of these sentences."""
+    [d, d], float64: all that refinement and fusion need of these sentences."""
 
     pairs: PairSums
     gram: Tensor
@@ -112,8 +111,8 @@ def refine(
     """Return T [d, d], float64: see `closed_form.refinement_transform`.
 
     `closeness` is the ridge weight towards the original weights; `preserved` is
-    P = prior P_prior + domain P_domain [d, d], already weighted. `remedy` names what the user may
-    raise; it ends the message where the system is ill-conditioned.
+    P = prior P_prior + domain P_domain [d, d], already weighted. `remedy` names settings to raise,
+    for the message where the system is ill-conditioned.
 
     Raises ValueError where the system is singular or ill-conditioned.
     """
@@ -123,7 +122,7 @@ def refine(
 
 
 def transformed_weights(weights: Mapping[str, Tensor], transform: Tensor) -> dict[str, Tensor]:
-    """Return W T for every weight W [d_out, d], in the type and on the device of W.
+    """Return W T for every weight W [d_out, d], in the dtype and on the device of W.
 
     Raises ValueError where the input width of a weight differs from the transform's, or where a
     result is not finite.

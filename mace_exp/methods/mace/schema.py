@@ -12,7 +12,7 @@ from mace_exp.utils.ranges import NONNEGATIVE, POSITIVE, WHOLE, Range
 NON_DETERMINING_KEYS = ("concepts_per_batch", "gradient_checkpointing", "snapshots")
 """Keys of `LoraConfig` that do not change the LoRAs: speed, memory and what is recorded."""
 JOINT_LORA_KEY = "lora.end_of_text"
-"""What a concept may override in a LoRA that it shares: its data, not how the LoRA is trained."""
+"""The LoRA key that a concept may override in a joint LoRA: part of its data, not the training."""
 
 
 @dataclass(kw_only=True)
@@ -53,7 +53,7 @@ class LoraConfig:
     learning_rate: Annotated[float, POSITIVE]
     steps: Annotated[int, WHOLE]
     batch_size: Annotated[int, WHOLE]  # images per step and concept
-    # trained in one step, speed and memory only; null: as many as fit into the GPU's memory
+    # LoRAs per forward pass, for speed and memory only; null: as many as fit into GPU memory
     concepts_per_batch: Annotated[int | None, WHOLE]
     weight_decay: Annotated[float, NONNEGATIVE]
     max_grad_norm: Annotated[float, POSITIVE]
@@ -87,6 +87,6 @@ class LoraConfig:
 
 @dataclass(kw_only=True)
 class FusionConfig(WeightedConfig):
-    """Stage 3, one weight for all concepts."""
+    """Stage 3, fusion of the refinement and all LoRAs."""
 
     closeness: Annotated[float, NONNEGATIVE]  # ridge weight towards the refined weights

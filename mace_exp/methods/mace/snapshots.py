@@ -1,8 +1,8 @@
-"""Attention to the concepts' words while their LoRAs are trained: kept with each LoRA, read again.
+"""Attention maps of the concepts during LoRA training, stored with each LoRA.
 
-What is recorded takes no part in a LoRA's key in the cache: training is the same to the bit, and
-nothing should be trained twice for a picture. A LoRA from the cache shows what was recorded when
-it was trained, under the steps that it was recorded at.
+Recording is not part of a LoRA's cache key: it does not change the training, and no LoRA should be
+trained again for a figure. For a LoRA from the cache, the maps recorded when it was trained are
+shown, with their steps.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from mace_exp.utils.tensors import load_tensors, save_tensors
 log = logging.getLogger(__name__)
 
 MOST_OF_JOINT = 10
-"""Concepts of one LoRA whose attention is recorded: it shares the steps of all of them, and a look
-at a hundred would take longer than a step."""
+"""Most concepts of a joint LoRA whose attention is recorded: for a hundred, recording would take
+longer than a training step."""
 FILE = "attention.safetensors"
 
 Snapshots = Mapping[int, GridMaps]
-"""Attention to one concept's words by the step before which it was read."""
+"""Attention maps of one concept, by the training step before which they were recorded."""
 
 
 def even_steps(steps: int, count: int) -> list[int]:
-    """Return up to `count` steps evenly between the first (left out) and the end of training."""
+    """Return up to `count` evenly spaced steps, without the start and the end of training."""
     found = {round(index * steps / (count + 1)) for index in range(1, count + 1)}
     return sorted(found - {0, steps})
 
 
 def watched_steps(steps: int, count: int) -> frozenset[int]:
-    """Return the steps at which attention is recorded: between them its curve has both ends."""
+    """Return the steps at which attention is recorded: evenly spaced, the first and the last."""
     return frozenset({0, *even_steps(steps, count), steps - 1}) if count else frozenset()
 
 
 def save_snapshots(path: Path, rows: Sequence[StepRow]) -> None:
-    """Write what a LoRA's training recorded, in half precision; no file where that is nothing."""
+    """Write the recorded attention maps in half precision; no file if there are none."""
     tensors = {
         f"{concept}/{row.step}/{height}x{width}": values.half()
         for row in rows
@@ -53,7 +53,7 @@ def save_snapshots(path: Path, rows: Sequence[StepRow]) -> None:
 
 
 def load_snapshots(path: Path) -> dict[str, Snapshots]:
-    """Read what `save_snapshots` wrote, by concept; a file that is not there holds none."""
+    """Read a file of `save_snapshots`, by concept; empty if there is no file."""
     if not path.exists():
         return {}
     found: dict[str, dict[int, dict[tuple[int, int], torch.Tensor]]] = {}
@@ -65,7 +65,7 @@ def load_snapshots(path: Path) -> dict[str, Snapshots]:
 
 
 def nearest_steps(kept: Sequence[int], wanted: Sequence[int]) -> list[int]:
-    """Return the kept steps that lie nearest to those wanted, without the start."""
+    """Return the recorded steps nearest to the wanted ones, without step 0."""
     later = [step for step in kept if step > 0]
     if not later:
         return []
@@ -75,10 +75,10 @@ def nearest_steps(kept: Sequence[int], wanted: Sequence[int]) -> list[int]:
 def shown_snapshots(
     kept: Mapping[str, Snapshots], steps: Mapping[str, int], count: int
 ) -> dict[str, Snapshots]:
-    """Choose what is drawn of each concept, by slug; log where it is not what was asked for.
+    """Choose the maps to draw, by slug; log where their steps differ from those asked for.
 
-    `kept` is what was recorded of each concept, `steps` how long it was trained, `count` how many
-    snapshots are asked for.
+    `kept` are the recorded maps and `steps` the training steps of each concept, `count` is the
+    number of snapshots asked for.
     """
     shown: dict[str, Snapshots] = {}
     others: dict[str, list[str]] = {}  # what is shown, by what was asked for

@@ -1,7 +1,7 @@
 """LoRAs of several concepts stacked in one UNet: each group of a batch uses its concept's LoRA.
 
-peft cannot train a batch that mixes adapters; stacked factors can. A single concept is the case of
-one group, so that this is the only implementation used in training.
+peft can't train a batch that mixes adapters; stacked factors can. A single concept is the case of
+one group, so that training needs no other implementation.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What LoRAs are trained on: the datasets of the concepts, encoded once by the model."""
+"""Training data of LoRAs: the datasets of the concepts, encoded once by the model."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from mace_exp.models.text import PromptEncoder
 
 @dataclass(frozen=True, kw_only=True)
 class MACEDataset:
-    """What a LoRA is trained on, of one concept: n images with their prompts, where each shows the
-    concept, and which tokens of its prompt name it.
+    """The training data of one concept: n images with their prompts, the masks that show the
+    concept, and the tokens of each prompt that name it.
 
-    `masks` [n, H, W], bool or in [0, 1], or None where the concept is everywhere. With
-    `end_of_text`, the end of the text and the padding count as its tokens. Plain values, which can
-    be sent to other ranks: a model encodes them.
+    `masks` [n, H, W], bool or in [0, 1], or None for the whole image. With `end_of_text`, the
+    end-of-text token and the padding count as its tokens. Contains plain values, so that it can be
+    sent to other ranks, which encode it.
 
     Raises ValueError where masks do not fit the images.
     """
@@ -60,7 +60,7 @@ class MACEDataset:
     def encoded(
         self, model: Model, prior: PriorImages | None, *, seed: int, watched: bool
     ) -> ConceptData:
-        """Return what the UNet trains on; `watched` adds a probe of the concept's attention.
+        """Return the encoded data; `watched` adds a probe that records the concept's attention.
 
         Raises ValueError as `positions` does.
         """

@@ -41,8 +41,8 @@ def solve_refinement(
 ) -> Result[Tensor]:
     """Return T [d, d], float64: every refined weight is W T.
 
-    `pairs` are prompts with the concept and with its anchor, by slug; `weights` those of every
-    term of preservation. `grams` keeps what the fusion will read of the same sentences.
+    `pairs` are prompts with the concept and with its anchor, by slug; `weights` are those of the
+    preservation terms. `grams` stores the second moments of the prompts for the fusion.
     """
     model = context.model
     flat = [pair for each in pairs.values() for pair in each]

@@ -35,10 +35,10 @@ def fuse_loras(
     grams: GramFile,
 ) -> Result[Edit]:
     """Solve for weights that act like each LoRA on its concept's sentences and like the original
-    on what must survive.
+    weights on the retain set.
 
     `owners` are the concepts of each LoRA, by its slug; `preservation` comes with the weight of
-    every term. `grams` holds what was summed when the refinement was solved.
+    every term. `grams` holds the second moments that were computed with the refinement.
     """
     held, weights = preservation
     key = result_key(

@@ -1,4 +1,4 @@
-"""Stage lora: train one LoRA per concept, or read those that are known (paper, section 4.2)."""
+"""Stage lora: train one LoRA per concept, or read it from the cache (paper, section 4.2)."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ STAGE = "lora"
 VERSION = 1
 BATCH_KEY = "lora.concepts_per_batch"
 CONCEPTS_ON_CPU = 8
-"""LoRAs that share a forward on a CPU with `lora.concepts_per_batch=null`: more save no time."""
+"""LoRAs per forward pass on a CPU with `lora.concepts_per_batch=null`: more do not save time."""
 
 
 def train_concept_loras(
     context: Context, requests: Mapping[str, LoraRequest], inputs: TrainingInputs, *, joint: bool
 ) -> Result[Loras]:
-    """Train LoRAs until nothing attends to their concepts' words; those known are read."""
+    """Train LoRAs that suppress the attention to their concepts; those in the cache are read."""
     shared = inputs.inputs(context.model)
     keys = {
         slug: result_key(STAGE, VERSION, **shared, **request.inputs())
@@ -56,7 +56,7 @@ def train_concept_loras(
     }
 
     def make() -> Loras:
-        new: set[str] = set()  # of this rank: their steps are logged as they are made
+        new: set[str] = set()  # trained on this rank: their steps are logged in training
         train = partial(_train_missing, context, requests, inputs, joint, new)
         entries = context.entries(STAGE, "loras", keys, train)
         trained = LoraFiles({slug: path / "lora.safetensors" for slug, path in entries.items()})
@@ -78,8 +78,8 @@ def keep_loras(
     found: Result[Loras],
     refinement: Result[Tensor],
 ) -> None:
-    """Write the LoRAs of a run into its folder, each with what it belongs to in its header, and
-    every refinement that one of them was trained under.
+    """Write the LoRAs of a run into its folder, with their model and refinement in the header, and
+    every refinement T that one of them was trained under.
 
     `owners` are the concepts of each LoRA; `refinement` is that of the run.
     """
@@ -102,7 +102,7 @@ def keep_loras(
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
-    """A LoRA to train, as it is sent to a rank, and the cache entry that takes it."""
+    """A LoRA to train and the path of its cache entry, as sent to a rank."""
 
     request: LoraRequest
     parts: Sequence[MACEDataset]
@@ -111,7 +111,7 @@ class _Job:
 
 @dataclass(frozen=True, kw_only=True)
 class _Shared:
-    """What every LoRA of a run is trained on, as it is sent to a rank."""
+    """The inputs that all LoRAs of a run share, as sent to a rank."""
 
     transform: Tensor
     prior: TrainingImages | None
@@ -156,9 +156,9 @@ def _train_missing(
 
 
 def _train_share(shared: _Shared, context: Context, jobs: Sequence[_Job]) -> list[str]:
-    """Train a rank's share of the LoRAs, as many at a time as share a forward; return their slugs.
+    """Train a rank's share of the LoRAs, in batches that share forward passes; return their slugs.
 
-    What is trained is kept at once: a run that is preempted or killed goes on from there.
+    Each batch is written to the cache at once, so that a killed run can be resumed from there.
     """
     model = context.model
     refined = transformed_weights(model.projections, shared.transform)
@@ -190,10 +190,10 @@ def _train_share(shared: _Shared, context: Context, jobs: Sequence[_Job]) -> lis
 def _trained_together(
     jobs: Sequence[_Job], train: Callable[[Sequence[_Job]], dict[str, Lora]], *, on_cpu: bool
 ) -> Iterator[tuple[Sequence[_Job], dict[str, Lora]]]:
-    """Yield LoRAs that shared their forwards: of one shape, trained in one way.
+    """Yield batches of LoRAs with equal shape and settings, which share forward passes.
 
-    A batch that does not fit into the device's memory, and those after it, are halved: the LoRAs
-    are the same, as each is trained as if alone, but for their last digits.
+    A batch that does not fit into the device's memory is halved, and so are those after it. This
+    changes only the last digits of the LoRAs, since each is trained independently.
     """
     for group in _alike(jobs):
         asked = group[0].request.settings.concepts_per_batch
@@ -211,10 +211,10 @@ def _trained_together(
 
 
 def _alike(jobs: Sequence[_Job]) -> Iterable[list[_Job]]:
-    """Group the LoRAs that can share a forward."""
+    """Group the LoRAs that can share a forward pass."""
     alike: dict[str, list[_Job]] = {}
     for job in jobs:
-        way = asdict(job.request.settings) | {"end_of_text": None}  # in the data, not the training
+        way = asdict(job.request.settings) | {"end_of_text": None}  # part of the data
         alike.setdefault(key_of(way), []).append(job)
     return alike.values()
 

@@ -1,4 +1,4 @@
-"""What a judge found in pictures that it is shown again for another answer."""
+"""A cache of a network's output by picture, shared by a judge's answers."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import numpy as np
 T = TypeVar("T")
 
 
-class Seen(Generic[T]):
-    """Keeps what `look` finds in each picture, by the picture's pixels: recognising, counting faces
-    and measuring features is one pass of the network."""
+class PictureCache(Generic[T]):
+    """Caches the result of `look` for each picture by a hash of its pixels: all answers of a judge
+    take one forward pass."""
 
     def __init__(self, look: Callable[[np.ndarray], Sequence[T]]) -> None:
         self._look = look
         self._known: dict[bytes, T] = {}
 
     def of(self, images: np.ndarray) -> list[T]:
-        """Return what is found in each image [n, H, W, 3]; only new ones are looked at."""
+        """Return the result for each image [n, H, W, 3]; `look` is called for new ones only."""
         keys = [hashlib.blake2b(each.tobytes(), digest_size=16).digest() for each in images]
         new = {key: row for row, key in enumerate(keys) if key not in self._known}
         if new:
