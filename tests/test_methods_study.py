@@ -16,7 +16,7 @@ from mace_exp.config import composed_run
     [(method, "celebrity_10") for method in METHODS] + [("uce", erase) for erase in ERASED],
 )
 def test_every_run_is_accepted(method: str, erase: str) -> None:
-    job = Job(method, erase, 1, "quick")
+    job = Job(method, erase, 1, "quick", 6)
     given = job.arguments(Path("anywhere"))
     config = composed_run(*(a for a in given[2:] if not a.startswith(("hydra.", "kept="))))
     assert config.method.name == method and config.seed == 1
@@ -24,21 +24,22 @@ def test_every_run_is_accepted(method: str, erase: str) -> None:
 
 
 def test_the_table_has_a_row_per_finished_run_and_part(tmp_path: Path) -> None:
-    jobs = [Job("mace", "celebrity_10", 0, "quick"), Job("uce", "celebrity_10", 0, "quick")]
+    jobs = [Job("mace", "celebrity_10", 0, "quick", 6), Job("uce", "celebrity_10", 0, "quick", 6)]
     rate = {"value": 0.25, "low": 0.1, "high": 0.5, "n": 40, "original": 1.0}
     finish(tmp_path / jobs[0].name, {"erased": {"accuracy": rate}, "harmonic_mean": 0.8})
     write_results(tmp_path / "results.csv", jobs, tmp_path)
     with (tmp_path / "results.csv").open(encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
     assert tuple(header) == COLUMNS
-    named = ["mace", "celebrity_10", "0", "quick"]
+    named = ["mace", "celebrity_10", "0", "quick", "6"]
     assert rows == [
         [*named, "erased", "0.25", "0.1", "0.5", "40", "1.0", "12.5", "2.0"],
         [*named, "harmonic_mean", "0.8", "", "", "", "", "12.5", "2.0"],
     ]
+    write_results(tmp_path / "results.csv", jobs[1:], tmp_path)  # none of these is finished
     *_, line = table(tmp_path / "results.csv")
     cells = [cell.strip() for cell in line.strip("|").split("|")]
-    assert cells[:5] == [*named, "25.0 (10 to 50)"] and cells[-4:] == ["80.0", "", "12.5", "2.0"]
+    assert cells[:6] == [*named, "25.0 (10 to 50)"] and cells[-4:] == ["80.0", "", "12.5", "2.0"]
 
 
 def finish(folder: Path, metrics: dict[str, Any]) -> None:

@@ -15,7 +15,6 @@ from typing import Any
 import yaml
 
 from mace_exp.concepts.concept import Kind
-from mace_exp.config import composed_run
 from mace_exp.evaluation.evaluate import evaluate
 from mace_exp.evaluation.prompts import PRESERVED, EvaluationPrompt, Subject
 from mace_exp.evaluation.suite import build_suite
@@ -60,7 +59,7 @@ def row(run: Path, pictures: int) -> list[Any]:
     """Return the rates of unlisted people in one run, and the person with the largest loss."""
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     suite = others(config, pictures)
-    before, after = (drawn(source, suite) for source in (None, run / "erased"))
+    before, after = (drawn(source, suite, config["sampling"]) for source in (None, run / "erased"))
     found = evaluate(suite, before, after, judge=MiniJudge.load()).metrics[PRESERVED]
     shares = [round(found["accuracy"][key], 4) for key in ("value", "low", "high")]
     worst = min(found["concepts"].values(), key=lambda each: each["value"] - each["original"])
@@ -91,15 +90,10 @@ def _listed(config: dict[str, Any]) -> Iterator[str]:
     yield from config["kept"]["people"]
 
 
-def drawn(source: Path | None, suite: list[EvaluationPrompt]) -> Any:
-    """Return images [n, H, W, 3], uint8, by the default sampler; None is the original model."""
-    shipped = composed_run().sampling
-    sampler = SamplingSettings(
-        steps=shipped.steps,
-        guidance=shipped.guidance,
-        scheduler=shipped.scheduler.name,
-        batch_size=shipped.batch_size,
-    )
+def drawn(source: Path | None, suite: list[EvaluationPrompt], sampling: dict[str, Any]) -> Any:
+    """Return images [n, H, W, 3], uint8, by the sampler of a run; None is the original model."""
+    keys = ("steps", "guidance", "scheduler", "batch_size")
+    sampler = SamplingSettings(**{key: sampling[key] for key in keys})
     pipeline = load_pipeline(source)
     with progress("before" if source is None else "after", len(suite), "image") as advance:
         return sample(

@@ -1,12 +1,13 @@
 """Draw results.csv: what each method erases and damages, one panel per set of concepts.
 
-    python -m experiments.methods.figure          # needs mace-exp[figures]
+    python -m experiments.methods.figure --steps 15          # needs mace-exp[figures]
 
 Writes methods.svg beside this file.
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,8 +39,13 @@ Rows = Sequence[Mapping[str, str]]
 
 def main() -> None:
     """Draw the figure."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--steps", default="6", help="runs with so many sampling steps")
+    steps = parser.parse_args().steps
     with RESULTS.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+        rows = [row for row in csv.DictReader(file) if row["steps"] == steps]
     draw(rows, PICTURE)
 
 

@@ -5,7 +5,8 @@
 
 One run per method, set of concepts and seed, each in its own folder below `--folder`; a run that is
 finished is not run again, so that the command can be stopped and started. The largest runs come
-first. Then results.csv is written beside this file: one row per run and part.
+first. Then their rows are written to results.csv beside this file, one per run and part; rows of
+other runs stay.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ PARTS = (
     *("objects", "styles", "scenes"),
 )
 MEANS = ("harmonic_mean", "harmonic_mean_unlisted")
-NAMED = ("method", "erase", "seed", "evaluation")
+NAMED = ("method", "erase", "seed", "evaluation", "steps")
 COLUMNS = (
     *NAMED,
     "part",
@@ -61,10 +62,17 @@ class Job:
     erase: str
     seed: int
     evaluation: str
+    steps: int  # of the sampler
 
     @property
     def name(self) -> str:
-        return f"{self.erase}/{self.method}-{self.seed}-{self.evaluation}"
+        return f"{self.erase}/{self.method}-{self.seed}-{self.evaluation}-{self.steps}"
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The values of `NAMED` in a row."""
+        named = (self.method, self.erase, self.seed, self.evaluation, self.steps)
+        return tuple(map(str, named))
 
     def arguments(self, folder: Path) -> list[str]:
         """Return the run's arguments of `python -m mace_exp`."""
@@ -75,6 +83,7 @@ class Job:
             *OWN.get(self.method, ()),
             f"evaluation={self.evaluation}",
             f"seed={self.seed}",
+            f"sampling.steps={self.steps}",
             "save=weights",
             "tracking=none",
             f"hydra.run.dir={folder}",
@@ -86,7 +95,7 @@ def main() -> None:
     options = _parser().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     jobs = [
-        Job(method, erase, seed, options.evaluation)
+        Job(method, erase, seed, options.evaluation, options.steps)
         for seed in options.seeds
         for erase in options.erase
         for method in options.methods
@@ -101,13 +110,23 @@ def main() -> None:
 
 
 def write_results(path: Path, jobs: Sequence[Job], folder: Path) -> None:
-    """Write a row per finished run and part."""
-    done = [job for job in jobs if _is_finished(folder / job.name)]
+    """Write a row per finished run and part; rows of other runs stay."""
+    done = {job.key: job for job in jobs if _is_finished(folder / job.name)}
+    kept = [row for row in _written(path) if tuple(row[: len(NAMED)]) not in done]
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(COLUMNS)
-        for job in done:
+        table.writerows(kept)
+        for job in done.values():
             table.writerows(rows(job, folder / job.name))
+
+
+def _written(path: Path) -> list[list[str]]:
+    """Return the rows of an earlier results.csv, without its header."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))[1:]
 
 
 def table(path: Path) -> Iterator[str]:
@@ -137,7 +156,7 @@ def _cell(row: dict[str, str] | None) -> str:
 def rows(job: Job, run: Path) -> Iterator[list[Any]]:
     """Yield a row per part of a run, then its harmonic means."""
     metrics, cost = _read(run / "metrics.json"), _cost(run)
-    named = [job.method, job.erase, job.seed, job.evaluation]
+    named = list(job.key)
     for part in PARTS:
         rate = metrics.get(part, {}).get("accuracy")
         if rate is not None:
@@ -192,6 +211,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--erase", nargs="+", choices=ERASED, default=ERASED)
     parser.add_argument("--seeds", nargs="+", type=int, default=(0, 1))
     parser.add_argument("--evaluation", choices=("quick", "thorough"), default="thorough")
+    parser.add_argument("--steps", type=int, default=6, help="of the sampler")
     parser.add_argument("--folder", type=Path, default=Path("outputs/methods"))
     return parser
 
