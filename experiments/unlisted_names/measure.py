@@ -14,6 +14,7 @@ import argparse
 import csv
 import json
 import logging
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,7 @@ from mace_exp.models.loading import load_pipeline
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
 RESULTS = HERE / "results.csv"
+METHODS_CONF = REPOSITORY / "experiments" / "methods" / "conf"
 WEIGHTS = (0, 300, 1000, 3000, 30000)
 SETS: dict[str, tuple[str, ...]] = {
     "celebrity_10": ("concepts=celebrity_10",),
@@ -75,20 +77,34 @@ def write_captions(folder: Path, erase: str, count: int) -> Path:
 
 
 def _run(erase: str, weight: float, captions: Path, folder: Path) -> None:
-    term = f"{{source: none, unit: 1, count: 0, captions: [], file: '{captions}', cache: null}}"
     arguments = [
-        *("--config-dir", str(REPOSITORY / "experiments/methods/conf")),
-        *SETS[erase],
+        *("--config-dir", str(write_options(folder.parent / f"conf-{erase}", captions))),
+        *("experiment=made_up", *SETS[erase]),
         "lora.rank=4",
-        f"preservation.terms={{made_up: {term}}}",
-        "preservation.weights={made_up: 0}",
-        f"fusion.weights={{made_up: {weight:g}}}",
+        f"fusion.weights.made_up={weight:g}",
         f"evaluation.parts=[{','.join(PARTS)}]",
         "save=weights",
         "tracking=none",
         f"hydra.run.dir={folder}",
     ]
     subprocess.run([sys.executable, "-m", "mace_exp", *arguments], cwd=REPOSITORY, check=True)
+
+
+def write_options(folder: Path, captions: Path) -> Path:
+    """Write the option files of the runs: the term of made-up names, and the half-listed people."""
+    term = {"source": "none", "unit": 1, "count": 0, "captions": [], "file": str(captions)}
+    settings = {
+        "preservation": {
+            "terms": {"made_up": term | {"column": None, "cache": None}},
+            "weights": {"made_up": 0},
+        },
+        "fusion": {"weights": {"made_up": 0}},
+    }
+    file = folder / "experiment" / "made_up.yaml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("# @package _global_\n" + yaml.safe_dump(settings), encoding="utf-8")
+    shutil.copytree(METHODS_CONF, folder, dirs_exist_ok=True)
+    return folder
 
 
 def rows_of(erase: str, weight: float, names: int, run: Path) -> Iterator[Sequence[Any]]:
