@@ -14,6 +14,7 @@ from typing import Any
 
 from mace_exp.cli.arguments import expand
 from mace_exp.cli.common import run_command
+from mace_exp.cli.foreign import fitting
 from mace_exp.cli.own_options import add_folder, flags, folder_of_options
 from mace_exp.config import composed_run
 from mace_exp.runs.claims import claimed
@@ -68,8 +69,8 @@ def attack(run: Path, settings: Sequence[str], options: Path | None = None) -> N
     Raises:
         ValueError: the folder has no run or no edit, or the settings are invalid.
     """
-    folder, given = folder_of_options(run_settings(run, options))
-    config = composed_run(*given, *expand(settings), config_dir=folder)
+    folder, own = folder_of_options(run_settings(run, options))
+    config = composed_run(*fitting(own, settings), *expand(settings), config_dir=folder)
     from mace_exp import pipeline  # imports torch
     from mace_exp.report.attack_view import print_rates
 

@@ -11,6 +11,7 @@ import yaml
 from mace_exp.attack import run_settings
 from mace_exp.check.__main__ import main as check
 from mace_exp.cli.arguments import expand
+from mace_exp.cli.foreign import fitting
 from mace_exp.cli.own_options import FOLDER, folder_of_options
 from mace_exp.config import composed_run
 from mace_exp.config.run_config import RunConfig
@@ -154,3 +155,15 @@ def test_other_commands_find_the_options_that_a_run_keeps(
     assert more.lora.rank == fewer.lora.rank == 3
     assert (tmp_path / "more" / FOLDER / "concepts" / "pair.yaml").read_text() == PAIR
     assert check(["--files", "resume=run"]) == 0
+
+
+def test_an_option_chosen_anew_leaves_out_what_only_the_run_s_had(tmp_path: Path) -> None:
+    kept = ["judge=command", "judge.command=x", "evaluation.seed=3", "attack.images=2"]
+    (tmp_path / "config.yaml").write_text(f"arguments: {kept}\n")
+    given = [f"resume={tmp_path}", "judge=clip", "attack=relearning"]
+    found = expand(given)
+    assert "judge.command=x" not in found
+    assert {"evaluation.seed=3", "attack.images=2"} <= set(found)
+    assert "evaluation.seed=3" not in expand([*given, "evaluation=none"])
+    assert "evaluation.seed=3" in expand([*given, "evaluation=quick"])
+    assert fitting(kept, ["judge.timeout=3"]) == kept
