@@ -14,6 +14,8 @@ from typing import Any
 
 from mace_exp.cli.arguments import expand
 from mace_exp.cli.common import run_command
+from mace_exp.cli.foreign import fitting
+from mace_exp.cli.own_options import add_folder, flags, folder_of_options
 from mace_exp.config import composed_run
 from mace_exp.runs.claims import claimed
 from mace_exp.runs.ranks import dismissed_workers, is_worker
@@ -32,8 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     parser = argparse.ArgumentParser(prog=NAME, description=__doc__)
     parser.add_argument("settings", nargs="+", metavar="key=value", help="run=RUN, attack=NAME")
-    given = parser.parse_args(arguments).settings
-    return run_command(NAME, lambda: attack(*split(given)))
+    add_folder(parser)
+    chosen = parser.parse_args(arguments)
+    return run_command(NAME, lambda: attack(*split(chosen.settings), chosen.config_dir))
 
 
 def split(given: Sequence[str]) -> tuple[Path, list[str]]:
@@ -48,6 +51,8 @@ def split(given: Sequence[str]) -> tuple[Path, list[str]]:
         raise ValueError("name one run, as in run=outputs/run")
     if not any(each.startswith("attack=") for each in settings):
         raise ValueError("name an attack, as in attack=inversion")
+    if "attack=none" in settings:
+        raise ValueError("attack=none is no attack: name one, as in attack=inversion")
     for each in settings:
         if not each.startswith(("attack", "device=", "model.", "judge", "evaluation", "tracking")):
             raise ValueError(
@@ -57,13 +62,15 @@ def split(given: Sequence[str]) -> tuple[Path, list[str]]:
     return Path(runs[0]), settings
 
 
-def attack(run: Path, settings: Sequence[str]) -> None:
-    """Attack the edit of a run, and print the rates.
+def attack(run: Path, settings: Sequence[str], options: Path | None = None) -> None:
+    """Attack the edit of a run, and print the rates. `options` is a folder of the user's own option
+    files; without it, those that the run keeps are used.
 
     Raises:
         ValueError: the folder has no run or no edit, or the settings are invalid.
     """
-    config = composed_run(*run_settings(run), *expand(settings))
+    folder, own = folder_of_options(run_settings(run, options))
+    config = composed_run(*fitting(own, settings), *expand(settings), config_dir=folder)
     from mace_exp import pipeline  # imports torch
     from mace_exp.report.attack_view import print_rates
 
@@ -72,9 +79,18 @@ def attack(run: Path, settings: Sequence[str]) -> None:
     print_rates(found)
 
 
-def run_settings(run: Path) -> list[str]:
-    """Return the settings that a run was started with, without those in `OWN`."""
-    keys = [(each, each.partition("=")[0].lstrip("+~")) for each in expand([f"resume={run}"])]
+def run_settings(run: Path, options: Path | None = None) -> list[str]:
+    """Return the settings that a run was started with, without those in `OWN`.
+
+    Raises:
+        ValueError: the folder holds no run, or a sweep, or settings that are not taken from one.
+    """
+    if (run / "multirun.yaml").is_file():
+        raise ValueError(f"run = {run} is the folder of a sweep: give that of one of its jobs")
+    if not (run / "config.yaml").is_file():
+        raise ValueError(f"run = {run} is no run folder: there is no {run / 'config.yaml'}")
+    found = expand([*flags(options), f"resume={run}"])
+    keys = [(each, each.partition("=")[0].lstrip("+~")) for each in found]
     return [each for each, key in keys if key.split(".")[0].split("/")[0] not in OWN]
 
 

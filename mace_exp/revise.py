@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from mace_exp.cli.own_options import add_folder, flags
 from mace_exp.runs.ranks import is_worker
 
 
@@ -25,7 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("settings", nargs="+", metavar="key=value", help="from, add, drop, others")
-    given = parser.parse_args(arguments).settings
+    add_folder(parser)
+    chosen = parser.parse_args(arguments)
+    given = [*flags(chosen.config_dir), *chosen.settings]
     if is_worker():
         from mace_exp.__main__ import main as command
 

@@ -1,11 +1,13 @@
 """Completion, prefixes of tokens and paraphrases, on tiny random models; and what a page shows."""
 
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from mace_exp.attacks.base import SIDES, Shot
 from mace_exp.attacks.drawing import draw_once
@@ -17,7 +19,7 @@ from mace_exp.methods.esd.guidance import Sampler
 from mace_exp.models.conditions import condition_on, unconditional
 from mace_exp.models.sampling import sample, scheduler_for
 from mace_exp.models.text import phrase_ids
-from mace_exp.report.attack_view import attack_rows, read_attacks
+from mace_exp.report.attack_view import attack_rows, print_rates, read_attacks
 from mace_exp.report.run_page import write_report
 from mace_exp.utils.files import save_png, write_json, write_table
 from tests.attacking import PERSON, SAMPLING, aim
@@ -204,6 +206,13 @@ def test_the_page_shows_points_side_by_side_and_pictures_of_first_and_last(tmp_p
     [pair] = view.pairs
     assert pair.before and pair.after and pair.before != pair.after
     assert view.found == [("edited/amy-adams", "relearning", "<b>words</b>")]
+
+
+def test_a_narrow_terminal_cuts_off_no_interval(tmp_path: Path) -> None:
+    rates, out = folder_of_attack(tmp_path), StringIO()
+    print_rates(rates, Console(file=out, width=40))
+    assert out.getvalue().count(attack_rows(rates)[0].cells["control"][1]) >= 1
+    assert "…" not in out.getvalue()
 
 
 def test_the_report_of_a_run_has_a_section_of_its_attacks(tmp_path: Path) -> None:

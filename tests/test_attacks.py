@@ -318,10 +318,17 @@ def test_the_command_takes_a_run_and_an_attack(tmp_path: Path) -> None:
     for wrong, message in (
         (["attack=tokens"], "name one run"),
         (["run=a"], "name an attack"),
+        (["run=a", "attack=none"], "attack=none is no attack"),
         (["run=a", "attack=tokens", "lora.rank=4"], "lora.rank=4: the run's own settings hold"),
     ):
         with pytest.raises(ValueError, match=message):
             split(wrong)
+    with pytest.raises(ValueError, match="run = .* is no run folder"):
+        run_settings(tmp_path)
+    (tmp_path / "multirun.yaml").touch()
+    with pytest.raises(ValueError, match="run = .* is the folder of a sweep"):
+        run_settings(tmp_path)
+    (tmp_path / "multirun.yaml").unlink()
     (tmp_path / "config.yaml").write_text(
         "arguments: [method=uce, 'concepts=custom', attack=inversion, 'attack.steps=[1]', "
         "'stages=[attacks]']\n"

@@ -74,6 +74,15 @@ def test_what_is_stored_is_what_is_read(found: Scored, tmp_path: Path) -> None:
     )
 
 
+def test_a_file_cut_off_in_its_header_does_not_say_that_nothing_was_found(tmp_path: Path) -> None:
+    file = tmp_path / "detections.csv"
+    file.write_text("file,phase,judge,cla")
+    with pytest.raises(ValueError, match="detections.csv has no column"):
+        read_detections(file, 2)
+    write_detections(file, ([[]], [[]]), "nudenet")
+    assert read_detections(file, 1) == ([[]], [[]])
+
+
 def test_counts_are_those_of_each_threshold(found: Scored) -> None:
     values = counted_detections(found)["erased"]["detections"]
     assert (values["total"]["original"], values["total"]["value"], values["total"]["n"]) == (

@@ -8,10 +8,15 @@ from typing import Any
 import pytest
 import yaml
 
+from mace_exp.attack import run_settings
+from mace_exp.check.__main__ import main as check
 from mace_exp.cli.arguments import expand
-from mace_exp.cli.own_options import FOLDER
+from mace_exp.cli.foreign import fitting
+from mace_exp.cli.own_options import FOLDER, folder_of_options
+from mace_exp.config import composed_run
 from mace_exp.config.run_config import RunConfig
 from mace_exp.rerun import main as rerun
+from mace_exp.revise import main as revise
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.status import recorded_status
 
@@ -132,3 +137,33 @@ def test_a_key_that_is_given_is_that_of_the_file_s_package(tmp_path: Path) -> No
     file.write_text("# @package judge\nbase_url: http://theirs\n")
     with pytest.raises(ValueError, match="judge.base_url reaches out"):
         expand(given)
+
+
+def test_other_commands_find_the_options_that_a_run_keeps(
+    runs: Runs, command: Callable[..., None], tmp_path: Path
+) -> None:
+    command("--config-dir", "mine", "experiment=own", "hydra.run.dir=run")
+    (tmp_path / "mine").rename(tmp_path / "gone")
+    for options in (None, tmp_path / "gone"):
+        folder, given = folder_of_options(run_settings(tmp_path / "run", options))
+        assert composed_run(*given, config_dir=folder).lora.rank == 3
+    revise(["from=run", "add=[Tom Hanks]", "hydra.run.dir=more"])
+    revise(["from=run", "drop=[Amy Adams]", "hydra.run.dir=fewer", "--config-dir", "gone"])
+    (_, more, fewer) = (config for config, _ in runs.made)
+    assert more.concepts.names == ["Amy Adams", "Anna Faris", "Tom Hanks"]
+    assert fewer.concepts.names == ["Anna Faris"]
+    assert more.lora.rank == fewer.lora.rank == 3
+    assert (tmp_path / "more" / FOLDER / "concepts" / "pair.yaml").read_text() == PAIR
+    assert check(["--files", "resume=run"]) == 0
+
+
+def test_an_option_chosen_anew_leaves_out_what_only_the_run_s_had(tmp_path: Path) -> None:
+    kept = ["judge=command", "judge.command=x", "evaluation.seed=3", "attack.images=2"]
+    (tmp_path / "config.yaml").write_text(f"arguments: {kept}\n")
+    given = [f"resume={tmp_path}", "judge=clip", "attack=relearning"]
+    found = expand(given)
+    assert "judge.command=x" not in found
+    assert {"evaluation.seed=3", "attack.images=2"} <= set(found)
+    assert "evaluation.seed=3" not in expand([*given, "evaluation=none"])
+    assert "evaluation.seed=3" in expand([*given, "evaluation=quick"])
+    assert fitting(kept, ["judge.timeout=3"]) == kept

@@ -12,13 +12,13 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from mace_exp.check.found import images_found, model_found, settings_found
 from mace_exp.check.text import file_lines, work_lines
 from mace_exp.cli.arguments import expand
 from mace_exp.cli.common import REFUSALS
+from mace_exp.cli.own_options import add_folder, flags, folder_of_options
 from mace_exp.config import composed_run, explain
 from mace_exp.config.run_config import RunConfig
 from mace_exp.utils.texts import shown
@@ -73,7 +73,8 @@ def _composed(chosen: argparse.Namespace) -> RunConfig:
         raise ValueError(
             "a sweep checks all its jobs before the first begins: give the settings of one job"
         )
-    return composed_run(*expand(chosen.settings), config_dir=chosen.config_dir)
+    folder, settings = folder_of_options(expand([*flags(chosen.config_dir), *chosen.settings]))
+    return composed_run(*settings, config_dir=folder)
 
 
 def _files(config: RunConfig) -> dict[str, Any]:
@@ -120,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
         prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("settings", nargs="*", metavar="key=value", help="the arguments of a run")
-    parser.add_argument("--config-dir", "-cd", type=Path, metavar="FOLDER", help="as of a run")
+    add_folder(parser)
     parser.add_argument("--multirun", "-m", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the tables")
     parser.add_argument(

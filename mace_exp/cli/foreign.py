@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from mace_exp.config import CONF
+from mace_exp.config import CONF, VARIANTS
 from mace_exp.config.option_files import REACHING, RESOLVER
 from mace_exp.config.run_config import RunConfig
 from mace_exp.runs.arguments import run_arguments
@@ -41,7 +41,25 @@ def settings_of(folder: Path, given: Sequence[str], *, door: str = "resume") -> 
             f"{door} = {folder} is no run folder, nor a sweep's: there is no {folder}/config.yaml"
         )
     found = _of_a_run(arguments, folder, keys, door)
-    return [each for each in found if not each.startswith("sweep=")]
+    return fitting([each for each in found if not each.startswith("sweep=")], given)
+
+
+def fitting(settings: Sequence[str], given: Sequence[str]) -> list[str]:
+    """Return the settings of a run without those that an option chosen anew does not have, as
+    judge.command beside judge=clip: whoever resumes it can't take them back."""
+    chosen = [each.partition("=") for each in given]
+    schemas = {key: VARIANTS[key].get(option) for key, _, option in chosen if key in VARIANTS}
+    known = {
+        group: {field.name for field in fields(schema)}
+        for group, schema in schemas.items()
+        if schema is not None
+    }
+
+    def fits(setting: str) -> bool:
+        group, _, key = _key(setting).partition(".")
+        return not key or group not in known or key.partition(".")[0] in known[group]
+
+    return [each for each in settings if fits(each)]
 
 
 def _sweep_overrides(file: Path) -> tuple[list[str], list[str]]:

@@ -7,7 +7,8 @@ them. They may set keys of a run, and of Hydra's keys only the values of a sweep
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import argparse
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mace_exp.config import CONF
 from mace_exp.config.option_files import checked_options
 from mace_exp.utils.files import write_text
 
+FLAG = "--config-dir"
 FOLDER = "settings"
 """Subfolder of a run or a sweep with the option files that it was composed of, by group."""
 
@@ -35,10 +37,29 @@ def keep_options(sources: Iterable[Any], folder: Path) -> None:
                 write_text(target / file.relative_to(place), text)
 
 
-def kept_options(folder: Path, given: Collection[str]) -> list[str]:
+def add_folder(parser: argparse.ArgumentParser) -> None:
+    """Add `--config-dir` to the arguments of a command that takes settings of a run."""
+    parser.add_argument(FLAG, "-cd", type=Path, metavar="FOLDER", help="as of a run")
+
+
+def flags(folder: Path | None) -> list[str]:
+    """Return the arguments by which Hydra finds the options in `folder`."""
+    return [] if folder is None else [FLAG, str(folder.absolute())]
+
+
+def folder_of_options(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """Return the folder after `--config-dir`, as `kept_options` gives it, and the other arguments:
+    what composes from Python takes overrides alone."""
+    if FLAG not in arguments:
+        return None, list(arguments)
+    at = arguments.index(FLAG)
+    return Path(arguments[at + 1]), [*arguments[:at], *arguments[at + 2 :]]
+
+
+def kept_options(folder: Path, given: Collection[str], *, door: str = "resume") -> list[str]:
     """Return the arguments by which Hydra finds the option files in a run's folder or its sweep's.
 
-    `given` are the keys of the arguments besides `resume=`.
+    `given` are the keys of the arguments besides `door`, the key that names the folder.
 
     Raises:
         ValueError: a file does more than set values of a run.
@@ -52,10 +73,10 @@ def kept_options(folder: Path, given: Collection[str]) -> list[str]:
             _check(file, file.relative_to(found).parent.as_posix(), given)
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"resume = {folder}: {error}; or give --config-dir DIR beside resume=, with files "
+                f"{door} = {folder}: {error}; or give --config-dir DIR beside {door}=, with files "
                 "that you trust"
             ) from error
-    return ["--config-dir", str(found.absolute())]
+    return flags(found)
 
 
 def _check(file: Path, group: str, given: Collection[str]) -> None:

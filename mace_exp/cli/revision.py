@@ -16,6 +16,7 @@ from hydra.core.override_parser.types import Override
 
 from mace_exp.cli.arguments import OPEN_KEYS, expand
 from mace_exp.cli.foreign import settings_of
+from mace_exp.cli.own_options import flags, folder_of_options, kept_options
 from mace_exp.config import quoted
 from mace_exp.runs.folder import RunFolder
 from mace_exp.utils.yaml_files import read_plain
@@ -44,7 +45,8 @@ class Revision:
         Raises:
             ValueError: as `settings_of`.
         """
-        given = expand(self.more)
+        options, given = folder_of_options(expand(self.more))
+        own = self._own_options() if options is None else flags(options)
         kept = [
             each
             for setting in settings_of(self.folder, given, door="from")
@@ -53,7 +55,13 @@ class Revision:
         ]
         names = ",".join(quoted(name) for name in self.names)
         place = quoted(self.folder.absolute())
-        return [*kept, f"concepts.names=[{names}]", f"revises={place}", "resume=null", *given]
+        chosen = [f"concepts.names=[{names}]", f"revises={place}", "resume=null"]
+        return [*own, *kept, *chosen, *given]
+
+    def _own_options(self) -> list[str]:
+        """Return the arguments by which Hydra finds the option files that the run keeps."""
+        keys = {each.partition("=")[0].lstrip("+~") for each in self.more}
+        return kept_options(self.folder, keys, door="from")
 
 
 def read_revision(arguments: Sequence[str]) -> Revision:

@@ -51,7 +51,10 @@ def read_detections(path: Path, count: int) -> tuple[list[list[Detection]], list
     found: tuple[list[list[Detection]], ...] = tuple([[] for _ in range(count)] for _ in PHASES)
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
+            table = csv.DictReader(file)
+            for name in set(COLUMNS).difference(table.fieldnames or []):
+                raise KeyError(name)  # also in a file without rows, which else says: no boxes
+            for row in table:
                 phase, index = places[row["file"]]
                 found[phase][index].append(_detection(row))
     except KeyError as error:

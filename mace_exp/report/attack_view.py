@@ -103,7 +103,8 @@ def print_rates(rates: Mapping[str, Any], console: Console | None = None) -> Non
         shares = (" ".join(filter(None, row.cells.get(side, ("", "")))) for side in SIDES)
         table.add_row(row.variant, row.at, *shares, str(row.n))
     console = console or Console()
-    console.print(table, width=max(console.width, TABLE_WIDTH), crop=False)
+    console.width = max(console.width, TABLE_WIDTH)  # print(width=...) would not exceed it
+    console.print(table)
 
 
 def _cell(point: Mapping[str, Any]) -> tuple[str, str]:
