@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mace_exp.cli.foreign import settings_of
 from mace_exp.cli.own_options import kept_options
-from mace_exp.cli.quoting import as_typed
+from mace_exp.cli.quoting import as_typed, at_home
 from mace_exp.config import CONF, NAMED_KEYS, named_option, quoted
 from mace_exp.runs.ranks import rank_count
 
@@ -44,6 +44,7 @@ def expand(arguments: Sequence[str]) -> list[str]:
         elif key.startswith(OPEN_KEYS):
             expanded.append(f"++{argument}")  # Hydra requires `++` before a new key
         elif key == "resume" and value not in ("", "null"):
+            value = at_home(value)
             flags = list(takewhile(_is_no_override, expanded))
             settings = _resumed(Path(value), arguments)
             expanded = [*flags, *settings, *expanded[len(flags) :], f"resume={quoted(value)}"]

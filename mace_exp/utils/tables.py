@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
-_DELIMITERS = ",;\t"
+_DELIMITERS = ",;\t|"
+_SEPARATOR = re.compile(r"sep=(.)\r?\n")
+"""The line that Excel writes before a table, to name its delimiter."""
 
 
 @dataclass(frozen=True)
@@ -20,11 +23,19 @@ class Table:
     path: Path
     columns: list[str]
     rows: list[dict[str, str]]
+    unclear: dict[str, str] = field(default_factory=dict)
+    """Why the cells of a column are no texts, by column."""
 
     def column(self, names: Sequence[str]) -> str | None:
-        """Return the first of `names` that is a column; case is ignored."""
+        """Return the first of `names` that is a column, or None; case is ignored.
+
+        Raises ValueError if the cells of this column are no texts, or two columns have its name.
+        """
         known = {column.strip().casefold(): column for column in reversed(self.columns)}
-        return next((known[name.casefold()] for name in names if name.casefold() in known), None)
+        found = next((known[name.casefold()] for name in names if name.casefold() in known), None)
+        if found in self.unclear:
+            raise ValueError(f"{self.path}: {self.unclear[found]}")
+        return found
 
 
 def is_table(path: Path) -> bool:
@@ -42,15 +53,21 @@ def read_table(path: Path) -> Table:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} can't be read as UTF-8 text: {error}") from error
-    rows = _json_rows(path, text) if path.suffix.lower() == ".jsonl" else _rows(path, text)
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    return Table(path, columns, rows)
+    return _json_table(path, text) if path.suffix.lower() == ".jsonl" else _table(path, text)
 
 
-def _rows(path: Path, text: str) -> list[dict[str, str]]:
-    head = text.partition("\n")[0]
+def delimited(path: Path, text: str) -> tuple[str, str]:
+    """Return the delimiter of a .csv or .tsv file, and its text without Excel's `sep=;` line."""
+    named = _SEPARATOR.match(text)
+    if named:
+        return named[1], text[named.end() :]
+    head = re.sub(r'"[^"]*"', "", text.lstrip().partition("\n")[0])  # names may be quoted
     tabs = path.suffix.lower() == ".tsv"
-    delimiter = "\t" if tabs else max(_DELIMITERS, key=head.count)
+    return "\t" if tabs else max(_DELIMITERS, key=head.count), text
+
+
+def _table(path: Path, text: str) -> Table:
+    delimiter, text = delimited(path, text)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
         rows = list(reader)
@@ -62,11 +79,14 @@ def _rows(path: Path, text: str) -> list[dict[str, str]]:
                 f"{path}, row {number} has more cells than the header: put texts that hold "
                 f"{delimiter!r} into quotation marks"
             )
-    return [{str(key): cell or "" for key, cell in row.items()} for row in rows]
+    names = list(reader.fieldnames or [])
+    twice = {name: f"two columns are named {name!r}" for name in names if names.count(name) > 1}
+    filled = [{str(key): cell or "" for key, cell in row.items()} for row in rows]
+    return Table(path, list(dict.fromkeys(names)) if rows else [], filled, twice)
 
 
-def _json_rows(path: Path, text: str) -> list[dict[str, str]]:
-    rows = []
+def _json_table(path: Path, text: str) -> Table:
+    rows, nested = [], {}
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -76,5 +96,10 @@ def _json_rows(path: Path, text: str) -> list[dict[str, str]]:
             raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
         if not isinstance(row, dict):
             raise ValueError(f"{path}, line {number} is no JSON object: one is needed a line")
+        for key, cell in row.items():
+            if isinstance(cell, dict | list):
+                what = "a list" if isinstance(cell, list) else "an object"
+                nested.setdefault(key, f"line {number}, {key!r} is {what}: one text is needed")
         rows.append({key: "" if cell is None else str(cell) for key, cell in row.items()})
-    return rows
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    return Table(path, columns, rows, nested)
