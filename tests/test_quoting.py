@@ -24,12 +24,19 @@ def value_of(argument: str) -> object:
     "name",
     [
         *("Timothée Chalamet", "P!nk", "<v1>", "O'Brien", "*NSYNC", "Ke$ha", "T. S. Eliot"),
+        *("A$AP (1)", "Emoji 😀", "-dash", "a=b", "D’Angelo", "100%"),
         *("Björk", "AC/DC", "Zoë & Max", "李小龙 Bruce Lee", "a(b)", "will.i.am", "50 Cent", "~x~"),
     ],
 )
 def test_names_are_taken_as_typed(name: str) -> None:
     assert value_of(f"concepts=[{name},Amy Adams]") == [name, "Amy Adams"]
     assert value_of(f"kept.people=[{name}]") == [name]
+
+
+@pytest.mark.parametrize("name", ["+44", "1e5", "1.", "-inf", "NaN", "311"])
+def test_names_of_digits_are_no_numbers(name: str) -> None:
+    assert value_of(f"concepts=[{name}, Amy Adams]") == [name, "Amy Adams"]
+    assert value_of(f"concepts=['A, {name}, B']") == [f"A, {name}, B"]
 
 
 @pytest.mark.parametrize(
