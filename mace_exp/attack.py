@@ -16,6 +16,7 @@ from mace_exp.cli.arguments import expand
 from mace_exp.cli.common import run_command
 from mace_exp.cli.foreign import fitting
 from mace_exp.cli.own_options import add_folder, flags, folder_of_options
+from mace_exp.cli.quoting import at_home
 from mace_exp.config import composed_run
 from mace_exp.runs.claims import claimed
 from mace_exp.runs.ranks import dismissed_workers, is_worker
@@ -45,7 +46,7 @@ def split(given: Sequence[str]) -> tuple[Path, list[str]]:
     Raises:
         ValueError: run= or attack= is missing, or a setting is not allowed here.
     """
-    runs = [each.partition("=")[2] for each in given if each.startswith("run=")]
+    runs = [at_home(each.partition("=")[2]) for each in given if each.startswith("run=")]
     settings = [each for each in given if not each.startswith("run=")]
     if len(runs) != 1 or not runs[0]:
         raise ValueError("name one run, as in run=outputs/run")

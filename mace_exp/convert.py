@@ -274,6 +274,11 @@ def read(path: Path) -> Mapping[str, Any]:
                 f"{path} holds {text[:60]!r}, which stands for another value: write that value"
             )
     blocks = [key for key, each in content.items() if isinstance(each, dict)]
+    if {"defaults", "concepts"} & content.keys():
+        raise ValueError(
+            f"{path} is a settings file of this project, which needs no conversion: put it into "
+            f"DIR/experiment/, and give --config-dir DIR experiment={path.stem}"
+        )
     named = [key for key in blocks if "multi_concept" in content[key]]
     chosen = named if len(named) == 1 else blocks if len(blocks) == 1 else []
     if "multi_concept" not in content and chosen:

@@ -110,3 +110,33 @@ def test_every_term_of_a_run_has_a_column(tmp_path: Path) -> None:
     ]
     with pytest.raises(ValueError, match=r"prior.file: .*none of .*prior.column=\.\.\."):
         composed_run("preservation=captions", f"preservation.prior.file={file}")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("excel.csv", "sep=;\r\nid;caption\r\n1;a cat, asleep\r\n"),
+        ("bars.csv", "id|caption\n1|a cat, asleep\n"),
+        ("quoted.csv", '"id,x,y";caption\n1;a cat, asleep\n'),
+        ("lines.csv", '\ufeff"caption","id"\r\n"a cat,\nasleep",1\r\n'),
+    ],
+)
+def test_tables_of_spreadsheets_are_read(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8", newline="")
+    assert read_captions(tmp_path / name) == ["a cat, asleep"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("a.jsonl", '{"caption": ["a cat", "a dog"]}', "line 1, 'caption' is a list"),
+        ("b.jsonl", '{"text": "a"}\n{"text": {"en": "a"}}', "line 2, 'text' is an object"),
+        ("c.csv", "caption,caption\na,b\n", "two columns are named 'caption'"),
+    ],
+)
+def test_cells_that_are_no_single_text_are_refused(
+    tmp_path: Path, name: str, text: str, said: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=said):
+        read_captions(tmp_path / name)

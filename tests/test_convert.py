@@ -292,3 +292,9 @@ def test_folders_of_class_images_are_read_by_either_name(tmp_path: Path) -> None
         several = convert(SHIP | PRIOR | {key: ["people", "cats"]})
         assert "/prior_images" not in several.options
         assert any("all concepts share one folder" in each for each in several.remarks)
+
+
+def test_a_settings_file_of_this_project_needs_no_conversion(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(convert(SHIP).text("own"))
+    with pytest.raises(ValueError, match="give --config-dir DIR experiment=own"):
+        read(tmp_path / "own.yaml")

@@ -10,7 +10,9 @@ from PIL import Image
 
 from mace_exp.concepts.concept import Concept, Kind
 from mace_exp.data.folders import counted, left_out
+from mace_exp.data.image_captions import captions_beside
 from mace_exp.data.images.folder import Crop, FolderImages, masked_files
+from mace_exp.data.prior_images.folder import FolderPriorImages
 from tests.pictures import disc, save
 
 MELANIA = Concept("Melania Trump", Kind.person, "a person")
@@ -192,3 +194,37 @@ def test_the_content_of_a_file_counts_and_not_its_suffix(tmp_path: Path) -> None
     Image.new("RGB", (8, 8)).save(own / "1.tiff")
     (own / "1.tiff").rename(own / "1.png")
     assert [file.image.name for file in folder_images(tmp_path).files(MELANIA)] == ["1.png"]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"prompts.csv": "File; Prompt\n1.png; of it, a\n./2.png; of it, b\n"},
+        {"1.TXT": "of it, a", "2.TXT": "of it, b"},
+        {"1.png.txt": "of it, a", "2.png.caption": "of it, b"},
+        {"metadata.csv": "file_name,text\n1.jpg,x\n", "1.txt": "of it, a", "2.txt": "of it, b"},
+    ],
+    ids=lambda files: "+".join(files),
+)
+def test_captions_of_other_spellings_are_read(tmp_path: Path, files: dict[str, str]) -> None:
+    own = tmp_path / "melania trump"
+    images(own, "1.png", "2.png")
+    for name, text in files.items():
+        (own / name).write_text(text)
+    found = captions_beside(own, [own / "1.png", own / "2.png"])
+    assert found.texts == {"1.png": "of it, a", "2.png": "of it, b"}
+    assert any("names '1.jpg', and none" in each for each in found.remarks) == (len(files) == 3)
+
+
+def test_a_comma_that_would_cut_a_prompt_is_refused(tmp_path: Path) -> None:
+    images(tmp_path, "1.png")
+    (tmp_path / "prompts.csv").write_text("file,prompt\n1.png,melania trump, smiling\n")
+    with pytest.raises(ValueError, match="line 2 has 3 cells, more than the 2 columns"):
+        captions_beside(tmp_path, [tmp_path / "1.png"])
+
+
+def test_what_is_left_out_beside_class_images_is_told(tmp_path: Path) -> None:
+    images(tmp_path, "1.png")
+    (tmp_path / "2.heic").write_bytes(b"?")
+    prior = FolderPriorImages(path=str(tmp_path), prompt="a person", weight=1.0)
+    assert prior.left_out() == [tmp_path / "2.heic"]

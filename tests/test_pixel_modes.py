@@ -140,6 +140,46 @@ def test_an_orientation_behind_the_pixels_counts(
     assert np.array_equal(load_masks([image], size).masks[0], turned)
 
 
+def sixteen_bit_colour(file: Path, levels: np.ndarray) -> Path:
+    """Write a PNG of [H, W, 3] uint16, which Pillow can't write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + check
+
+    height, width = levels.shape[:2]
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in levels)
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0))
+    body = chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    file.write_bytes(b"\x89PNG\r\n\x1a\n" + head + body)
+    return file
+
+
+def test_colours_of_sixteen_bits(tmp_path: Path) -> None:
+    levels = np.repeat(np.round(RAMP * 65535)[..., None], 3, axis=2)
+    image = read_image(sixteen_bit_colour(tmp_path / "ramp.png", levels))
+    np.testing.assert_allclose(image[..., 0], RAMP * 255, atol=1)
+    white = np.repeat(INSIDE[..., None], 3, axis=2) * 65535
+    assert np.array_equal(read_mask(sixteen_bit_colour(tmp_path / "w.png", white)), INSIDE)
+    with pytest.raises(ValueError, match="no colour of 16 bits above 255"):
+        read_mask(sixteen_bit_colour(tmp_path / "one.png", white // 65535))
+
+
+@pytest.mark.parametrize("pale", [1, 100])
+def test_a_pale_transparency_is_a_mask_too(tmp_path: Path, pale: int) -> None:
+    file = saved(tmp_path / "pale.png", with_alpha(BLACK, INSIDE * pale))
+    assert np.array_equal(read_mask(file), INSIDE)
+
+
+def test_a_mask_in_black_and_white_that_is_partly_transparent_is_refused(tmp_path: Path) -> None:
+    corner = np.full((8, 16), 255, np.uint8)
+    corner[0, 0] = 0
+    image = Image.fromarray(INSIDE.astype(np.uint8) * 255).convert("RGB")
+    image.putalpha(Image.fromarray(corner))
+    with pytest.raises(ValueError, match="is black and white, and partly transparent"):
+        read_mask(saved(tmp_path / "corner.png", image))
+
+
 def masks_that_show_it() -> dict[str, tuple[Image.Image | np.ndarray, dict[str, Any]]]:
     """The same mask in all the ways in which tools write one."""
     numbers = INSIDE.astype(np.uint8)

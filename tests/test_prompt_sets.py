@@ -81,7 +81,7 @@ def test_coco_has_one_caption_an_image(tmp_path: Path) -> None:
             "no column of prompts: none .* prompt or caption; its columns are name, seed",
         ),
         ("prompt,caption\n,a cat\n", "line 2 has no prompt"),
-        ("prompt,prompt\na,b\n", "two columns named 'prompt'"),
+        ("prompt,prompt\na,b\n", "two columns are named 'prompt'"),
         ("prompt,sd_seed\na cat, in a box,3\n", "line 2 has 3 cells, .* 2 columns: put texts"),
         ("prompt,sd_seed\na cat\n", "line 2 has 1 cells, .* 2 columns"),
         ("prompt,sd_seed\na cat,-3\n", "line 2: '-3' is no seed"),

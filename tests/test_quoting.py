@@ -24,12 +24,19 @@ def value_of(argument: str) -> object:
     "name",
     [
         *("Timothée Chalamet", "P!nk", "<v1>", "O'Brien", "*NSYNC", "Ke$ha", "T. S. Eliot"),
+        *("A$AP (1)", "Emoji 😀", "-dash", "a=b", "D’Angelo", "100%"),
         *("Björk", "AC/DC", "Zoë & Max", "李小龙 Bruce Lee", "a(b)", "will.i.am", "50 Cent", "~x~"),
     ],
 )
 def test_names_are_taken_as_typed(name: str) -> None:
     assert value_of(f"concepts=[{name},Amy Adams]") == [name, "Amy Adams"]
     assert value_of(f"kept.people=[{name}]") == [name]
+
+
+@pytest.mark.parametrize("name", ["+44", "1e5", "1.", "-inf", "NaN", "311"])
+def test_names_of_digits_are_no_numbers(name: str) -> None:
+    assert value_of(f"concepts=[{name}, Amy Adams]") == [name, "Amy Adams"]
+    assert value_of(f"concepts=['A, {name}, B']") == [f"A, {name}, B"]
 
 
 @pytest.mark.parametrize(
@@ -46,6 +53,10 @@ def test_paths_and_texts_are_taken_as_typed(value: str) -> None:
 def test_a_tilde_is_the_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert value_of("model.source=~/sd") == f"{tmp_path}/sd"
+    assert value_of("model.source=~root/sd") == f"{Path('~root').expanduser()}/sd"
+    assert value_of("model.source=~no-such-user/sd") == "~no-such-user/sd"
+    with pytest.raises(ValueError, match=f"{tmp_path}/run is no run folder"):
+        expand(["resume=~/run"])
     assert value_of("model.source=~/epoch=3 (a)") == f"{tmp_path}/epoch=3 (a)"
 
 
@@ -82,6 +93,7 @@ def test_choices_of_a_sweep_stay_choices() -> None:
         ("prior_images.prompt=José, smiling", "'é'", "prior_images.prompt='José, smiling'"),
         ("concepts=[Adam Driver", "not key=value", "concepts=['Adam Driver']"),
         ('concepts=[The "Rock" Johnson, #1]', "'\"'", "concepts=['The \"Rock\" Johnson','#1']"),
+        ('concepts=["Weird Al" Yankovic]', "'\"'", "concepts=['\"Weird Al\" Yankovic']"),
         ("overrides.Amy Adams.lora.rank=4", "braces", "overrides={Amy Adams: {lora.rank: 4}}"),
         ("concepts.kinds.Zoë=object", "braces", "concepts.kinds={Zoë: object}"),
     ],
@@ -100,6 +112,9 @@ def test_what_cannot_be_meant_comes_back_ready_to_copy(argument: str, odd: str, 
 def test_a_group_needs_no_plus_and_a_file_of_settings_no_name(refusal: Refusal) -> None:
     assert refusal("+experiment=own") == (
         "mace_exp: +experiment=own: experiment is a group: give experiment=own, without +"
+    )
+    assert refusal("+lora.rank=4") == (
+        "mace_exp: +lora.rank: lora.rank is a key already: give lora.rank=..., without +"
     )
     said = refusal("--config-name=mine/own.yaml")
     assert "put the file into DIR/experiment/, and give --config-dir DIR experiment=own" in said

@@ -123,11 +123,13 @@ def test_prompts_take_over_the_spelling_of_their_concept() -> None:
 AN = (
     *("hourglass", "X-ray", "x-ray", "MRI", "airplane", "honest man", "heirloom", "umbrella"),
     *("unidentified object", "underpass", "8-bit console", "11-year-old", "18-wheeler", "F-16"),
+    *("Xbox", "nth guest", "HIV test", "NYPD car", "Øresund bridge", "œuvre", "unironed shirt"),
     *("urn", "LED", "SUV", "HTML page", "Élan", "uninvited guest", "egg", "FBI agent", "igloo"),
 )
 A = (
     *("unicorn", "European", "NASA rocket", "UFO", "USB stick", "uniform", "university"),
     *("one-eyed cat", "ukulele", "ship", "SHIP", "FROG", "T-shirt", "1950s car", "10"),
+    *("UNESCO site", "UEFA cup", "Uruguay map", "Uyghur hat", "xylophone", "Ouagadougou street"),
     *("house", "honeycomb", "ewe", "used car", "U-boat", "yacht", "L'Oréal bottle", "eucalyptus"),
 )
 

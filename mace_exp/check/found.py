@@ -10,7 +10,7 @@ from typing import Any
 from mace_exp.config import VARIANTS
 from mace_exp.config.run_config import RunConfig
 from mace_exp.data.files import UserImage
-from mace_exp.data.folders import left_out
+from mace_exp.data.folders import left_out, mask_folder_of, visible
 from mace_exp.data.image_captions import captions_beside
 from mace_exp.models.model_folders import ENCODERS, read_index, weight_files
 from mace_exp.models.schema import ModelConfig
@@ -108,6 +108,7 @@ def images_found(config: RunConfig) -> dict[str, Any]:
     found["by_suffix"] = dict(found["by_suffix"])
     found["masks"] = dict(Counter(_option("masks", each) for each in _masks(config)))
     prior = config.prior_images.files()
+    left += config.prior_images.left_out()
     return found | {
         "class_images": len(prior),
         "left_out": _counted(left),
@@ -127,9 +128,9 @@ def _left_out(files: Sequence[UserImage]) -> list[Path]:
 def _unread_folders(read: set[Path]) -> dict[str, Any]:
     """Return the folders beside those of the concepts that belong to no concept."""
     roots = {each.parent for each in read}
-    there = [each for root in roots for each in root.iterdir() if each.is_dir()]
-    masks = {f"{each.name} mask" for each in read}
-    unread = sorted(e.name for e in there if e not in read and e.name not in masks)
+    there = [each for root in roots for each in visible(root) if each.is_dir()]
+    masks = {mask_folder_of(each) for each in read}
+    unread = sorted(each.name for each in there if each not in read | masks)
     return {"unread_folders": unread} if unread else {}
 
 

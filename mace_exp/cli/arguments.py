@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from itertools import takewhile
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from mace_exp.cli.foreign import settings_of
 from mace_exp.cli.own_options import kept_options
-from mace_exp.cli.quoting import as_typed
+from mace_exp.cli.quoting import as_typed, at_home
 from mace_exp.config import CONF, NAMED_KEYS, named_option, quoted
 from mace_exp.runs.ranks import rank_count
 
@@ -19,6 +20,8 @@ OPEN_KEYS = (
     *("generality.synonyms", "generality.misspellings", "generality.possessives"),
 )
 """Mappings that accept any name; Hydra requires `++` before a new key."""
+_NUMBER = re.compile(r"(?<=[\[,])\s*([-+]?\.?\d[\w.+-]*|[-+]?(?:nan|inf))\s*(?=[,\]])", re.I)
+"""A name in a list that Hydra would read as a number: 1e5, +44, 1."""
 _LAUNCHERS = {"slurm": "hydra-submitit-launcher", "ray_gpu": "hydra-ray-launcher"}
 """The package that each option of hydra/launcher needs; the option's first word is the extra."""
 
@@ -40,10 +43,12 @@ def expand(arguments: Sequence[str]) -> list[str]:
         if key == "hydra/launcher":
             _check_launcher(value)
         if key == "concepts" and value.startswith("["):
-            expanded += ["concepts=custom", f"concepts.names={value}"]
+            names = value if set("'\"") & set(value) else _NUMBER.sub(r"'\1'", value)
+            expanded += ["concepts=custom", f"concepts.names={names}"]
         elif key.startswith(OPEN_KEYS):
             expanded.append(f"++{argument}")  # Hydra requires `++` before a new key
         elif key == "resume" and value not in ("", "null"):
+            value = at_home(value)
             flags = list(takewhile(_is_no_override, expanded))
             settings = _resumed(Path(value), arguments)
             expanded = [*flags, *settings, *expanded[len(flags) :], f"resume={quoted(value)}"]

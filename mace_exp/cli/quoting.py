@@ -19,7 +19,7 @@ from mace_exp.config import NAMED_KEYS, quoted
 _STRUCTURED = "[{'\""
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_./\-][A-Za-z0-9_./ \-]*")
 """Keys of a mapping in Hydra's grammar; other keys are percent-encoded where they are names."""
-_HOME = re.compile(r"~(?=/|$)")
+_HOME = re.compile(r"~$|~[\w.-]*(?=/)")
 
 
 def as_typed(arguments: Sequence[str]) -> list[str]:
@@ -38,9 +38,8 @@ def _as_typed(parser: OverridesParser, argument: str) -> str:
     key, equals, value = argument.partition("=")
     if not equals or argument.startswith("-"):
         return argument
-    if _HOME.match(value):
-        value = str(Path(value).expanduser())
-        argument = f"{key}={value}"
+    value = at_home(value)
+    argument = f"{key}={value}"
     if _parses(parser, argument):
         return argument
     if not _parses(parser, f"{key}=0"):
@@ -49,6 +48,16 @@ def _as_typed(parser: OverridesParser, argument: str) -> str:
     if not _parses(parser, repaired):
         raise ValueError(_message(key, value))
     return repaired
+
+
+def at_home(path: str) -> str:
+    """Return a value whose leading `~/` or `~user/` is replaced by this home, as in a shell."""
+    if not _HOME.match(path):
+        return path
+    try:
+        return str(Path(path).expanduser())
+    except RuntimeError:  # there is no such user
+        return path
 
 
 def _parses(parser: OverridesParser, argument: str) -> bool:
@@ -77,6 +86,8 @@ def _value(key: str, value: str) -> str:
 def _written(value: Any, *, names: bool) -> str:
     """Return a YAML value in Hydra's grammar; with `names`, its keys may be any text."""
     if isinstance(value, dict):
+        if any(":" in key and each == "" for key, each in value.items()):
+            raise ValueError("a colon without the space that YAML needs after it")
         pairs = (f"{_key(k, names=names)}: {_written(v, names=False)}" for k, v in value.items())
         return "{" + ", ".join(pairs) + "}"
     if isinstance(value, list):
@@ -100,7 +111,7 @@ def _message(key: str, value: str) -> str:
     what = f"{odd!r} can't stand there without quotation marks" if odd else "this is not key=value"
     if value.lstrip().startswith(("[", "{")):
         inner = value.strip().strip("[]")
-        names = [each.strip().strip("'\"") for each in inner.split(",") if each.strip()]
+        names = [_unquoted(each.strip()) for each in inner.split(",") if each.strip()]
         listed = f"{key}=[{','.join(map(quoted, names))}]"
         if value.lstrip().startswith("{"):
             return (
@@ -108,8 +119,14 @@ def _message(key: str, value: str) -> str:
                 f"with , : {{ }} or # into quotation marks, as in {key}='{{\"A, B\": ...}}'"
             )
         return f"{argument}: {what}. Quote each name: {_for_shell(listed)}"
-    plain = value.strip().strip("'\"")
+    plain = _unquoted(value.strip())
     return f"{argument}: {what}. Quote the whole value: {_for_shell(f'{key}={quoted(plain)}')}"
+
+
+def _unquoted(text: str) -> str:
+    """Return a text without the quotation marks around it; those of a part of it stay."""
+    whole = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    return text[1:-1] if whole else text
 
 
 def _for_shell(argument: str) -> str:

@@ -17,6 +17,7 @@ from hydra.core.override_parser.types import Override
 from mace_exp.cli.arguments import OPEN_KEYS, expand
 from mace_exp.cli.foreign import settings_of
 from mace_exp.cli.own_options import flags, folder_of_options, kept_options
+from mace_exp.cli.quoting import at_home
 from mace_exp.config import quoted
 from mace_exp.runs.folder import RunFolder
 from mace_exp.utils.yaml_files import read_plain
@@ -74,7 +75,7 @@ def read_revision(arguments: Sequence[str]) -> Revision:
     given = {key: value for key, value in (each.split("=", 1) for each in _own(arguments))}
     if not given.get("from"):
         raise ValueError("from is missing: give the folder of a run, as in from=outputs/run")
-    folder = Path(given["from"].strip("'\""))
+    folder = Path(at_home(given["from"].strip("'\"")))
     before = _erased(folder)
     add, drop = (_names(key, given.get(key, "")) for key in ("add", "drop"))
     if not add and not drop:

@@ -11,19 +11,23 @@ _NUMBER_AN = re.compile(r"8|11(?!\d)|18(?!\d)|1[18]\d\d(?!\d)")
 """Eight, eleven, eighteen, and the hundreds of the latter ("an 1800s painting")."""
 _SILENT_H = re.compile(r"hour(?!i)|hono(?!lulu)u?r|honest|heir|hors\b")
 _LIKE_YOU = re.compile(
-    r"uni(?!n|mp|mag|dent|ll|gn|ss)|us(?=[aeu])|ut(?=[eio]|ah)|ur(?=[aeio])|uk|ubi|uv|ufo|ugand|"
-    r"eu(?!ler)|ewe|one(?=$|[^a-z]|s|n)|once\b|oui"
+    r"uni(?!n|mp|mag|dent|ll|gn|ss|ron)|us(?=[aeu])|ut(?=[eio]|ah)|ur(?=[aeio]|ug)|uk|ubi|uv|ufo|"
+    r"ugand|unesco|uefa|uygh|eu(?!ler)|ewe|one(?=$|[^a-z]|s|n)|once\b|oua|oui"
 )
 """Words with an initial vowel letter that sounds like "you" or "one"."""
-_LIKE_E = re.compile(r"y(?=[b-df-hj-np-tv-xz])")
-"""Words with an initial "y" that is a vowel: yttrium, Yggdrasil."""
+_LIKE_E = re.compile(r"[xy](?=[b-df-hj-np-tv-xz])|[fhlmnrsx]th\b")
+"""Words with an initial consonant letter that sounds like a vowel: Yggdrasil, Xbox, nth."""
 _BEGINNING = re.compile(
     r"[^aeiouy]?[aeiouy]|[bcdfgkpstw][hlrw][aeiouy]|s[cfkmnpqt][hlr]?[aeiouy]|"
     r"sch[lmnrw]?[aeiouy]|squ|kn[aeiou]|gn[aeiou]|ps[aeiouy]|thr|shr"
 )
 """Beginnings of words in capitals that are read as words, not letter by letter."""
-_SPELLED = frozenset({"led", "suv", "sos", "faq", "raf", "sas", "lsd", "mot", "mig", "nes", "ufo"})
+_SPELLED = frozenset(
+    "led suv sos faq raf sas lsd mot mig nes ufo hiv lapd lax mit nyc nypd nyu".split()
+)
 """Abbreviations that are read letter by letter although they could be read as words."""
+_LIGATURES = str.maketrans({"ø": "o", "Ø": "O", "æ": "ae", "Æ": "Ae", "œ": "oe", "Œ": "Oe"})
+"""Letters that no Unicode form takes apart."""
 _VOWEL_LETTERS = frozenset("aefhilmnorsx")
 """Letters whose names begin with a vowel."""
 _ARTICLE_BEFORE = re.compile(r"(?<!\w)(an?)(?= \{\})", re.IGNORECASE)
@@ -36,7 +40,8 @@ def with_article(noun: str) -> str:
 
 def article(noun: str) -> str:
     """Return "a" or "an", by the sound with which a phrase begins."""
-    plain = unicodedata.normalize("NFKD", noun).encode("ascii", "ignore").decode()
+    plain = unicodedata.normalize("NFKD", noun.translate(_LIGATURES))
+    plain = plain.encode("ascii", "ignore").decode()
     found = re.search(r"[A-Za-z]+|\d+", plain)
     if not found:
         return "a"

@@ -54,7 +54,7 @@ def _in_column(path: Path, wanted: str | None, known: Sequence[str]) -> list[str
         named = f"none of {', '.join(known)}" if wanted is None else f"no {wanted!r}"
         raise ValueError(
             f"captions {path} has the columns {', '.join(map(repr, table.columns)) or 'none'}, "
-            f"{named}: name one of them as the column"
+            f"{named}: name one of them as the column (the first line must name the columns)"
         )
     return [row.get(column, "") for row in table.rows]
 

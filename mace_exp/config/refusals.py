@@ -110,7 +110,10 @@ def _composition_problem(error: Exception) -> str:
 
 
 def _unknown_group(message: str) -> str:
-    """Suggest a group if a file overrides an unknown one."""
+    """Suggest a group if a file overrides an unknown one; say that a key needs no plus."""
+    known = re.match(r"Could not append to config. An item is already at '(.+?)'", message)
+    if known:
+        return f"+{known[1]}: {known[1]} is a key already: give {known[1]}=..., without +"
     wrong = re.match(r"Could not override '([\w/]+)'\. No match", message)
     if not wrong:
         return message.strip()

@@ -2,7 +2,7 @@
 
 The first that exists is read: prompts.csv (file, prompt: one row per image); metadata.jsonl or
 metadata.csv (file_name and caption, prompt or text) in the folder or beside it, with relative
-paths; one text file per image, 1.txt or 1.caption beside 1.png.
+paths; one text file per image, 1.txt, 1.caption or 1.png.txt beside 1.png.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mace_exp.utils.texts import fault_of
 PROMPTS = "prompts.csv"
 METADATA = ("metadata.jsonl", "metadata.csv")
 SIDECARS = (".txt", ".caption")
-CAPTION_COLUMNS = ("caption", "prompt", "text")
+CAPTIONS = ("caption", "prompt", "text")
 FILE_COLUMNS = ("file_name", "file", "filename", "image", "path")
 
 
@@ -40,7 +40,10 @@ def captions_beside(folder: Path, images: Sequence[Path]) -> ImageCaptions:
     """
     if (folder / PROMPTS).exists():
         return ImageCaptions(_prompts(folder / PROMPTS, images), (folder / PROMPTS,))
-    found = _of_metadata(folder, images) or _of_sidecars(images)
+    found = _of_metadata(folder, images)
+    if not found.texts:
+        beside = _of_sidecars(images)
+        found = ImageCaptions(beside.texts, found.files + beside.files, found.remarks)
     if not found.texts:
         return found
     for name, text in found.texts.items():
@@ -58,14 +61,15 @@ def captions_beside(folder: Path, images: Sequence[Path]) -> ImageCaptions:
 
 
 def _prompts(file: Path, images: Sequence[Path]) -> dict[str, str]:
-    """Return the prompts by file name; each image has one."""
+    """Return the prompts by file name; each image must have one."""
     table = read_table(file)
-    name_column, text_column = table.column(["file"]), table.column(["prompt"])
-    if name_column is None or text_column is None:
-        raise ValueError(f"{file} can't be read: it needs the columns file, prompt")
-    prompts = {row.get(name_column, ""): row.get(text_column, "").strip() for row in table.rows}
+    column, texts = table.column(("file", *FILE_COLUMNS)), table.column(("prompt", *CAPTIONS))
+    if column is None or texts is None:
+        listed = ", ".join(table.columns) or "none"
+        raise ValueError(f"{file} has the columns {listed}: it needs the columns file, prompt")
     names = {composed_text(image.name): image.name for image in images}
-    prompts = {names.get(composed_text(name), name): text for name, text in prompts.items()}
+    rows = ((_plain_path(row.get(column, "")), row.get(texts, "")) for row in table.rows)
+    prompts = {names.get(name, name): text.strip() for name, text in rows}
     missing = [image.name for image in images if not prompts.get(image.name)]
     unknown = sorted(set(prompts) - {image.name for image in images})
     if missing:
@@ -75,16 +79,17 @@ def _prompts(file: Path, images: Sequence[Path]) -> dict[str, str]:
     return prompts
 
 
-def _of_metadata(folder: Path, images: Sequence[Path]) -> ImageCaptions | None:
-    """Return the captions from a metadata file in the folder or beside it; None if there is none
-    that names an image."""
+def _of_metadata(folder: Path, images: Sequence[Path]) -> ImageCaptions:
+    """Return the captions from a metadata file in the folder or beside it; without texts if there
+    is none that names an image."""
+    unread = ImageCaptions()
     for place, prefix in ((folder, ""), (folder.parent, f"{folder.name}/")):
         for file in (place / name for name in METADATA if (place / name).is_file()):
             table = read_table(file)
-            names, texts = table.column(FILE_COLUMNS), table.column(CAPTION_COLUMNS)
+            names, texts = table.column(FILE_COLUMNS), table.column(CAPTIONS)
             if names is None or texts is None:
                 if place == folder:
-                    return ImageCaptions({}, (file,), (_no_columns(table),))
+                    unread = ImageCaptions({}, (file,), (_no_columns(table),))
                 continue
             by_path: dict[str, str] = {}
             for row in table.rows:
@@ -95,13 +100,20 @@ def _of_metadata(folder: Path, images: Sequence[Path]) -> ImageCaptions | None:
             found = {name: by_path[key] for name, key in keys.items() if key in by_path}
             if found:
                 return ImageCaptions(found, (file,))
-    return None
+            if place == folder and images:
+                unread = ImageCaptions({}, (file,), (_no_image(file, images[0], [*by_path]),))
+    return unread
+
+
+def _no_image(file: Path, image: Path, named: Sequence[str]) -> str:
+    such = repr(named[0]) if named else "nothing"
+    return f"{file} is not read: it names {such}, and none of the images, such as {image.name}"
 
 
 def _no_columns(table: Table) -> str:
     return (
         f"{table.path} is not read: it has the columns {', '.join(table.columns) or 'none'}, and "
-        f"{FILE_COLUMNS[0]} and one of {', '.join(CAPTION_COLUMNS)} are needed"
+        f"{FILE_COLUMNS[0]} and one of {', '.join(CAPTIONS)} are needed"
     )
 
 
@@ -113,9 +125,14 @@ def _of_sidecars(images: Sequence[Path]) -> ImageCaptions:
     """Return the captions in text files named like their images."""
     texts: dict[str, str] = {}
     files = []
+    beside = {
+        (composed_text(each.stem), each.suffix.lower()): each
+        for each in (images[0].parent.iterdir() if images else ())
+        if each.suffix.lower() in SIDECARS and each.is_file()
+    }
     for image in images:
-        beside = (image.with_suffix(suffix) for suffix in SIDECARS)
-        file = next((each for each in beside if each.is_file()), None)
+        named = ((composed_text(n), s) for n in (image.stem, image.name) for s in SIDECARS)
+        file = next((beside[each] for each in named if each in beside), None)
         if file is None:
             continue
         files.append(file)

@@ -26,6 +26,8 @@ Size = tuple[int, int]
 TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _ORIENTATION = 0x0112
 _PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_DEPTH = 24
+"""Offset of the bit depth in a PNG; Pillow keeps the upper eight bits of colours."""
 _TEXTS = (b"eXIf", b"iTXt", b"tEXt", b"zTXt")
 """Chunks of a PNG that can contain an orientation; they may follow the pixel data."""
 _ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
@@ -75,7 +77,8 @@ def read_mask(path: Path) -> np.ndarray:
     Inside is white; or the opaque part, if the transparency of the mask varies; or the other value
     or colour, if there are only two and one of them is black.
 
-    Raises ValueError as `read_image`, and for a map of several labels or colours.
+    Raises ValueError as `read_image`, for a map of several labels or colours, and for one that
+    is black and white as well as partly transparent.
     """
     import numpy as np
     from PIL import ImageOps
@@ -85,16 +88,21 @@ def read_mask(path: Path) -> np.ndarray:
         if upright.mode in _DEEP:
             return _inside(path, _levels(path, upright), np.asarray(upright))
         if _has_alpha(upright):
-            alpha = np.asarray(upright.convert("RGBA").getchannel("A"))
+            upright = upright.convert("RGBA")
+            alpha = np.asarray(upright.getchannel("A"))
             if alpha.min() != alpha.max():
                 log.info("mask %s is read from its transparency: what is opaque is inside", path)
-                return alpha > 127
-            upright = upright.convert("RGBA")
+                return _inside_of_alpha(path, alpha, np.asarray(upright.convert("RGB")))
         if upright.mode not in ("1", "L", "LA"):
             colours = np.asarray(upright.convert("RGB"))
             if _is_coloured(colours):
                 return _inside_of_colours(path, colours, few=image.mode in ("P", "PA"))
         grey = np.asarray(upright.convert("L"))
+        if not grey.any() and upright.mode in ("RGB", "RGBA") and _is_deep_png(path):
+            raise _Unclear(
+                f"mask {path} holds no colour of 16 bits above 255, which is black: save it as "
+                "8-bit PNG with white (255) for the concept"
+            )
         return _inside(path, grey / 255, grey)
 
 
@@ -206,6 +214,29 @@ def _inside(path: Path, levels: np.ndarray, stored: np.ndarray) -> np.ndarray:
         f"mask {path} holds the values {listed}: a map of labels, or too dark for a mask; "
         "save it with white (255) for the concept and black (0) elsewhere"
     )
+
+
+def _is_deep_png(path: Path) -> bool:
+    """Return whether a file is a PNG with 16 bits per channel."""
+    with path.open("rb") as file:
+        head = file.read(_PNG_DEPTH + 1)
+    return head.startswith(_PNG) and head[_PNG_DEPTH] == 16
+
+
+def _inside_of_alpha(path: Path, alpha: np.ndarray, colours: np.ndarray) -> np.ndarray:
+    """Return the inside of a mask whose transparency varies, [H, W], bool.
+
+    Raises ValueError if its visible part is a mask of its own, in black and white.
+    """
+    inside = _inside(path, alpha / 255, alpha)
+    shown = colours[alpha > 0]
+    black, white = (shown <= _DARK).all(axis=1), (shown >= 255 - _DARK).all(axis=1)
+    if (black | white).all() and min(black.mean(), white.mean()) > _STRAY:
+        raise _Unclear(
+            f"mask {path} is black and white, and partly transparent: which of them shows the "
+            "concept is not known; save it without transparency"
+        )
+    return inside
 
 
 def _is_coloured(colours: np.ndarray) -> bool:

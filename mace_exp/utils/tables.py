@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mace_exp.utils.files import regular
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
-_DELIMITERS = ",;\t"
+_DELIMITERS = ",;\t|"
+_SEPARATOR = re.compile(r"sep=(.)\r?\n")
+"""The line that Excel writes before a table, to name its delimiter."""
 Rows = dict[int, dict[str, str]]
 
 
@@ -24,6 +27,8 @@ class Table:
     path: Path
     columns: list[str]
     lines: Rows
+    unclear: dict[str, str] = field(default_factory=dict)
+    """Why the cells of a column are no texts, by column."""
 
     @property
     def rows(self) -> list[dict[str, str]]:
@@ -31,9 +36,15 @@ class Table:
         return list(self.lines.values())
 
     def column(self, names: Sequence[str]) -> str | None:
-        """Return the first of `names` that is a column; case is ignored."""
+        """Return the first of `names` that is a column, or None; case is ignored.
+
+        Raises ValueError if the cells of this column are no texts, or two columns have its name.
+        """
         known = {column.strip().casefold(): column for column in reversed(self.columns)}
-        return next((known[name.casefold()] for name in names if name.casefold() in known), None)
+        found = next((known[name.casefold()] for name in names if name.casefold() in known), None)
+        if found in self.unclear:
+            raise ValueError(f"{self.path}: {self.unclear[found]}")
+        return found
 
 
 def is_table(path: Path) -> bool:
@@ -51,17 +62,22 @@ def read_table(path: Path) -> Table:
         text = regular(path).read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} can't be read as UTF-8 text: {error}") from error
-    if path.suffix.lower() == ".jsonl":
-        lines = _json_lines(path, text)
-        return Table(path, list(dict.fromkeys(key for row in lines.values() for key in row)), lines)
-    return _separated(path, text)
+    return _json_table(path, text) if path.suffix.lower() == ".jsonl" else _separated(path, text)
+
+
+def delimited(path: Path, text: str) -> tuple[str, str]:
+    """Return the delimiter of a .csv or .tsv file, and its text without Excel's `sep=;` line."""
+    named = _SEPARATOR.match(text)
+    if named:
+        return named[1], text[named.end() :]
+    head = re.sub(r'"[^"]*"', "", text.lstrip().partition("\n")[0])  # names may be quoted
+    tabs = path.suffix.lower() == ".tsv"
+    return "\t" if tabs else max(_DELIMITERS, key=head.count), text
 
 
 def _separated(path: Path, text: str) -> Table:
     """Read a table whose first line has the columns; lines without text are none of its rows."""
-    head = text.partition("\n")[0]
-    tabs = path.suffix.lower() == ".tsv"
-    delimiter = "\t" if tabs else max(_DELIMITERS, key=head.count)
+    delimiter, text = delimited(path, text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     lines: Rows = {}
     try:
@@ -79,11 +95,13 @@ def _separated(path: Path, text: str) -> Table:
         raise ValueError(
             f"{path}, line {reader.line_num}: {error}: is there a quote that nobody closes?"
         ) from error
-    return Table(path, columns, lines)
+    twice = {n: f"two columns are named {n!r}" for n in columns if columns.count(n) > 1}
+    return Table(path, columns, lines, twice)
 
 
-def _json_lines(path: Path, text: str) -> Rows:
+def _json_table(path: Path, text: str) -> Table:
     lines: Rows = {}
+    nested: dict[str, str] = {}
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -93,5 +111,10 @@ def _json_lines(path: Path, text: str) -> Rows:
             raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
         if not isinstance(row, dict):
             raise ValueError(f"{path}, line {number} is no JSON object: one is needed a line")
+        for key, cell in row.items():
+            if isinstance(cell, dict | list):
+                what = "a list" if isinstance(cell, list) else "an object"
+                nested.setdefault(key, f"line {number}, {key!r} is {what}: one text is needed")
         lines[number] = {key: "" if cell is None else str(cell) for key, cell in row.items()}
-    return lines
+    columns = list(dict.fromkeys(column for row in lines.values() for column in row))
+    return Table(path, columns, lines, nested)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from mace_exp.data.files import UserImage
@@ -26,6 +27,10 @@ class PriorImagesConfig(ABC):
     @abstractmethod
     def loss_weight(self) -> float:
         """Return the weight of the denoising loss relative to the attention loss; 0: no images."""
+
+    def left_out(self) -> list[Path]:
+        """Return the files beside the class images that are not read."""
+        return []
 
     def problems(self) -> Iterator[str]:
         """Yield a message if class images are missing."""
