@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--names", type=int, default=2000)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    rows: list[list[Any]] = []
+    rows: list[Sequence[Any]] = []
     for erase in options.erase:
         captions = write_captions(options.folder, erase, options.names)
         for weight in options.weights:
