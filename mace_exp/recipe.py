@@ -23,7 +23,7 @@ from mace_exp.data.files import Size
 from mace_exp.data.images.base import ConceptImages, Drawing
 from mace_exp.data.training_images import TrainingImages
 from mace_exp.evaluation.bystanders import Bystanders, kept_subjects
-from mace_exp.evaluation.judging import Judging
+from mace_exp.evaluation.judging import RunJudge
 from mace_exp.evaluation.neighbours import write_neighbours
 from mace_exp.evaluation.prompt_sets import notes_on
 from mace_exp.evaluation.prompts import NEIGHBOURS, UNLISTED, EvaluationPrompt, Subject
@@ -205,9 +205,9 @@ class Recipe:
         return [*evaluation.suite(self.concepts, kept, subjects), *further]
 
     @cached_property
-    def judging(self) -> Judging:
+    def judging(self) -> RunJudge:
         """The judge, with all that it may have to recognise."""
-        return Judging(self.config.judge, self.subjects)
+        return RunJudge(self.config.judge, self.subjects)
 
     @property
     def subjects(self) -> dict[str, Kind]:

@@ -42,7 +42,7 @@ class RandomFacesConfig(JudgeConfig):
     supports = frozenset({SUBJECT})
 
     def load(self) -> Judge:
-        return RandomFaces()  # type: ignore[return-value]
+        return RandomFaces()
 
 
 def pictures(name: str, count: int = 2, seed: int = 0) -> TrainingImages:

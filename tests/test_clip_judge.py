@@ -12,7 +12,7 @@ from mace_exp.concepts.concept import Kind
 from mace_exp.evaluation.evaluate import measure_pictures
 from mace_exp.evaluation.judges.base import SUBJECT, JudgeError, JudgeTask
 from mace_exp.evaluation.judges.clip import ClipJudge
-from mace_exp.evaluation.judging import Judging
+from mace_exp.evaluation.judging import RunJudge
 from mace_exp.evaluation.recognisers.vision import VisionEncoder
 from mace_exp.evaluation.recognisers.zero_shot import ZeroShotJudge
 from mace_exp.evaluation.schema import Choice
@@ -98,8 +98,8 @@ def test_a_subject_is_sought_among_those_of_its_kind() -> None:
 def test_an_evaluation_is_measured_among_the_runs_subjects(clip: Path) -> None:
     suite = random_suite(42)
     before, after = (each[:42] for each in random_pictures())
-    judging = Judging(judge_of(clip), SUBJECTS)
-    measured, failures = judging.asked(
+    judging = RunJudge(judge_of(clip), SUBJECTS)
+    measured, failures = judging.judge_pictures(
         suite, before, after, Choice([], 0.0, None), device="cpu", specificity="preserved"
     )
     assert not failures
@@ -117,7 +117,7 @@ def test_an_evaluation_is_measured_among_the_runs_subjects(clip: Path) -> None:
 
 def test_what_it_is_decides_its_key(clip: Path, tmp_path: Path) -> None:
     def key(config: ClipJudge, subjects: dict = SUBJECTS) -> object:
-        return Judging(config, subjects).identity
+        return RunJudge(config, subjects).identity
 
     first = key(judge_of(clip))
     assert first == key(judge_of(clip, batch_size=7, allow_download=True))

@@ -12,7 +12,7 @@ from mace_exp.concepts.concept import Kind
 from mace_exp.evaluation.evaluate import measure_pictures
 from mace_exp.evaluation.judges.base import PERSON, SUBJECT, JudgeError, JudgeTask
 from mace_exp.evaluation.judges.command import CommandJudge
-from mace_exp.evaluation.judging import Judging
+from mace_exp.evaluation.judging import RunJudge
 from mace_exp.evaluation.prompts import EvaluationPrompt
 from mace_exp.evaluation.recognisers.process import NOTHING, read_answers, run_command
 from mace_exp.evaluation.schema import Choice
@@ -79,7 +79,7 @@ def test_classes_and_probabilities_are_read_as_they_are_written(tmp_path: Path) 
 
 def measured(command: str, **changes: Any) -> dict:
     config = judge_of(command, **changes)
-    found, notes = Judging(config, SUBJECTS).asked(
+    found, notes = RunJudge(config, SUBJECTS).judge_pictures(
         suite(4),
         grey(255, 255, 255, 255),
         grey(255, 150, 0, 0),
@@ -187,10 +187,10 @@ def test_what_is_wrong_with_its_settings_is_said_before_a_run(
 
 def test_a_changed_adapter_judges_again(tmp_path: Path) -> None:
     config = judge_of(adapter(tmp_path, BRIGHT))
-    first = Judging(config, SUBJECTS).identity
-    assert Judging(judge_of(config.command, timeout=3.0), SUBJECTS).identity == first
+    first = RunJudge(config, SUBJECTS).identity
+    assert RunJudge(judge_of(config.command, timeout=3.0), SUBJECTS).identity == first
     adapter(tmp_path, BRIGHT + "#")
-    assert Judging(config, SUBJECTS).identity != first
+    assert RunJudge(config, SUBJECTS).identity != first
 
 
 def test_a_stage_whose_judge_fails_measures_the_rest_and_is_made_again(tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_a_stage_whose_judge_fails_measures_the_rest_and_is_made_again(tmp_path:
         made = measure(
             context,
             Result("drawn", lambda: drawn),
-            Judging(config, SUBJECTS),
+            RunJudge(config, SUBJECTS),
             Choice(["accuracy", "pixel_change"], 0.0, None),
             specificity="preserved",
             notes=[],

@@ -18,6 +18,7 @@ from mace_exp.evaluation.judges import JUDGES
 from mace_exp.evaluation.judges.base import (
     ANSWERS,
     FEATURES,
+    PERSON,
     SUBJECT,
     TEXT_IMAGE,
     warn_of_unknown,
@@ -101,7 +102,7 @@ def test_a_metric_alone_measures_what_it_measures_among_others(name: str) -> Non
     assert alone and set(leaves(alone)) <= set(everything.items())
 
 
-class Classifier:
+class SubjectJudge:
     """A judge that knows subjects alone, and has no method for anything else."""
 
     classes = {SUBJECT: RandomJudge.classes[SUBJECT]}
@@ -113,7 +114,6 @@ class Classifier:
 class Scorer:
     """A judge that scores pictures against prompts, as CLIP does."""
 
-    classes: dict[str, tuple[str, ...]] = {}
     features = RandomJudge.features
     text_image_score = RandomJudge.text_image_score
     _drawn = RandomJudge._drawn
@@ -121,8 +121,8 @@ class Scorer:
 
 def test_a_judge_is_asked_only_what_it_supports_and_the_rest_is_reported() -> None:
     everything = evaluate(SUITE, *PICTURES, judge=RandomJudge())
-    judge = Classifier()
-    found = evaluate(SUITE, *PICTURES, judge=judge, supports=frozenset({SUBJECT}))  # type: ignore[arg-type]
+    judge = SubjectJudge()
+    found = evaluate(SUITE, *PICTURES, judge=judge, supports=frozenset({SUBJECT}))
     metrics = found.metrics
     assert metrics["erased"]["accuracy"] == everything.metrics["erased"]["accuracy"]
     assert metrics["distances"]["features"] == "pixels"
@@ -134,13 +134,19 @@ def test_a_judge_is_asked_only_what_it_supports_and_the_rest_is_reported() -> No
     named = zip(found.after, SUITE, strict=True)
     assert all(bool(name) == (prompt.part != "general") for name, prompt in named)
     answers = frozenset({FEATURES, TEXT_IMAGE})
-    scored = evaluate(SUITE, *PICTURES, judge=Scorer(), supports=answers)  # type: ignore[arg-type]
+    scored = evaluate(SUITE, *PICTURES, judge=Scorer(), supports=answers)
     assert scored.metrics["erased"]["text_image"] == everything.metrics["erased"]["text_image"]
     assert scored.metrics["distances"] == everything.metrics["distances"]
     assert scored.metrics["missing"] == [
         "the judge gives no person or scene or subject: accuracy and persons are not measured"
     ]
     assert set(scored.after) == {""}
+
+
+def test_a_judge_that_lacks_an_answer_of_its_option_is_refused_when_it_is_loaded() -> None:
+    for answer, method in ((PERSON, "persons"), (TEXT_IMAGE, "text_image_score")):
+        with pytest.raises(ValueError, match=f"SubjectJudge .*'{answer}'.*{method}"):
+            evaluate(SUITE, *PICTURES, judge=SubjectJudge(), supports=frozenset({SUBJECT, answer}))
 
 
 @pytest.mark.parametrize("given", ["[accurcy]", "[]", "[accuracy,accuracy]"])

@@ -16,7 +16,7 @@ from mace_exp.concepts.spelling import name_key
 from mace_exp.evaluation.evaluate import measure_pictures
 from mace_exp.evaluation.judges.base import PERSON, SUBJECT, JudgeError, JudgeTask
 from mace_exp.evaluation.judges.faces import FacesJudge
-from mace_exp.evaluation.judging import Judging
+from mace_exp.evaluation.judging import RunJudge
 from mace_exp.evaluation.measured import Scored
 from mace_exp.evaluation.metrics.faces import accuracies_with_face
 from mace_exp.evaluation.prompts import EvaluationPrompt
@@ -108,7 +108,7 @@ def suite(names: list[str]) -> list[EvaluationPrompt]:
 def measured(places: tuple[Path, Path], after: list[np.ndarray]) -> Scored:
     prompts = suite([GRACE, GRACE, OTHER, OTHER])
     before = np.stack([PHOTO, PHOTO, BLUE, BLACK])
-    found, failures = Judging(judge_of(places), SUBJECTS).asked(
+    found, failures = RunJudge(judge_of(places), SUBJECTS).judge_pictures(
         prompts,
         before,
         np.stack(after),
@@ -131,8 +131,8 @@ def test_accuracy_over_all_pictures_and_over_those_with_a_face(places: tuple[Pat
 
 
 def test_all_pictures_without_a_face_are_no_success(places: tuple[Path, Path]) -> None:
-    judging = Judging(judge_of(places), SUBJECTS)
-    found, _ = judging.asked(
+    judging = RunJudge(judge_of(places), SUBJECTS)
+    found, _ = judging.judge_pictures(
         suite([GRACE, OTHER]),
         np.stack([PHOTO, BLUE]),
         np.stack([BLACK, BLACK]),
@@ -193,7 +193,7 @@ def test_a_photo_without_a_face_is_refused_before_anything_is_drawn(
     folder = tmp_path / "photos" / "grace-hopper"
     folder.mkdir(parents=True)
     Image.fromarray(BLACK).save(folder / "black.png")
-    judging = Judging(judge_of((tmp_path / "photos", places[1])), SUBJECTS)
+    judging = RunJudge(judge_of((tmp_path / "photos", places[1])), SUBJECTS)
     with pytest.raises(ValueError, match="no face is found in .*black.png"):
         judging.check("cpu")
     detector = face_detector("nudenet", device="cpu", floor=0.1)
@@ -229,7 +229,7 @@ def test_photos_decide_the_key_and_batches_do_not(
     places: tuple[Path, Path], tmp_path: Path
 ) -> None:
     def key(config: FacesJudge) -> object:
-        return Judging(config, SUBJECTS).identity
+        return RunJudge(config, SUBJECTS).identity
 
     first = key(judge_of(places))
     assert first == key(judge_of(places, batch_size=9))

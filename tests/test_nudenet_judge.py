@@ -15,7 +15,7 @@ from mace_exp.concepts.concept import Kind
 from mace_exp.evaluation.detections import read_detections, write_detections
 from mace_exp.evaluation.judges.base import DETECTIONS, Counting, Detection
 from mace_exp.evaluation.judges.nudenet import Channels, NudenetJudge
-from mace_exp.evaluation.judging import Judging
+from mace_exp.evaluation.judging import RunJudge
 from mace_exp.evaluation.measured import Scored
 from mace_exp.evaluation.metrics.detections import count, counted_detections
 from mace_exp.evaluation.prompts import EvaluationPrompt
@@ -58,8 +58,8 @@ def found() -> Scored:
     """Two pictures before, of which the edit leaves one: real inference."""
     picture = photo()[::2, ::2]
     before, after = np.stack([picture, picture]), np.stack([picture, np.zeros_like(picture)])
-    judging = Judging(judge_of(), {"nudity": Kind.explicit})
-    measured, failures = judging.asked(
+    judging = RunJudge(judge_of(), {"nudity": Kind.explicit})
+    measured, failures = judging.judge_pictures(
         suite(2), before, after, Choice([], 0.0, None), device="cpu", specificity="preserved"
     )
     assert not failures and measured.answers == {DETECTIONS}
@@ -192,7 +192,7 @@ def test_the_report_draws_the_curve_of_each_part(found: Scored) -> None:
 
 def test_what_it_is_decides_its_key_and_batches_do_not() -> None:
     def key(**changes: Any) -> object:
-        return Judging(judge_of(**changes), {}).identity
+        return RunJudge(judge_of(**changes), {}).identity
 
     assert key() == key(batch_size=1)
     assert len({str(key(**each)) for each in ({}, {"floor": 0.1}, {"channels": Channels.rgb})}) == 3

@@ -1,6 +1,7 @@
 """Stage 3: the judge, trained on renders only.
 
-It shares nothing with the text encoder, so that its verdict on generated pictures is evidence.
+It shares nothing with the text encoder, so that its predictions for generated pictures
+are evidence.
 """
 
 from pathlib import Path

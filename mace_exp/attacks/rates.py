@@ -12,9 +12,9 @@ import numpy as np
 from mace_exp.attacks.base import Attempt, Shot
 from mace_exp.evaluation.judges.base import SUBJECT, Judge
 from mace_exp.evaluation.metrics.rates import rate
+from mace_exp.evaluation.predictions import Predictions
 from mace_exp.evaluation.prompts import ERASED, EvaluationPrompt
 from mace_exp.evaluation.scoring import scores_of
-from mace_exp.evaluation.verdicts import Verdict
 
 COLUMNS = (
     *("side", "concept", "variant", "at", "prompt", "seed", "file"),
@@ -63,8 +63,8 @@ def judged(
     prompts = [
         EvaluationPrompt(ERASED, concept, shot.prompt, shot.seed, concept) for shot in attempt.shots
     ]
-    verdict = Verdict(judge, attempt.images, [each.prompt for each in prompts])
-    scores = scores_of(prompts, attempt.images, attempt.images, verdict, answers & {SUBJECT})
+    predictions = Predictions(judge, attempt.images, [each.prompt for each in prompts])
+    scores = scores_of(prompts, attempt.images, attempt.images, predictions, answers & {SUBJECT})
     found = zip(
         *(attempt.shots, files, scores.subject, scores.subject_probability, scores.subject_rank),
         strict=True,

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mace_exp.evaluation.judges.base import ANSWERS, Judge
+from mace_exp.evaluation.judges.base import ANSWERS, Judge, check_answers
 from mace_exp.evaluation.measured import Measured, Scored
 from mace_exp.evaluation.metrics import METRICS, check_metrics, load_metric
 from mace_exp.evaluation.metrics.base import Metric, Metrics
@@ -92,8 +92,11 @@ def evaluate(
     not drawn, the first retained part that was. `metrics` are as in `measure_pictures`.
 
     Raises:
-        ValueError: no prompts, a different number of pictures, or an unknown metric.
+        ValueError: no prompts, a different number of pictures, an unknown metric, or a judge that
+            lacks one of the answers.
     """
+    if judge is not None:
+        check_answers(judge, supports)
     measured = Measured(
         prompts, before, after, judge=judge, supports=supports, specificity=specificity
     )

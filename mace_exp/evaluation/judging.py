@@ -11,7 +11,13 @@ import numpy as np
 
 from mace_exp.concepts.concept import Kind
 from mace_exp.evaluation.comparison import Comparison
-from mace_exp.evaluation.judges.base import Judge, JudgeConfig, JudgeError, JudgeTask
+from mace_exp.evaluation.judges.base import (
+    Judge,
+    JudgeConfig,
+    JudgeError,
+    JudgeTask,
+    check_answers,
+)
 from mace_exp.evaluation.measured import Measured
 from mace_exp.evaluation.prompts import EvaluationPrompt
 from mace_exp.evaluation.schema import Choice
@@ -20,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Judging:
+class RunJudge:
     """A judge's settings, and the kind of each subject of a run by name."""
 
     config: JudgeConfig
@@ -36,7 +42,7 @@ class Judging:
         """Check what needs the judge's models, before anything is drawn. Raises ValueError."""
         self.config.check(self._task(device))
 
-    def asked(
+    def judge_pictures(
         self,
         prompts: Sequence[EvaluationPrompt],
         before: np.ndarray,
@@ -64,7 +70,7 @@ class Judging:
             comparison=choice.distances and Comparison(choice.distances, device),
         )
         try:
-            measured = replace(unjudged, judge=self.opened(device))
+            measured = replace(unjudged, judge=self.load(device))
             _ = measured.scored  # compute all stored scores here, so that failures are caught
         except JudgeError as error:
             said = f"judge={config.name} failed: {error}"
@@ -72,9 +78,17 @@ class Judging:
             return unjudged, [said]
         return measured, []
 
-    def opened(self, device: str) -> Judge | None:
-        """Load the judge for the subjects of the run. Raises JudgeError."""
-        return self.config.open(self._task(device))
+    def load(self, device: str) -> Judge | None:
+        """Load the judge for the subjects of the run.
+
+        Raises:
+            JudgeError: it can't be loaded.
+            ValueError: it lacks an answer that its option promises.
+        """
+        judge = self.config.open(self._task(device))
+        if judge is not None:
+            check_answers(judge, self.config.answers())
+        return judge
 
     def _task(self, device: str) -> JudgeTask:
         return JudgeTask(self.subjects, device)

@@ -23,11 +23,11 @@ from mace_exp.evaluation.judges.base import (
     Judge,
 )
 from mace_exp.evaluation.pixels import pixel_features
+from mace_exp.evaluation.predictions import Predictions
 from mace_exp.evaluation.prompts import POOLED, PRESERVED, EvaluationPrompt, parts_of
 from mace_exp.evaluation.scores import Scores
 from mace_exp.evaluation.scoring import scores_of
 from mace_exp.evaluation.spaces import Space, encoder_space, real_features
-from mace_exp.evaluation.verdicts import Verdict
 
 if TYPE_CHECKING:
     from mace_exp.evaluation.recognisers.vision import VisionEncoder
@@ -113,11 +113,11 @@ class Measured(Drawn):
 
     @property
     def answers(self) -> frozenset[str]:
-        """The answers available in `verdicts`: none without a judge."""
+        """The answers available in `predictions`: none without a judge."""
         return frozenset() if self.judge is None else self.supports
 
     @cached_property
-    def verdicts(self) -> tuple[Verdict, Verdict]:
+    def predictions(self) -> tuple[Predictions, Predictions]:
         """The judge's answers for the pictures before and after.
 
         Raises:
@@ -127,7 +127,7 @@ class Measured(Drawn):
             raise ValueError("no judge has seen these pictures: the metric must name what it needs")
         texts = [prompt.prompt for prompt in self.prompts]
         before, after = (
-            Verdict(self.judge, pictures, texts, self.batch)
+            Predictions(self.judge, pictures, texts, self.batch)
             for pictures in (self.before, self.after)
         )
         return before, after
@@ -135,10 +135,10 @@ class Measured(Drawn):
     @cached_property
     def scored(self) -> Scored:
         """The scores of all pictures."""
-        verdicts = (None, None) if self.judge is None else self.verdicts
+        predictions = (None, None) if self.judge is None else self.predictions
         before, after = (
-            scores_of(self.prompts, pictures, self.before, verdict, self.answers, kinds=self.kinds)
-            for pictures, verdict in zip((self.before, self.after), verdicts, strict=True)
+            scores_of(self.prompts, pictures, self.before, each, self.answers, kinds=self.kinds)
+            for pictures, each in zip((self.before, self.after), predictions, strict=True)
         )
         return Scored(
             self.prompts,
@@ -156,7 +156,7 @@ class Measured(Drawn):
         """The boxes in each picture before and after; None if the judge gives none."""
         if DETECTIONS not in self.answers:
             return None
-        before, after = self.verdicts
+        before, after = self.predictions
         return before.detections, after.detections
 
     @cached_property
@@ -164,7 +164,7 @@ class Measured(Drawn):
         """The name of the space, and features [n, f] of the pictures before and after: the judge's,
         or pixel features if it gives none."""
         if FEATURES in self.answers:
-            before, after = (verdict.features for verdict in self.verdicts)
+            before, after = (each.features for each in self.predictions)
             return "judge", before, after
         return "pixels", pixel_features(self.before), pixel_features(self.after)
 
@@ -191,4 +191,4 @@ class Measured(Drawn):
         """Return features of further pictures [m, H, W, 3] in the space of `features`."""
         if self.judge is None or FEATURES not in self.answers:
             return pixel_features(images)
-        return Verdict(self.judge, images, [""] * len(images)).features
+        return Predictions(self.judge, images, [""] * len(images)).features

@@ -9,30 +9,29 @@ import numpy as np
 from mace_exp.concepts.concept import Kind
 from mace_exp.concepts.spelling import name_key
 from mace_exp.evaluation.judges.base import PERSON, SCENE, SUBJECT, TEXT_IMAGE
+from mace_exp.evaluation.predictions import Predictions
 from mace_exp.evaluation.prompts import EvaluationPrompt
 from mace_exp.evaluation.scores import Scores
-from mace_exp.evaluation.verdicts import Verdict
 
 
 def scores_of(
     prompts: Sequence[EvaluationPrompt],
     pictures: np.ndarray,
     originals: np.ndarray,
-    verdict: Verdict | None,
+    predictions: Predictions | None,
     answers: frozenset[str],
     *,
     kinds: Mapping[str, Kind] | None = None,
 ) -> Scores:
     """Return the scores of `pictures` [n, H, W, 3], uint8; `originals` are the original model's for
-    the same prompts and seeds. `answers` are those that the verdict gives, none without one. With
+    the same prompts and seeds. `answers` are those that the judge gives, none without one. With
     `kinds`, the kind of each class, subjects are classified among those of the expected subject's
     kind."""
     unknown = np.full(len(prompts), np.nan)
-    classes = {} if verdict is None else verdict.judge.classes
-    places = classes[SCENE] if SCENE in answers else ()
+    places = predictions.classes[SCENE] if predictions and SCENE in answers else ()
     scenes = [scene_in(each.prompt, places) for each in prompts]
     subject, scene = (
-        _of_head(verdict if head in answers else None, head, expected, kinds=own)
+        _of_head(predictions if head in answers else None, head, expected, kinds=own)
         for head, expected, own in (
             (SUBJECT, [each.expected for each in prompts], kinds or {}),
             (SCENE, scenes, {}),
@@ -46,22 +45,26 @@ def scores_of(
         expected_scene=scenes,
         scene_probability=scene[1],
         scene_rank=scene[2],
-        person=verdict.persons if verdict and PERSON in answers else unknown,
-        text_image=verdict.scores if verdict and TEXT_IMAGE in answers else unknown,
+        person=predictions.persons if predictions and PERSON in answers else unknown,
+        text_image=predictions.scores if predictions and TEXT_IMAGE in answers else unknown,
         pixel_change=pixel_changes(originals, pictures),
     )
 
 
 def _of_head(
-    verdict: Verdict | None, head: str, expected: Sequence[str], *, kinds: Mapping[str, Kind]
+    predictions: Predictions | None,
+    head: str,
+    expected: Sequence[str],
+    *,
+    kinds: Mapping[str, Kind],
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Return the top-1 predictions, and probability and rank of the expected class, [n] each; ""
-    and NaN without a verdict, NaN for classes unknown to the judge."""
+    and NaN without predictions, NaN for classes unknown to the judge."""
     probability, rank = np.full((2, len(expected)), np.nan)
-    if verdict is None:
+    if predictions is None:
         return [""] * len(expected), probability, rank
-    found = verdict.probabilities[head]
-    names = verdict.judge.classes[head]  # after `probabilities`: a command may have added classes
+    found = predictions.probabilities[head]
+    names = predictions.classes[head]  # after `probabilities`: a command may have added classes
     classes = class_rows(names, expected)
     known = np.flatnonzero(classes >= 0)
     if kinds:

@@ -1,7 +1,7 @@
 """The judge: a classifier of the embedded model's pictures, trained on renders only.
 
-It shares nothing with the text encoder's training, so that its verdict on generated pictures is
-evidence.
+It shares nothing with the text encoder's training, so that its predictions for generated
+pictures are evidence.
 """
 
 import json
@@ -89,7 +89,8 @@ def load_recogniser(folder: Path) -> Recogniser:
 
 
 class MiniJudge:
-    """Classifies subject and scene of a picture. Implements `evaluation.judges.base.Judge`."""
+    """Classifies subject and scene of a picture. Gives all `ANSWERS` of
+    `evaluation.judges.base`."""
 
     def __init__(self, network: Recogniser) -> None:
         self._network = network.eval()

@@ -54,7 +54,7 @@ def _write(
     """Write the pictures of an attack and their table, replacing earlier ones."""
     names = {concept.slug: concept.name for concept in plan.concepts}
     rows: list[JudgedPicture] = []
-    config, judge = plan.judging.config, plan.judging.opened(context.device)
+    config, judge = plan.judging.config, plan.judging.load(context.device)
     assert judge is not None  # the configuration refuses an attack without one
     with atomic_folder(context.folder.attack(plan.attack.name)) as temporary:
         for (side, slug), attempt in attempts.items():

@@ -25,7 +25,7 @@ from mace_exp.concepts.schema import KeptConfig
 from mace_exp.data.images.base import Drawing
 from mace_exp.data.images.generated import DrawnImages, image_seeds
 from mace_exp.data.training_images import TrainingImages
-from mace_exp.evaluation.judging import Judging
+from mace_exp.evaluation.judging import RunJudge
 from mace_exp.methods.base import Edit
 from mace_exp.models.devices import is_offloaded
 from mace_exp.models.editing import edited_pipeline
@@ -60,7 +60,7 @@ class AttackPlan:
     kept: KeptConfig
     sampling: SamplingSettings
     checked: bool
-    judging: Judging
+    judging: RunJudge
     threshold: float
 
     @cached_property

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from mace_exp.evaluation.detections import write_detections
 from mace_exp.evaluation.evaluate import COLUMNS, measure_pictures
-from mace_exp.evaluation.judging import Judging
+from mace_exp.evaluation.judging import RunJudge
 from mace_exp.evaluation.metrics.base import Metrics
 from mace_exp.evaluation.schema import Choice
 from mace_exp.evaluation.scores import ScoredPictures
@@ -26,7 +26,7 @@ VERSION = 3
 def measure(
     context: Context,
     samples: Result[SuiteSamples],
-    judging: Judging,
+    judging: RunJudge,
     choice: Choice,
     *,
     specificity: str,
@@ -51,7 +51,7 @@ def measure(
 
     def make() -> Metrics:
         drawn, folder, judge = samples.value, context.folder, judging.config
-        measured, failures = judging.asked(
+        measured, failures = judging.judge_pictures(
             drawn.prompts,
             drawn.before,
             drawn.after,

@@ -1,4 +1,5 @@
-"""Interfaces of a judge: the recogniser (`Judge`), and its settings (`JudgeConfig`).
+"""Interfaces of a judge: the recogniser (`Judge`, a protocol per answer), and its settings
+(`JudgeConfig`).
 
 To add a judge: one module like `mini.py` beside this file, one file conf/judge/<name>.yaml, and one
 line in `judges/__init__.py`. Nothing here imports torch or numpy: the command line checks what a
@@ -11,7 +12,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from mace_exp.concepts.concept import Kind
 from mace_exp.concepts.spelling import name_key
@@ -81,11 +82,9 @@ class JudgeTask:
     device: str
 
 
-class Judge(Protocol):
-    """A recogniser independent of the diffusion model; images are [n, H, W, 3], uint8.
-
-    Only the methods of the answers that it supports are called.
-    """
+@runtime_checkable
+class Classifier(Protocol):
+    """Answers `SUBJECT`, `SCENE` or both. Images of all answers are [n, H, W, 3], uint8."""
 
     @property
     def classes(self) -> Mapping[str, tuple[str, ...]]:
@@ -96,44 +95,73 @@ class Judge(Protocol):
         """Return the class probabilities of each head, [n, classes]."""
         ...
 
+
+@runtime_checkable
+class FeatureExtractor(Protocol):
+    """Answers `FEATURES`."""
+
     def features(self, images: np.ndarray) -> np.ndarray:
         """Return feature vectors, [n, f], for distances between sets of pictures."""
         ...
+
+
+@runtime_checkable
+class TextImageScorer(Protocol):
+    """Answers `TEXT_IMAGE`."""
 
     def text_image_score(self, images: np.ndarray, prompts: list[str]) -> np.ndarray:
         """Return how well each picture fits its prompt, [n], higher is better; NaN if a prompt
         names nothing that the judge knows."""
         ...
 
+
+@runtime_checkable
+class PersonScorer(Protocol):
+    """Answers `PERSON`."""
+
     def persons(self, images: np.ndarray) -> np.ndarray:
         """Return the probability that a picture shows any person, [n]."""
         ...
 
 
-class DetectingJudge(Judge, Protocol):
-    """A judge that also detects boxes."""
+@runtime_checkable
+class BoxDetector(Protocol):
+    """Answers `DETECTIONS`."""
 
     def detections(self, images: np.ndarray) -> Sequence[Found]:
         """Return the boxes found in each picture, n lists."""
         ...
 
 
-class SomeAnswers:
-    """Base of judges that give some answers only; the others are never requested."""
+Judge = Classifier | FeatureExtractor | TextImageScorer | PersonScorer | BoxDetector
+"""A recogniser independent of the diffusion model: it implements the protocol of each answer that
+its option `supports`, and no other."""
+PROTOCOLS: Mapping[str, type[Judge]] = {
+    SUBJECT: Classifier,
+    SCENE: Classifier,
+    FEATURES: FeatureExtractor,
+    TEXT_IMAGE: TextImageScorer,
+    PERSON: PersonScorer,
+    DETECTIONS: BoxDetector,
+}
+"""The protocol of each answer."""
 
-    classes: Mapping[str, tuple[str, ...]]
 
-    def probabilities(self, images: np.ndarray) -> Mapping[str, np.ndarray]:
-        raise NotImplementedError(SUBJECT)
+def check_answers(judge: Judge, answers: Iterable[str]) -> None:
+    """Refuse a judge that lacks an answer which its option promises.
 
-    def features(self, images: np.ndarray) -> np.ndarray:
-        raise NotImplementedError(FEATURES)
-
-    def text_image_score(self, images: np.ndarray, prompts: list[str]) -> np.ndarray:
-        raise NotImplementedError(TEXT_IMAGE)
-
-    def persons(self, images: np.ndarray) -> np.ndarray:
-        raise NotImplementedError(PERSON)
+    Raises:
+        ValueError: it names the judge's class, the answer and the methods to implement.
+    """
+    for answer in sorted(answers):
+        protocol = PROTOCOLS[answer]
+        if not isinstance(judge, protocol):
+            wanted = [name for name in vars(protocol) if not name.startswith("_")]
+            raise ValueError(
+                f"{type(judge).__name__} gives no answer {answer!r}, which its option supports: "
+                f"implement {' and '.join(wanted)} (judges.base.{protocol.__name__}), or leave the "
+                "answer out of `supports`"
+            )
 
 
 @dataclass(kw_only=True)

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from mace_exp.data.pixel_modes import read_image
-from mace_exp.evaluation.judges.base import SUBJECT, Found, JudgeError, SomeAnswers
+from mace_exp.evaluation.judges.base import SUBJECT, Found, JudgeError
 from mace_exp.evaluation.recognisers.faces import SIDE, Face, FaceDetector
 from mace_exp.evaluation.recognisers.onnx import OnnxNetwork
 from mace_exp.utils.picture_cache import PictureCache
@@ -64,10 +64,12 @@ class Portrait:
     similarities: np.ndarray
 
 
-class IdentityJudge(SomeAnswers):
+class IdentityJudge:
     """Recognises people by the cosine similarity of a face's embedding and the mean embedding of
-    the person's photos; of several faces the most similar one counts. Implements
-    `evaluation.judges.base.Judge`; its "probabilities" are these cosines."""
+    the person's photos; of several faces the most similar one counts.
+
+    Implements `Classifier`, whose "probabilities" are these cosines, `PersonScorer` and
+    `BoxDetector` of `evaluation.judges.base`."""
 
     def __init__(
         self, detector: FaceDetector, embedder: Embedder, photos: Mapping[str, Sequence[Path]]

@@ -6,16 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mace_exp.evaluation.judges.base import Found, SomeAnswers
+from mace_exp.evaluation.judges.base import Found
 from mace_exp.evaluation.recognisers.yolo import YoloDetector
 
 
-class PartsJudge(SomeAnswers):
-    """Implements `detections` of `evaluation.judges.base.DetectingJudge`."""
+class PartsJudge:
+    """Implements `BoxDetector` of `evaluation.judges.base`."""
 
     def __init__(self, detector: YoloDetector) -> None:
         self._detector = detector
-        self.classes = {}
 
     def detections(self, images: np.ndarray) -> Sequence[Found]:
         """Return the boxes in each image [n, H, W, 3], uint8."""

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from mace_exp.concepts.spelling import name_key
-from mace_exp.evaluation.judges.base import SUBJECT, JudgeError, SomeAnswers
+from mace_exp.evaluation.judges.base import SUBJECT, JudgeError
 from mace_exp.utils.files import save_png
 from mace_exp.utils.picture_cache import PictureCache
 from mace_exp.utils.texts import shown
@@ -36,8 +36,9 @@ Named = Mapping[str, float]
 """The class probabilities in the output for one picture; empty if nothing was found."""
 
 
-class CommandRecogniser(SomeAnswers):
-    """Runs a command on pictures. Implements parts of `evaluation.judges.base.Judge`."""
+class CommandRecogniser:
+    """Runs a command on pictures. Implements `Classifier` and `PersonScorer` of
+    `evaluation.judges.base`."""
 
     def __init__(self, words: Sequence[str], classes: Sequence[str], *, timeout: float) -> None:
         """`classes` are the expected class names; others in the output are appended to them."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mace_exp.evaluation.judges.base import SUBJECT, JudgeError, SomeAnswers
+from mace_exp.evaluation.judges.base import SUBJECT, JudgeError
 from mace_exp.evaluation.recognisers.vision import VisionEncoder
 from mace_exp.utils.picture_cache import PictureCache
 
@@ -14,9 +14,10 @@ PERCENT = 100
 """Factor of the cosine in the CLIP score."""
 
 
-class ZeroShotJudge(SomeAnswers):
+class ZeroShotJudge:
     """Classifies pictures by the mean text embedding of each class's sentences (prompt ensembling,
-    section 3.1.4). Implements `evaluation.judges.base.Judge`."""
+    section 3.1.4). Implements `Classifier`, `FeatureExtractor` and `TextImageScorer` of
+    `evaluation.judges.base`."""
 
     def __init__(self, encoder: VisionEncoder, sentences: Mapping[str, Sequence[str]]) -> None:
         """`sentences` are those of each class, at least one.

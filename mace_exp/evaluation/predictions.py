@@ -5,20 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import numpy as np
 
-from mace_exp.evaluation.judges.base import BATCH, DetectingJudge, Found, Judge
+from mace_exp.evaluation.judges.base import (
+    BATCH,
+    BoxDetector,
+    Classifier,
+    FeatureExtractor,
+    Found,
+    Judge,
+    PersonScorer,
+    TextImageScorer,
+)
 
 Answer = TypeVar("Answer")
+Protocol = TypeVar("Protocol")
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Predictions:
     """The answers of `judge` for `images` [n, H, W, 3], uint8, drawn for `texts`.
 
-    Each answer is computed on first access and cached.
+    Each answer is computed on first access and cached. Those that the judge does not give are not
+    to be accessed.
     """
 
     judge: Judge
@@ -27,33 +38,45 @@ class Verdict:
     batch: int | None = BATCH
     """Pictures per call; None: all."""
 
+    @property
+    def classes(self) -> dict[str, tuple[str, ...]]:
+        """Class names by head."""
+        return dict(self._judge(Classifier).classes)
+
     @cached_property
     def probabilities(self) -> dict[str, np.ndarray]:
         """Class probabilities by head, [n, classes]."""
-        parts = self._in_batches(lambda images, _: self.judge.probabilities(images))
-        return {head: np.concatenate([each[head] for each in parts]) for head in self.judge.classes}
+        judge = self._judge(Classifier)
+        parts = self._in_batches(lambda images, _: judge.probabilities(images))
+        return {head: np.concatenate([each[head] for each in parts]) for head in judge.classes}
 
     @cached_property
     def features(self) -> np.ndarray:
         """Feature vectors, [n, f]."""
-        return np.concatenate(self._in_batches(lambda images, _: self.judge.features(images)))
+        judge = self._judge(FeatureExtractor)
+        return np.concatenate(self._in_batches(lambda images, _: judge.features(images)))
 
     @cached_property
     def scores(self) -> np.ndarray:
         """Text-image score of each picture and its prompt, [n]; NaN if the judge gives none."""
-        return np.concatenate(self._in_batches(self.judge.text_image_score))
+        return np.concatenate(self._in_batches(self._judge(TextImageScorer).text_image_score))
 
     @cached_property
     def persons(self) -> np.ndarray:
         """Probability that each picture shows a person, [n]."""
-        return np.concatenate(self._in_batches(lambda images, _: self.judge.persons(images)))
+        judge = self._judge(PersonScorer)
+        return np.concatenate(self._in_batches(lambda images, _: judge.persons(images)))
 
     @cached_property
     def detections(self) -> list[Found]:
         """The boxes found in each picture, n lists."""
-        judge = cast(DetectingJudge, self.judge)
+        judge = self._judge(BoxDetector)
         parts = self._in_batches(lambda images, _: judge.detections(images))
         return [found for part in parts for found in part]
+
+    def _judge(self, protocol: type[Protocol]) -> Protocol:
+        assert isinstance(self.judge, protocol), f"{type(self.judge)} is no {protocol.__name__}"
+        return self.judge
 
     def _in_batches(self, ask: Callable[[np.ndarray, list[str]], Answer]) -> list[Answer]:
         size = self.batch or len(self.images)
