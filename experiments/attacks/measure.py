@@ -13,17 +13,16 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import logging
 import shutil
-import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from experiments.jobs import is_finished, read_json, run_module
+
 HERE = Path(__file__).parent
-REPOSITORY = HERE.parents[1]
 RESULTS = HERE / "results.csv"
 METHODS: dict[str, tuple[str, ...]] = {
     "uce": ("method=uce",),
@@ -63,7 +62,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     failed = []
     for method in options.methods:
-        if not _finished(options.folder / method) and not _erase(method, options.folder):
+        if not is_finished(options.folder / method) and not _erase(method, options.folder):
             failed.append(method)
     for attack in options.attacks:
         for method in (each for each in options.methods if each not in failed):
@@ -116,7 +115,7 @@ def write_results(path: Path, folder: Path) -> None:
             for attack in ATTACKS:
                 rates = rates_file(folder, method, attack)
                 if rates.is_file():
-                    written.writerows(rows(method, attack, _read(rates)))
+                    written.writerows(rows(method, attack, read_json(rates)))
 
 
 def rows(method: str, attack: str, rates: dict[str, Any]) -> Iterator[list[Any]]:
@@ -161,27 +160,12 @@ def _cell(row: dict[str, str] | None) -> str:
 
 def _erase(method: str, folder: Path) -> bool:
     log.info("erase by %s", method)
-    return _run("mace_exp", run_arguments(method, folder))
+    return run_module("mace_exp", run_arguments(method, folder))
 
 
 def _attack(run: Path, attack: str, small: bool) -> bool:
     log.info("%s on %s", attack, run.name)
-    return _run("mace_exp.attack", attack_arguments(run, attack, small))
-
-
-def _run(module: str, arguments: Sequence[str]) -> bool:
-    """Run a command as a separate process; return whether it succeeded."""
-    command = [sys.executable, "-m", module, *arguments]
-    return subprocess.run(command, cwd=REPOSITORY, check=False).returncode == 0
-
-
-def _finished(run: Path) -> bool:
-    status = run / "status.json"
-    return status.exists() and _read(status).get("status") == "finished"
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
+    return run_module("mace_exp.attack", attack_arguments(run, attack, small))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -13,19 +13,17 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import logging
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.jobs import is_finished, read_json, run_module
 from mace_exp.runs.record import read_rows
 
 HERE = Path(__file__).parent
-REPOSITORY = HERE.parents[1]
 RESULTS = HERE / "results.csv"
 METHODS = ("mace", "uce", "rece", "speed", "esd_x", "gates")
 ERASED = ("celebrity_100", "celebrity_10", "celebrity_5", "celebrity_1", "object_10", "styles_6")
@@ -111,7 +109,7 @@ def main() -> None:
 
 def write_results(path: Path, jobs: Sequence[Job], folder: Path) -> None:
     """Write a row per finished run and part; rows of other runs stay."""
-    done = {job.key: job for job in jobs if _is_finished(folder / job.name)}
+    done = {job.key: job for job in jobs if is_finished(folder / job.name)}
     kept = [row for row in _written(path) if tuple(row[: len(NAMED)]) not in done]
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
@@ -155,7 +153,7 @@ def _cell(row: dict[str, str] | None) -> str:
 
 def rows(job: Job, run: Path) -> Iterator[list[Any]]:
     """Yield a row per part of a run, then its harmonic means."""
-    metrics, cost = _read(run / "metrics.json"), _cost(run)
+    metrics, cost = read_json(run / "metrics.json"), _cost(run)
     named = list(job.key)
     for part in PARTS:
         rate = metrics.get(part, {}).get("accuracy")
@@ -183,24 +181,14 @@ def _cost(run: Path) -> list[float]:
 def _run(job: Job, folder: Path) -> bool:
     """Run a job as a process of its own; return whether it finished."""
     log.info("%s", job.name)
-    command = [sys.executable, "-m", "mace_exp", *job.arguments(folder)]
-    return subprocess.run(command, cwd=REPOSITORY, check=False).returncode == 0
+    return run_module("mace_exp", job.arguments(folder))
 
 
 def _finished(folder: Path, job: Job) -> bool:
-    done = _is_finished(folder)
+    done = is_finished(folder)
     if done:
         log.info("%s is finished", job.name)
     return done
-
-
-def _is_finished(folder: Path) -> bool:
-    status = folder / "status.json"
-    return status.exists() and _read(status).get("status") == "finished"
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _parser() -> argparse.ArgumentParser:
