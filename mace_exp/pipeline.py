@@ -39,6 +39,8 @@ from mace_exp.runs.record import Tracker
 from mace_exp.runs.stale import remove_stale
 from mace_exp.runs.status import Status, recorded_status
 from mace_exp.runs.tracking import open_tracker
+from mace_exp.stage_plan import plan_of, stage_tasks
+from mace_exp.stages.edit_facts import safety_checker_state
 from mace_exp.utils.errors import OutOfMemory, Refused
 from mace_exp.utils.files import write_json, write_text
 from mace_exp.utils.progress import announce, silenced
@@ -141,10 +143,10 @@ def _check(recipe: Recipe) -> None:
 def _timed_stages(recipe: Recipe, status: Status) -> list[dict[str, Any]]:
     """Compute the results of all stages, say which comes and what it may take; return a row of
     seconds, memory and cache entries per stage."""
-    context, plan = recipe.context, recipe.plan()
+    context, plan = recipe.context, plan_of(recipe)
     announce(plan.reused())
     rows = []
-    for stage, step in recipe.steps().items():
+    for stage, step in stage_tasks(recipe).items():
         status.update(stage=stage)
         announce(plan.line(stage))
         rows.append(_timed(context, stage, step))
@@ -207,7 +209,7 @@ def _summary(recipe: Recipe) -> dict[str, Any]:
         "made": context.cache.made,
         "mask_fallbacks": recipe.mask_fallbacks,
         "prompt_fallbacks": recipe.prompts.fallbacks,
-        "safety_checker": recipe.safety_checker(),
+        "safety_checker": safety_checker_state(context, config),
     }
 
 

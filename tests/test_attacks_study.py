@@ -24,7 +24,7 @@ from mace_exp.config import composed_run
 def test_every_run_is_accepted(method: str) -> None:
     given = run_arguments(method, Path("anywhere"))
     config = composed_run(*(each for each in given if not each.startswith("hydra.")))
-    assert len(config.concept_list()) == 10 and not config.evaluation.draws()
+    assert len(config.concept_list()) == 10 and config.evaluation.active() is None
 
 
 @pytest.mark.parametrize("small", [True, False])

@@ -18,6 +18,7 @@ from mace_exp.evaluation.neighbours import (
 from mace_exp.evaluation.prompts import Subject
 from mace_exp.evaluation.scores import read_scores
 from mace_exp.recipe import Recipe
+from mace_exp.stage_plan import stage_tasks
 from mace_exp.stages.bystanders import NO_UNLISTED
 from tests.recipes import FEW, recipe_in
 from tests.tiny import tiny_pipeline
@@ -97,8 +98,8 @@ def test_bystanders_are_drawn_measured_and_listed_in_the_run_s_folder(
         "evaluation.bystander_images=2",
         pipeline=pipeline,
     )
-    for stage in made.steps().values():
-        stage()
+    for task in stage_tasks(made).values():
+        task()
     assert read_neighbours(tmp_path / "neighbours.csv") == made.bystanders.neighbours
     found = made.metrics.value
     assert {"unlisted", "neighbours"} < found.keys() and NO_UNLISTED not in found["missing"]
@@ -118,7 +119,9 @@ def test_names_come_from_a_file_too(pipeline: Any, tmp_path: Path) -> None:
 
 def test_the_embedded_model_s_people_are_known_without_being_named(tmp_path: Path) -> None:
     made = recipe_in(tmp_path, *PEOPLE, *FEW, pipeline=object())
-    known = made.config.evaluation.known_people(made.config.judge.known_people())
+    evaluation = made.config.evaluation.active()
+    assert evaluation is not None
+    known = evaluation.known_people(made.config.judge.known_people())
     assert len(known) == 200 and "Adam Driver" in known
 
 

@@ -25,7 +25,7 @@ from mace_exp.methods.esd.training import (
 )
 from mace_exp.models.conditions import condition_on, unconditional
 from mace_exp.models.projections import cross_attention_projections
-from mace_exp.models.sampling import scheduler_for
+from mace_exp.models.schedulers import scheduler_for
 from tests.recipes import recipe_in
 from tests.tiny import tiny_pipeline
 from tests.tiny_xl import tiny_xl_pipeline

@@ -81,7 +81,7 @@ def test_what_only_unix_has_is_imported_where_it_may_be_missing() -> None:
 
 LAYERS = (
     *("utils", "concepts", "models", "runs", "data", "mini", "preservation", "methods"),
-    *("evaluation", "attacks", "config", "stages", "recipe", "check"),
+    *("evaluation", "attacks", "config", "stages", "recipe", "stage_plan", "check"),
     *("report", "pipeline", "api", "cli"),
 )
 """Folders and modules of the package, low to high: imports go downwards alone. Whatever is called

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from mace_exp.export import export
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.manifest import changed_files, record_files, recorded_files
+from mace_exp.stage_plan import stage_tasks
 from tests.recipes import FEW, recipe_in
 from tests.tiny import tiny_pipeline
 
@@ -67,8 +68,8 @@ def test_a_damaged_manifest_vouches_for_nothing(folder: RunFolder, content: str)
 
 def measured(folder: Path, pipeline: Any, *more: str) -> dict[str, Any]:
     recipe = recipe_in(folder, *SETTINGS, *more, pipeline=pipeline)
-    for step in recipe.steps().values():
-        step()
+    for task in stage_tasks(recipe).values():
+        task()
     return json.loads((folder / "metrics.json").read_text())
 
 

@@ -7,7 +7,9 @@ from tests.composing import composed
 
 def test_what_is_erased_is_no_kept_object_even_where_the_erased_part_is_not_drawn() -> None:
     config = composed("concepts=object_cat", "evaluation.parts=[objects]")
-    suite = config.evaluation.suite(config.concept_list(), config.kept, {})
+    evaluation = config.evaluation.active()
+    assert evaluation is not None
+    suite = evaluation.suite(config.concept_list(), config.kept, {})
     drawn = {(each.part, each.concept) for each in suite}
     assert "cat" in config.kept.objects
     assert drawn == {("objects", name) for name in config.kept.objects if name != "cat"}

@@ -168,11 +168,12 @@ def test_a_run_draws_the_parts_of_its_files(tmp_path: Path) -> None:
         "concepts=custom",
         "concepts.names=[Ann Lee]",
     )
-    suite = config.evaluation.further_prompts(config.concept_list(), config.kept, config.generality)
+    evaluation = config.evaluation.active()
+    assert evaluation is not None and evaluation.draws()
+    suite = evaluation.further_prompts(config.concept_list(), config.kept, config.generality)
     assert Counter(each.part for each in suite) == {"i2p": 1, "erased": 1, "preserved": 1}
     assert parts_of(suite) == ["erased", "preserved", "i2p"]
     assert [each.expected for each in suite if each.part == "erased"] == ["Ann Lee"]
-    assert config.evaluation.draws()
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,9 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_pndm import PNDMScheduler
 
 from mace_exp.models import sampling
-from mace_exp.models.sampling import (
-    SCHEDULERS,
-    SamplingSettings,
-    decode,
-    sample,
-    sample_with_latents,
-    swapped_scheduler,
-)
+from mace_exp.models.sampling import SamplingSettings, decode, sample, sample_with_latents
 from mace_exp.models.saving import save_pipeline
+from mace_exp.models.schedulers import SCHEDULERS, swapped_scheduler
 from tests.tiny import tiny_pipeline
 
 PROMPTS = ["a cat", "adam in the park", "a cat", "a dog at night", "a ship"]

@@ -7,6 +7,7 @@ import pytest
 
 from mace_exp.runs.cache import Cache
 from mace_exp.runs.work import FILE, Pace, Plan, Work
+from mace_exp.stage_plan import stage_works
 from tests.recipes import FEW, recipe_in
 
 
@@ -97,7 +98,7 @@ def test_a_damaged_pace_is_none(cache: Cache, text: str) -> None:
 
 def test_the_work_of_a_run_is_what_its_settings_ask_for(tmp_path: Path, pipeline: Any) -> None:
     names = ("concepts=custom", "concepts.names=[Adam Driver,Amy Adams]")
-    works = recipe_in(tmp_path, "judge=none", *names, *FEW, pipeline=pipeline).work()
+    works = stage_works(recipe_in(tmp_path, "judge=none", *names, *FEW, pipeline=pipeline))
     assert list(works)[:3] == ["images", "masks", "preservation"]
     assert works["images"].unit == works["samples"].unit == "sampling"
     assert works["images"].size == 2 * 2 * 2, "concepts x pictures x steps"

@@ -14,7 +14,8 @@ from mace_exp.models.fingerprints import fingerprint
 from mace_exp.models.latents import encode_images
 from mace_exp.models.probe import Probe, attended
 from mace_exp.models.projections import projection_weights
-from mace_exp.models.sampling import SamplingSettings, decode, sample, swapped_scheduler
+from mace_exp.models.sampling import SamplingSettings, decode, sample
+from mace_exp.models.schedulers import swapped_scheduler
 from mace_exp.models.text import stable_diffusion_encoder
 from mace_exp.models.unet import halvings_before_attention
 from tests.lora_training import LENGTH, TRAINING, assert_same, concept, train

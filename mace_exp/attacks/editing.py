@@ -15,7 +15,8 @@ from mace_exp.attacks.denoising import Recorder
 from mace_exp.methods.esd.guidance import Sampler
 from mace_exp.models.conditions import Condition, condition_on, unconditional
 from mace_exp.models.devices import execution_device
-from mace_exp.models.sampling import decode, scheduler_for
+from mace_exp.models.sampling import decode
+from mace_exp.models.schedulers import scheduler_for
 from mace_exp.utils.seeding import generator
 
 TO_IMAGE, INPAINTING = "image to image", "inpainting"

@@ -89,11 +89,12 @@ def _work(config: RunConfig) -> dict[str, Any]:
     """Return the work of each stage, with estimated time and memory; loads the model."""
     from mace_exp.check.work import NotMadeYet, checked_recipe
     from mace_exp.models.devices import choose_device
+    from mace_exp.stage_plan import plan_of
 
     choose_device(config.device.name)
     try:
         with checked_recipe(config) as recipe:
-            plan, pictures = recipe.plan(), 2 * len(recipe.suite)
+            plan, pictures = plan_of(recipe), 2 * len(recipe.suite)
             fingerprint = recipe.context.model.fingerprint
     except NotMadeYet:
         return {"work": None, "unknown": ASKS_FIRST}

@@ -32,7 +32,9 @@ def missing_files(config: RunConfig) -> Iterator[str]:
     yield from config.prompts.problems()
     if "masks" in reads:
         yield from config.masks.problems(config.images)
-    yield from config.evaluation.missing_files()
+    evaluation = config.evaluation.active()
+    if evaluation is not None:
+        yield from evaluation.missing_files()
     attack = config.attack.active()
     if attack is not None and "attacks" in config.chosen_stages():
         yield from attack.missing(config.concept_list())
@@ -64,7 +66,8 @@ def _of_concepts(config: RunConfig) -> Iterator[str]:
     """Yield a message for each concept whose prompts, images or masks are missing; it begins with
     the key that names them."""
     size, reads = _drawn_size(config), config.method.reads()
-    templates = config.evaluation.used_templates()
+    evaluation = config.evaluation.active()
+    templates = 0 if evaluation is None else evaluation.templates
     for concept in config.concept_list():
         settings = config.settings(concept.name)
         given = config.overrides.get(concept.name, {})

@@ -116,7 +116,14 @@ class RunConfig:
     def measures(self) -> bool:
         """Return whether this run asks the judge about pictures."""
         stages = self.chosen_stages()
-        return "attacks" in stages or (self.evaluation.draws() and "metrics" in stages)
+        evaluation = self.evaluation.active()
+        drawn = evaluation is not None and evaluation.draws()
+        return "attacks" in stages or (drawn and "metrics" in stages)
+
+    def least_score(self) -> float:
+        """Return the least score of the judge's top-1 prediction."""
+        evaluation = self.evaluation.active()
+        return self.judge.least_score(0.0 if evaluation is None else evaluation.threshold)
 
     def prior_weight(self) -> float:
         """Return the weight of the denoising loss on class images; 0 without images."""
@@ -214,8 +221,9 @@ class RunConfig:
             (f"{prefix}prompts.count", settings.prompts.count, settings.prompts.most())
             for prefix, settings in self._by_prefix()
         ]
-        templates = self.evaluation.used_templates()
-        wanted.append(("evaluation.templates", templates, len(EVALUATION_TEMPLATES)))
+        evaluation = self.evaluation.active()
+        if evaluation is not None:
+            wanted.append(("evaluation.templates", evaluation.templates, len(EVALUATION_TEMPLATES)))
         for key, count, most in wanted:
             if most is not None and count > most:
                 raise ValueError(f"{key} = {count}: there are only {most}; give at most {most}")
@@ -240,8 +248,10 @@ class RunConfig:
 
     def _check_evaluation(self) -> None:
         """Refuse an evaluation without images, and image sizes that the judge can't read."""
-        for problem in self.evaluation.problems(self.kept, self._erased()):
-            raise ValueError(problem)
+        evaluation = self.evaluation.active()
+        if evaluation is not None:
+            for problem in evaluation.problems(self.kept, self._erased()):
+                raise ValueError(problem)
         side, sampling = self.judge.side, self.sampling
         if not self.measures():
             return

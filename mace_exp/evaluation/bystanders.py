@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from mace_exp.concepts.concept import Kind
+from mace_exp.concepts.concept import Concept, Kind
 from mace_exp.concepts.schema import KeptConfig
 from mace_exp.concepts.spelling import name_key
 from mace_exp.evaluation.prompts import OBJECTS, PRESERVED, STYLES, Subject
@@ -53,6 +53,17 @@ def kept_subjects(kept: KeptConfig) -> dict[str, list[Subject]]:
         OBJECTS: [Subject(name, Kind.object) for name in kept.objects],
         STYLES: [Subject(name, Kind.style) for name in kept.styles],
     }
+
+
+def named_subjects(
+    concepts: Iterable[Concept], kept: KeptConfig, bystanders: Bystanders
+) -> dict[str, Kind]:
+    """Return the kind of everything that an evaluation can name, by name: what is erased, the
+    retain set, and bystanders."""
+    named = [Subject(each.name, each.kind) for each in concepts]
+    named += [each for subjects in kept_subjects(kept).values() for each in subjects]
+    found = [*bystanders.unlisted, *bystanders.near(), *named]
+    return {each.name: each.kind for each in found}
 
 
 def unnamed(known: Sequence[str], listed: Iterable[str], texts: Iterable[str]) -> list[str]:

@@ -60,55 +60,11 @@ class Choice:
 
 @dataclass(kw_only=True)
 class EvaluationConfig:
-    """Base of the options of conf/evaluation; the defaults draw and measure nothing."""
+    """Base of the options of conf/evaluation."""
 
-    def draws(self, part: Part | None = None) -> bool:
-        """Return whether a part is drawn; None: whether anything is."""
-        return False
-
-    def used_templates(self) -> int:
-        """Return how many templates of sentences are used."""
-        return 0
-
-    def choice(self) -> Choice:
-        """Return what is measured, and how."""
-        return Choice([], 0.0, None)
-
-    def mapped_concepts(self) -> int:
-        """Return for how many concepts attention maps are drawn."""
-        return 0
-
-    def nearest_count(self) -> int:
-        """Return the number of neighbours per erased concept."""
-        return 0
-
-    def known_people(self, recognised: Sequence[str]) -> list[str]:
-        """Return the people that the model knows; `recognised` are those known to the judge."""
-        return []
-
-    def suite(
-        self,
-        concepts: Sequence[Concept],
-        kept: KeptConfig,
-        bystanders: Mapping[str, Sequence[Subject]],
-    ) -> list[EvaluationPrompt]:
-        """Return the prompts to draw; `bystanders` are the subjects of the parts `BYSTANDERS`."""
-        return []
-
-    def further_prompts(
-        self, concepts: Sequence[Concept], kept: KeptConfig, generality: GeneralityConfig
-    ) -> list[EvaluationPrompt]:
-        """Return the prompts of all other parts: those of generality and of prompt files."""
-        return []
-
-    def problems(self, kept: KeptConfig, erased: Collection[str]) -> Iterator[str]:
-        """Yield a message for each conflict with a run's lists; `erased` are keys of names
-        (`name_key`)."""
-        yield from ()
-
-    def missing_files(self) -> Iterator[str]:
-        """Yield a message for each file that is set and missing."""
-        yield from ()
+    def active(self) -> SampledEvaluation | None:
+        """Return the evaluation; None if nothing is drawn and measured."""
+        return None
 
 
 @dataclass(kw_only=True)
@@ -139,22 +95,23 @@ class SampledEvaluation(EvaluationConfig):
         for name in self.unlisted or ():
             _check_name("evaluation.unlisted", name)
 
+    def active(self) -> SampledEvaluation:
+        return self
+
     def draws(self, part: Part | None = None) -> bool:
+        """Return whether a part is drawn; None: whether anything is."""
         return bool(self.parts or self.prompt_sets.files) if part is None else part in self.parts
 
-    def used_templates(self) -> int:
-        return self.templates
-
     def choice(self) -> Choice:
+        """Return what is measured, and how."""
         return Choice(self.metrics, self.threshold, self.distances)
 
-    def mapped_concepts(self) -> int:
-        return self.attention_maps
-
     def nearest_count(self) -> int:
+        """Return the number of neighbours per erased concept."""
         return self.neighbours if self.draws(Part.neighbours) else 0
 
     def known_people(self, recognised: Sequence[str]) -> list[str]:
+        """Return the people that the model knows; `recognised` are those known to the judge."""
         named = list(recognised if self.unlisted is None else self.unlisted)
         if self.unlisted_file is not None:
             named += read_captions(Path(self.unlisted_file), known=NAME_COLUMNS)
@@ -166,8 +123,11 @@ class SampledEvaluation(EvaluationConfig):
         kept: KeptConfig,
         bystanders: Mapping[str, Sequence[Subject]],
     ) -> list[EvaluationPrompt]:
-        """Return the prompts of the selected parts. The suite is first built with all parts, so
-        that erased subjects are excluded from the others even if the part `erased` is not drawn."""
+        """Return the prompts of the selected parts; `bystanders` are the subjects of `BYSTANDERS`.
+
+        The suite is first built with all parts, so that erased subjects are excluded from the
+        others even if the part `erased` is not drawn.
+        """
         erased = [Subject(concept.name, concept.kind) for concept in concepts]
         whole = build_suite(
             {ERASED: erased, **kept_subjects(kept), **bystanders},
@@ -183,6 +143,7 @@ class SampledEvaluation(EvaluationConfig):
     def further_prompts(
         self, concepts: Sequence[Concept], kept: KeptConfig, generality: GeneralityConfig
     ) -> list[EvaluationPrompt]:
+        """Return the prompts of all other parts: those of generality and of prompt files."""
         sentences = generality.sentences(concepts, self.templates)
         kept_names = {
             part: [each.name for each in subjects] for part, subjects in kept_subjects(kept).items()
@@ -194,7 +155,8 @@ class SampledEvaluation(EvaluationConfig):
         ]
 
     def problems(self, kept: KeptConfig, erased: Collection[str]) -> Iterator[str]:
-        """Yield a message if no prompt is left, as erased subjects are in no other part."""
+        """Yield a message if no prompt is left, as erased subjects are in no other part; `erased`
+        are keys of names (`name_key`)."""
         gone = set(erased)
         empty = {
             part

@@ -8,7 +8,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from mace_exp.models.projections import cross_attention_projections
-from mace_exp.models.sampling import noise_schedule_config
+from mace_exp.models.schedulers import noise_schedule_config
 
 if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline

@@ -6,20 +6,14 @@ pipeline's supports every model family.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
 
 import numpy as np
 import torch
-from diffusers.configuration_utils import ConfigMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-from diffusers.schedulers.scheduling_ddim import DDIMScheduler
-from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
-from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
-from diffusers.schedulers.scheduling_pndm import PNDMScheduler
 from torch import Tensor
 
 from mace_exp.models.autoencoder import stable_autoencoder, unscale_latents
@@ -29,22 +23,11 @@ from mace_exp.models.devices import (
     is_offloaded,
     on_device,
 )
+from mace_exp.models.schedulers import swapped_scheduler
+from mace_exp.models.schema import SamplingConfig
 from mace_exp.utils.errors import naming_setting
 from mace_exp.utils.progress import Progress
 
-# Options replace class defaults that do not suit Stable Diffusion: its latents exceed [-1, 1], and
-# one scheduler's configuration lacks keys that another class needs.
-SCHEDULERS: dict[str, tuple[type[ConfigMixin], dict[str, Any]]] = {
-    "dpm": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "solver_order": 2}),
-    "ddim": (DDIMScheduler, {"clip_sample": False, "set_alpha_to_one": False}),
-    "euler": (EulerDiscreteScheduler, {}),
-    "pndm": (PNDMScheduler, {"skip_prk_steps": True, "set_alpha_to_one": False}),
-}
-_NOISE_SCHEDULE_KEYS = (
-    *("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas"),
-    *("prediction_type", "rescale_betas_zero_snr", "steps_offset"),
-)
-"""Keys of a scheduler's configuration that define the noise schedule."""
 TEXT_BATCH = 64
 
 
@@ -61,6 +44,26 @@ class SamplingSettings:
     batch_size: int
     height: int | None = None
     width: int | None = None
+
+    @classmethod
+    def of(cls, config: SamplingConfig, native_size: tuple[int, int]) -> SamplingSettings:
+        """Return the settings of a run, with the native size of the model, (height, width), filled
+        in: cache keys contain it."""
+        height, width = native_size
+        return cls(
+            steps=config.steps,
+            guidance=config.guidance,
+            scheduler=config.scheduler.name,
+            batch_size=config.batch_size,
+            height=config.height or height,
+            width=config.width or width,
+        )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width, which must be known."""
+        assert self.height is not None and self.width is not None
+        return self.height, self.width
 
 
 @dataclass(frozen=True)
@@ -181,45 +184,6 @@ def decode(pipeline: DiffusionPipeline, latents: Tensor, *, checked: bool = True
 def has_safety_checker(pipeline: DiffusionPipeline) -> bool:
     """Return whether the pipeline has a safety checker, which blacks out flagged images."""
     return getattr(pipeline, "safety_checker", None) is not None
-
-
-@contextmanager
-def swapped_scheduler(pipeline: DiffusionPipeline, name: str) -> Iterator[None]:
-    """Use another scheduler with the model's noise schedule inside the block; always restore.
-
-    Raises:
-        ValueError: an unknown name.
-    """
-    original = pipeline.scheduler
-    try:
-        pipeline.scheduler = scheduler_for(pipeline, name)
-        yield
-    finally:
-        pipeline.scheduler = original
-
-
-def scheduler_for(pipeline: DiffusionPipeline, name: str) -> Any:
-    """Return a new scheduler with the model's noise schedule.
-
-    Raises:
-        ValueError: an unknown name.
-    """
-    if name not in SCHEDULERS:
-        raise ValueError(f"sampling.scheduler = {name!r}: allowed are {', '.join(SCHEDULERS)}")
-    family, options = SCHEDULERS[name]
-    return family.from_config(noise_schedule_config(pipeline.scheduler.config), **options)
-
-
-def noise_schedule_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the noise-schedule keys of a scheduler's configuration.
-
-    Sampler keys are dropped: diffusers writes their defaults on save, so a reloaded model would
-    sample differently. Trailing timestep spacing is kept: models trained to zero terminal SNR need
-    it.
-    """
-    schedule = {key: config[key] for key in _NOISE_SCHEDULE_KEYS if key in config}
-    trailing = config.get("timestep_spacing") == "trailing"
-    return schedule | ({"timestep_spacing": "trailing"} if trailing else {})
 
 
 class _TextStates:

@@ -80,9 +80,8 @@ class Attempts:
     @cached_property
     def pictures(self) -> Images:
         """The attacker's pictures by slug; empty if the attack has none."""
-        plan, sampling = self.plan, self.plan.sampling
-        assert sampling.height is not None and sampling.width is not None
-        drawing = Drawing(sampling, (sampling.height, sampling.width), plan.checked)
+        plan = self.plan
+        drawing = Drawing(plan.sampling, plan.sampling.size, plan.checked)
         sources = {c.slug: plan.attack.picture_source(c, drawing) for c in plan.concepts}
         found = {slug: source for slug, source in sources.items() if source is not None}
         return draw_training_images(self.context, found, checked=plan.checked, stage=STAGE)

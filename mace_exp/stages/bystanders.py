@@ -20,7 +20,7 @@ from mace_exp.evaluation.neighbours import (
     write_neighbours,
 )
 from mace_exp.evaluation.prompts import Subject
-from mace_exp.evaluation.schema import EvaluationConfig, Part
+from mace_exp.evaluation.schema import Part, SampledEvaluation
 from mace_exp.preservation.schema import TermConfig
 from mace_exp.runs.context import Context
 from mace_exp.runs.result import result_key
@@ -36,18 +36,19 @@ NO_NEIGHBOURS = "no subject is known beside the erased ones: neighbours are not 
 
 def find_bystanders(
     context: Context,
-    evaluation: EvaluationConfig,
-    erased: Sequence[Subject],
+    evaluation: SampledEvaluation,
+    concepts: Sequence[Concept],
     kept: KeptConfig,
     *,
     known: Sequence[str],
     texts: Iterable[str],
 ) -> Bystanders:
     """Return the people in `known`, those that the model knows, that no list names, and the
-    subjects nearest to each erased one.
+    subjects nearest to each of the `concepts` to erase.
 
     `texts` are anchors and preserved captions: a name in one counts as listed.
     """
+    erased = [Subject(each.name, each.kind) for each in concepts]
     gone = [each.name for each in erased]
     retained = [each for subjects in kept_subjects(kept).values() for each in subjects]
     free = unnamed(known, [*gone, *(each.name for each in retained)], texts)

@@ -7,8 +7,12 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 from mace_exp.concepts.concept import Concept
+from mace_exp.concepts.prompts import anchor_prompt
+from mace_exp.data.images.base import ConceptImages
 from mace_exp.data.prompts.base import PromptsConfig, Sentences
+from mace_exp.models.text import PromptEncoder
 from mace_exp.runs.context import Context
+from mace_exp.utils.errors import naming_setting
 from mace_exp.utils.files import write_table
 from mace_exp.utils.progress import progress, silenced
 
@@ -45,6 +49,30 @@ def training_prompts(
         {slug: each.texts for slug, each in found.items()},
         sum(each.templates for each in found.values()),
     )
+
+
+def check_prompts(
+    encoder: PromptEncoder,
+    concepts: Sequence[Concept],
+    sentences: Mapping[str, Sequence[str]],
+    sources: Mapping[str, ConceptImages],
+) -> None:
+    """Refuse prompts that do not name their concept, or are too long with it or its anchor.
+
+    `sentences` are the training sentences and `sources` those of the training images, by concept
+    slug; a concept may have no images.
+
+    Raises:
+        ValueError: it names the prompt, and the concept where its anchor is too long.
+    """
+    for concept in concepts:
+        source = sources.get(concept.slug)
+        prompts = [] if source is None else source.prompts
+        for prompt in dict.fromkeys(prompts):
+            encoder.positions(prompt, concept.name)
+        read = dict.fromkeys([*prompts, *sentences[concept.slug]])
+        with naming_setting(f"{concept.name} with its anchor {concept.anchor!r}"):
+            encoder.token_ids([anchor_prompt(each, concept) for each in read])
 
 
 def _write(context: Context, concepts: Sequence[Concept], found: Mapping[str, Sentences]) -> None:

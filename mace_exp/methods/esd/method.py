@@ -21,7 +21,7 @@ from mace_exp.methods.esd.training import TARGETS, EsdConcept, EsdRow, EsdTraine
 from mace_exp.models.conditions import condition_on, unconditional
 from mace_exp.models.devices import on_device
 from mace_exp.models.projections import cross_attention_projections
-from mace_exp.models.sampling import scheduler_for
+from mace_exp.models.schedulers import scheduler_for
 from mace_exp.runs.context import Context
 from mace_exp.runs.record import read_rows
 from mace_exp.runs.result import Result, result_key
