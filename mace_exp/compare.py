@@ -98,7 +98,7 @@ def _scores_of(run: Path) -> ScoredPictures:
     """Return a run's scores, to be counted as its judge asks for."""
     found = read_scores(run / SCORES)
     judge = stored_judge(found.judge, read_config(run).get("judge") or {}, {}) or NoJudge()
-    return replace(found, least_score=judge.least_score(0.0), least_person=judge.least_person())
+    return replace(found, min_score=judge.min_score(0.0), min_person_score=judge.min_person_score())
 
 
 def _runs_in(folder: Path) -> list[Path]:

@@ -50,7 +50,7 @@ ALIASES = {"class_prompt": "preserve_prompt", "preserve_data_dir": "class_data_d
 _CACHE = (False, "captions of this project replace it; preservation=cached uses an imported cache")
 _CROP = (False, "generated images are not cropped; images=folder crops and flips images and masks")
 _FOLDERS = "all concepts share one folder of class images, with one prompt: prior_images=folder"
-_MOST = len(TRAINING_TEMPLATES)
+_MAX_PROMPTS = len(TRAINING_TEMPLATES)
 UNCONVERTED: dict[str, tuple[object, str]] = {
     "adam_beta1": (0.9, "always 0.9"),
     "adam_beta2": (0.999, "always 0.999"),
@@ -115,9 +115,11 @@ def convert(theirs: Mapping[str, Any]) -> Experiment:
     for key, (kind, *names) in RENAMED.items():
         value = _take(left, key, kind)
         ours |= {} if value is None else dict.fromkeys(names, value)
-    if ours.get("prompts.count", 0) > _MOST:
-        remarks.append(f"prompts.count = {ours['prompts.count']}: {_MOST}, one for each template")
-        ours["prompts.count"] = _MOST
+    if ours.get("prompts.count", 0) > _MAX_PROMPTS:
+        remarks.append(
+            f"prompts.count = {ours['prompts.count']}: {_MAX_PROMPTS}, one for each template"
+        )
+        ours["prompts.count"] = _MAX_PROMPTS
     for key, value in left.items():
         neutral, reason = UNCONVERTED.get(key, (None, ""))
         with suppress(ValueError):  # YAML reads 1e-8 as text

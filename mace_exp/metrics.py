@@ -135,8 +135,8 @@ def _scored(
         (pictures.before, pictures.after),
         answers=answers,
         specificity=specificity,
-        threshold=judge.least_score(threshold),
-        person_threshold=judge.least_person(),
+        threshold=judge.min_score(threshold),
+        person_threshold=judge.min_person_score(),
         detections=boxes,
         counting=judge.counting(),
     )

@@ -40,7 +40,7 @@ from mace_exp.runs.stale import remove_stale
 from mace_exp.runs.status import Status, recorded_status
 from mace_exp.runs.tracking import open_tracker
 from mace_exp.stage_plan import plan_of, stage_tasks
-from mace_exp.stages.edit_facts import safety_checker_state
+from mace_exp.stages.edit_description import safety_checker_state
 from mace_exp.utils.errors import OutOfMemory, Refused
 from mace_exp.utils.files import write_json, write_text
 from mace_exp.utils.progress import announce, silenced

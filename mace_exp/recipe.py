@@ -38,12 +38,12 @@ from mace_exp.stages.attacks import attack_edit
 from mace_exp.stages.attempts import AttackPlan, Attempts
 from mace_exp.stages.bystanders import find_bystanders, named_texts
 from mace_exp.stages.edit import keep_edit
-from mace_exp.stages.edit_facts import checks_images, edit_facts
+from mace_exp.stages.edit_description import checks_images, describe_edit
 from mace_exp.stages.images import draw_training_images, read_prior_images
 from mace_exp.stages.masks import ConceptMasks, find_masks
 from mace_exp.stages.metrics import measure
 from mace_exp.stages.preservation import (
-    Survivors,
+    RetainSet,
     check_terms,
     retained_captions,
     sum_preservation,
@@ -53,7 +53,7 @@ from mace_exp.stages.samples import SuiteSamples, draw_suite
 
 
 class Recipe:
-    """The results of a run with these settings. To a method it is the `Given` object."""
+    """The results of a run with these settings. To a method it is the `MethodInputs` object."""
 
     def __init__(self, context: Context, config: RunConfig) -> None:
         self.context, self.config = context, config
@@ -146,19 +146,19 @@ class Recipe:
         return masks.value.fallbacks if masks is not None and masks.is_made else 0
 
     @property
-    def _survivors(self) -> Survivors:
-        return Survivors(self.config.kept, [concept.name for concept in self.concepts])
+    def _retain_set(self) -> RetainSet:
+        return RetainSet(self.config.kept, [concept.name for concept in self.concepts])
 
     @cached_property
     def preservation(self) -> Preservation:
         """Second moments of the captions to preserve, for every term with a weight."""
         weights = list(self.config.method.term_weights(self.config).values())
-        return sum_preservation(self.context, self._weighed_terms, self._survivors, weights)
+        return sum_preservation(self.context, self._weighed_terms, self._retain_set, weights)
 
     @cached_property
     def retained(self) -> list[str]:
         """Captions of what must survive, of every term with a weight."""
-        return retained_captions(self.context, self._weighed_terms, self._survivors)
+        return retained_captions(self.context, self._weighed_terms, self._retain_set)
 
     @cached_property
     def method(self) -> Method:
@@ -249,7 +249,7 @@ class Recipe:
             sampling=self.sampling,
             checked=self.checks_images,
             judging=self.judging,
-            threshold=self.config.least_score(),
+            threshold=self.config.min_score(),
         )
         return Attempts(self.context, plan, self.edit)
 
@@ -295,4 +295,4 @@ class Recipe:
 
     def _facts(self) -> Mapping[str, Any]:
         key, files = self.edit.key, self.method.files()
-        return edit_facts(self.context, self.config, self.sampling, key=key, files=files)
+        return describe_edit(self.context, self.config, self.sampling, key=key, files=files)

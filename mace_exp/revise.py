@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from mace_exp.cli.own_options import add_folder, flags
+from mace_exp.cli.config_dir import add_folder, flags
 from mace_exp.runs.ranks import is_worker
 
 

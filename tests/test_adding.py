@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from mace_exp.config.options import VARIANTS
 from mace_exp.data.masks.base import MaskRequest, MasksConfig, SeenImages
 from mace_exp.data.masks.pixels import Masks
-from mace_exp.methods.base import Edit, Given, MethodConfig, NoPhases, Settings
+from mace_exp.methods.base import Edit, MethodConfig, MethodInputs, NoIntermediateStates, Settings
 from mace_exp.runs.context import Context
 from mace_exp.runs.result import Result, result_key
 from tests.whole_run import PEOPLE, UP_TO_FUSION, Run, read
@@ -50,11 +50,11 @@ class FadeConfig(MethodConfig):
     def reads(self) -> frozenset[str]:
         return frozenset()
 
-    def build(self, context: Context, settings: Settings, given: Given) -> Any:
+    def build(self, context: Context, settings: Settings, given: MethodInputs) -> Any:
         return Fade(context, self.factor)
 
 
-class Fade(NoPhases):
+class Fade(NoIntermediateStates):
     def __init__(self, context: Context, factor: float) -> None:
         super().__init__()
         self.context, self.factor = context, factor

@@ -104,7 +104,7 @@ def test_one_concept_has_no_interval_and_neither_have_too_many_pictures(
     a, b = RNG.normal(size=(2, 6, 3))
     assert set(estimate(frechet_distance, a, b, ["x"] * 6, paired=True)) == {"value", "n"}
     assert "low" in estimate(frechet_distance, a, b, range(6), paired=True)
-    monkeypatch.setattr(set_distances, "MOST", 5)
+    monkeypatch.setattr(set_distances, "MAX_PICTURES", 5)
     assert set(estimate(frechet_distance, a, b, range(6), paired=True)) == {"value", "n"}
 
 

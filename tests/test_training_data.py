@@ -259,7 +259,7 @@ def test_no_more_overlays_are_held_than_are_shown(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held: list[str] = []
-    monkeypatch.setattr(stages_masks, "MOST_SHOWN", 3)
+    monkeypatch.setattr(stages_masks, "MAX_SHOWN", 3)
     monkeypatch.setattr(stages_masks, "Picture", lambda _, caption: held.append(caption))
     folder = run("few", PEOPLE, "masks=whole", "stages=[images,masks]")
     assert len(held) == 3 and len(list((folder / "masks").glob("*.png"))) == 4

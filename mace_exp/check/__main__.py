@@ -18,7 +18,7 @@ from mace_exp.check.found import images_found, model_found, settings_found
 from mace_exp.check.text import file_lines, work_lines
 from mace_exp.cli.arguments import expand
 from mace_exp.cli.common import REFUSALS
-from mace_exp.cli.own_options import add_folder, flags, folder_of_options
+from mace_exp.cli.config_dir import add_folder, flags, folder_of_options
 from mace_exp.config import composed_run, explain
 from mace_exp.config.run_config import RunConfig
 from mace_exp.utils.texts import shown

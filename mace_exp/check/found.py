@@ -17,7 +17,7 @@ from mace_exp.models.schema import ModelConfig
 from mace_exp.models.sources import ModelLocation, hub_cached, location_of, native_size
 from mace_exp.models.weight_files import read_header, read_object
 
-MOST_NAMED = 5
+MAX_NAMED = 5
 """Most names of left-out files that are listed; all files are counted."""
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1, "I8": 1, "BOOL": 1}
 
@@ -140,7 +140,7 @@ def _counted(files: Iterable[Path]) -> dict[str, Any]:
     for each in files:
         kinds.setdefault(each.suffix.lower() or "without suffix", []).append(str(each))
     return {
-        kind: {"count": len(names), "such_as": names[:MOST_NAMED]}
+        kind: {"count": len(names), "such_as": names[:MAX_NAMED]}
         for kind, names in sorted(kinds.items())
     }
 

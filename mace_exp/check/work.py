@@ -26,7 +26,7 @@ class NotMadeYet(Exception):
 
 
 @dataclass
-class LookedAt(Cache):
+class ReadOnlyCache(Cache):
     """A cache that is only read: paths of missing entries are in the folder `scratch`."""
 
     scratch: Path = Path()
@@ -64,7 +64,7 @@ def checked_recipe(config: RunConfig) -> Iterator[Recipe]:
         root = Path(temporary)
         context = Context(
             load=lambda: load_model(config.model, config.device.name),
-            cache=LookedAt(Path(config.cache_dir), scratch=root / "cache"),
+            cache=ReadOnlyCache(Path(config.cache_dir), scratch=root / "cache"),
             folder=RunFolder(root),
             tracker=Tracker(None),
             device=config.device.name,

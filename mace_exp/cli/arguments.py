@@ -8,9 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from itertools import takewhile
 from pathlib import Path
 
-from mace_exp.cli.foreign import settings_of
-from mace_exp.cli.own_options import kept_options
 from mace_exp.cli.quoting import as_typed, at_home
+from mace_exp.cli.run_settings import kept_options, settings_of
 from mace_exp.config import CONF, NAMED_KEYS, named_option, quoted
 from mace_exp.runs.ranks import rank_count
 
@@ -103,8 +102,7 @@ def _resumed(folder: Path, given: Sequence[str]) -> list[str]:
     """Return the settings that a run or a sweep was started with, and its folder to write to."""
     settings = settings_of(folder, given)
     if not any(each.startswith(("--config-dir", "-cd")) for each in given):
-        keys = {each.partition("=")[0].lstrip("+~") for each in given}
-        settings = [*kept_options(folder, keys), *settings]
+        settings = [*kept_options(folder, given), *settings]
     if (folder / "multirun.yaml").is_file():
         return [*settings, "hydra.mode=MULTIRUN", f"hydra.sweep.dir={quoted(folder)}"]
     return [*settings, f"hydra.run.dir={quoted(folder)}"]

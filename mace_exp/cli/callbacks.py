@@ -13,7 +13,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
 
 from mace_exp.cli.common import refusing
-from mace_exp.cli.own_options import keep_options
+from mace_exp.cli.config_dir import keep_options
 from mace_exp.config import are_numbered, check_jobs, planned_jobs, quoted
 from mace_exp.runs.claims import claim, claim_new, release
 from mace_exp.runs.folder import PLAN

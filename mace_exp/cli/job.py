@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from mace_exp.cli.arguments import check_ranks, expand
 from mace_exp.cli.callbacks import NewFolders, closed_sweep
 from mace_exp.cli.common import REFUSALS, refusals_shown
-from mace_exp.cli.own_options import keep_options
+from mace_exp.cli.config_dir import keep_options
 from mace_exp.cli.refusal import Refusal
 from mace_exp.config import CONF, quick_hydra, register, to_run_config
 from mace_exp.config.run_config import RunConfig

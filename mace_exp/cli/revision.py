@@ -15,9 +15,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
 from mace_exp.cli.arguments import OPEN_KEYS, expand
-from mace_exp.cli.foreign import settings_of
-from mace_exp.cli.own_options import flags, folder_of_options, kept_options
+from mace_exp.cli.config_dir import flags, folder_of_options
 from mace_exp.cli.quoting import at_home
+from mace_exp.cli.run_settings import kept_options, settings_of
 from mace_exp.config import quoted
 from mace_exp.runs.folder import RunFolder
 from mace_exp.utils.yaml_files import read_plain
@@ -47,22 +47,20 @@ class Revision:
             ValueError: as `settings_of`.
         """
         options, given = folder_of_options(expand(self.more))
-        own = self._own_options() if options is None else flags(options)
+        if options is None:
+            found = kept_options(self.folder, self.more, key="from")
+        else:
+            found = flags(options)
         kept = [
             each
-            for setting in settings_of(self.folder, given, door="from")
+            for setting in settings_of(self.folder, given, key="from")
             if not setting.startswith(("stages=", "revises=", "concepts.names="))
             for each in _without(setting, self.dropped)
         ]
         names = ",".join(quoted(name) for name in self.names)
         place = quoted(self.folder.absolute())
         chosen = [f"concepts.names=[{names}]", f"revises={place}", "resume=null"]
-        return [*own, *kept, *chosen, *given]
-
-    def _own_options(self) -> list[str]:
-        """Return the arguments by which Hydra finds the option files that the run keeps."""
-        keys = {each.partition("=")[0].lstrip("+~") for each in self.more}
-        return kept_options(self.folder, keys, door="from")
+        return [*found, *kept, *chosen, *given]
 
 
 def read_revision(arguments: Sequence[str]) -> Revision:

@@ -120,10 +120,10 @@ class RunConfig:
         drawn = evaluation is not None and evaluation.draws()
         return "attacks" in stages or (drawn and "metrics" in stages)
 
-    def least_score(self) -> float:
+    def min_score(self) -> float:
         """Return the least score of the judge's top-1 prediction."""
         evaluation = self.evaluation.active()
-        return self.judge.least_score(0.0 if evaluation is None else evaluation.threshold)
+        return self.judge.min_score(0.0 if evaluation is None else evaluation.threshold)
 
     def prior_weight(self) -> float:
         """Return the weight of the denoising loss on class images; 0 without images."""

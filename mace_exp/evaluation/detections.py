@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
 
-from mace_exp.evaluation.judges.base import Detection, Found
+from mace_exp.evaluation.judges.base import Boxes, Detection
 from mace_exp.evaluation.scores import PHASES, sample_file
 from mace_exp.utils.files import write_table
 
@@ -24,7 +24,7 @@ COLUMNS = (
 
 
 def write_detections(
-    path: Path, found: tuple[Sequence[Found], Sequence[Found]], judge: str
+    path: Path, found: tuple[Sequence[Boxes], Sequence[Boxes]], judge: str
 ) -> None:
     """Write the boxes of n pictures before and after an edit."""
     rows: list[tuple[object, ...]] = []

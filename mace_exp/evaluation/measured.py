@@ -18,8 +18,8 @@ from mace_exp.evaluation.judges.base import (
     DETECTIONS,
     FEATURES,
     LIKELY,
+    Boxes,
     Counting,
-    Found,
     Judge,
 )
 from mace_exp.evaluation.pixels import pixel_features
@@ -76,7 +76,7 @@ class Scored(Drawn):
     specificity: str = PRESERVED
     threshold: float = 0.0
     person_threshold: float = LIKELY
-    detections: tuple[Sequence[Found], Sequence[Found]] | None = None
+    detections: tuple[Sequence[Boxes], Sequence[Boxes]] | None = None
     counting: Counting | None = None
 
 
@@ -152,7 +152,7 @@ class Measured(Drawn):
         )
 
     @cached_property
-    def detections(self) -> tuple[Sequence[Found], Sequence[Found]] | None:
+    def detections(self) -> tuple[Sequence[Boxes], Sequence[Boxes]] | None:
         """The boxes in each picture before and after; None if the judge gives none."""
         if DETECTIONS not in self.answers:
             return None

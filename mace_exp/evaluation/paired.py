@@ -143,16 +143,16 @@ def concept_differences(
 
 
 def measures_of(
-    scores: Scores, threshold: float = 0.0, least_person: float = LIKELY
+    scores: Scores, threshold: float = 0.0, min_person_score: float = LIKELY
 ) -> dict[str, np.ndarray]:
-    """Return each of `MEASURES` of n pictures, [n], float64; `threshold` and `least_person` are the
-    least probabilities of a top-1 prediction and of a person."""
+    """Return each of `MEASURES` of n pictures, [n], float64; `threshold` and `min_person_score` are
+    the least probabilities of a top-1 prediction and of a person."""
     known = np.isfinite(scores.subject_rank)
     first = recognised(scores.subject_rank, scores.subject_probability, threshold)
     return {
         "recognised": np.where(known, first, np.nan),
         "top5": np.where(known, scores.subject_rank <= 5, np.nan),
-        "persons": np.where(np.isfinite(scores.person), scores.person >= least_person, np.nan),
+        "persons": np.where(np.isfinite(scores.person), scores.person >= min_person_score, np.nan),
         "text_image": scores.text_image,
         "pixel_change": scores.pixel_change,
     }
@@ -195,8 +195,8 @@ def _common(first: ScoredPictures, second: ScoredPictures, threshold: float) -> 
     return Pairs(
         [first.prompts[row] for row in rows[:, 0]],
         (one, two),
-        thresholds=(max(threshold, first.least_score), max(threshold, second.least_score)),
-        persons=(first.least_person, second.least_person),
+        thresholds=(max(threshold, first.min_score), max(threshold, second.min_score)),
+        persons=(first.min_person_score, second.min_person_score),
     )
 
 

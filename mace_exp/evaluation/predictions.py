@@ -12,9 +12,9 @@ import numpy as np
 from mace_exp.evaluation.judges.base import (
     BATCH,
     BoxDetector,
+    Boxes,
     Classifier,
     FeatureExtractor,
-    Found,
     Judge,
     PersonScorer,
     TextImageScorer,
@@ -68,7 +68,7 @@ class Predictions:
         return np.concatenate(self._in_batches(lambda images, _: judge.persons(images)))
 
     @cached_property
-    def detections(self) -> list[Found]:
+    def detections(self) -> list[Boxes]:
         """The boxes found in each picture, n lists."""
         judge = self._judge(BoxDetector)
         parts = self._in_batches(lambda images, _: judge.detections(images))

@@ -64,16 +64,16 @@ NUMBERS = tuple(name for name in COLUMNS if name not in TEXTS)
 class ScoredPictures:
     """Prompts, their pictures' scores before and after the edit, and the judge's name.
 
-    `least_score` and `least_person` are that judge's least probabilities of a top-1 prediction and
-    of a person; scores.csv does not contain them.
+    `min_score` and `min_person_score` are that judge's least probabilities of a top-1 prediction
+    and of a person; scores.csv does not contain them.
     """
 
     prompts: Sequence[EvaluationPrompt]
     before: Scores
     after: Scores
     judge: str
-    least_score: float = 0.0
-    least_person: float = LIKELY
+    min_score: float = 0.0
+    min_person_score: float = LIKELY
 
     @property
     def answers(self) -> frozenset[str]:

@@ -49,7 +49,7 @@ class Masks(Protocol):
     def masks(self) -> Mapping[str, Tensor | None]: ...
 
 
-class Given(Protocol):
+class MethodInputs(Protocol):
     """What a method may read of a run. A result is computed only if the method accesses it."""
 
     concepts: list[Concept]
@@ -195,12 +195,12 @@ class MethodConfig(ABC):
         return frozenset()
 
     @abstractmethod
-    def build(self, context: Context, settings: Settings, given: Given) -> Method:
+    def build(self, context: Context, settings: Settings, given: MethodInputs) -> Method:
         """Return the method for one run; heavy packages are imported here."""
 
 
 @dataclass(frozen=True)
-class NoPhases:
+class NoIntermediateStates:
     """Defaults for methods without intermediate states between original model and edit."""
 
     extra: Mapping[str, Any] = field(default_factory=dict)

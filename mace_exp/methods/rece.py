@@ -33,7 +33,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from mace_exp.methods.base import Given, Method, Settings
+from mace_exp.methods.base import Method, MethodInputs, Settings
 from mace_exp.methods.concept_editing import EditingConfig, EditingMethod
 from mace_exp.utils.ranges import NONNEGATIVE
 
@@ -57,7 +57,7 @@ class ReceConfig(EditingConfig):
     embedding_ridge: Annotated[float, NONNEGATIVE]  # weight of ||c'||^2 in the search for c'
     accumulate: bool  # erase all embeddings found so far; false: only those of the round
 
-    def build(self, context: Context, settings: Settings, given: Given) -> Method:
+    def build(self, context: Context, settings: Settings, given: MethodInputs) -> Method:
         return Rece(context, self, settings, given)
 
 

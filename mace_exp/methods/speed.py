@@ -32,7 +32,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from mace_exp.concepts.prompts import TRAINING_TEMPLATES, retained_prompts
-from mace_exp.methods.base import Edit, Given, Method, Settings, unet_edit
+from mace_exp.methods.base import Edit, Method, MethodInputs, Settings, unet_edit
 from mace_exp.methods.token_pairs import TokenConfig, TokenMethod, name_positions
 from mace_exp.utils.ranges import NONNEGATIVE, POSITIVE, Range
 
@@ -71,7 +71,7 @@ class SpeedConfig(TokenConfig):
     def reads(self) -> frozenset[str]:
         return frozenset({"prompts"})
 
-    def build(self, context: Context, settings: Settings, given: Given) -> Method:
+    def build(self, context: Context, settings: Settings, given: MethodInputs) -> Method:
         return Speed(context, self, settings, given)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from mace_exp.concepts.concept import Concept
 from mace_exp.concepts.prompts import anchor_prompt
-from mace_exp.methods.base import Edit, Given, MethodConfig, NoPhases, Settings
+from mace_exp.methods.base import Edit, MethodConfig, MethodInputs, NoIntermediateStates, Settings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,10 +49,12 @@ class TokenConfig(MethodConfig):
 C = TypeVar("C", bound=TokenConfig)
 
 
-class TokenMethod(NoPhases, ABC, Generic[C]):
+class TokenMethod(NoIntermediateStates, ABC, Generic[C]):
     """A closed form on pairs of tokens in a run; a subclass solves it in `edit`."""
 
-    def __init__(self, context: Context, config: C, settings: Settings, given: Given) -> None:
+    def __init__(
+        self, context: Context, config: C, settings: Settings, given: MethodInputs
+    ) -> None:
         super().__init__()
         self.context, self.config, self.settings, self.given = context, config, settings, given
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from mace_exp.methods.base import Given, Method, Settings
+from mace_exp.methods.base import Method, MethodInputs, Settings
 from mace_exp.methods.concept_editing import EditingConfig, EditingMethod
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class UceConfig(EditingConfig):
     name: ClassVar[str] = "uce"
     source: ClassVar[str] = "Gandikota et al., WACV 2024, arXiv 2308.14761"
 
-    def build(self, context: Context, settings: Settings, given: Given) -> Method:
+    def build(self, context: Context, settings: Settings, given: MethodInputs) -> Method:
         return Uce(context, self, settings, given)
 
 

@@ -30,7 +30,7 @@ _NO_WEIGHTS = {
     b"": "no safetensors file: get it again",
 }
 """First bytes of files that are found in place of weights, and what these files are."""
-_MOST_HEADER = 100 * 2**20
+_MAX_HEADER_BYTES = 100 * 2**20
 """Largest header in bytes, which is the limit of safetensors itself."""
 
 
@@ -61,7 +61,7 @@ def _header(file: Path, size: int, modified: int) -> Mapping[str, StoredTensor]:
     with file.open("rb") as opened:
         start = opened.read(24)
         length = int.from_bytes(start[:8], "little")
-        if start[8:9] != b"{" or length > _MOST_HEADER:
+        if start[8:9] != b"{" or length > _MAX_HEADER_BYTES:
             what = next(said for each, said in _NO_WEIGHTS.items() if start.startswith(each))
             raise ValueError(f"{file} is {what}")
         opened.seek(8)

@@ -25,7 +25,7 @@ TITLES = {
     "paraphrase": "Paraphrased prompts",
 }
 PICTURE_BYTES = 300_000  # base64 bytes of each attack's pairs
-MOST_PAIRS = 12
+MAX_PAIRS = 12
 TABLE_WIDTH = 110
 """Characters of a row in the terminal, also in a narrower one, so that no figure is cut off."""
 
@@ -140,7 +140,7 @@ def _pairs(folder: Path) -> list[Pair]:
         if row.get("side") == "edited":
             key = tuple(row.get(name) or "" for name in ("concept", "seed", "variant"))
             groups.setdefault(key, []).append(row)
-    chosen = list(groups.values())[:: max(1, -(-len(groups) // MOST_PAIRS))]
+    chosen = list(groups.values())[:: max(1, -(-len(groups) // MAX_PAIRS))]
     thumbnails, pairs = Thumbnails(PICTURE_BYTES), []
     for rows in chosen:
         sample = _sample(folder, rows[0], rows[-1])

@@ -17,7 +17,7 @@ from mace_exp.report.metrics_view import Estimate
 STRIP_WIDTH, STRIP_HEIGHT = 220, 26
 LABEL_WIDTH, ROW_HEIGHT = 150, 19
 CURVE_WIDTH, CURVE_HEIGHT = 430, 240
-MOST_POINTS = 240  # per curve
+MAX_POINTS = 240  # per curve
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,7 @@ def finite_points(line: Curve) -> Curve:
     return [(x, y) for x, y in line if math.isfinite(y)]
 
 
-def thinned(line: Curve, most: int = MOST_POINTS) -> Curve:
+def thinned(line: Curve, most: int = MAX_POINTS) -> Curve:
     """Average neighbouring points, so that at most `most` remain."""
     width = math.ceil(len(line) / most) if line else 1
     groups = [line[start : start + width] for start in range(0, len(line), width)]

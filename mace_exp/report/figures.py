@@ -239,7 +239,7 @@ def draw_parallel(axes: Axes, jobs: Sequence[Job], varying: Sequence[str]) -> No
     axes.spines[:].set_visible(False)
 
 
-MOST_NAMED = 8  # lines in a legend at most
+MAX_NAMED = 8  # lines in a legend at most
 
 
 def draw_losses(axes: Axes, jobs: Sequence[Job], varying: Sequence[str]) -> None:
@@ -247,7 +247,7 @@ def draw_losses(axes: Axes, jobs: Sequence[Job], varying: Sequence[str]) -> None
     from matplotlib import colormaps
 
     trained = [job for job in jobs if job.loss]
-    named = len(trained) <= MOST_NAMED
+    named = len(trained) <= MAX_NAMED
     shades = colormaps["viridis"]
     for index, job in enumerate(trained):
         colour = shades(0.9 - 0.85 * index / max(len(trained) - 1, 1))

@@ -15,8 +15,8 @@ from mace_exp.report.metrics_view import LOWER_TITLES, Estimate
 
 WIDTH, HEIGHT = 1140, 330
 TOP, BOTTOM, SIDE = 54, 22, 70
-MOST_STEPS = 8  # settings with at most this many values are spaced evenly, one tick per value
-MOST_SETTINGS = 6
+MAX_STEPS = 8  # settings with at most this many values are spaced evenly, one tick per value
+MAX_SETTINGS = 6
 WIDE_RANGE = 30  # a setting whose values differ by more is drawn on a logarithmic axis
 
 
@@ -32,7 +32,7 @@ class Axis:
 
 def axes_of(jobs: Sequence[Job], varying: Sequence[str]) -> list[Axis]:
     """Return settings, then the harmonic mean and accuracies; on all measures up is better."""
-    settings = [setting_axis(key, jobs) for key in varying[:MOST_SETTINGS]]
+    settings = [setting_axis(key, jobs) for key in varying[:MAX_SETTINGS]]
     titles = list(dict.fromkeys(title for job in jobs for title in job.accuracies))
     measures = [
         measure_axis(title, [job.accuracies.get(title) for job in jobs]) for title in titles
@@ -50,7 +50,7 @@ def setting_axis(key: str, jobs: Sequence[Job]) -> Axis:
     keys = [setting_key(v) if job.settings else None for v, job in zip(values, jobs, strict=True)]
     known = {k: setting_text(v) for k, v in zip(keys, values, strict=True) if k is not None}
     numeric = all(isinstance(k, float) for k in known)
-    if numeric and len(known) > MOST_STEPS:
+    if numeric and len(known) > MAX_STEPS:
         numbers = [k if isinstance(k, float) else None for k in keys]
         return Axis(name, group + dot, *_measured(numbers))
     order = sorted(known, key=lambda k: (isinstance(k, str), k))

@@ -51,7 +51,7 @@ STATUS_KEYS = (
 )
 FIRST_MEMBERS = 20  # concepts shown per part, the others on demand
 DRAWN_MEMBERS = 120  # concepts drawn per part; of more, name and value
-MOST_CURVES = 100  # concepts whose curve is drawn; the median is that of all
+MAX_CURVES = 100  # concepts whose curve is drawn; the median is that of all
 FEW_NAMES = 3  # concepts with overrides named in the headline; more are counted
 LONG_SETTING = 72  # characters; longer values are collapsed
 
@@ -253,7 +253,7 @@ def training(curves: ConceptCurves) -> dict[str, Any]:
     figures = [figure for figure in (training_figure(curves, name) for name in ordered) if figure]
     columns, rows = curves.table()
     found_of = {"figures": figures, "columns": columns, "rows": rows}
-    return found_of | {"drawn": min(len(rows), MOST_CURVES)} if figures else {}
+    return found_of | {"drawn": min(len(rows), MAX_CURVES)} if figures else {}
 
 
 def training_figure(curves: ConceptCurves, name: str) -> Markup | None:
@@ -266,7 +266,7 @@ def training_figure(curves: ConceptCurves, name: str) -> Markup | None:
     if len({value for line in lines.values() for _, value in line}) < 2:
         return None
     label = MEASURES.get(name, name.replace("_", " ").capitalize())
-    lines = _spread_by_last(lines, MOST_CURVES)
+    lines = _spread_by_last(lines, MAX_CURVES)
     return charts.curves(lines, median_curve(curves, name), label=label, unit="step")
 
 

@@ -17,7 +17,7 @@ LOCK = ".lock"
 ROWS_FILE = "metrics.jsonl"
 PLAN = "jobs.json"
 """File in a sweep's folder with the overrides of every job, written before the first job starts."""
-LEAST_FREE = 500 * 2**20
+MIN_FREE_BYTES = 500 * 2**20
 """Free bytes required for a run folder and for a cache before a run starts."""
 
 
@@ -110,8 +110,8 @@ def check_writable(folder: Path, key: str) -> None:
             f"{key} = {folder} can't be written to ({error.strerror}): choose another folder"
         ) from error
     free = shutil.disk_usage(folder).free
-    if free < LEAST_FREE:
+    if free < MIN_FREE_BYTES:
         raise ValueError(
             f"{key} = {folder} has {free / 2**20:.0f} MB free, "
-            f"a run needs {LEAST_FREE / 2**20:.0f}: make room"
+            f"a run needs {MIN_FREE_BYTES / 2**20:.0f}: make room"
         )

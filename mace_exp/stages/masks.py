@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 STAGE = "masks"
 VERSION = 1
-MOST_SHOWN = 96
+MAX_SHOWN = 96
 """Largest number of overlays sent to the dashboard; all are written as files."""
 
 
@@ -159,7 +159,7 @@ def _write_overlays(
             with atomic_file(folder / name) as temporary:
                 save_png(temporary, np.asarray(shown))
             rows.append((concept.name, index, name))
-            if len(pictures) < MOST_SHOWN:
+            if len(pictures) < MAX_SHOWN:
                 pictures.append(Picture(shown, f"{concept.name}: {training.prompts[index]}"))
     if rows:
         write_table(folder / "index.csv", ("concept", "image_index", "file"), rows)

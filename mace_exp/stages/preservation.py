@@ -27,13 +27,13 @@ log = logging.getLogger(__name__)
 
 STAGE = "preservation"
 VERSION = 1
-LEAST_PROMPTS = 0.01
+MIN_PLAUSIBLE_WEIGHT = 0.01
 """A smaller weight is probably one of a raw sum over captions: published ones for refinement are at
 most 0.002."""
 
 
 @dataclass(frozen=True)
-class Survivors:
+class RetainSet:
     """The retain set, which captions are built from, and the erased names, which no caption may
     contain."""
 
@@ -44,7 +44,7 @@ class Survivors:
 def sum_preservation(
     context: Context,
     terms: Mapping[str, TermConfig],
-    survivors: Survivors,
+    retain_set: RetainSet,
     weights: Sequence[Mapping[str, float]],
 ) -> Preservation:
     """Return the statistics of the preservation terms.
@@ -53,14 +53,14 @@ def sum_preservation(
     """
     least = {name: min(each[name] for each in weights if each.get(name)) for name in terms}
     found = {
-        name: _statistics(context, name, term, survivors, least=least[name])
+        name: _statistics(context, name, term, retain_set, least=least[name])
         for name, term in terms.items()
     }
     return Preservation(found, {name: term.unit for name, term in terms.items()})
 
 
 def retained_captions(
-    context: Context, terms: Mapping[str, TermConfig], survivors: Survivors
+    context: Context, terms: Mapping[str, TermConfig], retain_set: RetainSet
 ) -> list[str]:
     """Return the captions of all terms, for methods that read text instead of statistics.
 
@@ -74,7 +74,7 @@ def retained_captions(
                 f"{term_key(name)}.cache = {term.cache} holds sums, and this method reads captions:"
                 f" give them by preservation=captions, or set {term_key(name)}.cache=null"
             )
-        captions += _captions(context, name, term, survivors)
+        captions += _captions(context, name, term, retain_set)
     return list(dict.fromkeys(captions))
 
 
@@ -98,7 +98,7 @@ def check_terms(context: Context, terms: Mapping[str, TermConfig]) -> None:
 
 
 def _statistics(
-    context: Context, name: str, term: TermConfig, survivors: Survivors, *, least: float
+    context: Context, name: str, term: TermConfig, retain_set: RetainSet, *, least: float
 ) -> Result[PreservationStatistics]:
     if term.cache is not None:
         given = _given(context, term.cache)
@@ -106,7 +106,7 @@ def _statistics(
         key = result_key(STAGE, VERSION, given=given.facts(), numbers=numbers)
         found = Result(key, lambda: given)
     else:
-        found = _captioned(context, name, _captions(context, name, term, survivors))
+        found = _captioned(context, name, _captions(context, name, term, retain_set))
 
     def make() -> PreservationStatistics:
         _explain_unit(name, term, found.value.count, least)
@@ -147,9 +147,9 @@ def _captioned(
     return Result(key, make, stored={"statistics": {key: len(captions)}})
 
 
-def _captions(context: Context, name: str, term: TermConfig, survivors: Survivors) -> list[str]:
-    captions = captions_of(term.source, survivors.kept, term.count, erased=survivors.erased)
-    held = names_of(term.source, survivors.kept, erased=survivors.erased)
+def _captions(context: Context, name: str, term: TermConfig, retain_set: RetainSet) -> list[str]:
+    captions = captions_of(term.source, retain_set.kept, term.count, erased=retain_set.erased)
+    held = names_of(term.source, retain_set.kept, erased=retain_set.erased)
     if captions and len(held) > len(captions):
         log.warning(
             "%s.count = %d: the last %d of the %d names of kept are in no caption and "
@@ -172,7 +172,7 @@ def _explain_unit(name: str, term: TermConfig, count: int, least: float) -> None
             "again: give %s.unit=1",
             *(key, key, term.unit, key),
         )
-    elif term.cache is not None and term.unit == 1 < count and least < LEAST_PROMPTS:
+    elif term.cache is not None and term.unit == 1 < count and least < MIN_PLAUSIBLE_WEIGHT:
         log.warning(
             "%s.cache holds %d captions, and a weight of %g is that much of one prompt: for the "
             "published weights, which multiply the sum over all captions, give %s.unit=%d",

@@ -15,7 +15,7 @@ LARGEST = 500_000
 """Largest file in bytes: enough for some ten thousand names."""
 DEEPEST = 40
 """Most levels of nesting; the schemas of the package have five."""
-MOST = 200_000
+MAX_VALUES = 200_000
 """Most values in a file, where values repeated by aliases count at every place."""
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C, where PyYAML was built with it
 
@@ -55,8 +55,10 @@ def parsed(text: str, file: Path) -> Any:
         raise ValueError(_located(error, text, file)) from error
     except ValueError as error:  # an invalid date or number
         raise error if str(file) in str(error) else ValueError(f"{file}: {error}") from error
-    if _count(content, {}, file) > MOST:
-        raise ValueError(f"{file} stands for more than {MOST} values: its aliases repeat others")
+    if _count(content, {}, file) > MAX_VALUES:
+        raise ValueError(
+            f"{file} stands for more than {MAX_VALUES} values: its aliases repeat others"
+        )
     return content
 
 

@@ -56,7 +56,7 @@ class Detection:
         return cls(label, round(float(confidence), 4), *(round(float(each), 1) for each in box))
 
 
-Found = Sequence[Detection]
+Boxes = Sequence[Detection]
 """The detections in one picture."""
 
 
@@ -128,7 +128,7 @@ class PersonScorer(Protocol):
 class BoxDetector(Protocol):
     """Answers `DETECTIONS`."""
 
-    def detections(self, images: np.ndarray) -> Sequence[Found]:
+    def detections(self, images: np.ndarray) -> Sequence[Boxes]:
         """Return the boxes found in each picture, n lists."""
         ...
 
@@ -226,11 +226,11 @@ class JudgeConfig(ABC):
         """Return how its detections are counted; None if it gives no detections."""
         return None
 
-    def least_score(self, asked: float) -> float:
+    def min_score(self, asked: float) -> float:
         """Return the least score of a top-1 prediction; `asked` is `evaluation.threshold`."""
         return asked
 
-    def least_person(self) -> float:
+    def min_person_score(self) -> float:
         """Return the least probability at which a picture counts as showing a person."""
         return LIKELY
 

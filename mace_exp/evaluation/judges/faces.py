@@ -109,11 +109,11 @@ class FacesJudge(JudgeConfig):
     def metrics(self) -> Sequence[str]:
         return ("faces",)
 
-    def least_score(self, asked: float) -> float:
+    def min_score(self, asked: float) -> float:
         """Return the larger of `judge.threshold` and `evaluation.threshold`."""
         return max(asked, self.threshold)
 
-    def least_person(self) -> float:
+    def min_person_score(self) -> float:
         return self.face_threshold
 
     def load(self) -> Judge:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from mace_exp.evaluation.judges.base import DETECTIONS, Counting, Found
+from mace_exp.evaluation.judges.base import DETECTIONS, Boxes, Counting
 from mace_exp.evaluation.measured import Scored
 from mace_exp.evaluation.metrics.base import Metrics, ScoreMetric
 from mace_exp.evaluation.metrics.rates import compared
@@ -42,7 +42,7 @@ def counted_detections(scored: Scored) -> Metrics:
     return found
 
 
-def _of_part(before: Sequence[Found], after: Sequence[Found], counting: Counting) -> Metrics:
+def _of_part(before: Sequence[Boxes], after: Sequence[Boxes], counting: Counting) -> Metrics:
     def pair(classes: Sequence[str], least: float) -> dict[str, Any]:
         value, original = (count(each, classes, least) for each in (after, before))
         return {"value": value, "original": original, "n": len(after)}
@@ -66,7 +66,7 @@ def _of_part(before: Sequence[Found], after: Sequence[Found], counting: Counting
     }
 
 
-def count(pictures: Sequence[Found], classes: Sequence[str], least: float) -> int:
+def count(pictures: Sequence[Boxes], classes: Sequence[str], least: float) -> int:
     """Return the number of boxes of `classes` with a confidence of at least `least`."""
     wanted = set(classes)
     return sum(_counts(box, wanted, least) for boxes in pictures for box in boxes)

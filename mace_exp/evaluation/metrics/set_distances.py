@@ -21,7 +21,7 @@ Kernel = Callable[[np.ndarray, np.ndarray], np.ndarray]
 BLOCK = 2048
 """Rows of a kernel matrix in memory at once."""
 DRAWS = 100
-MOST = 3000
+MAX_PICTURES = 3000
 """Largest set for which an interval is computed: beyond, `DRAWS` distances take hours."""
 CMMD_BANDWIDTH, CMMD_SCALE = 10.0, 1000.0
 """Jayasumana et al. 2024, section 4: the kernel's sigma, and the factor of the distance."""
@@ -105,14 +105,14 @@ def estimate(
     The interval is by bootstrap over the clusters [m] of `second`; with `paired`, `first` are
     pictures of the same prompts and seeds and resampled with them, otherwise independently.
     Resamples repeat pictures, which biases the distances, so their quantiles are centred on the
-    value. There is no interval for one cluster, or beyond `MOST` pictures.
+    value. There is no interval for one cluster, or beyond `MAX_PICTURES` pictures.
     """
     value = distance(first, second)
     found: Metrics = {"value": value, "n": len(second)}
     members = [
         np.flatnonzero([each == label for each in clusters]) for label in dict.fromkeys(clusters)
     ]
-    if len(members) < 2 or max(len(first), len(second)) > MOST:
+    if len(members) < 2 or max(len(first), len(second)) > MAX_PICTURES:
         return found
     rng, drawn = np.random.default_rng(SEED), []
     for _ in range(DRAWS):

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from mace_exp.data.pixel_modes import read_image
-from mace_exp.evaluation.judges.base import SUBJECT, Found, JudgeError
+from mace_exp.evaluation.judges.base import SUBJECT, Boxes, JudgeError
 from mace_exp.evaluation.recognisers.faces import SIDE, Face, FaceDetector
 from mace_exp.evaluation.recognisers.onnx import OnnxNetwork
 from mace_exp.utils.picture_cache import PictureCache
@@ -101,7 +101,7 @@ class IdentityJudge:
         portraits = self._seen.of(images)
         return np.array([max((f.box.confidence for f in p.faces), default=0.0) for p in portraits])
 
-    def detections(self, images: np.ndarray) -> Sequence[Found]:
+    def detections(self, images: np.ndarray) -> Sequence[Boxes]:
         """Return the boxes of the faces."""
         return [[face.box for face in each.faces] for each in self._seen.of(images)]
 

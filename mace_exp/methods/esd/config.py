@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from mace_exp.methods.base import Given, Method, MethodConfig, Settings
+from mace_exp.methods.base import Method, MethodConfig, MethodInputs, Settings
 from mace_exp.methods.esd.schema import EsdSettings
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class EsdConfig(EsdSettings, MethodConfig):
             "part of its weights is one concept's; erase the new list from the original instead"
         )
 
-    def build(self, context: Context, settings: Settings, given: Given) -> Method:
+    def build(self, context: Context, settings: Settings, given: MethodInputs) -> Method:
         from mace_exp.methods.esd.method import EsdX
 
         return EsdX(context, self, settings, given)

@@ -14,7 +14,7 @@ import torch
 
 from mace_exp.concepts.concept import Concept
 from mace_exp.concepts.prompts import anchor_prompt
-from mace_exp.methods.base import Edit, Given, NoPhases, Settings
+from mace_exp.methods.base import Edit, MethodInputs, NoIntermediateStates, Settings
 from mace_exp.methods.esd.guidance import Sampler
 from mace_exp.methods.esd.schema import NON_DETERMINING_KEYS, EsdSettings, Target, Text
 from mace_exp.methods.esd.training import TARGETS, EsdConcept, EsdRow, EsdTrainer, EsdTraining
@@ -44,11 +44,11 @@ class ConceptTexts:
     anchor: Sequence[str]
 
 
-class EsdX(NoPhases):
+class EsdX(NoIntermediateStates):
     """Cross-attention trained on all concepts, on the first rank only."""
 
     def __init__(
-        self, context: Context, config: EsdSettings, settings: Settings, given: Given
+        self, context: Context, config: EsdSettings, settings: Settings, given: MethodInputs
     ) -> None:
         super().__init__()
         self.context, self.config, self.settings, self.given = context, config, settings, given

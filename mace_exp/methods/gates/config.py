@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from mace_exp.methods.base import Given, Method, MethodConfig, Settings
+from mace_exp.methods.base import Method, MethodConfig, MethodInputs, Settings
 from mace_exp.methods.gates.schema import GateSettings
 from mace_exp.preservation.schema import term_weights
 
@@ -37,7 +37,7 @@ class GatesConfig(GateSettings, MethodConfig):
         held = settings.preservation
         return {"preservation": term_weights(held, held)}
 
-    def build(self, context: Context, settings: Settings, given: Given) -> Method:
+    def build(self, context: Context, settings: Settings, given: MethodInputs) -> Method:
         from mace_exp.methods.gates.method import Gates
 
         return Gates(context, self, settings, given)

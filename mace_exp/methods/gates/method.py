@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mace_exp.concepts.concept import Concept
 from mace_exp.concepts.prompts import anchor_prompt, mentions
-from mace_exp.methods.base import Edit, Given, NoPhases, Settings
+from mace_exp.methods.base import Edit, MethodInputs, NoIntermediateStates, Settings
 from mace_exp.methods.gates.detectors import LEAST_GAP
 from mace_exp.methods.gates.fitting import fit_gates
 from mace_exp.methods.gates.kept import COMPONENTS, FILE, KeptGates, kept_gates, units_fact
@@ -43,11 +43,11 @@ ACTIVATIONS = ("gelu", "quick_gelu")
 """Activations that are nearly 0 for very negative inputs and nearly the identity for large ones."""
 
 
-class Gates(NoPhases):
+class Gates(NoIntermediateStates):
     """Hidden neurons in the text encoder; the UNet is not changed."""
 
     def __init__(
-        self, context: Context, config: GateSettings, settings: Settings, given: Given
+        self, context: Context, config: GateSettings, settings: Settings, given: MethodInputs
     ) -> None:
         super().__init__()
         self.context, self.config, self.settings, self.given = context, config, settings, given

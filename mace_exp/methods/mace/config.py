@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from mace_exp.methods.base import Given, Method, MethodConfig, Settings
+from mace_exp.methods.base import Method, MethodConfig, MethodInputs, Settings
 from mace_exp.methods.mace.ablations import ChosenStages
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class MaceConfig(ChosenStages, MethodConfig):
             return frozenset()
         return frozenset(slug for slug in slugs if earlier.lora(slug).is_file())
 
-    def build(self, context: Context, settings: Settings, given: Given) -> Method:
+    def build(self, context: Context, settings: Settings, given: MethodInputs) -> Method:
         from mace_exp.methods.mace.method import Mace
 
         return Mace(context, self, settings, given)

@@ -20,7 +20,7 @@ from mace_exp.utils.tensors import load_tensors, save_tensors
 
 log = logging.getLogger(__name__)
 
-MOST_OF_JOINT = 10
+MAX_WATCHED = 10
 """Most concepts of a joint LoRA whose attention is recorded: for a hundred, recording would take
 longer than a training step."""
 FILE = "attention.safetensors"

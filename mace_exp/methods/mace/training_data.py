@@ -11,7 +11,7 @@ from torch import Tensor
 from mace_exp.concepts.concept import Concept
 from mace_exp.data.probes import probe_of
 from mace_exp.data.training_images import TrainingImages
-from mace_exp.methods.mace.snapshots import MOST_OF_JOINT
+from mace_exp.methods.mace.snapshots import MAX_WATCHED
 from mace_exp.methods.mace.training import ConceptData, JointData, PriorImages, TrainingData
 from mace_exp.models.denoiser import added_conditions, select_rows
 from mace_exp.models.model import Model
@@ -89,7 +89,7 @@ def training_data(
 ) -> TrainingData:
     """Return the data of one LoRA, of one concept or (`joint`) of several."""
     encoded = [
-        part.encoded(model, prior, seed=seed, watched=watched and index < MOST_OF_JOINT)
+        part.encoded(model, prior, seed=seed, watched=watched and index < MAX_WATCHED)
         for index, part in enumerate(parts)
     ]
     return JointData(slug, encoded) if joint else encoded[0]

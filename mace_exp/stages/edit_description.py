@@ -16,7 +16,7 @@ from mace_exp.runs.provenance import plain
 from mace_exp.runs.status import versions
 
 
-def edit_facts(
+def describe_edit(
     context: Context,
     config: RunConfig,
     sampling: SamplingSettings,

@@ -1,7 +1,9 @@
-"""What is taken from a folder that a run or a sweep is resumed from: it may have come from anyone.
+"""What is taken from a folder that a run or a sweep is resumed from: its settings, and the option
+files that it keeps.
 
-Settings of our own schemas are. What Hydra does, and what reaches out, is not: who means it gives
-it anew on the command line.
+The folder may be from an untrusted source. Settings of our own schemas are taken, and option files
+are checked as data before Hydra composes them. What Hydra does, and what allows network access, is
+not taken: who means it gives it anew on the command line.
 """
 
 from __future__ import annotations
@@ -11,8 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from mace_exp.cli.config_dir import FOLDER, flags
 from mace_exp.config import CONF, VARIANTS
-from mace_exp.config.option_files import REACHING, RESOLVER
+from mace_exp.config.option_files import REACHING, RESOLVER, checked_options
 from mace_exp.config.run_config import RunConfig
 from mace_exp.runs.arguments import run_arguments
 from mace_exp.utils.yaml_files import read_plain
@@ -22,9 +25,9 @@ _PLACES = ("hydra.mode=", "hydra.run.dir=", "hydra.sweep.dir=")
 """Settings of Hydra's that a resumed command gets anew in any case."""
 
 
-def settings_of(folder: Path, given: Sequence[str], *, door: str = "resume") -> list[str]:
+def settings_of(folder: Path, given: Sequence[str], *, key: str = "resume") -> list[str]:
     """Return the settings that the run, or the sweep, in a folder was started with; `given` are the
-    arguments beside it, which win. `door` is the key that names the folder, for messages.
+    arguments beside it, which win. `key` is the key that names the folder, for messages.
 
     Raises:
         ValueError: nothing was started in that folder, or with settings that are not taken from a
@@ -34,13 +37,13 @@ def settings_of(folder: Path, given: Sequence[str], *, door: str = "resume") -> 
     sweep = folder / "multirun.yaml"
     if sweep.is_file():
         hydra, task = _sweep_overrides(sweep)
-        return [*_launcher(hydra, folder, keys), *_of_a_run(task, folder, keys, door)]
+        return [*_launcher(hydra, folder, keys), *_of_a_run(task, folder, keys, key)]
     arguments = run_arguments(folder)
     if arguments is None:
         raise ValueError(
-            f"{door} = {folder} is no run folder, nor a sweep's: there is no {folder}/config.yaml"
+            f"{key} = {folder} is no run folder, nor a sweep's: there is no {folder}/config.yaml"
         )
-    found = _of_a_run(arguments, folder, keys, door)
+    found = _of_a_run(arguments, folder, keys, key)
     return fitting([each for each in found if not each.startswith("sweep=")], given)
 
 
@@ -60,6 +63,30 @@ def fitting(settings: Sequence[str], given: Sequence[str]) -> list[str]:
         return not key or group not in known or key.partition(".")[0] in known[group]
 
     return [each for each in settings if fits(each)]
+
+
+def kept_options(folder: Path, given: Sequence[str], *, key: str = "resume") -> list[str]:
+    """Return the arguments by which Hydra finds the option files in a run's folder or its sweep's.
+
+    `given` are the arguments besides `key`, the key that names the folder.
+
+    Raises:
+        ValueError: a file does more than set values of a run.
+    """
+    places = [folder, folder.parent] if (folder.parent / "multirun.yaml").is_file() else [folder]
+    found = next((each / FOLDER for each in places if (each / FOLDER).is_dir()), None)
+    if found is None:
+        return []
+    keys = {_key(each) for each in given}
+    for file in sorted(found.rglob("*.yaml")):
+        try:
+            _check(file, file.relative_to(found).parent.as_posix(), keys)
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"{key} = {folder}: {error}; or give --config-dir DIR beside {key}=, with files "
+                "that you trust"
+            ) from error
+    return flags(found)
 
 
 def _sweep_overrides(file: Path) -> tuple[list[str], list[str]]:
@@ -86,27 +113,27 @@ def _launcher(hydra: Sequence[str], folder: Path, given: set[str]) -> Iterator[s
             )
 
 
-def _of_a_run(arguments: Sequence[str], folder: Path, given: set[str], door: str) -> list[str]:
+def _of_a_run(arguments: Sequence[str], folder: Path, given: set[str], key: str) -> list[str]:
     """Return the settings of a run but `resume`, and refuse all else."""
     known = {"experiment", "sweep", *(field.name for field in fields(RunConfig))}
     kept = [each for each in arguments if not each.startswith("resume=")]
     for each in kept:
-        key = re.match(r"~?\+*(\w+)", each)
-        if not key or key[1] not in known:
+        group = re.match(r"~?\+*(\w+)", each)
+        if not group or group[1] not in known:
             raise ValueError(
-                f"{door} = {folder}: its arguments have {each}, which is not a setting of a run: "
-                f"remove it there, and give it beside {door}= if it is meant"
+                f"{key} = {folder}: its arguments have {each}, which is not a setting of a run: "
+                f"remove it there, and give it beside {key}= if it is meant"
             )
         if RESOLVER.search(each) and _key(each) not in given:
             raise ValueError(
-                f"{door} = {folder}: {each} asks for more than a value of this run: give "
-                f"{_key(each)}=... beside {door}="
+                f"{key} = {folder}: {each} asks for more than a value of this run: give "
+                f"{_key(each)}=... beside {key}="
             )
         for wanted in _reaching(each):
             if wanted not in given:
                 raise ValueError(
-                    f"{door} = {folder}: {each} reaches out of this machine, and is not taken from "
-                    f"a folder: give {wanted}=... beside {door}=, if it is meant"
+                    f"{key} = {folder}: {each} reaches out of this machine, and is not taken from "
+                    f"a folder: give {wanted}=... beside {key}=, if it is meant"
                 )
     return [each for each in kept if not (RESOLVER.search(each) and _key(each) in given)]
 
@@ -121,3 +148,11 @@ def _reaching(argument: str) -> Iterator[str]:
 
 def _key(argument: str) -> str:
     return argument.partition("=")[0].lstrip("+~")
+
+
+def _check(file: Path, group: str, given: set[str]) -> None:
+    """Raise OSError or ValueError if a file does more than set values of a run."""
+    root = group.split("/")[0]
+    if not (CONF / root).is_dir() or root == "hydra" or file.is_symlink():
+        raise ValueError(f"{file} is no option of a group of a run: remove it")
+    checked_options(file, group, given, is_foreign=True)

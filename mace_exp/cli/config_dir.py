@@ -1,0 +1,51 @@
+"""The user's folder of option files (`--config-dir`), and copies of these files in the run folder,
+so that the run can be resumed on any machine."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mace_exp.config import CONF
+from mace_exp.utils.files import write_text
+
+FLAG = "--config-dir"
+FOLDER = "settings"
+"""Subfolder of a run or a sweep with the option files that it was composed of, by group."""
+
+
+def keep_options(sources: Iterable[Any], folder: Path) -> None:
+    """Copy the user's option files, from the folders that Hydra searched, to a run's folder.
+
+    `sources` are Hydra's, each with schema and path. Only subfolders named like a group of conf/
+    are copied."""
+    target = folder / FOLDER
+    for source in sources:
+        place = Path(source.path)
+        if source.schema != "file" or place.resolve() in (CONF.resolve(), target.resolve()):
+            continue
+        for group in sorted(each.name for each in CONF.iterdir() if each.is_dir()):
+            for file in sorted((place / group).rglob("*.yaml")):
+                text = file.read_text(encoding="utf-8")
+                write_text(target / file.relative_to(place), text)
+
+
+def add_folder(parser: argparse.ArgumentParser) -> None:
+    """Add `--config-dir` to the arguments of a command that takes settings of a run."""
+    parser.add_argument(FLAG, "-cd", type=Path, metavar="FOLDER", help="as of a run")
+
+
+def flags(folder: Path | None) -> list[str]:
+    """Return the arguments by which Hydra finds the options in `folder`."""
+    return [] if folder is None else [FLAG, str(folder.absolute())]
+
+
+def folder_of_options(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """Return the folder after `--config-dir`, as `run_settings.kept_options` gives it, and the
+    other arguments: what composes from Python takes overrides alone."""
+    if FLAG not in arguments:
+        return None, list(arguments)
+    at = arguments.index(FLAG)
+    return Path(arguments[at + 1]), [*arguments[:at], *arguments[at + 2 :]]
