@@ -1,7 +1,7 @@
 """`python -m mace_exp.compare RUN RUN [...]`: runs on the same prompts and seeds, side by side.
 
-Each run is compared with the first, picture by picture: what differs, with a 95 % interval by
-paired bootstrap over concepts, and the pictures that differ most. A sweep's folder stands for its
+Each run is compared with the first, picture by picture: what differs, with a 95 % interval over
+concepts, and the pictures that differ most. A sweep's folder stands for its
 jobs. Prints a table, and writes compare.json and compare.html.
 """
 

@@ -36,8 +36,8 @@ Place = tuple[str, str, str, int]
 class Difference:
     """The mean difference of a measure on a part, second run minus first, over n pairs.
 
-    `low` and `high` are its 95 % interval by paired bootstrap over `concepts` concepts (over
-    pictures if there is one); for rates it is never narrower than that of independent pairs.
+    `low` and `high` are its 95 % interval over `concepts` concepts (over pictures if there is
+    one); for rates it is never narrower than that of independent pairs.
     """
 
     part: str
@@ -250,7 +250,7 @@ def _of_means(pairs: Pairs, specificity: str) -> Iterator[Difference]:
             for number, (scores, least) in enumerate(runs)
         )
         gap = found[1] - found[0]
-        low, high = spread(gap, b - a, count)
+        low, high = spread(gap, b - a, count, within=(-1.0, 1.0))
         prompts = [each for each in pairs.prompts if each.part in sides]
         concepts = len({(each.part, each.concept) for each in prompts})
         yield Difference(OVERALL, name, found[0], found[1], gap, low, high, len(prompts), concepts)
