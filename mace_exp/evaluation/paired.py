@@ -18,14 +18,14 @@ from mace_exp.evaluation.metrics.harmonic import (
     part_hits,
 )
 from mace_exp.evaluation.metrics.intervals import mean_interval, paired_rate_interval, spread
-from mace_exp.evaluation.metrics.rates import recognised
+from mace_exp.evaluation.metrics.rates import TOP, among_many, recognised
 from mace_exp.evaluation.prompts import PRESERVED, EvaluationPrompt, parts_of
 from mace_exp.evaluation.scores import ScoredPictures, Scores
 
 RATES = ("recognised", "top5", "persons")
 OVERALL = "overall"
 """The part of measures over several parts: harmonic means."""
-MEASURES = (*RATES, "text_image", "pixel_change")
+MEASURES = (*RATES, "text_image", "pixel_change", "perceptual")
 """What is compared, on pictures after the edit: one number per picture, NaN if unknown."""
 
 Place = tuple[str, str, str, int]
@@ -151,10 +151,13 @@ def measures_of(
     first = recognised(scores.subject_rank, scores.subject_probability, threshold)
     return {
         "recognised": np.where(known, first, np.nan),
-        "top5": np.where(known, scores.subject_rank <= 5, np.nan),
+        "top5": np.where(
+            known & among_many(scores.subject_classes), scores.subject_rank <= TOP, np.nan
+        ),
         "persons": np.where(np.isfinite(scores.person), scores.person >= least_person, np.nan),
         "text_image": scores.text_image,
         "pixel_change": scores.pixel_change,
+        "perceptual": scores.perceptual,
     }
 
 
