@@ -1,7 +1,7 @@
 """`python -m mace_exp.compare RUN RUN [...]`: runs on the same prompts and seeds, side by side.
 
-Each run is compared with the first, picture by picture: what differs, with a 95 % interval by
-paired bootstrap over concepts, and the pictures that differ most. A sweep's folder stands for its
+Each run is compared with the first, picture by picture: what differs, with a 95 % interval over
+concepts, and the pictures that differ most. A sweep's folder stands for its
 jobs. Prints a table, and writes compare.json and compare.html.
 """
 
@@ -10,10 +10,12 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -24,19 +26,22 @@ from mace_exp.evaluation.paired import (
     concept_differences,
     differences,
     most_different,
+    paired,
 )
 from mace_exp.evaluation.scores import ScoredPictures, read_scores
 from mace_exp.evaluation.stored_judge import stored_judge
 from mace_exp.evaluation.suite import specificity_in
 from mace_exp.report.compare_page import Comparison, cells, part_title, write_comparison
 from mace_exp.report.jobs import is_sweep, job_folders
-from mace_exp.report.read_run import read_config
+from mace_exp.report.read_run import read_config, read_json
 from mace_exp.utils.files import write_json
 from mace_exp.utils.texts import shown
 
 NAME = "python -m mace_exp.compare"
 log = logging.getLogger("mace_exp.compare")
 SCORES = "scores.csv"
+NO_ANSWER = frozenset({"batch_size", "timeout", "allow_download"})
+"""Keys of judges that change no answer."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -45,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run, or sweep")
     parser.add_argument("--out", type=Path, help="folder of compare.json and compare.html")
     parser.add_argument("--pictures", type=int, default=8, help="pairs a part (default: 8)")
-    parser.add_argument("--threshold", type=float, default=0.0, help="least probability")
+    parser.add_argument("--threshold", type=float, help="least probability (default: each run's)")
     chosen = parser.parse_args(arguments)
     return run_command(NAME, lambda: _compare(chosen))
 
@@ -63,9 +68,10 @@ def _compare(chosen: argparse.Namespace) -> None:
 
 
 def compared(
-    folders: Sequence[Path], *, pictures: int = 8, threshold: float = 0.0
+    folders: Sequence[Path], *, pictures: int = 8, threshold: float | None = None
 ) -> list[Comparison]:
-    """Return the comparison of every run with the first.
+    """Return the comparison of every run with the first; `threshold` is the least probability of a
+    top-1 prediction, None for each run's own.
 
     Raises:
         ValueError: fewer than two runs, one without scores, or no picture in common.
@@ -73,32 +79,78 @@ def compared(
     runs = [run for folder in folders for run in _runs_in(folder)]
     if len(runs) < 2:
         raise ValueError(f"{len(runs)} run to compare: name two, or a sweep with two that measured")
-    first, *others = map(_scores_of, runs)
-    for run, scores in zip(runs[1:], others, strict=True):
-        if scores.judge != first.judge:
-            log.warning(
-                "%s was judged by %s and %s by %s: what they recognise can't be compared",
-                *(runs[0], first.judge, run, scores.judge),
-            )
+    first, *others = (_scores_of(run, threshold) for run in runs)
+    others = [
+        _comparable((runs[0], run), first, scores)
+        for run, scores in zip(runs[1:], others, strict=True)
+    ]
     names, specificity = short_names(runs), specificity_in(read_config(runs[0]))
     return [
         Comparison(
             runs[0],
             run,
             (names[0], name),
-            differences(first, scores, threshold=threshold, specificity=specificity),
-            concept_differences(first, scores, threshold=threshold),
+            differences(first, scores, specificity=specificity),
+            concept_differences(first, scores),
             most_different(first, scores, pictures),
         )
         for run, name, scores in zip(runs[1:], names[1:], others, strict=True)
     ]
 
 
-def _scores_of(run: Path) -> ScoredPictures:
-    """Return a run's scores, to be counted as its judge asks for."""
-    found = read_scores(run / SCORES)
-    judge = stored_judge(found.judge, read_config(run).get("judge") or {}, {}) or NoJudge()
-    return replace(found, min_score=judge.min_score(0.0), min_person_score=judge.min_person_score())
+def _scores_of(run: Path, threshold: float | None) -> ScoredPictures:
+    """Return a run's scores, to be counted as its judge asks for, and from `threshold` on (None:
+    the run's `evaluation.threshold`)."""
+    found, config = read_scores(run / SCORES), read_config(run)
+    judge = stored_judge(found.judge, config.get("judge") or {}, {}) or NoJudge()
+    own = (config.get("evaluation") or {}).get("threshold", 0.0)
+    min_score = judge.min_score(own if threshold is None else threshold)
+    return replace(found, min_score=min_score, min_person_score=judge.min_person_score())
+
+
+def _comparable(
+    runs: tuple[Path, Path], first: ScoredPictures, second: ScoredPictures
+) -> ScoredPictures:
+    """Return the scores of the second run without those that can't be compared with the first's,
+    and warn of all that makes their figures those of different measurements."""
+    judges = [_judged_by(run, scores) for run, scores in zip(runs, (first, second), strict=True)]
+    apart = [
+        f"{key} = {judges[0].get(key)} and {judges[1].get(key)}"
+        for key in dict.fromkeys([*judges[0], *judges[1]])
+        if judges[0].get(key) != judges[1].get(key)
+    ]
+    if apart:
+        told = (*runs, shown("; ".join(apart)))
+        log.warning("%s and %s were not judged alike, which their differences include: %s", *told)
+    both, most = len(paired(first, second)), max(len(first.prompts), len(second.prompts))
+    if both < most:
+        told = (*runs, both, most)
+        log.warning("%s and %s share %d of %d prompts and seeds: others are left out", *told)
+    spaces = [_space(run, judge) for run, judge in zip(runs, judges, strict=True)]
+    if spaces[0] == spaces[1]:
+        return second
+    if None not in spaces:
+        told = (*runs, shown(f"{spaces[0]} and {spaces[1]}"))
+        log.warning("%s and %s have perceptual distances in other features: %s", *told)
+    unknown = np.full(len(second.prompts), np.nan)
+    return replace(second, after=replace(second.after, perceptual=unknown))
+
+
+def _judged_by(run: Path, scores: ScoredPictures) -> dict[str, Any]:
+    """Return the judge's name and its settings by key, without those that change no answer, and the
+    least probability that counts."""
+    config = read_config(run).get("judge") or {}
+    settings = {f"judge.{key}": each for key, each in config.items() if key not in NO_ANSWER}
+    return {"judge": scores.judge} | settings | {"threshold": scores.min_score}
+
+
+def _space(run: Path, judge: Mapping[str, Any]) -> tuple[Any, ...] | None:
+    """Return what tells apart the features of a run's perceptual distances; None without any."""
+    for values in read_json(run / "metrics.json").values():
+        if isinstance(values, dict) and isinstance(values.get("perceptual"), dict):
+            name = values["perceptual"].get("features")
+            return (name, judge) if name == "judge" else (name,)
+    return None
 
 
 def _runs_in(folder: Path) -> list[Path]:

@@ -10,6 +10,7 @@ stays as it was measured.
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,6 +37,7 @@ from mace_exp.runs.stale import forget_key
 from mace_exp.utils.files import write_json
 
 NAME = "python -m mace_exp.metrics"
+log = logging.getLogger("mace_exp.metrics")
 
 KEYS = ("evaluation.metrics", "evaluation.threshold")
 """The settings that need no picture."""
@@ -105,6 +107,7 @@ def remeasure(run: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
     names = changes.get(KEYS[0], settings.get("metrics") or list(METRICS))
     threshold = float(changes.get(KEYS[1], settings.get("threshold", 0.0)))
     judge = stored_judge(pictures.judge, config.get("judge") or {}, changes) or NoJudge()
+    _check_detections(folder, judge, changes)
     scored = _scored(folder, pictures, judge, threshold, specificity=specificity_in(config))
     former = read_json(folder.metrics)
     found = measure_again(scored, names, former, further=judge.metrics()).metrics
@@ -115,6 +118,20 @@ def remeasure(run: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
         if (run / "report.html").is_file():
             write_report(run)
     return found
+
+
+def _check_detections(folder: RunFolder, judge: JudgeConfig, changes: Mapping[str, Any]) -> None:
+    """Warn if the boxes of a judge that stores them are missing, so that their counts stay as they
+    are. Raises ValueError if a change asks for other counts."""
+    if DETECTIONS not in judge.answers() or folder.detections.is_file():
+        return
+    said = (
+        f"{folder.detections} is missing: boxes can't be counted again; judge the images again by "
+        f"resume={folder.root} stages=[metrics]"
+    )
+    if any(key.startswith(PREFIX) for key in changes):
+        raise ValueError(said)
+    log.warning("%s", said)
 
 
 def _scored(

@@ -92,6 +92,17 @@ def test_completion_of_nothing_is_refused(given: list[str], message: str) -> Non
         composed("attack=completion", *given)
 
 
+def test_strengths_that_are_the_same_number_of_steps_are_refused() -> None:
+    attack = composed("attack=completion", "attack.strengths=[0.5,0.8,0.9]").attack.active()
+    assert attack is not None
+    attack.check_sampling(10)
+    with pytest.raises(ValueError, match=r"are \[3, 5, 5\] of sampling.steps = 6"):
+        attack.check_sampling(6)
+    default = composed("attack=completion").attack.active()
+    assert default is not None
+    default.check_sampling(6)
+
+
 def test_words_of_a_prefix_are_tokenized_back_into_themselves() -> None:
     tokenizer: Any = tiny_pipeline(context_length=24).tokenizer
     words = whole_words(tokenizer, PERSON)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from experiments.attacks import measure
+from experiments.attacks.figure import COLOURS, draw_relearning
 from experiments.attacks.measure import (
     ATTACKS,
     COLUMNS,
@@ -48,7 +50,7 @@ def test_the_table_has_a_row_per_point_and_side(tmp_path: Path) -> None:
         "curves": {"": {"control": [point], "edited": [point | {"value": 0.5}]}},
     }
     (folder / "rates.json").write_text(json.dumps(rates))
-    keep_rates(tmp_path, "uce", "tokens")
+    keep_rates(tmp_path, "uce", "tokens", small=True)
     write_results(tmp_path / "results.csv", tmp_path)
     with (tmp_path / "results.csv").open(encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
@@ -61,3 +63,47 @@ def test_the_table_has_a_row_per_point_and_side(tmp_path: Path) -> None:
     *_, line = table(tmp_path / "results.csv")
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells == ["tokens", "", "uce", "10 step", "50 (10 to 50)", "", "25 (10 to 50)", "8"]
+
+
+def test_the_full_budget_takes_the_small_one_s_place_and_is_not_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def attack(run: Path, name: str, small: bool) -> bool:
+        point = {"at": 0, "value": 0.5, "low": 0.1, "high": 0.9, "n": 8 if small else 80}
+        about = {"unit": "step", "settings": {"limit": 2 if small else None}, "concepts": ["A"]}
+        folder = run / "attacks" / "tokens"
+        folder.mkdir(parents=True, exist_ok=True)
+        rates = about | {"curves": {"": {"edited": [point]}}}
+        (folder / "rates.json").write_text(json.dumps(rates))
+        made.append(small)
+        return True
+
+    made: list[bool] = []
+    monkeypatch.setattr(measure, "_finished", lambda run: True)
+    monkeypatch.setattr(measure, "_attack", attack)
+    for small in (True, False, False):
+        assert measure.measured(tmp_path, "uce", "tokens", small=small) == []
+    assert made == [True, False]
+    write_results(tmp_path / "results.csv", tmp_path)
+    [row] = csv.DictReader((tmp_path / "results.csv").open(encoding="utf-8", newline=""))
+    assert (row["budget"], row["n"]) == ("full", "80")
+
+
+def test_the_figure_has_a_panel_per_variant_and_a_line_per_method(tmp_path: Path) -> None:
+    rows = [
+        {
+            **{"attack": "relearning", "variant": variant, "method": method, "side": side},
+            **{"at": str(at), "recognised": "0.5", "low": "0.2", "high": "0.8"},
+        }
+        for variant in ("lora, its pictures", "lora, other pictures")
+        for method in ("uce", "mace-1")
+        for side in ("edited", "original", "control")
+        for at in (0, 20)
+    ]
+    pytest.importorskip("matplotlib")
+    draw_relearning(rows, tmp_path / "a.svg")
+    drawn = (tmp_path / "a.svg").read_text(encoding="utf-8")
+    assert drawn.count("#0072b2") > drawn.count("#009e73") == 0
+    draw_relearning([], tmp_path / "b.svg")
+    assert not (tmp_path / "b.svg").exists()
+    assert set(COLOURS) == set(METHODS)

@@ -3,14 +3,15 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
+from mace_exp.compare import compared, short_names
 from mace_exp.compare import main as compare
-from mace_exp.compare import short_names
 from mace_exp.evaluation.evaluate import measure_pictures
 from mace_exp.evaluation.measured import Measured
 from mace_exp.evaluation.paired import RATES, differences, most_different, paired
@@ -174,3 +175,80 @@ def test_the_command_writes_table_json_and_page(
 def test_names_are_as_short_as_tells_runs_apart(tmp_path: Path) -> None:
     runs = [tmp_path / "a" / "0", tmp_path / "b" / "0", tmp_path / "b" / "1"]
     assert short_names(runs) == ["a/0", "b/0", "b/1"]
+
+
+def write_run(folder: Path, found: ScoredPictures, **config: Any) -> Path:
+    found.write(folder / "scores.csv")
+    (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    return folder
+
+
+def test_runs_that_were_not_judged_alike_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = write_run(tmp_path / "one", scored(), judge={"source": "a", "batch_size": 1})
+    same = write_run(tmp_path / "same", scored(), judge={"source": "a", "batch_size": 2})
+    other = write_run(tmp_path / "other", scored(), judge={"source": "b", "batch_size": 1})
+    compared([one, same])
+    assert not caplog.text
+    compared([one, other])
+    assert "judge.source = a and b" in caplog.text and "batch_size" not in caplog.text
+
+
+def test_each_run_s_own_threshold_holds_unless_one_is_given(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = write_run(tmp_path / "one", scored())
+    strict = write_run(tmp_path / "strict", scored(), evaluation={"threshold": 0.5})
+    [own] = [each for each in compared([one, strict])[0].differences if each.part == "objects"][:1]
+    assert own.measure == "recognised" and own.second < own.first
+    assert "threshold = 0.0 and 0.5" in caplog.text
+    [given] = [
+        each for each in compared([one, strict], threshold=0.5)[0].differences if each.n == own.n
+    ][:1]
+    assert given.first == given.second
+
+
+def test_prompts_of_one_run_alone_are_left_out_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = scored()
+    few = Measured(MEASURED.prompts[:50], BEFORE[:50], AFTER[:50], judge=MEASURED.judge)
+    part = ScoredPictures(few.prompts, *few.scored.scores, "random")
+    compared([write_run(tmp_path / "a", whole), write_run(tmp_path / "b", part)])
+    assert "share 50 of 210 prompts and seeds" in caplog.text
+
+
+def with_distances(after: np.ndarray) -> tuple[ScoredPictures, dict[str, Any]]:
+    found = measure_pictures(Measured(MEASURED.prompts, BEFORE, after, judge=MEASURED.judge))
+    return ScoredPictures(found.scored.prompts, *found.scored.scores, "random"), found.metrics
+
+
+def test_perceptual_distances_are_stored_measured_again_and_compared(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs = []
+    for name, after in (("near", BEFORE), ("far", AFTER)):
+        pictures, metrics = with_distances(after)
+        runs.append(write_run(tmp_path / name, pictures))
+        write_json(runs[-1] / "metrics.json", metrics)
+    former = read(runs[1] / "metrics.json")
+    np.testing.assert_array_equal(
+        read_scores(runs[1] / "scores.csv").after.perceptual, pictures.after.perceptual
+    )
+    assert remeasure(runs[1], {}) == former
+    found = [each for each in compared(runs)[0].differences if each.measure == "perceptual"]
+    assert {each.part for each in found} == {*MEASURED.parts}
+    for each in found:
+        assert each.first == 0 < each.low < each.difference < each.high
+        assert each.second == pytest.approx(former[each.part]["perceptual"]["value"])
+    former["erased"]["perceptual"]["features"] = "another encoder"
+    write_json(runs[1] / "metrics.json", former)
+    found = [each for each in compared(runs)[0].differences if each.measure == "perceptual"]
+    assert not found and "perceptual distances in other features" in caplog.text
+
+
+def test_scores_of_earlier_versions_have_no_perceptual_distance(run: Path) -> None:
+    assert np.isnan(read_scores(run / "scores.csv").after.perceptual).all()
+    header = (run / "scores.csv").read_text(encoding="utf-8").splitlines()[0].split(",")
+    assert "perceptual" not in header and "subject_classes" in header

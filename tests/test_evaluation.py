@@ -18,6 +18,7 @@ from mace_exp.evaluation.pixels import _cells, pixel_features
 from mace_exp.evaluation.prompts import EvaluationPrompt, Subject
 from mace_exp.evaluation.scoring import class_rows, pixel_changes, ranks, scene_in
 from mace_exp.evaluation.suite import build_suite
+from tests.random_evaluation import RandomJudge, random_pictures, random_suite
 
 CLASSES = {
     "subject": ("Adam", "Eve", "Noah", "cat", "dog", "pixel art", "nobody"),
@@ -134,6 +135,27 @@ class ForgetfulJudge(PaintedJudge):
     def text_image_score(self, images, prompts):
         known = np.array(["my dog" not in prompt for prompt in prompts])
         return np.where(known, 0.25 * np.arange(len(prompts)), np.nan)
+
+
+def test_top_5_of_five_classes_is_no_measure():
+    """Every rank among five is at most five, whatever a picture shows."""
+
+    class Few(RandomJudge):
+        classes = {"subject": ("Person A", "Person D", "cat", "dog", "comic")}
+
+        def probabilities(self, images):
+            return {"subject": self._drawn(images, 5)}
+
+    supports = frozenset({"subject"})
+    found, many = (
+        evaluate(random_suite(), *random_pictures(), judge=judge, supports=supports).metrics
+        for judge in (Few(), RandomJudge())
+    )
+    assert "accuracy" in found["objects"] and "top5" not in found["objects"]
+    assert "top5" in many["objects"]
+    told = [each for each in found["missing"] if "top-5" in each]
+    assert len(told) == 1 and told[0].startswith("the judge chooses among 5 subjects or fewer")
+    assert not [each for each in many["missing"] if "top-5" in each]
 
 
 def test_a_prompt_that_the_judge_cannot_score_spoils_no_mean():

@@ -38,6 +38,9 @@ def scores(seed: int = 0, **rates: float) -> Scores:
         person=unknown,
         text_image=rng.random(count),
         pixel_change=rng.random(count),
+        subject_classes=unknown,
+        scene_classes=unknown,
+        perceptual=unknown,
     )
 
 

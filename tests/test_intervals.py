@@ -3,36 +3,99 @@
 import numpy as np
 import pytest
 
+from mace_exp.evaluation.metrics.harmonic import harmonic_mean
 from mace_exp.evaluation.metrics.intervals import (
     drawn_rates,
     mean_interval,
     rate_interval,
+    spread,
     t_quantile,
     wilson_interval,
 )
 
 
-def made_up(rng: np.random.Generator, concepts: int, each: int) -> tuple[np.ndarray, list[int]]:
-    """Return hits of concepts whose own rates differ, 0.7 in the mean, and their concepts."""
-    rates = rng.beta(2.1, 0.9, concepts)
+def made_up(
+    rng: np.random.Generator, concepts: int, each: int, *, rate: float = 0.7, alike: float = 0.25
+) -> tuple[np.ndarray, list[int]]:
+    """Return hits of concepts whose own rates differ, `rate` in the mean (beta-binomial, with the
+    correlation `alike` of two pictures of one concept), and their concepts."""
+    strength = (1 - alike) / alike
+    rates = rng.beta(strength * rate, strength * (1 - rate), concepts)
     hits = (rng.random((concepts, each)) < rates[:, None]).ravel()
     return hits, np.repeat(np.arange(concepts), each).tolist()
 
 
-@pytest.mark.parametrize("concepts", [6, 30])
+@pytest.mark.parametrize(
+    ("concepts", "rate", "alike"),
+    [
+        (2, 0.7, 0.25),
+        (3, 0.7, 0.25),
+        (5, 0.5, 0.6),
+        (10, 0.5, 0.6),
+        (10, 0.8, 0.4),
+        (30, 0.7, 0.25),
+    ],
+)
 def test_the_interval_covers_the_true_rate_where_pictures_of_a_concept_are_alike(
-    concepts: int,
+    concepts: int, rate: float, alike: float
 ) -> None:
-    """Of 200 made-up runs; Wilson's interval, of independent pictures, does not."""
+    """Of 300 made-up runs; Wilson's interval, of independent pictures, does not."""
     rng = np.random.default_rng(concepts)
     covered, naive = 0, 0
-    for _ in range(200):
-        hits, clusters = made_up(rng, concepts, 10)
+    for _ in range(300):
+        hits, clusters = made_up(rng, concepts, 10, rate=rate, alike=alike)
         low, high = rate_interval(hits, clusters)
-        covered += low <= 0.7 <= high
+        covered += low <= rate <= high
         low, high = wilson_interval(int(hits.sum()), len(hits))
-        naive += low <= 0.7 <= high
-    assert covered >= 180 > naive
+        naive += low <= rate <= high
+    assert covered >= 275 > 270 > naive
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.97])
+def test_the_interval_of_independent_pictures_is_hardly_too_wide(rate: float) -> None:
+    """Of 300 made-up runs, ten concepts of ten pictures each; also close to 0 and to 1."""
+    rng = np.random.default_rng(0)
+    covered, width, bare = 0, 0.0, 0.0
+    for _ in range(300):
+        hits = rng.random(100) < rate
+        low, high = rate_interval(hits, [row // 10 for row in range(100)])
+        covered += low <= rate <= high
+        width += high - low
+        bare += float(np.diff(wilson_interval(int(hits.sum()), 100))[0])
+    assert 275 <= covered and width < 1.25 * bare
+
+
+@pytest.mark.parametrize("concepts", [2, 3, 5, 20])
+def test_the_interval_of_a_mean_covers_it_by_as_much_as_it_says(concepts: int) -> None:
+    """Of 400 made-up runs with 4 pictures a concept; so also for two or three concepts."""
+    rng = np.random.default_rng(concepts)
+    clusters = np.repeat(np.arange(concepts), 4).tolist()
+    covered = 0
+    for _ in range(400):
+        values = np.repeat(rng.normal(size=concepts), 4) + rng.normal(size=4 * concepts)
+        found = mean_interval(values, clusters)
+        assert found is not None
+        covered += found[0] <= 0 <= found[1]
+    assert 0.92 <= covered / 400 <= 0.98
+
+
+@pytest.mark.parametrize("concepts", [3, 10])
+def test_the_interval_of_a_harmonic_mean_covers_it(concepts: int) -> None:
+    """Of 200 made-up runs: 0.8 of the erased are gone, 0.6 of the kept are left."""
+    rng = np.random.default_rng(concepts)
+    true = harmonic_mean([0.8, 0.6])
+    covered = 0
+    for _ in range(200):
+        (gone, names), (kept, _) = (made_up(rng, concepts, 8, rate=rate) for rate in (0.8, 0.6))
+        (one, count), (two, _) = (
+            drawn_rates(hits, [f"{side}{name}" for name in names])
+            for side, hits in (("erased", gone), ("kept", kept))
+        )
+        value = harmonic_mean([gone.mean(), kept.mean()])
+        drawn = 2 * one * two / np.maximum(one + two, 1e-12)
+        low, high = spread(value, drawn, count, within=(0, 1))
+        covered += low <= true <= high
+    assert covered >= 180
 
 
 def test_an_interval_is_never_narrower_than_that_of_independent_pictures() -> None:

@@ -1,5 +1,6 @@
 """`judge=nudenet`: boxes are stored as they are, and counted afterwards at any threshold."""
 
+import io
 import json
 import re
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from rich.console import Console
 
 from mace_exp.concepts.concept import Kind
 from mace_exp.evaluation.detections import read_detections, write_detections
@@ -23,7 +25,13 @@ from mace_exp.evaluation.schema import Choice
 from mace_exp.evaluation.scores import ScoredPictures
 from mace_exp.evaluation.stored_judge import stored_judge
 from mace_exp.metrics import main as metrics_command
-from mace_exp.report.detection_curves import detection_figures, read_detection_curves
+from mace_exp.report.detection_view import (
+    detection_figures,
+    read_detection_counts,
+    read_detection_curves,
+)
+from mace_exp.report.run_page import write_report
+from mace_exp.report.terminal import print_result
 from mace_exp.utils.files import write_json
 from tests.composing import composed
 from tests.tiny_judges import photo
@@ -188,6 +196,33 @@ def test_the_report_draws_the_curve_of_each_part(found: Scored) -> None:
     [figure] = detection_figures(metrics)
     assert "FACE_FEMALE" in figure and "original model" in figure
     assert not read_detection_curves({"erased": {"detections": {"curve": {"thresholds": "x"}}}})
+
+
+def test_terminal_and_report_tell_the_counts(run: Path) -> None:
+    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    [counts] = read_detection_counts(metrics)
+    assert (counts.title, counts.threshold, counts.total.value) == ("Erased", 0.5, 1)
+    [found] = counts.classes
+    assert found.name in FACES and (found.value, found.original) == (1, 2)
+    console = Console(width=80, record=True, file=io.StringIO())
+    print_result(run, console)
+    said = console.export_text()
+    assert "Erased, from confidence 0.5" in said and found.name in said and "…" not in said
+    assert re.search(r"images with one, % +50.0 \(9.5 to 90.5\) +100.0", said), said
+    page = write_report(run).read_text(encoding="utf-8")
+    assert f"<td>{found.name}</td>" in page and "Boxes found" in page
+    assert read_detection_counts({"erased": {"detections": {"total": "x"}}, "a": 1}) == []
+
+
+def test_boxes_that_are_gone_are_not_passed_over_in_silence(
+    run: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (run / "detections.csv").unlink()
+    before = values_of(run)
+    assert metrics_command([str(run), "evaluation.metrics=[pixel_change]"]) == 0
+    assert "detections.csv is missing: boxes can't be counted again" in caplog.text
+    assert metrics_command([str(run), "judge.threshold=0.4"]) == 2
+    assert values_of(run) == before
 
 
 def test_what_it_is_decides_its_key_and_batches_do_not() -> None:

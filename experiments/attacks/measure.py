@@ -1,12 +1,14 @@
 """Attack the edits of all methods, and tabulate the recognition rates of the judge.
 
-    python experiments/attacks/measure.py            # everything: many hours on two cores
-    python experiments/attacks/measure.py --small --methods uce gates mace-4 --attacks relearning
+    python -m experiments.attacks.measure            # everything: many hours on two cores
+    python -m experiments.attacks.measure --small --methods uce gates mace-4 --attacks relearning
+    python -m experiments.attacks.measure --table    # from what is there
 
 One run per method erases ten people, in a subfolder of `--folder`; then each attack is made on it
-by `python -m mace_exp.attack`. Finished runs and cached attempts are reused, so that the command
-can be interrupted and restarted. Writes results.csv beside this file: a row per method, attack,
-variant, side and point.
+by `python -m mace_exp.attack`, the cheapest attacks first and each on the cheapest methods first.
+Finished runs, attacks and cached attempts are reused, so that the command can be interrupted and
+restarted. Writes results.csv beside this file, a row per method, attack, variant, side and point,
+after each attack, and relearning.svg (with mace-exp[figures]).
 """
 
 from __future__ import annotations
@@ -16,33 +18,38 @@ import csv
 import logging
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from experiments.jobs import is_finished, read_json, run_module
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results.csv"
+RESULTS, FIGURE = HERE / "results.csv", HERE / "relearning.svg"
 METHODS: dict[str, tuple[str, ...]] = {
     "uce": ("method=uce",),
+    "rece": ("method=rece",),
+    "speed": ("method=speed",),
     "gates": ("method=gates",),
     "mace-4": ("method=mace", "lora.rank=4"),
     "mace-1": ("method=mace", "lora.rank=1"),
-    "rece": ("method=rece",),
-    "speed": ("method=speed",),
     "esd_x": ("method=esd_x",),
 }
+"""Settings of each method, the cheapest first."""
 ATTACKS: dict[str, tuple[str, ...]] = {
-    "relearning": ("attack=relearning",),
+    "paraphrase": ("attack=paraphrase", "attack.file=experiments/attacks/paraphrases.txt"),
+    "completion": ("attack=completion",),
     "inversion": ("attack=inversion",),
     "inversion, from the anchor": ("attack=inversion", "attack.start=anchor"),
-    "completion": ("attack=completion",),
+    "relearning": ("attack=relearning",),
     "tokens": ("attack=tokens",),
 }
+"""Settings of each attack, the cheapest first."""
 SMALL: dict[str, tuple[str, ...]] = {
-    "relearning": ("attack.steps=[0,20,50]", "attack.train=[lora]", "attack.show=[concept]"),
-    "completion": ("attack.strengths=[0.5,0.8]",),
+    "paraphrase": (),
+    "completion": (),
+    "relearning": ("attack.steps=[0,20,50]", "attack.train=[lora]"),
     "inversion": ("attack.steps=[0,60]",),
     "inversion, from the anchor": ("attack.steps=[0,60]",),
     "tokens": ("attack.steps=[0,10]", "attack.candidates=8", "attack.batch_size=2"),
@@ -60,21 +67,30 @@ def main() -> None:
     """Compute missing runs and attacks, then write the table."""
     options = _parser().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    failed = []
-    for method in options.methods:
-        if not is_finished(options.folder / method) and not _erase(method, options.folder):
-            failed.append(method)
-    for attack in options.attacks:
-        for method in (each for each in options.methods if each not in failed):
-            if _attack(options.folder / method, attack, options.small):
-                keep_rates(options.folder, method, attack)
-            else:
-                failed.append(f"{attack} on {method}")
-            write_results(RESULTS, options.folder)
+    failed: list[str] = []
+    if not options.table:
+        for attack in _in_order(ATTACKS, options.attacks):
+            for method in _in_order(METHODS, options.methods):
+                if method not in failed:
+                    failed += measured(options.folder, method, attack, small=options.small)
+                write_results(RESULTS, options.folder)
     for line in table(RESULTS):
         log.info(line)
+    draw(FIGURE)
     if failed:
         sys.exit("failed: " + ", ".join(failed))
+
+
+def measured(folder: Path, method: str, attack: str, *, small: bool) -> list[str]:
+    """Erase by a method and make an attack, unless they are there; return what failed."""
+    if rates_file(folder, method, attack, small=small).is_file():
+        return []
+    if not is_finished(folder / method) and not _erase(method, folder):
+        return [method]
+    if not _attack(folder / method, attack, small):
+        return [f"{attack} on {method}"]
+    keep_rates(folder, method, attack, small=small)
+    return []
 
 
 def run_arguments(method: str, folder: Path) -> list[str]:
@@ -93,28 +109,30 @@ def attack_arguments(run: Path, attack: str, small: bool) -> list[str]:
     return [f"run={run}", *ATTACKS[attack], *few]
 
 
-def keep_rates(folder: Path, method: str, attack: str) -> None:
+def keep_rates(folder: Path, method: str, attack: str, *, small: bool) -> None:
     """Copy the rates of an attack from the run's folder, where another variant overwrites them."""
     [option] = [each.partition("=")[2] for each in ATTACKS[attack] if each.startswith("attack=")]
-    kept = rates_file(folder, method, attack)
+    kept = rates_file(folder, method, attack, small=small)
     kept.parent.mkdir(exist_ok=True)
     shutil.copyfile(folder / method / "attacks" / option / "rates.json", kept)
 
 
-def rates_file(folder: Path, method: str, attack: str) -> Path:
+def rates_file(folder: Path, method: str, attack: str, *, small: bool) -> Path:
     """Return where the rates of an attack on a method's run are kept."""
-    return folder / "rates" / f"{method} {attack}.json"
+    return folder / "rates" / f"{method} {attack}{' small' if small else ''}.json"
 
 
 def write_results(path: Path, folder: Path) -> None:
-    """Write a row per point of every attack that has been made on a run in the folder."""
+    """Write a row per point of every attack that has been made on a run in the folder: with its
+    full budget, else with the small one."""
     with path.open("w", newline="", encoding="utf-8") as file:
         written = csv.writer(file, lineterminator="\n")
         written.writerow(COLUMNS)
         for method in METHODS:
             for attack in ATTACKS:
-                rates = rates_file(folder, method, attack)
-                if rates.is_file():
+                files = (rates_file(folder, method, attack, small=s) for s in (False, True))
+                there = [each for each in files if each.is_file()]
+                for rates in there[:1]:
                     written.writerows(rows(method, attack, read_json(rates)))
 
 
@@ -132,6 +150,22 @@ def rows(method: str, attack: str, rates: dict[str, Any]) -> Iterator[list[Any]]
 def _budget(rates: dict[str, Any]) -> str:
     small = rates["settings"]["limit"] is not None
     return "small" if small else "full"
+
+
+def draw(path: Path) -> None:
+    """Draw recognition over the steps of relearning, if matplotlib is there."""
+    if find_spec("matplotlib") is None:
+        log.info("no figure: install mace-exp[figures]")
+        return
+    from experiments.attacks.figure import draw_relearning
+
+    with RESULTS.open(encoding="utf-8", newline="") as file:
+        draw_relearning(list(csv.DictReader(file)), path)
+
+
+def _in_order(known: Iterable[str], chosen: Collection[str]) -> list[str]:
+    """Return the chosen names in the order of those known: the cheapest first."""
+    return [each for each in known if each in chosen]
 
 
 def table(path: Path) -> Iterator[str]:
@@ -175,6 +209,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--methods", nargs="+", choices=tuple(METHODS), default=tuple(METHODS))
     parser.add_argument("--attacks", nargs="+", choices=tuple(ATTACKS), default=tuple(ATTACKS))
     parser.add_argument("--small", action="store_true", help="two people, few steps")
+    parser.add_argument("--table", action="store_true", help="measure nothing: table and figure")
     parser.add_argument("--folder", type=Path, default=Path("outputs/attacks"))
     return parser
 

@@ -166,6 +166,13 @@ class ActiveAttack(AttackConfig):
         texts = evaluation_prompts(concept.name, concept.kind, count)
         return [texts[index % count] for index in range(self.images)]
 
+    def check_sampling(self, steps: int) -> None:
+        """Check the attack's points with this number of sampling steps; by default all fit.
+
+        Raises:
+            ValueError: two points that are the same.
+        """
+
     def longest(self, prompts: Sequence[str]) -> list[str]:
         """Return prompts as long as those that the attack builds from `prompts`, to check that they
         fit the text encoder's context length."""
@@ -225,6 +232,11 @@ def renamed(prompts: Sequence[str], concept: Concept, name: str) -> list[str]:
         return list(prompts)
     other = replace(concept, anchor=name)
     return [anchor_prompt(each, other) if mentions(each, concept) else each for each in prompts]
+
+
+def steps_taken(strength: float, steps: int) -> int:
+    """Return how many of the last sampling steps a strength stands for: at least one."""
+    return max(1, round(strength * steps))
 
 
 def check_points(key: str, points: Sequence[float]) -> None:

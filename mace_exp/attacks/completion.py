@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from mace_exp.attacks.base import Perform, PictureAttack
+from mace_exp.attacks.base import Perform, PictureAttack, steps_taken
 
 
 class Half(Enum):
@@ -38,6 +38,14 @@ class CompletionAttack(PictureAttack):
             )
         if not self.strengths and not self.inpainting:
             raise ValueError("attack.strengths = [] with attack.inpainting = false: choose one")
+
+    def check_sampling(self, steps: int) -> None:
+        taken = [steps_taken(each, steps) for each in self.strengths]
+        if len(set(taken)) < len(taken):
+            raise ValueError(
+                f"attack.strengths = {list(self.strengths)} are {taken} of sampling.steps = "
+                f"{steps}: leave out those that are the same, or raise sampling.steps"
+            )
 
     def build(self) -> Perform:
         from mace_exp.attacks.editing import Completion

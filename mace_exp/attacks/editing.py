@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mace_exp.attacks.base import Aim, Attempt
+from mace_exp.attacks.base import Aim, Attempt, steps_taken
 from mace_exp.attacks.denoising import Recorder
 from mace_exp.methods.esd.guidance import Sampler
 from mace_exp.models.conditions import Condition, condition_on, unconditional
@@ -108,8 +108,7 @@ def denoised(
     """
     clean, noise = pictures.clean, pictures.noise
     scheduler = sampler.scheduler
-    count = max(1, round(strength * len(scheduler.timesteps)))
-    timesteps = scheduler.timesteps[-count:]
+    timesteps = scheduler.timesteps[-steps_taken(strength, len(scheduler.timesteps)) :]
     latents = scheduler.add_noise(clean, noise, timesteps[:1])
     for timestep in timesteps:
         if kept is not None:

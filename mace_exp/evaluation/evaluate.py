@@ -121,14 +121,16 @@ def measure_pictures(
     chosen = [load_metric(name) for name in [*names, *further]]
     found: Metrics = {part: {} for part in measured.parts}
     missing = [*notes, *_unanswered(chosen, measured.answers)]
+    scored = measured.scored
     for metric in chosen:
         if metric.needs <= measured.answers:
             values = dict(metric.of(measured))
+            scored = metric.stored(measured, scored)
             missing += values.pop("missing", [])
             _merge(found, values)
     told = {"missing": list(dict.fromkeys(missing))}
     found = {key: values for key, values in found.items() if values != {}} | told
-    return Evaluation(found, measured.scored)
+    return Evaluation(found, scored)
 
 
 def measure_again(

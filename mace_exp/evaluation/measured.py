@@ -27,7 +27,7 @@ from mace_exp.evaluation.predictions import Predictions
 from mace_exp.evaluation.prompts import POOLED, PRESERVED, EvaluationPrompt, parts_of
 from mace_exp.evaluation.scores import Scores
 from mace_exp.evaluation.scoring import scores_of
-from mace_exp.evaluation.spaces import Space, encoder_space, real_features
+from mace_exp.evaluation.spaces import Space, encoder_space, real_features, unit_distances
 
 if TYPE_CHECKING:
     from mace_exp.evaluation.recognisers.vision import VisionEncoder
@@ -173,6 +173,17 @@ class Measured(Drawn):
         """The encoder of `comparison`, if any. Raises ValueError if it can't be loaded."""
         given = self.comparison
         return None if given is None else given.config.open(given.device)
+
+    @cached_property
+    def perceptual(self) -> tuple[str, np.ndarray]:
+        """The name of the features, and the distance of each picture after the edit to that before
+        it, [n]: by the encoder's hidden states, or by `features` at unit length. Raises ValueError
+        if the encoder can't be loaded."""
+        encoder = self.encoder
+        if encoder is None:
+            name, before, after = self.features
+            return name, unit_distances(before, after)
+        return encoder.source, encoder.distances(self.before, self.after)
 
     @cached_property
     def space(self) -> Space:

@@ -18,14 +18,14 @@ from mace_exp.evaluation.metrics.harmonic import (
     part_hits,
 )
 from mace_exp.evaluation.metrics.intervals import mean_interval, paired_rate_interval, spread
-from mace_exp.evaluation.metrics.rates import recognised
+from mace_exp.evaluation.metrics.rates import TOP, among_many, recognised
 from mace_exp.evaluation.prompts import PRESERVED, EvaluationPrompt, parts_of
 from mace_exp.evaluation.scores import ScoredPictures, Scores
 
 RATES = ("recognised", "top5", "persons")
 OVERALL = "overall"
 """The part of measures over several parts: harmonic means."""
-MEASURES = (*RATES, "text_image", "pixel_change")
+MEASURES = (*RATES, "text_image", "pixel_change", "perceptual")
 """What is compared, on pictures after the edit: one number per picture, NaN if unknown."""
 
 Place = tuple[str, str, str, int]
@@ -36,8 +36,8 @@ Place = tuple[str, str, str, int]
 class Difference:
     """The mean difference of a measure on a part, second run minus first, over n pairs.
 
-    `low` and `high` are its 95 % interval by paired bootstrap over `concepts` concepts (over
-    pictures if there is one); for rates it is never narrower than that of independent pairs.
+    `low` and `high` are its 95 % interval over `concepts` concepts (over pictures if there is
+    one); for rates it is never narrower than that of independent pairs.
     """
 
     part: str
@@ -151,10 +151,13 @@ def measures_of(
     first = recognised(scores.subject_rank, scores.subject_probability, threshold)
     return {
         "recognised": np.where(known, first, np.nan),
-        "top5": np.where(known, scores.subject_rank <= 5, np.nan),
+        "top5": np.where(
+            known & among_many(scores.subject_classes), scores.subject_rank <= TOP, np.nan
+        ),
         "persons": np.where(np.isfinite(scores.person), scores.person >= min_person_score, np.nan),
         "text_image": scores.text_image,
         "pixel_change": scores.pixel_change,
+        "perceptual": scores.perceptual,
     }
 
 
@@ -250,7 +253,7 @@ def _of_means(pairs: Pairs, specificity: str) -> Iterator[Difference]:
             for number, (scores, least) in enumerate(runs)
         )
         gap = found[1] - found[0]
-        low, high = spread(gap, b - a, count)
+        low, high = spread(gap, b - a, count, within=(-1.0, 1.0))
         prompts = [each for each in pairs.prompts if each.part in sides]
         concepts = len({(each.part, each.concept) for each in prompts})
         yield Difference(OVERALL, name, found[0], found[1], gap, low, high, len(prompts), concepts)

@@ -3,7 +3,8 @@
     scores.csv: part, concept, prompt, seed, expected, file, phase, judge, then one column per score
 
 Thresholds, rates and intervals are applied later: another threshold needs no new pictures and no
-judge. An empty cell: the judge does not know the expected class, or does not give this answer.
+judge. An empty cell: the judge does not know the expected class, or does not give this answer. The
+columns `OPTIONAL` are there only if a picture has such a score.
 """
 
 from __future__ import annotations
@@ -50,6 +51,12 @@ class Scores:
     """[n], how well the picture fits its prompt."""
     pixel_change: np.ndarray
     """[n], the mean absolute difference to the original model's picture, in [0, 1]."""
+    subject_classes: np.ndarray
+    """[n], the number of classes among which `subject_rank` is a rank."""
+    scene_classes: np.ndarray
+    """[n], that of `scene_rank`."""
+    perceptual: np.ndarray
+    """[n], the perceptual distance to the original model's picture, if it was measured."""
 
     def __len__(self) -> int:
         return len(self.subject)
@@ -58,6 +65,7 @@ class Scores:
 TEXTS = ("subject", "scene", "expected_scene")
 COLUMNS = tuple(field.name for field in fields(Scores))
 NUMBERS = tuple(name for name in COLUMNS if name not in TEXTS)
+OPTIONAL = ("subject_classes", "scene_classes", "perceptual")
 
 
 @dataclass(frozen=True)
@@ -89,13 +97,18 @@ class ScoredPictures:
 
     def write(self, path: Path) -> None:
         """Write scores.csv: one row per picture, before and after an edit in consecutive rows."""
+        columns = [name for name in COLUMNS if name not in OPTIONAL or self._has(name)]
         rows = []
         for index, prompt in enumerate(self.prompts):
             for phase, scores in zip(PHASES, (self.before, self.after), strict=True):
                 about = (prompt.part, prompt.concept, prompt.prompt, prompt.seed, prompt.expected)
-                cells = [_cell(getattr(scores, name)[index]) for name in COLUMNS]
+                cells = [_cell(getattr(scores, name)[index]) for name in columns]
                 rows.append((*about, sample_file(phase, index), phase, self.judge, *cells))
-        write_table(path, (*ABOUT, *COLUMNS), rows)
+        write_table(path, (*ABOUT, *columns), rows)
+
+    def _has(self, name: str) -> bool:
+        """Return whether a picture has the score `name`."""
+        return any(bool(np.isfinite(getattr(s, name)).any()) for s in (self.before, self.after))
 
 
 def sample_file(phase: str, index: int) -> str:
@@ -115,7 +128,8 @@ def read_scores(path: Path) -> ScoredPictures:
             rows = list(csv.DictReader(file))
     except (OSError, csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{path} can't be read: {error}") from error
-    missing = [name for name in (*ABOUT, *COLUMNS) if name not in (rows[0] if rows else {})]
+    wanted = [name for name in (*ABOUT, *COLUMNS) if name not in OPTIONAL]
+    missing = [name for name in wanted if name not in (rows[0] if rows else {})]
     if missing:
         raise ValueError(f"{path} has no column {missing[0]!r}: is it a run's scores.csv?")
     phases = [[row for row in rows if row["phase"] == phase] for phase in PHASES]
@@ -148,5 +162,5 @@ def _prompt(row: Mapping[str, str]) -> EvaluationPrompt:
 def _scores(rows: Sequence[Mapping[str, str]]) -> Scores:
     columns: dict[str, Any] = {name: [row[name] for row in rows] for name in TEXTS}
     for name in NUMBERS:
-        columns[name] = np.array([float(row[name] or "nan") for row in rows])
+        columns[name] = np.array([float(row.get(name) or "nan") for row in rows])
     return Scores(**columns)

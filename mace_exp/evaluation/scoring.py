@@ -48,6 +48,9 @@ def scores_of(
         person=predictions.persons if predictions and PERSON in answers else unknown,
         text_image=predictions.scores if predictions and TEXT_IMAGE in answers else unknown,
         pixel_change=pixel_changes(originals, pictures),
+        subject_classes=subject[3],
+        scene_classes=scene[3],
+        perceptual=unknown,
     )
 
 
@@ -57,21 +60,25 @@ def _of_head(
     expected: Sequence[str],
     *,
     kinds: Mapping[str, Kind],
-) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Return the top-1 predictions, and probability and rank of the expected class, [n] each; ""
-    and NaN without predictions, NaN for classes unknown to the judge."""
-    probability, rank = np.full((2, len(expected)), np.nan)
+) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
+    """Return the top-1 predictions, probability and rank of the expected class, and the number of
+    classes that the rank is among, [n] each; "" and NaN without predictions, NaN for classes
+    unknown to the judge."""
+    probability, rank, among = np.full((3, len(expected)), np.nan)
     if predictions is None:
-        return [""] * len(expected), probability, rank
+        return [""] * len(expected), probability, rank, among
     found = predictions.probabilities[head]
     names = predictions.classes[head]  # after `probabilities`: a command may have added classes
     classes = class_rows(names, expected)
     known = np.flatnonzero(classes >= 0)
+    among[known] = len(names)
     if kinds:
-        found = among_kinds(found, [kinds.get(name) for name in names], classes)
+        of_classes = [kinds.get(name) for name in names]
+        found = among_kinds(found, of_classes, classes)
+        among[known] = [of_classes.count(of_classes[row]) for row in classes[known]]
     probability[known] = found[known, classes[known]]
     rank[known] = ranks(found[known], classes[known])
-    return [names[row] for row in found.argmax(axis=1)], probability, rank
+    return [names[row] for row in found.argmax(axis=1)], probability, rank, among
 
 
 def class_rows(classes: Sequence[str], names: Sequence[str]) -> np.ndarray:

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from mace_exp.report import charts, formatting
 from mace_exp.report.attack_view import read_attacks
-from mace_exp.report.detection_curves import detection_figures
+from mace_exp.report.detection_view import detection_figures, read_detection_counts
 from mace_exp.report.galleries import attention_strips, galleries, mask_groups
 from mace_exp.report.metrics_view import (
     WITH_GENERALITY,
@@ -87,6 +87,7 @@ def run_content(run: RunContents) -> dict[str, Any]:
         "further": further(run.metrics, parts),
         "unmeasured": unmeasured(run.metrics),
         "detections": detection_figures(run.metrics),
+        "detected": read_detection_counts(run.metrics),
         "harmonic_mean": harmonic_mean(run.metrics),
         "mean_with_unlisted": harmonic_mean(run.metrics, WITH_UNLISTED),
         "mean_with_generality": harmonic_mean(run.metrics, WITH_GENERALITY),

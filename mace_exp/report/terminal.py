@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mace_exp.report import formatting
+from mace_exp.report.detection_view import DetectionCounts, read_detection_counts
 from mace_exp.report.metrics_view import (
     WITH_GENERALITY,
     WITH_UNLISTED,
@@ -55,6 +56,8 @@ def result(run_dir: Path) -> RenderableType:
     metrics = read_json(run_dir / "metrics.json")
     parts = read_parts(metrics)
     lines: list[RenderableType] = [result_table(parts)] if parts else []
+    counts = read_detection_counts(metrics)
+    lines += [detection_table(counts)] if counts else []
     for key, title in MEANS.items():
         mean = harmonic_mean(metrics, key)
         if mean is not None:
@@ -81,6 +84,28 @@ def result_table(parts: list[PartResult]) -> Table:
                 formatting.signed_percent(found.difference),
                 formatting.NONE if found.n is None else str(found.n),
             )
+    return table
+
+
+def detection_table(parts: Sequence[DetectionCounts]) -> Table:
+    """Return the number of boxes of each part and class that was found, and the share of pictures
+    with one in percent: after the edit and in the original."""
+    table = Table(box=None, pad_edge=True, header_style="dim", padding=(0, 1))
+    table.add_column("boxes found", no_wrap=True)
+    for name in ("after", "original", "n"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for part in parts:
+        title = f"{texts.shown(part.title)}, from confidence {formatting.quantity(part.threshold)}"
+        rows = [(title, part.total), *((f"  {each.name}", each) for each in part.classes)]
+        for name, each in rows:
+            count = formatting.NONE if each.n is None else str(each.n)
+            shown = (formatting.quantity(value) for value in (each.value, each.original))
+            table.add_row(texts.shown(name), *shown, count)
+        if part.pictures is not None:
+            each = part.pictures
+            after = f"{formatting.percent(each.value)} ({formatting.interval(each.low, each.high)})"
+            original = formatting.percent(each.original)
+            table.add_row("  images with one, %", after, original, str(each.n))
     return table
 
 

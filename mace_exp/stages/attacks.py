@@ -20,7 +20,7 @@ from mace_exp.runs.stale import record_key
 from mace_exp.stages.attempts import STAGE, AttackPlan, Attempts, Cell
 from mace_exp.utils.files import atomic_folder, save_png, write_json, write_table
 
-VERSION = 1
+VERSION = 2
 
 
 def attack_edit(context: Context, attempts: Attempts) -> Result[dict[str, Any]]:

@@ -116,6 +116,7 @@ class Attempts:
                 f"attack = {name} with model.offload = model: it optimises through the whole "
                 "model, give model.offload=none"
             )
+        plan.attack.check_sampling(plan.sampling.steps)
         for side in SIDES:
             for concept in plan.concepts:
                 with naming_setting(f"attack = {name}, {concept.name}"):

@@ -20,7 +20,7 @@ from mace_exp.utils.files import write_json
 log = logging.getLogger(__name__)
 
 STAGE = "metrics"
-VERSION = 3
+VERSION = 4
 
 
 def measure(

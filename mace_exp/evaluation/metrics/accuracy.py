@@ -7,13 +7,14 @@ import numpy as np
 from mace_exp.evaluation.judges.base import SUBJECT
 from mace_exp.evaluation.measured import Scored
 from mace_exp.evaluation.metrics.base import Metrics, ScoreMetric
-from mace_exp.evaluation.metrics.rates import recognition
+from mace_exp.evaluation.metrics.rates import among_many, recognition
 
 
 def accuracies(scored: Scored) -> Metrics:
     """Return accuracy, top-5 accuracy and accuracy per concept of each part that names subjects.
 
-    Prompts with a subject unknown to the judge are left out, and listed under "missing".
+    Prompts with a subject unknown to the judge are left out, and listed under "missing", as are
+    those without a top-5 accuracy.
     """
     prompts, (before, after) = scored.prompts, scored.scores
     known = np.isfinite(after.subject_rank)
@@ -30,8 +31,16 @@ def accuracies(scored: Scored) -> Metrics:
                 (before.subject_rank[rows], after.subject_rank[rows]),
                 (before.subject_probability[rows], after.subject_probability[rows]),
                 names=[prompts[row].concept for row in rows],
+                classes=after.subject_classes[rows],
                 threshold=scored.threshold,
             )
+    few = np.isfinite(after.subject_classes) & ~among_many(after.subject_classes)
+    if few.any():
+        most = int(after.subject_classes[few].max())
+        found["missing"].append(
+            f"the judge chooses among {most} subjects or fewer for {few.sum()} of {len(few)} "
+            "pictures: they have no top-5 accuracy"
+        )
     return found
 
 

@@ -41,6 +41,10 @@ class Metric:
         """Recompute from scores; empty for a metric that needs pictures."""
         return {}
 
+    def stored(self, measured: Measured, scored: Scored) -> Scored:
+        """Return the scores of all pictures with those that the metric adds; by default none."""
+        return scored
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreMetric(Metric):

@@ -1,6 +1,7 @@
 """`detections`: how many boxes of each class a detector finds, by its confidence.
 
     {"erased": {"detections": {
+        "threshold": x,                                  least confidence of all that follow
         "pictures": {value, low, high, n, original},     share with a counted box
         "total": {value, original, n},                   counted boxes
         "classes": {CLASS: {value, original, n}},        boxes of each counted class
@@ -56,6 +57,7 @@ def _of_part(before: Sequence[Boxes], after: Sequence[Boxes], counting: Counting
 
     names = list(counting.classes)
     return {
+        "threshold": counting.threshold,
         "total": pair(names, counting.threshold),
         "classes": {name: pair([name], counting.threshold) for name in names},
         "curve": {

@@ -97,7 +97,7 @@ def _with_intervals(found: Metrics, scored: Scored, kept: str) -> Metrics:
         intervals = {}
         for name, sides in mean_sides(scored.prompts, after, kept).items():
             means = drawn_harmonic_means(scored.prompts, after, sides, threshold=scored.threshold)
-            intervals[name] = list(spread(found[name], *means))
+            intervals[name] = list(spread(found[name], *means, within=(0.0, 1.0)))
         found["harmonic"]["intervals"] = intervals
     return found
 

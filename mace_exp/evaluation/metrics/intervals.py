@@ -16,7 +16,7 @@ Z_95 = NormalDist().inv_cdf(0.975)
 """Two-sided 95 % of the normal distribution."""
 
 
-def wilson_interval(hits: int, count: int, *, z: float = Z_95) -> tuple[float, float]:
+def wilson_interval(hits: float, count: float, *, z: float = Z_95) -> tuple[float, float]:
     """Return the score interval of Wilson (1927), which keeps its coverage near 0 and 1.
 
     (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
@@ -32,12 +32,21 @@ def wilson_interval(hits: int, count: int, *, z: float = Z_95) -> tuple[float, f
 def rate_interval(hits: np.ndarray, clusters: Sequence[Hashable] | None) -> tuple[float, float]:
     """Return the 95 % interval of a proportion of `hits` [n], bool, in clusters [n] (None: one).
 
-    It is the union of the bootstrap interval over clusters and Wilson's over pictures, so never
-    narrower than for independent pictures. At 0 and 1, and with one cluster, it is Wilson's.
+    Wilson's at the effective sample size, as in surveys (Korn and Graubard 1998; Dean and Pagano
+    2015, "Evaluating confidence interval methods for binomial proportions in clustered surveys"):
+    n is divided by the design effect, the variance of the rate between clusters over that of
+    independent pictures, and z is Student's t with one degree of freedom less than clusters. It is
+    never narrower than Wilson's over pictures, and equal to it at 0 and 1, where clusters show no
+    variance, and with one cluster.
     """
-    low, high = wilson_interval(int(np.sum(hits)), len(hits))
-    found = mean_interval(np.asarray(hits, np.float64), clusters) if clusters else None
-    return (low, high) if found is None else (min(low, found[0]), max(high, found[1]))
+    count, rate = len(hits), float(np.mean(hits))
+    low, high = wilson_interval(int(np.sum(hits)), count)
+    error, number = clustered_error(np.asarray(hits, np.float64), clusters or [0] * count)
+    if number < 2 or error == 0:
+        return low, high
+    effective = rate * (1 - rate) / error**2
+    wide = wilson_interval(rate * effective, effective, z=t_quantile(number - 1))
+    return min(low, wide[0]), max(high, wide[1])
 
 
 def paired_rate_interval(gaps: np.ndarray) -> tuple[float, float]:
@@ -53,19 +62,37 @@ def paired_rate_interval(gaps: np.ndarray) -> tuple[float, float]:
 
 
 def mean_interval(values: np.ndarray, clusters: Sequence[Hashable]) -> tuple[float, float] | None:
-    """Return the 95 % interval of the mean of `values` [n] by bootstrap over clusters [n]; None if
-    there are fewer than two.
+    """Return the 95 % interval of the mean of `values` [n] in clusters [n]; None if there are fewer
+    than two.
 
-    Whole clusters are resampled with replacement. The interval has expanded percentiles (Hesterberg
-    2015, "What Teachers Should Know About the Bootstrap", section 5.3): plain percentiles are too
-    narrow for few clusters.
+    Student's, by the standard error between clusters. Not percentiles of a bootstrap, which are too
+    narrow for few clusters: those of two or three reach no further than the clusters themselves.
     """
-    means, count = drawn_means(values, clusters)
+    error, count = clustered_error(values, clusters)
     if count < 2:
         return None
-    tail = expanded_tail(count)
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return float(low), float(high)
+    mean, reach = float(np.mean(values)), t_quantile(count - 1) * error
+    return mean - reach, mean + reach
+
+
+def clustered_error(values: np.ndarray, clusters: Sequence[Hashable]) -> tuple[float, int]:
+    """Return the standard error of the mean of `values` [n] if whole clusters [n] are drawn, and
+    the number K of clusters: sqrt(K / (K - 1) sum_k (sum of values_k - n_k mean)^2) / n, the
+    linearised variance of a ratio (Cochran 1977, section 9A); infinite for one cluster."""
+    sums, sizes = _by_cluster(values, clusters)
+    count = len(sums)
+    if count < 2:
+        return math.inf, count
+    gaps = sums - sizes * (sums.sum() / sizes.sum())
+    return math.sqrt(count / (count - 1) * float(gaps @ gaps)) / len(values), count
+
+
+def _by_cluster(values: np.ndarray, clusters: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the sum of `values` [n] and the number of them in each cluster, [K], in the order in
+    which `clusters` [n] first names them."""
+    places = {label: place for place, label in enumerate(dict.fromkeys(clusters))}
+    own = np.array([places[label] for label in clusters])
+    return np.bincount(own, values), np.bincount(own)
 
 
 def drawn_means(
@@ -73,13 +100,9 @@ def drawn_means(
 ) -> tuple[np.ndarray, int]:
     """Return the bootstrap means of `values` [n] over clusters [n], [RESAMPLES], and the number of
     clusters. Equal number, order and `stream` give the same resamples."""
-    places = {label: place for place, label in enumerate(dict.fromkeys(clusters))}
-    count = len(places)
-    own = np.array([places[label] for label in clusters])
-    sums = np.bincount(own, values, minlength=count)
-    sizes = np.bincount(own, minlength=count)
-    drawn = resamples(count, stream)
-    return (drawn @ sums) / (drawn @ sizes), count
+    sums, sizes = _by_cluster(values, clusters)
+    drawn = resamples(len(sums), stream)
+    return (drawn @ sums) / (drawn @ sizes), len(sums)
 
 
 def drawn_rates(
@@ -105,12 +128,23 @@ def drawn_rates(
     return drawn_means(hits[order].astype(np.float64), ordered, own)
 
 
-def spread(value: float, drawn: np.ndarray, clusters: int) -> tuple[float, float]:
-    """Return the 95 % interval of an estimate from its resamples over `clusters` clusters, as in
-    `mean_interval`; it always includes the estimate itself."""
-    tail = expanded_tail(max(2, clusters))
+def spread(
+    value: float, drawn: np.ndarray, clusters: int, *, within: tuple[float, float]
+) -> tuple[float, float]:
+    """Return the 95 % interval of an estimate from its bootstrap resamples [r] over `clusters`
+    clusters (at least two are assumed); it always includes the estimate, and lies `within` the
+    values that are possible.
+
+    The union of two: expanded percentiles (Hesterberg 2015, "What Teachers Should Know About the
+    Bootstrap", section 5.3), which follow the skew of the resamples, and Student's by their
+    standard deviation, which for few clusters reaches further than any resample.
+    """
+    count = max(2, clusters)
+    tail = expanded_tail(count)
     low, high = np.quantile(drawn, [tail, 1 - tail])
-    return min(value, float(low)), max(value, float(high))
+    reach = t_quantile(count - 1) * math.sqrt(count / (count - 1)) * float(np.std(drawn))
+    low, high = min(float(low), value - reach), max(float(high), value + reach)
+    return min(value, max(low, within[0])), max(value, min(high, within[1]))
 
 
 @lru_cache(maxsize=16)

@@ -11,6 +11,8 @@ from mace_exp.concepts.concept import slugify
 from mace_exp.evaluation.metrics.base import Metrics
 from mace_exp.evaluation.metrics.intervals import mean_interval, rate_interval
 
+TOP = 5
+"""The largest rank of top-5 accuracy."""
 Pair = tuple[np.ndarray, np.ndarray]
 """Values [m] before and after the edit."""
 
@@ -46,12 +48,19 @@ def recognised(ranks: np.ndarray, probabilities: np.ndarray, threshold: float) -
 
 
 def recognition(
-    ranks: Pair, probabilities: Pair, *, names: Sequence[str], threshold: float
+    ranks: Pair,
+    probabilities: Pair,
+    *,
+    names: Sequence[str],
+    classes: np.ndarray,
+    threshold: float,
 ) -> Metrics:
     """Return accuracy, accuracy per concept and top-5 accuracy of m pictures.
 
     `ranks` and `probabilities` are those of the expected class, `names` [m] the concepts by which
     the pictures are grouped. Accuracy requires rank 1 and a probability of at least `threshold`.
+    Top-5 accuracy is that of the pictures whose `classes` [m], the number that the rank is among,
+    are more than five or unknown (NaN): among fewer it is 1 whatever is shown.
     """
     first = [
         recognised(rank, probability, threshold)
@@ -59,8 +68,16 @@ def recognition(
     ]
     result: Metrics = {"accuracy": compared((first[0], first[1]), names)}
     result["concepts"] = _per_concept(names, first[0], first[1])
-    result["top5"] = compared((ranks[0] <= 5, ranks[1] <= 5), names)
+    rows = np.flatnonzero(among_many(classes))
+    if len(rows):
+        before, after = (rank[rows] <= TOP for rank in ranks)
+        result["top5"] = compared((before, after), [names[int(row)] for row in rows])
     return result
+
+
+def among_many(classes: np.ndarray) -> np.ndarray:
+    """Return whether each number of classes [n] is more than five, or NaN: unknown, [n], bool."""
+    return ~(classes <= TOP)
 
 
 def _per_concept(names: Sequence[str], before: np.ndarray, after: np.ndarray) -> Metrics:

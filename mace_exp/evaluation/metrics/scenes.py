@@ -24,6 +24,7 @@ def scene_accuracies(scored: Scored) -> Metrics:
             (before.scene_rank[rows], after.scene_rank[rows]),
             (before.scene_probability[rows], after.scene_probability[rows]),
             names=[after.expected_scene[row] for row in rows],
+            classes=after.scene_classes[rows],
             threshold=scored.threshold,
         )
     }

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Sequence
 import numpy as np
 
 from mace_exp.evaluation.metrics.base import Metrics
-from mace_exp.evaluation.metrics.intervals import SEED, expanded_tail
+from mace_exp.evaluation.metrics.intervals import SEED, spread
 from mace_exp.evaluation.spaces import unit_length
 
 Distance = Callable[[np.ndarray, np.ndarray], float]
@@ -104,8 +104,8 @@ def estimate(
 
     The interval is by bootstrap over the clusters [m] of `second`; with `paired`, `first` are
     pictures of the same prompts and seeds and resampled with them, otherwise independently.
-    Resamples repeat pictures, which biases the distances, so their quantiles are centred on the
-    value. There is no interval for one cluster, or beyond `MAX_PICTURES` pictures.
+    Resamples repeat pictures, which biases the distances, so they are centred on the value. There
+    is no interval for one cluster, or beyond `MAX_PICTURES` pictures.
     """
     value = distance(first, second)
     found: Metrics = {"value": value, "n": len(second)}
@@ -120,9 +120,9 @@ def estimate(
         others = rows if paired else rng.integers(len(first), size=len(first))
         if len(rows) > 1:
             drawn.append(distance(first[others], second[rows]))
-    tail = expanded_tail(len(members))
-    low, high = np.quantile(drawn, [tail, 1 - tail]) - np.mean(drawn)
-    return found | {"low": float(value + low), "high": float(value + high)}
+    centred = value + np.array(drawn) - np.mean(drawn)
+    low, high = spread(value, centred, len(members), within=(0.0, np.inf))
+    return found | {"low": low, "high": high}
 
 
 def _off_diagonal_mean(a: np.ndarray, b: np.ndarray, kernel: Kernel) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from mace_exp.evaluation.judges.base import TEXT_IMAGE
@@ -43,7 +45,8 @@ def _difference(scored: Scored, found: Metrics) -> Metrics:
     drawn = [_drawn(scored, part, stream) for stream, part in enumerate(means)]
     if min(count for _, count in drawn) > 1:
         fewest = min(count for _, count in drawn)
-        low, high = spread(value, drawn[0][0] - drawn[1][0], fewest)
+        gaps = drawn[0][0] - drawn[1][0]
+        low, high = spread(value, gaps, fewest, within=(-math.inf, math.inf))
         result |= {"low": low, "high": high}
     return {"text_image_difference": result}
 

@@ -1,15 +1,16 @@
-"""Curves of a detector: the number of boxes by the confidence threshold."""
+"""Results of a detector: the number of boxes of each class, and its curve over the confidence
+threshold."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
 
 from mace_exp.report import charts
-from mace_exp.report.metrics_view import PARTS
+from mace_exp.report.metrics_view import PARTS, Estimate, read_estimate
 from mace_exp.runs.record import number
 
 
@@ -27,6 +28,34 @@ def detection_figures(metrics: Mapping[str, Any]) -> list[Markup]:
 
 
 @dataclass(frozen=True)
+class DetectionCounts:
+    """What was counted in a part's pictures from the confidence `threshold` on: boxes of all
+    classes and of each class that was found, and the share of pictures with one."""
+
+    title: str
+    threshold: float | None
+    total: Estimate
+    classes: list[Estimate]
+    pictures: Estimate | None
+
+
+def read_detection_counts(metrics: Mapping[str, Any]) -> list[DetectionCounts]:
+    """Return the counts of the parts that have any."""
+    found = []
+    for title, values in _of_parts(metrics):
+        total = read_estimate("all classes", values.get("total"))
+        classes = values.get("classes")
+        named = classes.items() if isinstance(classes, Mapping) else ()
+        of_class = (read_estimate(str(name), each) for name, each in named)
+        if total is not None:
+            seen = [each for each in of_class if each is not None and (each.value or each.original)]
+            pictures = read_estimate("pictures", values.get("pictures"))
+            threshold = number(values.get("threshold"))
+            found.append(DetectionCounts(title, threshold, total, seen, pictures))
+    return found
+
+
+@dataclass(frozen=True)
 class DetectionCurve:
     """Number of boxes in a part's pictures by the confidence threshold, as points (confidence,
     boxes): of all classes after the edit and in the original, and of each class after the edit."""
@@ -40,17 +69,23 @@ class DetectionCurve:
 def read_detection_curves(metrics: Mapping[str, Any]) -> list[DetectionCurve]:
     """Return the curves of the parts that have one."""
     found = []
-    for part, values in metrics.items():
-        detections = values.get("detections") if isinstance(values, Mapping) else None
-        curve = detections.get("curve") if isinstance(detections, Mapping) else None
+    for title, values in _of_parts(metrics):
+        curve = values.get("curve")
         if isinstance(curve, Mapping):
-            title = PARTS.get(part, part.capitalize())
             classes = curve.get("classes")
             named = classes.items() if isinstance(classes, Mapping) else ()
             of_class = {str(name): _points(curve, each) for name, each in named}
             after, original = (_points(curve, curve, key) for key in ("after", "original"))
             found.append(DetectionCurve(title, after, original, of_class))
     return [curve for curve in found if curve.after]
+
+
+def _of_parts(metrics: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the title of each part with detections, and these."""
+    for part, values in metrics.items():
+        detections = values.get("detections") if isinstance(values, Mapping) else None
+        if isinstance(detections, Mapping):
+            yield PARTS.get(part, part.replace("_", " ").capitalize()), detections
 
 
 def _points(curve: Mapping[str, Any], values: Any, key: str = "after") -> list[tuple[float, float]]:
