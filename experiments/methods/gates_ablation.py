@@ -4,7 +4,8 @@
 
 For each variant, the draws of rotation.py: ten random people erased, a hundred listed, ninety
 unlisted. The draws 100 and 101 are other people than those of rotation.csv. No image is drawn.
-States that several variants of a draw are fitted on are encoded once. Writes gates_ablation.csv beside this file, a row per variant and draw.
+States that several variants of a draw are fitted on are encoded once. Writes gates_ablation.csv
+beside this file, a row per variant and draw.
 """
 
 from __future__ import annotations

@@ -76,9 +76,7 @@ class Draw:
     """A choice of people who are erased, listed and unlisted, with the original model's states of
     their sentences."""
 
-    def __init__(
-        self, pipeline: Any, number: int, counts: Sequence[int] = (ERASED, KEPT)
-    ) -> None:
+    def __init__(self, pipeline: Any, number: int, counts: Sequence[int] = (ERASED, KEPT)) -> None:
         names = list(people())
         random.Random(number).shuffle(names)
         ends = list(accumulate([*counts, len(names)]))
@@ -101,9 +99,7 @@ class Draw:
         """Return the row of gates with these settings; the pipeline is left as it was."""
         encoder, texts = self.encoder, self.texts
         given = {"method": "gates", "kept": "mini_world"} | dict(settings)
-        done = erase(
-            self.pipeline, self.erased, preserve=self.kept, settings=given, progress=False
-        )
+        done = erase(self.pipeline, self.erased, preserve=self.kept, settings=given, progress=False)
         moved = {part: _largest(encoder.encode(texts[part]), self.before[part]) for part in texts}
         after = encoder.encode([old for _, old, _ in self.pairs])
         done.restore()

@@ -1,9 +1,9 @@
-"""What a pipeline's denoiser reads of prompts: encoded as in its call, each distinct prompt once."""
+"""What a pipeline's denoiser reads of prompts, encoded as in the pipeline's call."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor

@@ -157,7 +157,8 @@ class Gates(NoPhases):
     def _widened(self, neurons: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the parameters of the MLPs that the neurons are added to."""
         weights: dict[str, Tensor] = {}
-        for component, branch in zip(TEXT_ENCODERS, self.context.model.encoder.branches, strict=False):
+        branches = self.context.model.encoder.branches
+        for component, branch in zip(TEXT_ENCODERS, branches, strict=False):
             name, layer = gated_layer(branch)
             read, bias, write = (
                 neurons[f"{component}.{each}"] for each in ("read", "bias", "write")
