@@ -156,7 +156,7 @@ def _timed_stages(recipe: Recipe, status: Status) -> list[dict[str, Any]]:
 
 
 def _timed(context: Context, stage: str, step: Callable[[], object]) -> dict[str, Any]:
-    start, before = time.monotonic(), context.cache.counts()
+    start, before, copied = time.monotonic(), context.cache.counts(), context.cache.not_drawn
     reset_peak()
     reset_gpu_peak()
     with _explained_memory(stage, context.folder.root):
@@ -164,6 +164,8 @@ def _timed(context: Context, stage: str, step: Callable[[], object]) -> dict[str
     after = context.cache.counts()
     made, reused = (now - then for now, then in zip(after, before, strict=True))
     counts = {"reused": bool(reused and not made), "entries_made": made, "entries_reused": reused}
+    if context.cache.not_drawn > copied:
+        counts["not_drawn"] = context.cache.not_drawn - copied
     seconds = round(time.monotonic() - start, 3)
     return {"stage": stage, "seconds": seconds} | counts | peak_memory() | gpu_peak()
 

@@ -1,14 +1,41 @@
 """The study of all methods: its runs are accepted, and its table holds what they measured."""
 
-import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from experiments.methods.measure import COLUMNS, ERASED, METHODS, Job, table, write_results
+from experiments.methods.measure import Job, write_results
+from experiments.methods.results import (
+    ERASED,
+    EVALUATION,
+    METHODS,
+    NAMED,
+    SEEDS,
+    STEPS,
+    TITLES,
+    Run,
+    groups,
+    lacking,
+    read_runs,
+    written_rows,
+)
+from experiments.methods.study import page
+from experiments.methods.tables import markdown, tables
 from mace_exp.config import composed_run
+
+METRICS: dict[str, Any] = {
+    "erased": {
+        "accuracy": {"value": 0.25, "low": 0.1, "high": 0.5, "n": 40, "original": 1.0},
+        "distances": {"frechet": 7.5, "frechet_interval": [6.5, 9.0], "kernel": 0.01234, "n": 40},
+        "top5": {"value": 0.5},
+        "pixel_change": 0.2,
+    },
+    "harmonic_mean": 0.8,
+}
+"""What a run measures; `kernel` has no interval where there is one concept."""
 
 
 @pytest.mark.parametrize(
@@ -25,21 +52,74 @@ def test_every_run_is_accepted(method: str, erase: str) -> None:
 
 def test_the_table_has_a_row_per_finished_run_and_part(tmp_path: Path) -> None:
     jobs = [Job("mace", "celebrity_10", 0, "quick", 6), Job("uce", "celebrity_10", 0, "quick", 6)]
-    rate = {"value": 0.25, "low": 0.1, "high": 0.5, "n": 40, "original": 1.0}
-    finish(tmp_path / jobs[0].name, {"erased": {"accuracy": rate}, "harmonic_mean": 0.8})
-    write_results(tmp_path / "results.csv", jobs, tmp_path)
-    with (tmp_path / "results.csv").open(encoding="utf-8", newline="") as file:
-        header, *rows = csv.reader(file)
-    assert tuple(header) == COLUMNS
-    named = ["mace", "celebrity_10", "0", "quick", "6"]
-    assert rows == [
-        [*named, "erased", "0.25", "0.1", "0.5", "40", "1.0", "12.5", "2.0"],
-        [*named, "harmonic_mean", "0.8", "", "", "", "", "12.5", "2.0"],
+    finish(tmp_path / jobs[0].name, METRICS)
+    path = tmp_path / "results.csv"
+    write_results(path, jobs, tmp_path)
+    rows = written_rows(path)
+    assert [row["part"] for row in rows] == ["erased", "harmonic_mean"]
+    erased = {key: value for key, value in rows[0].items() if value}
+    named = dict(zip(NAMED, ("mace", "celebrity_10", "0", "quick", "6"), strict=True))
+    shared = named | {"seconds": "12.5", "peak_memory_gb": "2.0"}
+    assert erased == shared | {
+        **{"part": "erased", "after": "0.25", "low": "0.1", "high": "0.5", "n": "40"},
+        **{"original": "1.0", "frechet": "7.5", "frechet_low": "6.5", "frechet_high": "9.0"},
+        **{"kernel": "0.0123", "top5": "0.5", "pixel_change": "0.2"},
+    }
+    write_results(path, jobs[1:], tmp_path)  # none of these is finished
+    assert written_rows(path) == rows
+
+
+def test_rows_of_an_older_table_are_read_and_kept(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    path.write_text(
+        "method,erase,seed,evaluation,steps,part,after,low,high,n,original,seconds,peak_memory_gb\n"
+        "uce,celebrity_1,0,quick,15,erased,0.0,0.0,0.04,100,0.99,1.4,0.5\n",
+        encoding="utf-8",
+    )
+    job = Job("mace", "celebrity_10", 0, "quick", 6)
+    finish(tmp_path / job.name, METRICS)
+    write_results(path, [job], tmp_path)
+    assert [run.method for run in read_runs(path)] == ["uce", "mace"]
+    first, *_ = groups(read_runs(path)).values()
+    assert [table.caption.split()[0] for table in tables(first)] == ["recognised,"]
+
+
+def test_a_table_shows_each_seed_and_then_their_mean_and_range() -> None:
+    runs = [run("mace", 0, after=0.1), run("mace", 1, after=0.3), run("uce", 0, after=0.2)]
+    (table,) = tables(runs)
+    column = table.header.index("erased")
+    cells = {row[0]: row[column] for row in table.rows}
+    assert cells == {
+        "original": "99",
+        "images": "100",
+        "mace, seed 0": "10 (5 to 15)",
+        "mace, seed 1": "30 (25 to 35)",
+        "mace, mean and range of 2 seeds": "20 (10 to 30)",
+        "uce, seed 0": "20 (15 to 25)",
+    }
+    assert "| uce, seed 0 | 20 (15 to 25) |" in "\n".join(markdown(runs))
+
+
+def test_the_page_says_what_was_not_run(tmp_path: Path) -> None:
+    runs = [run("mace", 0, after=0.1), run("uce", 0, after=0.2)]
+    html = page(runs, '<?xml version="1.0"?><svg><path d=""/></svg>')
+    assert "10 people, seed 0: not rece, speed, esd_x, gates" in html
+    assert "6 styles, seed 1: no method" in html
+    assert "10 (5 to 15)" in html and "<?xml" not in html and "2403.06135" in html
+    whole = [
+        replace(run(method, seed, after=0.5), erase=erase)
+        for method in METHODS
+        for seed in SEEDS
+        for erase in TITLES
     ]
-    write_results(tmp_path / "results.csv", jobs[1:], tmp_path)  # none of these is finished
-    *_, line = table(tmp_path / "results.csv")
-    cells = [cell.strip() for cell in line.strip("|").split("|")]
-    assert cells[:6] == [*named, "25.0 (10 to 50)"] and cells[-4:] == ["80.0", "", "12.5", "2.0"]
+    assert list(lacking(whole)) == []
+
+
+def run(method: str, seed: int, *, after: float) -> Run:
+    """Return a run that measured the erased alone."""
+    row = {"after": after, "low": after - 0.05, "high": after + 0.05, "n": 100, "original": 0.99}
+    erased = {key: str(value) for key, value in row.items()}
+    return Run(method, "celebrity_10", seed, EVALUATION, STEPS, {"erased": erased})
 
 
 def finish(folder: Path, metrics: dict[str, Any]) -> None:

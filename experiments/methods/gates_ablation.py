@@ -3,8 +3,9 @@
     python -m experiments.methods.gates_ablation
 
 For each variant, the draws of rotation.py: ten random people erased, a hundred listed, ninety
-unlisted. The draws 100 to 102 are other people than those of rotation.csv. No image is drawn.
-Writes gates_ablation.csv beside this file, a row per variant and draw.
+unlisted. The draws 100 and 101 are other people than those of rotation.csv. No image is drawn.
+States that several variants of a draw are fitted on are encoded once. Writes gates_ablation.csv
+beside this file, a row per variant and draw.
 """
 
 from __future__ import annotations
@@ -13,16 +14,17 @@ import argparse
 import csv
 import logging
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from experiments.methods.rotation import COLUMNS, measure
-from mace_exp.methods.gates import detectors, method, states
+from experiments.methods.rotation import COLUMNS, Draw
+from mace_exp.methods.gates import detectors, fitting, method, states
 from mace_exp.models.loading import load_pipeline
+from mace_exp.models.text import PromptEncoder
 
 RESULTS = Path(__file__).with_name("gates_ablation.csv")
 FIRST_DRAW = 100
@@ -37,7 +39,7 @@ class Variant:
     constants: Mapping[str, float] = field(default_factory=dict)
     earlier_layer: bool = False
 
-    def measure(self, pipeline: Any, draw: int) -> list[Any]:
+    def measure(self, draw: Draw) -> list[Any]:
         """Return the row of one draw."""
         with ExitStack() as changed:
             for name, value in self.constants.items():
@@ -45,7 +47,7 @@ class Variant:
             if self.earlier_layer:
                 for module in (states, method):
                     changed.enter_context(patch.object(module, "gated_layer", _layer_before))
-            return measure(pipeline, draw, settings=self.settings)
+            return draw.measure(self.settings)
 
 
 def _layer_before(branch: Any) -> tuple[str, Any]:
@@ -84,19 +86,48 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--draws", type=int, default=2)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     pipeline, rows = load_pipeline(None), list(_written())
-    for draw in range(FIRST_DRAW, FIRST_DRAW + options.draws):
-        for name, variant in VARIANTS.items():
-            if not any(row[:2] == [name, str(draw)] for row in rows):
-                row = [name, *variant.measure(pipeline, draw)[:-1]]
+    for number in range(FIRST_DRAW, FIRST_DRAW + options.draws):
+        there = {row[0] for row in rows if row[1] == str(number)}
+        missing = {name: each for name, each in VARIANTS.items() if name not in there}
+        if not missing:
+            continue
+        draw = Draw(pipeline, number)
+        with encoded_once():
+            for name, variant in missing.items():
+                row = [name, *variant.measure(draw)[:-1]]
                 rows.append([str(each) for each in row])
                 _write(rows)
                 log.info("%s", row)
     for line in table(rows):
         log.info(line)
+
+
+@contextmanager
+def encoded_once() -> Iterator[None]:
+    """Keep the states that gates are fitted on, by sentences and layer, inside the block."""
+    with ExitStack() as changed:
+        for name in ("concept_rows", "retained_rows"):
+            changed.enter_context(patch.object(fitting, name, _kept(getattr(states, name))))
+        yield
+
+
+def _kept(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that computes each result once."""
+    found: dict[str, Any] = {}
+
+    def get(encoder: PromptEncoder, *given: Any) -> Any:
+        layers = [states.gated_layer(branch)[0] for branch in encoder.branches]
+        avoided = [sorted(each) if isinstance(each, set) else each for each in given]
+        key = repr((layers, avoided))
+        if key not in found:
+            found[key] = function(encoder, *given)
+        return found[key]
+
+    return get
 
 
 def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:

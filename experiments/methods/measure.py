@@ -1,12 +1,14 @@
 """Run every method on the same concepts, prompts and seeds, and put the results side by side.
 
-    python experiments/methods/measure.py                     # everything: many hours on two cores
-    python experiments/methods/measure.py --erase celebrity_10 --seeds 0 --evaluation quick
+    python -m experiments.methods.measure                     # everything: many hours on two cores
+    python -m experiments.methods.measure --erase celebrity_10 --seeds 0 --evaluation quick
+    python -m experiments.methods.measure --collect           # only what is finished
 
 One run per method, set of concepts and seed, each in its own folder below `--folder`; a run that is
 finished is not run again, so that the command can be stopped and started. The largest runs come
 first. Then their rows are written to results.csv beside this file, one per run and part; rows of
-other runs stay.
+other runs stay. Prints the tables as Markdown; `python -m experiments.methods.study` makes the page
+and the figure.
 """
 
 from __future__ import annotations
@@ -15,18 +17,30 @@ import argparse
 import csv
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from experiments.jobs import is_finished, read_json, run_module
+from experiments.methods.results import (
+    COLUMNS,
+    DISTANCES,
+    ERASED,
+    MEANS,
+    METHODS,
+    NAMED,
+    PARTS,
+    RESULTS,
+    SEEDS,
+    groups,
+    read_runs,
+    written_rows,
+)
+from experiments.methods.tables import markdown
 from mace_exp.runs.record import read_rows
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results.csv"
-METHODS = ("mace", "uce", "rece", "speed", "esd_x", "gates")
-ERASED = ("celebrity_100", "celebrity_10", "celebrity_5", "celebrity_1", "object_10", "styles_6")
 OPTIONS: dict[str, tuple[str, ...]] = {
     # Of the 200 people, 100 are erased, 50 listed in `kept`, and 50 unlisted.
     "celebrity_100": ("concepts=celebrity_100", "kept=half_listed"),
@@ -38,17 +52,8 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 }
 OWN: dict[str, tuple[str, ...]] = {"mace": ("lora.rank=4",)}
 """Settings that one method gets beyond its defaults: as in the command of the README."""
-PARTS = (
-    *("erased", "preserved", "unlisted", "neighbours"),
-    *("objects", "styles", "scenes"),
-)
-MEANS = ("harmonic_mean", "harmonic_mean_unlisted")
-NAMED = ("method", "erase", "seed", "evaluation", "steps")
-COLUMNS = (
-    *NAMED,
-    "part",
-    *("after", "low", "high", "n", "original", "seconds", "peak_memory_gb"),
-)
+RATE = {"after": "value", "low": "low", "high": "high", "n": "n", "original": "original"}
+"""Columns of a part's accuracy, with the keys of metrics.json."""
 log = logging.getLogger(__name__)
 
 
@@ -98,11 +103,12 @@ def main() -> None:
         for erase in options.erase
         for method in options.methods
     ]
-    failed = [job for job in jobs if not _finished(options.folder / job.name, job)]
-    failed = [job for job in failed if not _run(job, options.folder / job.name)]
+    missing = [job for job in jobs if not _finished(options.folder / job.name, job)]
+    missing = [] if options.collect else missing
+    failed = [job for job in missing if not _run(job, options.folder / job.name)]
     write_results(RESULTS, jobs, options.folder)
-    for line in table(RESULTS):
-        log.info(line)
+    for runs in groups(read_runs(RESULTS)).values():
+        log.info("\n".join(markdown(runs)))
     if failed:
         sys.exit("failed: " + ", ".join(job.name for job in failed))
 
@@ -110,62 +116,45 @@ def main() -> None:
 def write_results(path: Path, jobs: Sequence[Job], folder: Path) -> None:
     """Write a row per finished run and part; rows of other runs stay."""
     done = {job.key: job for job in jobs if is_finished(folder / job.name)}
-    kept = [row for row in _written(path) if tuple(row[: len(NAMED)]) not in done]
+    earlier = written_rows(path) if path.exists() else []
     with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(COLUMNS)
-        table.writerows(kept)
+        table = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
+        table.writeheader()
+        table.writerows(row for row in earlier if tuple(row[key] for key in NAMED) not in done)
         for job in done.values():
             table.writerows(rows(job, folder / job.name))
 
 
-def _written(path: Path) -> list[list[str]]:
-    """Return the rows of an earlier results.csv, without its header."""
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.reader(file))[1:]
-
-
-def table(path: Path) -> Iterator[str]:
-    """Yield the lines of a Markdown table: a row per run of results.csv, accuracies in %."""
-    with path.open(encoding="utf-8", newline="") as file:
-        found = list(csv.DictReader(file))
-    runs: dict[tuple[str, ...], dict[str, dict[str, str]]] = {}
-    for row in found:
-        runs.setdefault(tuple(row[key] for key in NAMED), {})[row["part"]] = row
-    yield "| " + " | ".join((*NAMED, *PARTS, *MEANS, "seconds", "GB")) + " |"
-    yield "|---" * (len(NAMED) + len(PARTS) + len(MEANS) + 2) + "|"
-    for named, parts in runs.items():
-        cells = [_cell(parts.get(part)) for part in PARTS]
-        cells += [f"{100 * float(parts[m]['after']):.1f}" if m in parts else "" for m in MEANS]
-        cost = next(iter(parts.values()))
-        yield "| " + " | ".join((*named, *cells, cost["seconds"], cost["peak_memory_gb"])) + " |"
-
-
-def _cell(row: dict[str, str] | None) -> str:
-    """Return an accuracy with its interval, in %."""
-    if row is None:
-        return ""
-    after, low, high = (100 * float(row[key]) for key in ("after", "low", "high"))
-    return f"{after:.1f} ({low:.0f} to {high:.0f})"
-
-
-def rows(job: Job, run: Path) -> Iterator[list[Any]]:
+def rows(job: Job, run: Path) -> Iterator[dict[str, Any]]:
     """Yield a row per part of a run, then its harmonic means."""
-    metrics, cost = read_json(run / "metrics.json"), _cost(run)
-    named = list(job.key)
+    metrics = read_json(run / "metrics.json")
+    shared = dict(zip(NAMED, job.key, strict=True)) | _cost(run)
     for part in PARTS:
-        rate = metrics.get(part, {}).get("accuracy")
-        if rate is not None:
-            values = [round(rate[key], 4) for key in ("value", "low", "high")]
-            yield [*named, part, *values, rate["n"], round(rate["original"], 4), *cost]
+        measured = metrics.get(part, {})
+        if "accuracy" in measured:
+            yield shared | {"part": part} | _values(measured)
     for mean in MEANS:
         if mean in metrics:
-            yield [*named, mean, round(metrics[mean], 4), "", "", "", "", *cost]
+            yield shared | {"part": mean, "after": round(metrics[mean], 4)}
 
 
-def _cost(run: Path) -> list[float]:
+def _values(measured: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns of a part, those that it has."""
+    rate, distances = measured["accuracy"], measured.get("distances", {})
+    found = {column: rate[key] for column, key in RATE.items()}
+    for name in DISTANCES:
+        if name in distances:
+            found[name] = distances[name]
+            ends = distances.get(f"{name}_interval", ())
+            found |= dict(zip((f"{name}_low", f"{name}_high"), ends, strict=False))
+    for name in ("top5", "persons"):
+        found |= {name: measured[name]["value"]} if name in measured else {}
+    if "pixel_change" in measured:
+        found["pixel_change"] = measured["pixel_change"]
+    return {name: round(value, 4) for name, value in found.items()}
+
+
+def _cost(run: Path) -> dict[str, float]:
     """Return the seconds of the stages that make the edit, not of those that draw and measure it,
     and the peak memory after them, in GB."""
     stages = [
@@ -175,7 +164,7 @@ def _cost(run: Path) -> list[float]:
     ]
     seconds = sum(row["seconds"] for row in stages)
     peak = max((row.get("peak_memory_mb", 0) for row in stages), default=0)
-    return [round(seconds, 1), round(peak / 1024, 2)]
+    return {"seconds": round(seconds, 1), "peak_memory_gb": round(peak / 1024, 2)}
 
 
 def _run(job: Job, folder: Path) -> bool:
@@ -197,9 +186,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--erase", nargs="+", choices=ERASED, default=ERASED)
-    parser.add_argument("--seeds", nargs="+", type=int, default=(0, 1))
+    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--evaluation", choices=("quick", "thorough"), default="thorough")
     parser.add_argument("--steps", type=int, default=6, help="of the sampler")
+    parser.add_argument("--collect", action="store_true", help="run nothing")
     parser.add_argument("--folder", type=Path, default=Path("outputs/methods"))
     return parser
 

@@ -69,35 +69,52 @@ def measure(
 
     `counts` are the numbers of people erased, listed and, if it has three, unlisted.
     """
-    names = list(people())
-    random.Random(number).shuffle(names)
-    ends = list(accumulate([*counts, len(names)]))
-    erased, kept, unlisted = names[: ends[0]], names[ends[0] : ends[1]], names[ends[1] : ends[2]]
-    encoder = stable_diffusion_encoder(pipeline)
-    texts = {"kept": list(_sentences(kept)), "unlisted": list(_sentences(unlisted))}
-    before = {part: encoder.encode(each) for part, each in texts.items()}
-    pairs = [
-        (concept, old, anchor_prompt(old, concept))
-        for concept in (Concept(name, Kind.person, "a person") for name in erased)
-        for old in _sentences([concept.name])
-    ]
-    named = encoder.encode([old for _, old, _ in pairs])
-    anchored = encoder.encode([new for _, _, new in pairs])
-    settings = {"method": "gates", "kept": "mini_world"} | dict(settings or {})
-    done = erase(pipeline, erased, preserve=kept, settings=settings, progress=False)
-    moved = {part: _largest(encoder.encode(texts[part]), before[part]) for part in texts}
-    after = encoder.encode([old for _, old, _ in pairs])
-    left = _left(encoder, pairs, after, named, anchored)
-    done.restore()
-    touched = {texts["unlisted"][i] for i, each in enumerate(moved["unlisted"]) if each > MOVED}
-    return [
-        number,
-        round(sum(left) / len(left), 4),
-        round(max(left), 4),
-        *(_share(moved[part], 0.0) for part in ("kept", "unlisted")),
-        round(1 - _share(moved["unlisted"], MOVED), 4),
-        "; ".join(sorted(name for name in unlisted if any(name in text for text in touched))),
-    ]
+    return Draw(pipeline, number, counts).measure(settings or {})
+
+
+class Draw:
+    """A choice of people who are erased, listed and unlisted, with the original model's states of
+    their sentences."""
+
+    def __init__(self, pipeline: Any, number: int, counts: Sequence[int] = (ERASED, KEPT)) -> None:
+        names = list(people())
+        random.Random(number).shuffle(names)
+        ends = list(accumulate([*counts, len(names)]))
+        self.pipeline, self.number = pipeline, number
+        self.erased, self.kept = names[: ends[0]], names[ends[0] : ends[1]]
+        self.unlisted = names[ends[1] : ends[2]]
+        self.encoder = stable_diffusion_encoder(pipeline)
+        parts = {"kept": self.kept, "unlisted": self.unlisted}
+        self.texts = {part: list(_sentences(each)) for part, each in parts.items()}
+        self.before = {part: self.encoder.encode(each) for part, each in self.texts.items()}
+        self.pairs = [
+            (concept, old, anchor_prompt(old, concept))
+            for concept in (Concept(name, Kind.person, "a person") for name in self.erased)
+            for old in _sentences([concept.name])
+        ]
+        self.named = self.encoder.encode([old for _, old, _ in self.pairs])
+        self.anchored = self.encoder.encode([new for _, _, new in self.pairs])
+
+    def measure(self, settings: Mapping[str, object]) -> list[Any]:
+        """Return the row of gates with these settings; the pipeline is left as it was."""
+        encoder, texts = self.encoder, self.texts
+        given = {"method": "gates", "kept": "mini_world"} | dict(settings)
+        done = erase(self.pipeline, self.erased, preserve=self.kept, settings=given, progress=False)
+        moved = {part: _largest(encoder.encode(texts[part]), self.before[part]) for part in texts}
+        after = encoder.encode([old for _, old, _ in self.pairs])
+        done.restore()
+        left = _left(encoder, self.pairs, after, self.named, self.anchored)
+        largest = zip(texts["unlisted"], moved["unlisted"], strict=True)
+        touched = [text for text, most in largest if most > MOVED]
+        names = (name for name in self.unlisted if any(name in text for text in touched))
+        return [
+            self.number,
+            round(sum(left) / len(left), 4),
+            round(max(left), 4),
+            *(_share(moved[part], 0.0) for part in ("kept", "unlisted")),
+            round(1 - _share(moved["unlisted"], MOVED), 4),
+            "; ".join(sorted(names)),
+        ]
 
 
 def _sentences(names: Sequence[str]) -> Iterator[str]:

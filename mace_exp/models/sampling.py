@@ -17,18 +17,12 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor
 
 from mace_exp.models.autoencoder import stable_autoencoder, unscale_latents
-from mace_exp.models.devices import (
-    execution_device,
-    halving_on_out_of_memory,
-    is_offloaded,
-    on_device,
-)
+from mace_exp.models.devices import halving_on_out_of_memory, is_offloaded
 from mace_exp.models.schedulers import swapped_scheduler
 from mace_exp.models.schema import SamplingConfig
+from mace_exp.models.text_states import TextStates
 from mace_exp.utils.errors import naming_setting
 from mace_exp.utils.progress import Progress
-
-TEXT_BATCH = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +130,7 @@ def sample_batches(
     """
     _check(pipeline, prompts, seeds, settings)
     with swapped_scheduler(pipeline, settings.scheduler), _without_progress_bar(pipeline):
-        states = _TextStates(pipeline, prompts, guided=settings.guidance > 1)
+        states = TextStates(pipeline, prompts, guided=settings.guidance > 1)
         start, most = 0, settings.batch_size
 
         def batch(size: int) -> Samples:
@@ -184,51 +178,6 @@ def decode(pipeline: DiffusionPipeline, latents: Tensor, *, checked: bool = True
 def has_safety_checker(pipeline: DiffusionPipeline) -> bool:
     """Return whether the pipeline has a safety checker, which blacks out flagged images."""
     return getattr(pipeline, "safety_checker", None) is not None
-
-
-class _TextStates:
-    """Text arguments of the pipeline's call; each distinct prompt is encoded once."""
-
-    def __init__(
-        self, pipeline: DiffusionPipeline, prompts: Sequence[str], *, guided: bool
-    ) -> None:
-        distinct = list(dict.fromkeys(prompts))
-        self._row = {prompt: row for row, prompt in enumerate(distinct)}
-        starts = range(0, len(distinct), TEXT_BATCH)
-        with on_device(pipeline.text_encoder, getattr(pipeline, "text_encoder_2", None)):
-            encoded = [_encode(pipeline, distinct[s : s + TEXT_BATCH]) for s in starts]
-            self._negative = _unconditional(pipeline) if guided else {}
-        self._states = {name: torch.cat([each[name] for each in encoded]) for name in encoded[0]}
-
-    def of(self, prompts: Sequence[str]) -> dict[str, Tensor]:
-        rows = torch.tensor([self._row[prompt] for prompt in prompts])
-        positive = {name: states[rows] for name, states in self._states.items()}
-        negative = {
-            f"negative_{name}": states.repeat_interleave(len(rows), 0)
-            for name, states in self._negative.items()
-        }
-        return positive | negative
-
-
-@torch.no_grad()
-def _encode(pipeline: DiffusionPipeline, prompts: list[str]) -> dict[str, Tensor]:
-    """Return prompt_embeds and, for SDXL, pooled_prompt_embeds."""
-    encoded = pipeline.encode_prompt(
-        prompts,
-        device=execution_device(pipeline.text_encoder),
-        num_images_per_prompt=1,
-        do_classifier_free_guidance=False,
-    )
-    pooled = {"pooled_prompt_embeds": encoded[2]} if len(encoded) > 2 else {}
-    return {"prompt_embeds": encoded[0], **pooled}
-
-
-def _unconditional(pipeline: DiffusionPipeline) -> dict[str, Tensor]:
-    """Return the unconditional embeddings: of the empty prompt, or zeros (SDXL)."""
-    states = _encode(pipeline, [""])
-    if not pipeline.config.get("force_zeros_for_empty_prompt"):
-        return states
-    return {name: torch.zeros_like(each) for name, each in states.items()}
 
 
 def _denoise(

@@ -22,6 +22,10 @@ UNLIMITED = 10**6
 """Tokenizers without a length limit report a number above this one instead of None."""
 
 
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
+"""A pipeline's text encoders, in the order of the encoder's branches."""
+
+
 class Tokenizer(Protocol):
     """The part of a transformers tokenizer that is used here."""
 

@@ -6,7 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_COPIED = ("reused", "entries_made", "entries_reused", "peak_memory_mb", "peak_gpu_memory_mb")
+_COPIED = (
+    *("reused", "entries_made", "entries_reused", "not_drawn"),
+    *("peak_memory_mb", "peak_gpu_memory_mb"),
+)
 
 
 def accounting(rows: Sequence[Mapping[str, Any]], seconds: float | None = None) -> dict[str, Any]:
@@ -36,9 +39,14 @@ def seconds_of(row: Mapping[str, Any]) -> float:
 
 
 def entries_text(row: Mapping[str, Any]) -> str:
-    """Return how many cache entries a stage made and reused: "7 made, 3 reused"."""
+    """Return how many cache entries a stage made and reused, and how many images it did not draw
+    because the edit leaves their states the same: "7 made, 3 reused, same states: 40 images not
+    drawn"."""
     counts = {"made": row.get("entries_made"), "reused": row.get("entries_reused")}
-    return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    said = [f"{count} {what}" for what, count in counts.items() if count]
+    if row.get("not_drawn"):
+        said.append(f"same states: {row['not_drawn']} images not drawn")
+    return ", ".join(said)
 
 
 def _share(seconds: float, whole: float) -> float:

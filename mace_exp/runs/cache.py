@@ -30,13 +30,15 @@ class Cache:
     """Results shared by runs, one entry per key: the first process that needs one makes it, others
     read it.
 
-    `reused` and `made` count the entries, by kind, that this run read and made. Checksums of the
-    entries are in a separate folder; they are verified before an entry is read.
+    `reused` and `made` count the entries, by kind, that this run read and made; `not_drawn` the
+    pictures in the latter that were copied from others, which they equal. Checksums of the entries
+    are in a separate folder; they are verified before an entry is read.
     """
 
     root: Path
     reused: dict[str, int] = field(default_factory=dict)
     made: dict[str, int] = field(default_factory=dict)
+    not_drawn: int = 0
 
     def path(self, kind: str, key: str, suffix: str = "") -> Path:
         """Return the path of the entry of a key, whether or not it exists."""

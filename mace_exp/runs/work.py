@@ -117,9 +117,12 @@ class Plan:
 
     def done(self, stage: str, row: Mapping[str, Any]) -> None:
         """Learn from the row of a stage that is done: memory, and time unless most of it was
-        there."""
+        there, or needed no drawing."""
         work, left = self._works[stage], self._left[stage]
         self._pace.learn_memory(row)
+        whole = sum(count for _, count in self.found[stage].values())
+        if whole:
+            left -= work.size * row.get("not_drawn", 0) / whole
         if left and left > 0.5 * work.size:
             self._pace.learn(work.unit, left, row["seconds"])
 

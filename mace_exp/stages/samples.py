@@ -17,6 +17,7 @@ from mace_exp.evaluation.prompts import EvaluationPrompt
 from mace_exp.methods.base import Edit
 from mace_exp.models.editing import edited_pipeline
 from mace_exp.models.sampling import Samples, SamplingSettings, sample_batches
+from mace_exp.models.text_states import prompts_with_same_states
 from mace_exp.runs.cache import seal
 from mace_exp.runs.context import Context
 from mace_exp.runs.manifest import changed_files
@@ -30,7 +31,6 @@ STAGE, EDITED = "samples", "edited"
 """The stage, and the kind of cache entries for pictures before the edit; the kind for those
 after."""
 VERSION = 1
-SUFFIX = ".npy"
 COLUMNS = ("index", "part", "concept", "prompt", "seed", "expected", "before", "after")
 PICTURES = ("samples/before", "samples/after")
 PREDICTIONS = ("before_prediction", "after_prediction")
@@ -40,6 +40,8 @@ SHARD_SIZE = 64
 
 Shard = tuple[list[EvaluationPrompt], Path | None]
 """Prompts, and the path of the cache entry for their pictures; None if it exists."""
+Job = list[Shard]
+"""Shards that are drawn together."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def draw_suite(
     def make() -> SuiteSamples:
         before = drawing.pictures(STAGE, None)
         if context.may_make(STAGE):
-            drawn = SuiteSamples(suite, before, drawing.pictures(EDITED, edit))
+            drawn = SuiteSamples(suite, before, drawing.pictures(EDITED, edit, before))
             _write(context, drawn, key)
         else:
             drawn = SuiteSamples(suite, before, _read_after(context, len(suite), key))
@@ -106,8 +108,13 @@ class _Drawing:
         pieces = shards(self.suite)
         return {f"{k}{SUFFIX}": len(pieces[name]) for name, k in self.keys(kind, edit).items()}
 
-    def pictures(self, kind: str, edit: Result[Edit] | None) -> np.ndarray:
-        """Return all pictures [n, H, W, 3] with the edited weights (None: the original ones)."""
+    def pictures(
+        self, kind: str, edit: Result[Edit] | None, before: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Return all pictures [n, H, W, 3] with the edited weights (None: the original ones).
+
+        `before` are the original model's, from which those that the edit can't change are copied.
+        """
         shared, pieces = self.context, shards(self.suite)
         keys = self.keys(kind, None if edit is None else edit.key)
 
@@ -121,10 +128,34 @@ class _Drawing:
                 for group in groups(drawn, self.sampling.batch_size)
                 if not missing.keys().isdisjoint(group)
             ]
+            if weights is not None and before is not None:
+                jobs = self._not_copied(jobs, weights, before)
             shared.ranks.map(partial(_draw_share, self.sampling, weights), shared, jobs)
 
         entries = shared.entries(STAGE, kind, keys, make, suffix=SUFFIX)
         return _read(entries, len(self.suite))
+
+    def _not_copied(
+        self, jobs: Sequence[Job], weights: Mapping[str, Tensor], before: np.ndarray
+    ) -> list[Job]:
+        """Copy the pictures of jobs for which the denoiser reads the same states as before; return
+        the other jobs, which are drawn as a whole: the last digits of a picture depend on the batch
+        that it is drawn in."""
+        guided = self.sampling.guidance > 1
+        prompts = [each.prompt for job in jobs for shard, _ in job for each in shard]
+        pipeline = self.context.model.pipeline
+        same = prompts_with_same_states(pipeline, weights, prompts, guided=guided)
+        rows = {(each.prompt, each.seed): row for row, each in enumerate(self.suite)}
+        left = []
+        for job in jobs:
+            if any(each.prompt not in same for shard, _ in job for each in shard):
+                left.append(job)
+                continue
+            for shard, entry in job:
+                if entry is not None:
+                    _keep([before[rows[each.prompt, each.seed]] for each in shard], entry)
+                    self.context.cache.not_drawn += len(shard)
+        return left
 
 
 def shards(suite: Sequence[EvaluationPrompt]) -> dict[str, list[EvaluationPrompt]]:
@@ -157,7 +188,7 @@ def _draw_share(
     sampling: SamplingSettings,
     weights: Mapping[str, Tensor] | None,
     context: Context,
-    jobs: Sequence[Sequence[Shard]],
+    jobs: Sequence[Job],
 ) -> None:
     """Draw a rank's share; each shard is cached when its last picture is drawn, so that a run that
     is preempted or killed continues from there."""

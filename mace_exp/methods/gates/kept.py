@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mace_exp.methods.gates.neurons import Neurons
 from mace_exp.methods.gates.states import Prefix
+from mace_exp.models.text import TEXT_ENCODERS
 from mace_exp.runs.edits import edit_facts
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.manifest import changed_files
@@ -22,8 +23,6 @@ Unit = tuple[str, Prefix]
 """What a gate opens for: ("", prefix) for the last token of a prefix of a name, or (slug, `AFTER`)
 for the positions after the name of this concept."""
 FILE = "gates.safetensors"
-COMPONENTS = ("text_encoder", "text_encoder_2")
-"""The text encoders of a pipeline, in the order of the encoder's branches."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def kept_gates(earlier: RunFolder, text_fingerprint: str) -> KeptGates:
 def read_gates(file: Path, key: str | None) -> KeptGates:
     """Read a file of gates. Raises ValueError where its header has no units."""
     tensors, facts = load_tensors(file)
-    there = [component for component in COMPONENTS if f"{component}.read" in tensors]
+    there = [component for component in TEXT_ENCODERS if f"{component}.read" in tensors]
     if any(f"{component}.units" not in facts for component in there):
         raise ValueError(
             f"{file} is of an earlier version, which did not write what each neuron opens for: "

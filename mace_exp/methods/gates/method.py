@@ -24,11 +24,12 @@ from mace_exp.concepts.prompts import anchor_prompt, mentions
 from mace_exp.methods.base import Edit, MethodInputs, NoIntermediateStates, Settings
 from mace_exp.methods.gates.detectors import LEAST_GAP
 from mace_exp.methods.gates.fitting import fit_gates
-from mace_exp.methods.gates.kept import COMPONENTS, FILE, KeptGates, kept_gates, units_fact
+from mace_exp.methods.gates.kept import FILE, KeptGates, kept_gates, units_fact
 from mace_exp.methods.gates.names import made_up_names, sentences_of
 from mace_exp.methods.gates.schema import GateSettings
 from mace_exp.methods.gates.states import gated_layer
 from mace_exp.methods.token_pairs import Tokens, paired_tokens
+from mace_exp.models.text import TEXT_ENCODERS
 from mace_exp.runs.context import Context
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.result import Result, result_key
@@ -146,7 +147,7 @@ class Gates(NoIntermediateStates):
                 ", ".join(unclear),
             )
         tensors, facts = {}, {"gaps": json.dumps(gates.gaps)}
-        branches = zip(COMPONENTS, gates.branches, gates.concepts, gates.units, strict=False)
+        branches = zip(TEXT_ENCODERS, gates.branches, gates.concepts, gates.units, strict=False)
         for component, neurons, concepts, units in branches:
             tensors |= {f"{component}.{name}": each for name, each in vars(neurons).items()}
             facts[f"{component}.concepts"] = json.dumps(concepts)
@@ -156,7 +157,8 @@ class Gates(NoIntermediateStates):
     def _widened(self, neurons: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the parameters of the MLPs that the neurons are added to."""
         weights: dict[str, Tensor] = {}
-        for component, branch in zip(COMPONENTS, self.context.model.encoder.branches, strict=False):
+        branches = self.context.model.encoder.branches
+        for component, branch in zip(TEXT_ENCODERS, branches, strict=False):
             name, layer = gated_layer(branch)
             read, bias, write = (
                 neurons[f"{component}.{each}"] for each in ("read", "bias", "write")

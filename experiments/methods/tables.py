@@ -1,0 +1,134 @@
+"""Tables of the study, as rows of text: for Markdown and for the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import mean
+
+from experiments.methods.results import DISTANCES, MEANS, PARTS, Run, title
+
+HEADERS = {"harmonic_mean": "harmonic", "harmonic_mean_unlisted": "with unlisted"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A caption, the columns' names, and rows of text, each as long as these."""
+
+    caption: str
+    header: list[str]
+    rows: list[list[str]]
+
+
+def tables(runs: Sequence[Run]) -> list[Table]:
+    """Return the tables of runs of one group; distances only where they were measured."""
+    measured = [name for name in DISTANCES if any(_has(run, name) for run in runs)]
+    return [accuracies(runs), *(distances(runs, name) for name in measured)]
+
+
+def accuracies(runs: Sequence[Run]) -> Table:
+    """Return the table of accuracies (%), harmonic means and costs."""
+    header = ["", *(HEADERS.get(name, name) for name in (*PARTS, *MEANS)), "seconds", "GB"]
+    empty = [""] * (len(MEANS) + 2)
+    original = [_one([run.number(part, "original") for run in runs], percent) for part in PARTS]
+    images = [_one([run.number(part, "n") for run in runs], count) for part in PARTS]
+    rows = [["original", *original, *empty], ["images", *images, *empty]]
+    for label, own in _labelled(runs):
+        rates = [_cell(own, part, ("after", "low", "high"), percent) for part in PARTS]
+        means = [_cell(own, name, ("after", "", ""), percent) for name in MEANS]
+        seconds = _mean([run.cost("seconds") for run in own], lambda value: f"{value:.0f}")
+        memory = _mean([run.cost("peak_memory_gb") for run in own], lambda value: f"{value:.1f}")
+        rows.append([label, *rates, *means, seconds, memory])
+    return Table("recognised, %, with 95 % intervals; seconds and memory of the edit", header, rows)
+
+
+def distances(runs: Sequence[Run], name: str) -> Table:
+    """Return the table of one distance to the original's pictures, per part."""
+    number = decimal if name == "frechet" else thousandths
+    names = (name, f"{name}_low", f"{name}_high")
+    rows = [
+        [label, *(_cell(own, part, names, number) for part in PARTS)]
+        for label, own in _labelled(runs)
+    ]
+    unit = "" if name == "frechet" else ", in thousandths"
+    caption = f"{name.capitalize()} distance to the original model's images{unit}"
+    return Table(caption, ["", *PARTS], rows)
+
+
+def markdown(runs: Sequence[Run]) -> Iterator[str]:
+    """Yield the lines of the tables of one group."""
+    yield f"### {title(runs[0].group)}"
+    for table in tables(runs):
+        yield from ("", f"{table.caption}:", "")
+        yield "| " + " | ".join(table.header) + " |"
+        yield "|---" * len(table.header) + "|"
+        for label, *cells in table.rows:
+            yield "| " + " | ".join([label, *cells]) + " |"
+    yield ""
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.1f}".removesuffix(".0")
+
+
+def whole(value: float) -> str:
+    return f"{100 * value:.0f}"
+
+
+def decimal(value: float) -> str:
+    return f"{value:.1f}".replace("-0.0", "0.0")
+
+
+def thousandths(value: float) -> str:
+    return decimal(1000 * value)
+
+
+def count(value: float) -> str:
+    return str(round(value))
+
+
+def _has(run: Run, column: str) -> bool:
+    return any(row.get(column) for row in run.parts.values())
+
+
+def _labelled(runs: Sequence[Run]) -> Iterator[tuple[str, list[Run]]]:
+    """Yield each run with its label, and all seeds of a method together where there are several.
+
+    Edits of several seeds are measured on the same prompts and noise, so their pictures are not
+    pooled: the row of several has the mean over the edits and the range of it.
+    """
+    seeds = {run.seed for run in runs}
+    for method in dict.fromkeys(run.method for run in runs):
+        own = [run for run in runs if run.method == method]
+        for run in own:
+            yield f"{method}" if len(seeds) == 1 else f"{method}, seed {run.seed}", [run]
+        if len(own) > 1:
+            yield f"{method}, mean and range of {len(own)} seeds", own
+
+
+def _cell(
+    runs: Sequence[Run], part: str, columns: tuple[str, str, str], text: Callable[[float], str]
+) -> str:
+    """Return a number with its interval, or the mean of several runs with its range."""
+    value, *bounds = columns
+    short = whole if text is percent else text
+    values = [each for run in runs if (each := run.number(part, value)) is not None]
+    if not values:
+        return ""
+    ends = [min(values), max(values)]
+    if len(runs) == 1:
+        ends = [end for name in bounds if (end := runs[0].number(part, name)) is not None]
+    interval = f" ({short(ends[0])} to {short(ends[1])})" if len(ends) == 2 else ""
+    return text(mean(values)) + interval
+
+
+def _mean(values: Sequence[float | None], text: Callable[[float], str]) -> str:
+    there = [value for value in values if value is not None]
+    return text(mean(there)) if there else ""
+
+
+def _one(values: Sequence[float | None], text: Callable[[float], str]) -> str:
+    """Return what runs agree on, or the smallest and the largest."""
+    said = dict.fromkeys(text(value) for value in sorted(v for v in values if v is not None))
+    ends = list(said)
+    return ends[0] if len(ends) == 1 else " to ".join((ends[0], ends[-1])) if ends else ""
