@@ -210,7 +210,11 @@ def fuse(
     if unknown:
         raise ValueError(f"no weight is given for the LoRA of {unknown[0]}")
     edit = compact_edit(transform, sums, closeness=closeness, preserved=preserved, remedy=remedy)
-    return {name: edit.weight(name, weight) for name, weight in weights.items()}
+    # All results before the first temporary matrix: between these they would fragment the heap.
+    fused = {name: torch.empty_like(weight) for name, weight in weights.items()}
+    for name, weight in weights.items():
+        fused[name].copy_(edit.weight(name, weight))
+    return fused
 
 
 def compact_edit(
