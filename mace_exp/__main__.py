@@ -26,9 +26,9 @@ def _main(worker: bool) -> None:
 
         take_part()
     else:
-        from mace_exp.cli.refusal import refuse_unknown_keys
+        from mace_exp.cli.refusal import refuse_early
 
-        refuse_unknown_keys(sys.argv[1:])
+        refuse_early(sys.argv[1:])
         from mace_exp.cli.job import run  # imports Hydra
 
         run(sys.argv[1:])

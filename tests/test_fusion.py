@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mace_exp.methods.closed_form import factorize, fused_weight
+from mace_exp.methods.mace.factors import LowRank, StoredLowRank, stored
 from mace_exp.methods.mace.fusion import (
     FusionAccumulator,
     compact_edit,
@@ -17,6 +18,8 @@ from mace_exp.methods.mace.lora import Factors, Lora, LoraShape, initial_lora
 from mace_exp.methods.mace.refinement import transformed_weights
 from mace_exp.models.projections import projection_weights
 from mace_exp.preservation.statistics import preservation_statistics
+from mace_exp.utils import scratch
+from mace_exp.utils.scratch import ScratchFile
 
 PROMPTS = {
     "cat": ["a cat", "a photo of a cat", "a cat in the park"],
@@ -191,15 +194,16 @@ def test_the_compact_edit_is_one_matrix_and_the_ranks_of_the_loras(exact):
     sums = fusion_sums_of(states[1].mT @ states[1], loras[1], refinements[1])
     sums = sums + fusion_sums_of(states[2].mT @ states[2], loras[2], refinements[1])
     edit = compact_edit(refinements[1], sums, closeness=CLOSENESS)
-    assert edit.right.shape == (WIDTH, WIDTH) and edit.low_rank.keys() == loras[1].factors.keys()
-    for path, pair in edit.low_rank.items():
-        assert pair.up.shape == (HEIGHTS[f"{path}.weight"], 5) and pair.down.shape == (5, WIDTH)
+    assert edit.right.shape == (WIDTH, WIDTH) and edit.factors.keys() == loras[1].factors.keys()
+    for path, terms in edit.factors.items():
+        assert {term.load().up.shape[0] for term in terms} == {HEIGHTS[f"{path}.weight"]}
+        assert sum(len(term.load().down) for term in terms) == 5
     fused = fuse(originals, refinements[1], sums, closeness=CLOSENESS)
     for name, original in originals.items():
         assert torch.equal(edit.weight(name, original), fused[name])
         expected = original @ edit.right
-        if pair := edit.low_rank.get(name.removesuffix(".weight")):
-            expected = expected + pair.up @ pair.down
+        for pair in (term.load() for term in edit.factors.get(name.removesuffix(".weight"), ())):
+            expected = expected + pair.up @ edit.system.solve_right(pair.down)
         torch.testing.assert_close(fused[name], expected, rtol=1e-12, atol=1e-12)
 
 
@@ -283,24 +287,56 @@ def _filled(pipeline, shorter):
     return {**lora_of(pipeline, "cat", rank=shorter.shape.rank).factors, **shorter.factors}.items()
 
 
-def test_factors_that_are_multiplied_out_are_the_same_sums(pipeline, encoder, sums):
-    """With none kept factored, some, and all: weights differ by rounding alone."""
+@pytest.mark.parametrize("most_rank", [0, 3, 100])
+def test_factors_in_a_file_are_the_same_sums(pipeline, encoder, sums, most_rank):
+    """All of them in the file, some, and none: weights differ by rounding alone."""
     weights = projection_weights(pipeline.unet)
     together = sums["cat"] + sums["dog"] + sums["ship"]
     whole = fuse(weights, transform(0), together, closeness=1.0)
-    shared = transform(0)
-    for most_rank in (0, 3, 100):
-        streamed = FusionAccumulator(encoder.width, most_rank=most_rank)
-        for slug in PROMPTS:
-            streamed.add(prompt_gram(encoder, PROMPTS[slug]), lora_of(pipeline, slug), shared)
-        found = streamed.result()
-        assert bool(found.dense) == (most_rank < 100) and bool(found.factors) == (most_rank > 0)
-        close(fuse(weights, transform(0), found, closeness=1.0), whole, 1e-5)
-        paths = together.factors.keys()
-        assert found.paths == paths
-        close({p: found.learned(p) for p in paths}, learned(together), 1e-5)
-        left = found - sums["cat"] - sums["dog"]
-        close({p: left.learned(p) for p in paths}, learned(sums["ship"]), 1e-5)
+    streamed, shared = FusionAccumulator(encoder.width, most_rank=most_rank), transform(0)
+    for slug in PROMPTS:
+        streamed.add(prompt_gram(encoder, PROMPTS[slug]), lora_of(pipeline, slug), shared)
+    found = streamed.result()
+    assert found.factors.keys() == together.factors.keys()
+    for terms in found.factors.values():
+        assert _ranks_in_memory(terms) <= most_rank
+        assert any(isinstance(term, StoredLowRank) for term in terms) == (most_rank < 100)
+    close(fuse(weights, transform(0), found, closeness=1.0), whole, 1e-5)
+    close(learned(found), learned(together), 1e-5)
+    left = found - sums["cat"] - sums["dog"]
+    close(learned(left), learned(sums["ship"]), 1e-5)
+
+
+def _ranks_in_memory(terms):
+    return sum(len(term.down) for term in terms if isinstance(term, LowRank))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_factors_come_out_of_their_file_as_they_went_in(sign):
+    file, source = ScratchFile(), torch.Generator().manual_seed(0)
+    pairs = [
+        LowRank(
+            torch.randn(7, rank, generator=source),
+            torch.randn(rank, 5, dtype=torch.float64, generator=source),
+        )
+        for rank in (3, 1)
+    ]
+    terms = [stored(pair, file) for pair in pairs]
+    for term, pair in zip(terms, pairs, strict=True):
+        assert isinstance(term, StoredLowRank)
+        found = (term if sign > 0 else -term).load()
+        assert torch.equal(found.up, pair.up) and torch.equal(found.down, sign * pair.down)
+
+
+def test_without_room_on_the_disk_factors_stay_in_memory_and_moments_are_left_out(monkeypatch):
+    monkeypatch.setattr(scratch, "LEFT_FREE", 1 << 60)
+    pair, gram = LowRank(torch.ones(7, 1), torch.ones(1, 5, dtype=torch.float64)), torch.eye(5)
+    held = stored(pair, ScratchFile())
+    pair.up.zero_()  # the stack writes over what it handed out
+    assert isinstance(held, LowRank) and torch.equal(held.up, torch.ones(7, 1))
+    moments = GramFile()
+    moments.put(["a cat"], gram)
+    assert moments.get(["a cat"]) is None
 
 
 def test_moments_come_out_of_their_file_as_they_went_in(encoder):

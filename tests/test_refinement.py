@@ -3,7 +3,11 @@
 import pytest
 import torch
 
+from mace_exp.concepts.concept import Concept, Kind
 from mace_exp.methods.mace.fusion import prompt_gram
+from mace_exp.methods.mace.grams import GramFile
+from mace_exp.methods.mace.lora import LoraShape, initial_lora, save_lora
+from mace_exp.methods.mace.lora_inputs import LoraFiles, Loras
 from mace_exp.methods.mace.refinement import (
     AnchorStates,
     PairSums,
@@ -13,8 +17,13 @@ from mace_exp.methods.mace.refinement import (
     refine,
     transformed_weights,
 )
+from mace_exp.methods.mace.stages.cfr import solve_refinement
+from mace_exp.methods.mace.stages.fusion import fuse_loras
 from mace_exp.models.projections import projection_weights
-from mace_exp.models.text import paired_positions
+from mace_exp.models.text import PromptEncoder, paired_positions
+from mace_exp.preservation.terms import Preservation
+from mace_exp.runs.result import Result
+from tests.recipes import recipe_in
 
 TEMPLATES = ["a photo of {}", "{} in the park", "a portrait of {} at night", "{} and a dog"]
 PAIRS = [
@@ -112,3 +121,40 @@ def test_weights_that_do_not_fit_are_refused():
         transformed_weights({"w": torch.ones(4, 3)}, torch.eye(2))
     with pytest.raises(ValueError, match="refined w is not finite in torch.float16"):
         transformed_weights({"w": torch.ones(4, 2).half()}, 1e6 * torch.eye(2))
+
+
+def test_both_closed_forms_encode_every_sentence_once(tmp_path, pipeline, monkeypatch):
+    """Also where anchors take turns, with more sentences than their cache holds."""
+    people = [
+        Concept(name, Kind.person, anchor)
+        for name, anchor in (("adam driver", "a man"), ("amy adams", "a woman"), ("amy", "a man"))
+    ]
+    pairs = {
+        each.slug: [PromptPair(f"{each.name} {i}", f"{each.anchor} {i}") for i in range(70)]
+        for each in people
+    }
+    recipe = recipe_in(tmp_path, "method=mace", pipeline=pipeline)
+    seen, traced = [], PromptEncoder.traced
+
+    def counted(self, prompts):
+        seen.extend(prompts)
+        return traced(self, prompts)
+
+    monkeypatch.setattr(PromptEncoder, "traced", counted)
+    nothing, grams = (Preservation({}, {}), {}), GramFile()
+    refinement = solve_refinement(recipe.context, recipe.config.cfr, pairs, *nothing, grams)
+    file = tmp_path / "lora.safetensors"
+    save_lora(file, initial_lora(pipeline.unet, LoraShape(rank=1, alpha=1), 0, "any"))
+    edit = fuse_loras(
+        recipe.context,
+        recipe.config.fusion,
+        {each.slug: [each] for each in people},
+        {slug: [pair.concept for pair in each] for slug, each in pairs.items()},
+        refinement,
+        Result("loras", lambda: Loras(LoraFiles(dict.fromkeys(pairs, file)), {})),
+        nothing,
+        grams,
+    )
+    assert edit.value.weights
+    sentences = {text for each in pairs.values() for pair in each for text in pair}
+    assert sorted(seen) == sorted(sentences)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from mace_exp.config import composed_run
 from mace_exp.config.unknown_keys import unknown_keys
+from mace_exp.config.wrong_numbers import wrong_numbers
 from mace_exp.utils.threads import SPINS, limit_spinning
 
 ROOT = Path(__file__).parents[1]
@@ -32,17 +34,20 @@ def packages() -> list[str]:
 
 @pytest.mark.parametrize(
     "command",
-    [["--help"], ["--help", "masks"], ["--version"], ["lora.rnk=4"], ["sead=1", "masks.x=1"]],
+    [
+        *(["--help"], ["--help", "masks"], ["--version"]),
+        *(["lora.rnk=4"], ["sead=1", "masks.x=1"], ["lora.rank=0"], ["lora.rank=4.5", "seed=1"]),
+    ],
     ids=" ".join,
 )
-def test_help_and_unknown_keys_import_nothing_but_the_package(command: list[str]) -> None:
+def test_help_and_early_refusals_import_nothing_but_the_package(command: list[str]) -> None:
     assert imported(*command) == {"mace_exp"}
 
 
 def test_a_wrong_value_imports_what_composes_and_no_more() -> None:
     """PIL, numpy and rich belong to pictures and reports, torch to a run."""
     heavy = {"torch", "diffusers", "transformers", "numpy", "PIL", "rich", "wandb"}
-    found = imported("lora.rank=0")
+    found = imported("lora.rank=four")
     assert "hydra" in found and not heavy & found
 
 
@@ -65,6 +70,43 @@ def test_each_unknown_key_is_named() -> None:
     found = [*unknown_keys(["lora.rnk=4", "mask=none", "-m", "+preservation.prior.cuont=3"])]
     likely = ("lora.rank", "masks", "preservation.prior.count")
     assert [f"Did you mean {key}?" in said for key, said in zip(likely, found, strict=True)]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["lora.rank=0", "sampling.steps=0"],
+        ["lora.rank=4.5"],
+        ["lora.learning_rate=-1e-3"],
+        ["lora.rank=100000000000000000000"],
+        ["masks.threshold=1.5"],
+        ["preservation.prior.unit=0"],
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_number_is_refused_early_in_the_words_of_validation(arguments: list[str]) -> None:
+    found = [*wrong_numbers(arguments)]
+    with pytest.raises(ValueError) as refused:
+        composed_run(*arguments)
+    assert len(found) == len(arguments) and {*found} <= {*str(refused.value).splitlines()}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["lora.rank=4", "seed=0", "lora.learning_rate=1", "masks.threshold=null", "device=1"],
+        ["lora.rank=0", "lora.rank=4"],  # the last one counts
+        ["lora.rank=4.0", "lora.rank='0'", "lora.rank=${seed}", "+lora.rank=0", "concepts=[7]"],
+        ["lora.rank=0", "-m"],
+        ["lora.rank=0", "--cfg", "job"],
+        ["lora.rank=0", "sweep=seeds"],
+        ["--config-dir", "mine", "lora.rank=0"],
+        ["preservation.weights.boats=-1", "nothere.rank=0", "lora.rank.x=0", "lora=0", "x"],
+    ],
+    ids=" ".join,
+)
+def test_what_may_be_right_is_left_to_validation(arguments: list[str]) -> None:
+    assert not [*wrong_numbers(arguments)]
 
 
 @pytest.mark.parametrize("command", [["--help"], ["--cfg", "job"]], ids=" ".join)

@@ -1,11 +1,14 @@
 """SDXL: what its denoiser reads beside token states, everywhere that this project calls it."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from mace_exp.cli.edit_files import Work, kohya_file, lora_file
 from mace_exp.data.masks.cross_attention import Described, concept_maps
 from mace_exp.models.autoencoder import scale_latents, unscale_latents
 from mace_exp.models.denoiser import AddedConditions, added_conditions, concatenate, predict
@@ -18,9 +21,10 @@ from mace_exp.models.sampling import SamplingSettings, decode, sample
 from mace_exp.models.schedulers import swapped_scheduler
 from mace_exp.models.text import stable_diffusion_encoder
 from mace_exp.models.unet import halvings_before_attention
+from mace_exp.runs.folder import RunFolder
 from tests.lora_training import LENGTH, TRAINING, assert_same, concept, train
 from tests.tiny import tiny_pipeline
-from tests.tiny_xl import tiny_xl_pipeline, with_added
+from tests.tiny_xl import POOLED, WIDTHS, tiny_xl_pipeline, with_added
 
 PROMPTS = ["a photo of adam driver in the park", "", "a cat"]
 DDIM = SamplingSettings(steps=2, guidance=3.0, scheduler="ddim", batch_size=4)
@@ -29,6 +33,42 @@ DDIM = SamplingSettings(steps=2, guidance=3.0, scheduler="ddim", batch_size=4)
 @pytest.fixture(scope="module")
 def pipeline():
     return tiny_xl_pipeline(context_length=LENGTH)
+
+
+@pytest.mark.parametrize("layout", [lora_file, kohya_file])
+def test_a_lora_of_an_edit_is_loaded_by_diffusers(pipeline, tmp_path, layout):
+    """In kohya's layout with the block names of the original SDXL, which sd-scripts reads."""
+    source, unet = torch.Generator().manual_seed(0), copy.deepcopy(pipeline.unet)
+    edit = {}
+    for name, weight in projection_weights(unet).items():
+        weight.data += 0.2 * torch.randn(weight.shape, generator=source)
+        edit[f"unet.{name}"] = weight.data
+    folder, file = RunFolder(tmp_path), tmp_path / "lora.safetensors"
+    work = Work(pipeline=pipeline, folder=folder, edit=edit, dtype=torch.float32, rank=64)
+    layout(work, file)
+    if layout is kohya_file:
+        places = {name.split(".")[0] for name in load_file(file)}
+        first = "transformer_blocks_0_attn2_to_k"
+        for block in ("input_blocks_3_1", "middle_block_1", "output_blocks_0_1"):
+            assert f"lora_unet_{block}_{first}" in places
+    pipeline.load_lora_weights(str(file))
+    try:
+        found = predicted(pipeline.unet)
+    finally:
+        pipeline.unload_lora_weights()
+    torch.testing.assert_close(found, predicted(unet), rtol=0, atol=1e-4)
+    assert float((found - predicted(pipeline.unet)).abs().max()) > 1e-3
+
+
+def predicted(unet):
+    source = torch.Generator().manual_seed(5)
+    latents, states, pooled = (
+        torch.randn(shape, generator=source)
+        for shape in ((2, 4, 8, 8), (2, LENGTH, sum(WIDTHS)), (2, POOLED))
+    )
+    added = {"text_embeds": pooled, "time_ids": torch.ones(2, 6)}
+    with torch.no_grad():
+        return unet(latents, 300, states, added_cond_kwargs=added).sample
 
 
 def test_text_is_what_the_pipeline_encodes(pipeline):

@@ -75,5 +75,6 @@ def _panel(panel: Any, runs: Sequence[Run], series: Sequence[Series]) -> None:
         )
         panel.hlines(places, low, high, color=colour, linewidth=1)
         panel.plot(after, places, marker, color=colour, markersize=3.5, label=label)
-        for original in {run.number(part, "original") for run in found} - {None}:
+        originals = {run.number(part, "original") for run in found}
+        for original in (each for each in originals if each is not None):
             panel.axvline(100 * original, color=colour, linewidth=0.6, linestyle=":", zorder=0)

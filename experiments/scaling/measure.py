@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from mace_exp.methods.mace.fusion import FusionAccumulator, fuse
+from mace_exp.methods.mace.grams import GramFile
 from mace_exp.methods.mace.lora import Factors, Lora, LoraShape, load_lora, save_lora
 from mace_exp.methods.mace.refinement import (
     AnchorStates,
@@ -166,22 +167,28 @@ def _solve(
     file: Path,
     sizes: tuple[int, int, Tensor],
 ) -> dict[str, Tensor]:
-    """Refine and fuse as a run does: one pass over the sentences, sums, one solution."""
+    """Refine and fuse as a run does: one pass over the sentences, sums, one solution each."""
     count, sentences, held = sizes
-    sums, anchors = PairSums.zeros(WIDTH), AnchorStates(encoder)
-    fusion = FusionAccumulator(WIDTH)
-    transform = torch.eye(WIDTH, dtype=torch.float64)
+    sums, anchors, grams = PairSums.zeros(WIDTH), AnchorStates(encoder), GramFile()
     for number in range(count):
+        pairs = _pairs(number, sentences)
         began = clock.rows.get("states", [0.0])[0]
         start = time.process_time()
-        found = concept_sums(encoder, _pairs(number, sentences), anchors)
+        found = concept_sums(encoder, pairs, anchors)
         sums = sums + found.pairs
         encoding = clock.rows["states"][0] - began
         _add(clock, "sums over tokens", time.process_time() - start - encoding)
-        with clock.part("LoRAs read and reduced"):
-            fusion.add(found.gram, load_lora(file), transform)
+        with clock.part("moments written and read"):
+            grams.put([pair.concept for pair in pairs], found.gram)
     with clock.part("refinement solved"):
         refined = refine(sums, closeness=1.0, preserved=held)
+    fusion = FusionAccumulator(WIDTH)
+    for number in range(count):
+        with clock.part("moments written and read"):
+            gram = grams.get([pair.concept for pair in _pairs(number, sentences)])
+        with clock.part("LoRAs read and reduced"):
+            assert gram is not None
+            fusion.add(gram, load_lora(file), refined)
     with clock.part("fusion solved, all layers"):
         return fuse(weights, refined, fusion.result(), closeness=1.0, preserved=held)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from torch import Tensor
 from mace_exp.methods.mace.lora import load_lora
 from mace_exp.models.editing import apply_edit, current_weights
 from mace_exp.models.low_rank import best_factors, compact_form, kohya_names, peft_names
-from mace_exp.models.single_file import original_names
+from mace_exp.models.single_file import original_names, unet_name
+from mace_exp.models.text import has_two_encoders
 from mace_exp.runs.folder import RunFolder
 from mace_exp.utils.tensors import save_tensors
 
@@ -66,8 +68,14 @@ def lora_file(work: Work, target: Path) -> None:
 
 
 def kohya_file(work: Work, target: Path) -> None:
-    """Write a LoRA for the original model with kohya's tensor names."""
-    _write_lora(work, target, kohya_names)
+    """Write a LoRA for the original model with kohya's tensor names.
+
+    sd-scripts has blocks with the names of diffusers in its UNet of Stable Diffusion 1.x and 2.x,
+    and with the original names in that of SDXL.
+    """
+    unet = work.pipeline.unet
+    names = partial(unet_name, unet=unet) if has_two_encoders(work.pipeline) else str
+    _write_lora(work, target, partial(kohya_names, block_names=names))
 
 
 def compact_file(work: Work, target: Path) -> None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from mace_exp.config.unknown_keys import unknown_keys
+from mace_exp.config.wrong_numbers import wrong_numbers
 from mace_exp.runs.ranks import rank_count
 from mace_exp.utils.texts import shown
 
@@ -29,12 +30,14 @@ def _explained(error: Exception) -> str:
     return explain(error)
 
 
-def refuse_unknown_keys(arguments: Sequence[str]) -> None:
-    """Refuse arguments with unknown keys before Hydra is imported.
+def refuse_early(arguments: Sequence[str]) -> None:
+    """Refuse arguments with unknown keys or wrong numbers before Hydra is imported.
 
     Under torchrun this is left to the first rank's composition: the other ranks wait for it.
     """
-    problems = "\n".join(unknown_keys(arguments)) if rank_count() == 1 else ""
+    if rank_count() > 1:
+        return
+    problems = "\n".join([*unknown_keys(arguments)] or wrong_numbers(arguments))
     if problems:
         end(Refusal(ValueError(problems)))
 

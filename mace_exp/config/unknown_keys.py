@@ -23,14 +23,29 @@ _FLAGS = frozenset({"-m", "--multirun", "--run", "-r", "--cfg", "-c", "--resolve
 
 def unknown_keys(arguments: Sequence[str]) -> Iterator[str]:
     """Yield a message for each argument with an unknown key."""
-    if any(each.startswith("-") and each not in _FLAGS for each in arguments):
-        return
-    if any(each.lstrip("+").startswith("hydra.searchpath") for each in arguments):
+    if adds_files(arguments):
         return
     for argument in arguments:
         found = _ARGUMENT.fullmatch(argument)
         if found and not (CONF / found[1]).is_dir():
             yield from _problem(found[1])
+
+
+def adds_files(arguments: Sequence[str]) -> bool:
+    """Return whether configuration files of the user may define further groups and keys."""
+    if any(each.startswith("-") and each not in _FLAGS for each in arguments):
+        return True
+    return any(each.lstrip("+").startswith("hydra.searchpath") for each in arguments)
+
+
+def types_of(key: str) -> list[Any]:
+    """Return the type of a dotted key, with its range, in every schema that has it."""
+    *groups, last = key.split(".")
+    schemas: Sequence[type] = [RunConfig]
+    for depth, name in enumerate(groups):
+        schemas = _schemas(schemas, name, is_group=depth == 0)
+    hints = [get_type_hints(each, include_extras=True) for each in schemas]
+    return [each[last] for each in hints if last in each]
 
 
 def _problem(key: str) -> Iterator[str]:

@@ -9,7 +9,7 @@ by one matrix:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -68,11 +68,16 @@ def peft_names(change: LowRankChange) -> dict[str, Tensor]:
     return tensors
 
 
-def kohya_names(change: LowRankChange) -> dict[str, Tensor]:
-    """Return the same LoRA with kohya's names; alpha is the rank, so that its scale is 1."""
+def kohya_names(
+    change: LowRankChange, block_names: Callable[[str], str] = str
+) -> dict[str, Tensor]:
+    """Return the same LoRA with kohya's names; alpha is the rank, so that its scale is 1.
+
+    `block_names` maps a parameter's name to that of the implementation whose names the file has.
+    """
     tensors = {}
     for name, pair in change.factors.items():
-        path = "lora_unet_" + name.removesuffix(".weight").replace(".", "_")
+        path = "lora_unet_" + block_names(name).removesuffix(".weight").replace(".", "_")
         tensors[f"{path}.lora_down.weight"] = pair.down
         tensors[f"{path}.lora_up.weight"] = pair.up
         tensors[f"{path}.alpha"] = torch.tensor(float(len(pair.down)))

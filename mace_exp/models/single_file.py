@@ -1,4 +1,5 @@
-"""A pipeline as one file with the tensor names of the original Stable Diffusion 1.x.
+"""A pipeline as one file with the tensor names of the original Stable Diffusion 1.x, and the
+original names of the UNet's tensors, which are the same in SDXL.
 
 The inverse of diffusers' conversion of such files; the number of blocks is that of the model's
 configuration.
@@ -59,12 +60,13 @@ def original_names(pipeline: Any) -> dict[str, Tensor]:
 
 
 def _unet(unet: Any) -> Iterator[tuple[str, Tensor]]:
-    layers = unet.config.layers_per_block
     for name, tensor in unet.state_dict().items():
-        yield _unet_name(name, layers, unet), tensor
+        yield unet_name(name, unet), tensor
 
 
-def _unet_name(name: str, layers: int, unet: Any) -> str:
+def unet_name(name: str, unet: Any) -> str:
+    """Return the original name of a tensor of the UNet, such as "input_blocks.4.1.proj_in.bias"."""
+    layers = unet.config.layers_per_block
     for ours, theirs in ENDS.items():
         if name.startswith(f"{ours}."):
             return theirs + name.removeprefix(ours)

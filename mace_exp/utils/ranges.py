@@ -61,11 +61,12 @@ def out_of_range(config: object, prefix: str = "") -> Iterable[str]:
         if is_dataclass(value):
             yield from out_of_range(value, f"{key}.")
         elif value is not None and get_origin(hint) is Annotated:
-            yield from _violations(key, value, get_args(hint)[1:])
+            yield from violations(key, value, hint)
 
 
-def _violations(key: str, value: Any, limits: Iterable[object]) -> Iterable[str]:
-    for limit in limits:
+def violations(key: str, value: Any, hint: Any) -> Iterable[str]:
+    """Yield one message for each range of the annotated type `hint` that a number is not in."""
+    for limit in get_args(hint)[1:]:
         if isinstance(limit, Range) and not limit.holds(value):
             example = f"{key}={_example(limit)}"
             yield f"{key} = {value:g} is out of range: it must be {limit}, as in {example}"

@@ -3,49 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mace_exp.methods.closed_form import System, factorize, fused_right_factor
+from mace_exp.methods.mace.factors import FactorStack, LowRank, Term
 from mace_exp.methods.mace.lora import Lora
 from mace_exp.models.projections import TEXT_PROJECTIONS
 from mace_exp.models.text import PromptEncoder
 from mace_exp.preservation.statistics import gram
+from mace_exp.utils.scratch import ScratchFile
 
 MAX_RANK = 128
-"""Largest total rank of a projection's stored factors; of more, the product takes less memory."""
-
-
-@dataclass(frozen=True)
-class LowRank:
-    """Low-rank factors of one projection: `up` [d_out, r], in the dtype of the LoRA, and `down`
-    [r, d], float64; both on the CPU."""
-
-    up: Tensor
-    down: Tensor
-
-    def product(self) -> Tensor:
-        """Return up @ down, [d_out, d], float64."""
-        return self.up.double() @ self.down
+"""Total rank of the factors of a projection that memory holds; those before are in a file."""
 
 
 @dataclass(frozen=True)
 class CompactEdit:
     """The edit of a whole model: one right factor for all layers, and a low-rank term per layer.
 
-        W_l* = W_l right + up_l down_l + N_l M^-1
+        W_l* = W_l right + sum_c B_c (A_c S_c M^-1)
 
-    `right` [d, d], float64, on the CPU. `low_rank` is keyed by the path of the projection
-    ("...attn2.to_k"); a projection without LoRA has no entry. `dense` holds N_l [d_out, d] where
-    the ranks of all LoRAs together are so high that a product takes less memory than its factors
-    (`FusionAccumulator`), to be multiplied by the inverse of `system`, M.
+    `right` [d, d], float64, on the CPU. `factors` holds, by the path of the projection
+    ("...attn2.to_k"), the terms of sum_c B_c (A_c S_c), as `FusionSums` does; a projection without
+    LoRA has no entry. They are read, and multiplied by the inverse of `system`, M, one by one, so
+    that memory does not grow with their number.
     """
 
     right: Tensor
-    low_rank: Mapping[str, LowRank]
-    dense: Mapping[str, Tensor]
+    factors: Mapping[str, tuple[Term, ...]]
     system: System
 
     def weight(self, name: str, original: Tensor) -> Tensor:
@@ -55,12 +43,9 @@ class CompactEdit:
         Raises ValueError where the result is not finite in that dtype.
         """
         result = original.detach().cpu().double() @ self.right
-        factors = self.low_rank.get(name.removesuffix(".weight"))
-        if factors is not None:
-            result += factors.product()
-        folded = self.dense.get(name.removesuffix(".weight"))
-        if folded is not None:
-            result += self.system.solve_right(folded)
+        for term in self.factors.get(name.removesuffix(".weight"), ()):
+            pair = term.load()
+            result += LowRank(pair.up, self.system.solve_right(pair.down)).product()
         cast = result.to(original.device, original.dtype)
         if not torch.isfinite(cast).all():
             raise ValueError(f"the fused {name} is not finite in {cast.dtype}")
@@ -73,48 +58,31 @@ class FusionSums:
 
     With S_c = sum e e^T over all L tokens of concept c's prompts: `gram` = sum_c S_c and `mapped` =
     sum_c T_c S_c, both [d, d], float64, on the CPU. `factors` holds, by the path of a projection,
-    the low-rank factors of B_c (A_c S_c), one pair per concept whose LoRA reaches that projection
-    (`down` is A_c S_c times the LoRA's alpha / rank). They are kept factored because the rank is
-    far below d; subtracting a concept appends its factors with the sign of `down` changed, so that
-    they cancel in the product. `dense` holds, by path, the part of that sum that is already
-    multiplied out, [d_out, d].
+    terms that add up to sum_c B_c (A_c S_c) (`down` is A_c S_c times the LoRA's alpha / rank), in
+    memory or in a file. They are kept factored because the rank is far below d; subtracting a
+    concept appends its terms negated, so that they cancel.
     """
 
     gram: Tensor
     mapped: Tensor
-    factors: Mapping[str, tuple[LowRank, ...]]
-    dense: Mapping[str, Tensor] = field(default_factory=dict)
-
-    @property
-    def paths(self) -> set[str]:
-        """Return the projections that a LoRA reaches."""
-        return self.factors.keys() | self.dense.keys()
+    factors: Mapping[str, tuple[Term, ...]]
 
     def learned(self, path: str) -> Tensor | None:
         """Return sum_c B_c (A_c S_c) of one projection, [d_out, d], float64; None where no LoRA
         reaches it."""
-        pairs, folded = self.factors.get(path), self.dense.get(path)
-        product = _stacked(pairs).product() if pairs else None
-        if product is None or folded is None:
-            return folded if product is None else product
-        return product + folded
+        products = (term.load().product() for term in self.factors.get(path, ()))
+        first = next(products, None)
+        return None if first is None else sum(products, first)
 
     def __add__(self, other: FusionSums) -> FusionSums:
         factors = dict(self.factors)
-        for path, pairs in other.factors.items():
-            factors[path] = factors.get(path, ()) + pairs
-        dense = dict(self.dense)
-        for path, folded in other.dense.items():
-            dense[path] = dense[path] + folded if path in dense else folded
-        return FusionSums(self.gram + other.gram, self.mapped + other.mapped, factors, dense)
+        for path, terms in other.factors.items():
+            factors[path] = factors.get(path, ()) + terms
+        return FusionSums(self.gram + other.gram, self.mapped + other.mapped, factors)
 
     def __neg__(self) -> FusionSums:
-        factors = {
-            path: tuple(LowRank(pair.up, -pair.down) for pair in pairs)
-            for path, pairs in self.factors.items()
-        }
-        dense = {path: -folded for path, folded in self.dense.items()}
-        return FusionSums(-self.gram, -self.mapped, factors, dense)
+        factors = {path: tuple(-term for term in terms) for path, terms in self.factors.items()}
+        return FusionSums(-self.gram, -self.mapped, factors)
 
     def __sub__(self, other: FusionSums) -> FusionSums:
         """Remove concepts that were added before."""
@@ -163,15 +131,15 @@ def fusion_sums_of(total: Tensor, lora: Lora, transform: Tensor) -> FusionSums:
 class FusionAccumulator:
     """Sum concepts one by one, with memory that does not grow with their number.
 
-    The factors of the LoRAs are stored until the ranks of a projection add up to `most_rank`, and
-    are then multiplied out into one [d_out, d] matrix per projection.
+    Memory holds the factors of the LoRAs until the ranks of a projection add up to `most_rank`;
+    then a temporary file takes them.
     """
 
     def __init__(self, width: int, *, most_rank: int = MAX_RANK) -> None:
         self._most_rank = most_rank
         self._empty = torch.zeros(width, width, dtype=torch.float64)
         self._grams: dict[int, tuple[Tensor, Tensor]] = {}  # T and sum of S_c, by the id of T
-        self._stacks: dict[str, _Stack] = {}
+        self._file, self._stacks = ScratchFile(), dict[str, FactorStack]()
 
     def add(self, total: Tensor, lora: Lora, transform: Tensor) -> None:
         """Add a concept: S_c = `total` [d, d], its LoRA, and T_c [d, d].
@@ -185,7 +153,7 @@ class FusionAccumulator:
         gram += total
         for path, (pair,) in _factors(total, lora).items():
             if path not in self._stacks:
-                self._stacks[path] = _Stack(pair, self._most_rank)
+                self._stacks[path] = FactorStack(pair, self._most_rank, self._file)
             self._stacks[path].add(pair)
 
     def result(self) -> FusionSums:
@@ -194,43 +162,8 @@ class FusionAccumulator:
         for transform, each in self._grams.values():
             gram += each
             mapped += transform.double() @ each
-        factors = {path: (each.factors(),) for path, each in self._stacks.items() if each.used}
-        dense = {path: each.dense for path, each in self._stacks.items() if each.dense is not None}
-        self._stacks = {}
-        return FusionSums(gram, mapped, factors, dense)
-
-
-class _Stack:
-    """The factors of one projection, in preallocated memory: many small tensors between large
-    temporary ones would fragment the heap."""
-
-    def __init__(self, first: LowRank, capacity: int) -> None:
-        (outputs, _), (_, inputs) = first.up.shape, first.down.shape
-        self._ups = torch.empty(capacity, outputs, dtype=first.up.dtype)
-        self._downs = torch.empty(capacity, inputs, dtype=torch.float64)
-        self.used = 0
-        self.dense: Tensor | None = None
-
-    def add(self, pair: LowRank) -> None:
-        rank = len(pair.down)
-        if self.used + rank > len(self._downs):
-            self._fold(self.factors())
-            self.used = 0
-        if rank > len(self._downs):
-            self._fold(pair)
-            return
-        self._ups[self.used : self.used + rank] = pair.up.mT
-        self._downs[self.used : self.used + rank] = pair.down
-        self.used += rank
-
-    def factors(self) -> LowRank:
-        return LowRank(self._ups[: self.used].mT, self._downs[: self.used])
-
-    def _fold(self, pair: LowRank) -> None:
-        if self.dense is None:
-            self.dense = pair.product()
-        else:
-            self.dense.addmm_(pair.up.double(), pair.down)
+        factors = {path: each.terms() for path, each in self._stacks.items()}
+        return FusionSums(gram, mapped, factors)
 
 
 def _factors(total: Tensor, lora: Lora) -> dict[str, tuple[LowRank, ...]]:
@@ -273,11 +206,15 @@ def fuse(
         ValueError: as `compact_edit`; a LoRA belongs to a projection that has no weight here; a
             result is not finite.
     """
-    unknown = sorted(path for path in sums.paths if f"{path}.weight" not in weights)
+    unknown = sorted(path for path in sums.factors if f"{path}.weight" not in weights)
     if unknown:
         raise ValueError(f"no weight is given for the LoRA of {unknown[0]}")
     edit = compact_edit(transform, sums, closeness=closeness, preserved=preserved, remedy=remedy)
-    return {name: edit.weight(name, weight) for name, weight in weights.items()}
+    # All results before the first temporary matrix: between these they would fragment the heap.
+    fused = {name: torch.empty_like(weight) for name, weight in weights.items()}
+    for name, weight in weights.items():
+        fused[name].copy_(edit.weight(name, weight))
+    return fused
 
 
 def compact_edit(
@@ -291,7 +228,6 @@ def compact_edit(
     """Solve the fusion once for all layers; no weight of the model is needed (equation 7).
 
         right = T + (drift + (I - T) P) M^-1,   drift = sum_c (T_c - T) S_c
-        low-rank factors of a projection: the B_c side by side, the A_c S_c M^-1 stacked
         M = sum_c S_c + closeness I + P
 
     `transform` is T [d, d]: W T is the refined weight, towards which `closeness` is the ridge
@@ -304,14 +240,4 @@ def compact_edit(
     # Correction for LoRAs trained under other refinements than T; else zero.
     drift = sums.mapped - transform.double() @ sums.gram
     right = fused_right_factor(transform, drift, system, preserved=preserved)
-    stacked = {path: _stacked(pairs) for path, pairs in sums.factors.items()}
-    low_rank = {path: LowRank(p.up, system.solve_right(p.down)) for path, p in stacked.items()}
-    return CompactEdit(right, low_rank, sums.dense, system)
-
-
-def _stacked(pairs: Sequence[LowRank]) -> LowRank:
-    """Return the sum of low-rank products as one: `up` side by side, `down` stacked."""
-    if len(pairs) == 1:
-        return pairs[0]
-    ups, downs = [pair.up for pair in pairs], [pair.down for pair in pairs]
-    return LowRank(torch.cat(ups, dim=1), torch.cat(downs))
+    return CompactEdit(right, sums.factors, system)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mace_exp.utils.hashing import key_of
+from mace_exp.utils.scratch import ScratchFile
 
 
 class GramFile:
@@ -18,38 +17,30 @@ class GramFile:
 
     Refinement and fusion need the states of the same sentences, before and after the LoRAs are
     trained. With this file every sentence is encoded once, and memory does not grow with the number
-    of concepts. The lower triangle of each matrix is stored, d (d + 1) / 2 numbers. The file is
-    deleted when the process ends.
+    of concepts. The lower triangle of each matrix is stored, d (d + 1) / 2 numbers.
     """
 
     def __init__(self) -> None:
-        self._file: Any = None
+        self._file = ScratchFile()
         self._places: dict[str, tuple[int, int]] = {}
 
     def put(self, sentences: Sequence[str], gram: Tensor) -> None:
         """Store the symmetric matrix of these sentences; if the disk is full, it is skipped and
         computed again later."""
-        rows, columns = np.tril_indices(len(gram))
-        numbers = gram.numpy()[rows, columns].astype(np.float64, copy=False)
-        try:
-            if self._file is None:
-                self._file = tempfile.TemporaryFile()  # noqa: SIM115 -- closed with this object
-            place = self._file.seek(0, 2)
-            self._file.write(numbers.tobytes())
-        except OSError:
-            return
-        self._places[_key(sentences)] = (place, len(gram))
+        numbers = gram.numpy()[np.tri(len(gram), dtype=bool)]
+        place = self._file.append(numbers.astype(np.float64, copy=False).tobytes())
+        if place is not None:
+            self._places[_key(sentences)] = (place, len(gram))
 
     def get(self, sentences: Sequence[str]) -> Tensor | None:
         """Return the matrix of these sentences, or None if it is not stored."""
         place = self._places.get(_key(sentences))
-        if place is None or self._file is None:
+        if place is None:
             return None
         offset, width = place
-        self._file.seek(offset)
-        numbers = np.frombuffer(self._file.read(8 * width * (width + 1) // 2))
         gram = np.zeros((width, width))
-        gram[np.tril_indices(width)] = numbers
+        stored = self._file.read(offset, 8 * width * (width + 1) // 2)
+        gram[np.tri(width, dtype=bool)] = np.frombuffer(stored)
         lower = torch.from_numpy(gram)
         return lower + lower.tril(-1).mT
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -60,7 +60,7 @@ def solve_refinement(
     def solve(path: Path) -> None:
         sums, anchors = PairSums.zeros(model.encoder.width), AnchorStates(model.encoder)
         with progress("refinement", len(pairs), "concept") as advance:
-            for each in pairs.values():
+            for each in _by_anchor(pairs.values()):
                 found = concept_sums(model.encoder, each, anchors, all_words=settings.all_words)
                 sums = sums + found.pairs
                 grams.put([pair.concept for pair in each], found.gram)
@@ -73,6 +73,15 @@ def solve_refinement(
         return load_tensors(context.entry(STAGE, "refinements", key, solve))[0]["transform"]
 
     return Result(key, make, stored={"refinements": {key: 1}})
+
+
+def _by_anchor(pairs: Iterable[Sequence[PromptPair]]) -> list[Sequence[PromptPair]]:
+    """Return the prompts of every concept, those with the same anchor sentences one after the
+    other: these are encoded once while they are in the cache (`AnchorStates`)."""
+    places: dict[tuple[str, ...], list[Sequence[PromptPair]]] = {}
+    for each in pairs:
+        places.setdefault(tuple(pair.anchor for pair in each), []).append(each)
+    return [each for alike in places.values() for each in alike]
 
 
 def no_refinement(context: Context) -> Result[Tensor]:
