@@ -14,11 +14,10 @@ from pathlib import Path
 from experiments.faults.trials import (
     Place,
     begun,
-    counting,
     ended,
     entries,
+    keeping_states,
     killed_after,
-    killing_at,
     results,
     run,
     without_room,
@@ -41,60 +40,69 @@ ALONE, TOGETHER = "one at a time", "together"
 LORAS = {ALONE: "lora.concepts_per_batch=1", TOGETHER: "lora.concepts_per_batch=2"}
 """How LoRAs are trained: their last digits depend on those that they share forward passes with."""
 
+WHOLE = "whole"
+"""The copy of the run when it had ended."""
+
 
 @dataclass(frozen=True)
 class Tried:
-    """What a trial did, what came of it, and where its files are."""
+    """What a trial did, what came of it, and the folder of its files (until the next trial)."""
 
     what: str
     outcome: str
-    place: Place
+    folder: Path
 
 
 class Bench:
-    """An uninterrupted run, and the trials that are compared with it."""
+    """An uninterrupted run, and the trials that are compared with it.
+
+    Its folder is copied at every write boundary; a trial puts one of the copies back in its place.
+    """
 
     def __init__(self, model: Path, folder: Path, loras: str) -> None:
         self._model, self._folder, self._setting = model, folder, LORAS[loras]
-        self._whole = self._place("whole")
-        marks = self._whole.root / "renames"
+        self._place, self._states = Place(self._new("run")), self._new("states")
         start = time.monotonic()
-        code = run(self._command(self._whole), self._whole.printed, counting(marks))
-        self._seconds, self.boundaries = time.monotonic() - start, marks.stat().st_size
-        self._expected = results(self._whole.run)
-        if code != 0 or len(self._expected) < 4:
-            raise RuntimeError(f"the uninterrupted run failed: {self._whole.printed.read_text()}")
+        self._try_whole()
+        self._seconds, self._expected = time.monotonic() - start, results(self._place.run)
+        self._place.copy_to(self._states / WHOLE)
+        self._clear()
+        self._try_whole(keeping_states(self._place, self._states))
+        self.boundaries = len([*self._states.iterdir()]) - 1
+        if len(self._expected) < 4 or self._expected != results(self._place.run):
+            raise RuntimeError("two uninterrupted runs have different results")
 
     def kill_at_boundary(self, number: int) -> Tried:
-        """Kill a run right before or right after a finished file is renamed."""
-        boundary, after = 1 + number // 2 % self.boundaries, bool(number % 2)
-        place = self._place("boundary")
-        run(self._command(place), place.printed, killing_at(boundary, after=after))
-        what = f"{'after' if after else 'before'} rename {boundary}"
-        return self._resumed(what, place)
+        """Go on from what a kill right before or right after a rename leaves."""
+        self._place.restore(self._states / str(number % self.boundaries))
+        what = f"{'after' if number % 2 else 'before'} rename {1 + number // 2}"
+        return self._resumed(what)
 
     def kill_at_a_time(self, number: int) -> Tried:
         """Kill a run at random times, once or twice."""
-        place, moments = self._place("kill"), []
+        self._clear()
+        moments: list[float] = []
         for _ in range(1 + number % 2):
             moments.append(_random("kill", number, len(moments)).uniform(0, 1.1))
-            process = begun(self._next(place), place.printed)
+            process = begun(self._next(), self._place.printed)
             killed_after(process, moments[-1] * self._seconds)
         what = " and ".join(f"at {moment:.2f} of a run" for moment in moments)
-        return self._resumed(what, place)
+        return self._resumed(what)
 
     def full_disk(self, number: int) -> Tried:
         """Limit the size of files, as if the disk were full; then resume without the limit."""
         size = int(2 ** _random("full", number).uniform(4, 17))
-        place, what = self._place("full"), f"files of at most {size} bytes"
-        code = run(self._command(place), place.printed, without_room(size))
-        if code not in (0, 1, 2) or "Traceback" in place.printed.read_text():
-            return Tried(what, TRACEBACK, place)
-        return self._resumed(what, place)
+        what = f"files of at most {size} bytes"
+        self._clear()
+        code = run(self._command(self._place), self._place.printed, without_room(size))
+        if code not in (0, 1, 2) or "Traceback" in self._place.printed.read_text():
+            return Tried(what, TRACEBACK, self._place.root)
+        return self._resumed(what)
 
     def pair(self, number: int) -> Tried:
         """Start two runs at once: with one cache, or in one folder, where the second is refused."""
-        place, other, same = self._place("pair"), self._place("other"), bool(number % 2)
+        self._clear()
+        place, other, same = self._place, Place(self._new("other")), bool(number % 2)
         command = self._command(place if same else other)
         if not same:
             command = [each for each in command if "cache_dir" not in each]
@@ -106,43 +114,48 @@ class Bench:
         allowed = ([0, 2], [0, 0]) if same else ([0, 0],)  # both: one after the other
         wrong = codes not in allowed or (not same and results(other.run) != self._expected)
         shutil.rmtree(other.root)
-        return Tried(what, WRONG, place) if wrong else self._resumed(what, place)
+        return Tried(what, WRONG, place.root) if wrong else self._resumed(what)
 
     def damaged_entry(self, number: int) -> Tried:
         """Damage a cache entry of one kind, and run in a new folder."""
-        kinds = {name.split("/")[0]: name for name in entries(self._whole.cache)}
+        self._place.restore(self._states / WHOLE)
+        shutil.rmtree(self._place.run)
+        kinds = {name.split("/")[0]: name for name in entries(self._place.cache)}
         kind = sorted(kinds)[number // len(DAMAGES) % len(kinds)]
-        place = self._copy(with_run=False)
-        how = _damage(place.cache / kinds[kind], number)
-        return self._resumed(f"{kind}, {how}", place, kept=False)
+        how = _damage(self._place.cache / kinds[kind], number)
+        return self._resumed(f"{kind}, {how}", kept=False)
 
     def damaged_file(self, number: int) -> Tried:
         """Damage a file of the run folder, and resume the run: it may be refused by name."""
         name = RUN_FILES[number // len(DAMAGES) % len(RUN_FILES)]
-        place = self._copy(with_run=True)
-        how = _damage(place.run / name, number)
-        return self._resumed(f"{name}, {how}", place, kept=False, refusable=True)
+        self._place.restore(self._states / WHOLE)
+        how = _damage(self._place.run / name, number)
+        return self._resumed(f"{name}, {how}", kept=False, refusable=True)
 
     def close(self) -> None:
-        """Remove the uninterrupted run."""
-        shutil.rmtree(self._whole.root)
+        """Remove all files."""
+        shutil.rmtree(self._place.root)
+        shutil.rmtree(self._states)
+
+    def _try_whole(self, prepare: Callable[[], object] | None = None) -> None:
+        if run(self._command(self._place), self._place.printed, prepare) != 0:
+            raise RuntimeError(f"the whole run failed: {self._place.printed.read_text()}")
 
     def _command(self, place: Place) -> list[str]:
         return [*place.arguments(self._model), self._setting]
 
-    def _next(self, place: Place) -> list[str]:
-        """Return the command that resumes a run, or starts it."""
-        if not (place.run / "config.yaml").is_file():
-            return self._command(place)
-        return [f"resume={place.run}"]
+    def _next(self) -> list[str]:
+        """Return the command that resumes the run, or starts it."""
+        if not (self._place.run / "config.yaml").is_file():
+            return self._command(self._place)
+        return [f"resume={self._place.run}"]
 
-    def _resumed(
-        self, what: str, place: Place, *, kept: bool = True, refusable: bool = False
-    ) -> Tried:
-        """Resume a run and return the outcome. With `kept`, no finished cache entry may be made
+    def _resumed(self, what: str, *, kept: bool = True, refusable: bool = False) -> Tried:
+        """Resume the run and return the outcome. With `kept`, no finished cache entry may be made
         again; `refusable`: it may end with a message that names a file instead."""
+        place = self._place
         before = entries(place.cache) if kept else {}
-        code = run(self._next(place), place.printed)
+        code = run(self._next(), place.printed)
         said, after = place.printed.read_text(errors="replace"), entries(place.cache)
         if code == 0 and results(place.run) != self._expected:
             outcome = WRONG
@@ -155,21 +168,14 @@ class Bench:
             outcome = WRONG  # a message that names no file
         else:
             outcome = REFUSED if refusable else LOST
-        return Tried(what, outcome, place)
+        return Tried(what, outcome, place.root)
 
-    def _place(self, name: str) -> Place:
-        return Place(Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self._folder)))
+    def _clear(self) -> None:
+        shutil.rmtree(self._place.root)
+        self._place.root.mkdir()
 
-    def _copy(self, *, with_run: bool) -> Place:
-        """Return a copy of the whole run, with the paths in its config.yaml changed."""
-        place = self._place("damaged")
-        shutil.copytree(self._whole.cache, place.cache)
-        if with_run:
-            shutil.copytree(self._whole.run, place.run)
-            config = place.run / "config.yaml"
-            text = config.read_text().replace(str(self._whole.root), str(place.root))
-            config.write_text(text)
-        return place
+    def _new(self, name: str) -> Path:
+        return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self._folder))
 
 
 FAULTS: dict[str, Callable[[Bench, int], Tried]] = {

@@ -57,9 +57,9 @@ class Campaign:
         self.rows.append(row)
         write_table(self.file, COLUMNS, self.rows)
         if tried.outcome in BAD:
-            sys.stderr.write(f"{': '.join(row)}, see {tried.place.root}\n")
-        else:
-            shutil.rmtree(tried.place.root)
+            kept = self.file.with_name("-".join(row[:3]).replace(" ", "_"))
+            shutil.copytree(tried.folder, kept, symlinks=True)
+            sys.stderr.write(f"{': '.join(row)}, see {kept}\n")
 
     @property
     def failed(self) -> bool:
@@ -99,7 +99,7 @@ def all_cases(benches: Mapping[str, Bench]) -> list[Case]:
         for loras, bench in benches.items()
         for fault, count in COUNTS.items()
         if fault != ALONE_ONLY or loras == ALONE
-        for number in range(2 * bench.boundaries if count is None else count)
+        for number in range(bench.boundaries if count is None else count)
     ]
     random.Random(0).shuffle(cases)
     return cases
