@@ -65,7 +65,9 @@ def tend(chosen: argparse.Namespace) -> None:
             raise ValueError(f"--older {chosen.older:g}: a number of days is at least 0")
         _remove(_older(root, time.time() - chosen.older * DAY), "entries")
     if chosen.clear:
-        _remove(Cache(root).leftovers(), "leftovers")
+        cache = Cache(root)
+        cache.finish()
+        _remove(cache.leftovers(), "leftovers")
         _remove((root / DAMAGED).glob("*"), "damaged entries")
         _remove(_orphans(root), "locks and checksums")
     for kind, (count, size) in sizes(root).items():

@@ -61,7 +61,7 @@ def run(config: RunConfig, run_dir: Path, composed: dict[str, Any]) -> dict[str,
     folder = RunFolder(run_dir)
     composed = composed | {"reads": sorted(config.method.reads())}
     remove_leftovers(run_dir)
-    Cache(Path(config.cache_dir)).remove_leftovers()
+    Cache(Path(config.cache_dir)).tidy()
     write_text(folder.config, yaml.safe_dump(composed, sort_keys=False))
     with exiting_on_signals():
         try:

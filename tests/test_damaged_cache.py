@@ -1,7 +1,10 @@
 """Entries of the cache that are not what was written are named, set aside and made again."""
 
 import logging
+import os
+import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,17 @@ import torch
 
 from mace_exp.models import sampling
 from mace_exp.recipe import Recipe
-from mace_exp.runs.cache import CHECKSUMS, DAMAGED, OWN, Cache, checksum_file, is_whole, lock_file
+from mace_exp.runs.cache import (
+    CHECKSUMS,
+    DAMAGED,
+    GROUPS,
+    OWN,
+    Cache,
+    atomic_entries,
+    checksum_file,
+    is_whole,
+    lock_file,
+)
 from mace_exp.stages.samples import groups, shards
 from tests.recipes import FEW, recipe_in
 from tests.tiny import tiny_pipeline
@@ -147,9 +160,9 @@ def test_leftovers_go_when_nobody_makes_their_entry(tmp_path: Path) -> None:
     mine = tmp_path / "images" / ".hidden"
     mine.touch()
     with FileLock(lock_file(tmp_path / "edited" / "abc.npy"), is_singleton=False):
-        cache.remove_leftovers()
+        cache.tidy()
         assert not left[0].exists() and left[1].exists()
-    cache.remove_leftovers()
+    cache.tidy()
     assert not left[1].exists() and fresh.exists() and mine.exists()
 
 
@@ -190,3 +203,77 @@ def test_shards_are_grouped_whatever_is_missing() -> None:
     pieces: Any = {name: [None] * size for name, size in sizes.items()}
     assert groups(pieces, 3) == [["a", "b", "c"], ["d"], ["e"], ["f", "g"]]
     assert groups(pieces, 1) == [[name] for name in pieces] and shards([]) == {}
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: what would tidy up is not reached."""
+
+
+def killed_at(boundary: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """End the process at rename number `boundary`, and let nothing that comes later change a
+    file."""
+    rename, done = os.replace, 0
+
+    def replace(source: Any, target: Any) -> None:
+        nonlocal done
+        done += 1
+        if done >= boundary:
+            for name in ("rmtree", "unlink", "rmdir"):
+                owner = shutil if name == "rmtree" else Path
+                monkeypatch.setattr(owner, name, lambda *_, **__: None)
+            raise Killed
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+
+
+def stored(path: Path) -> None:
+    path.mkdir(exist_ok=True)
+    (path / "file").write_text(path.name)
+
+
+def test_entries_of_a_group_are_stored_together_wherever_their_process_is_killed(
+    tmp_path: Path,
+) -> None:
+    keys = {name: name * 3 for name in "abc"}
+    for boundary in range(1, 9):
+        root = tmp_path / str(boundary)
+        made: list[list[str]] = []
+
+        def make(missing: Any, made: list[list[str]] = made) -> None:
+            made.append([*missing])
+            with atomic_entries([*missing.values()]) as folders:
+                for folder in folders:
+                    stored(folder)
+
+        with pytest.MonkeyPatch.context() as patch, suppress(Killed):
+            killed_at(boundary, patch)
+            Cache(root).get_all("loras", keys, make, stage="lora")
+        for start in range(2):  # at once, and with what a run does at its start
+            copy = Cache(shutil.copytree(root, root.with_name(f"{boundary}-{start}")))
+            made[1:] = []
+            if start:
+                copy.tidy()
+            copy.get_all("loras", keys, make, stage="lora")
+            assert made[1:] == ([[*keys]] if boundary == 1 else []), boundary
+            assert [each.name for each in entries(copy.root)] == sorted(keys.values())
+            assert all(is_whole(each) for each in entries(copy.root))
+            left = "[!.]*" if start else "[!.]*/*"  # an empty folder stays until the next start
+            assert not [*(copy.root / GROUPS).glob(left)]
+
+
+def test_a_group_at_work_is_left_to_its_process(tmp_path: Path) -> None:
+    from filelock import FileLock
+
+    entry = tmp_path / "loras" / "key"
+    waiting = tmp_path / GROUPS / "0" / "loras-key"
+    foreign = tmp_path / GROUPS / "0" / "..-key"
+    for path in (waiting, foreign):
+        path.mkdir(parents=True)
+    entry.parent.mkdir()
+    with FileLock(lock_file(entry), is_singleton=False):
+        Cache(tmp_path).finish()
+        assert waiting.exists() and not entry.exists()
+    Cache(tmp_path).finish()
+    assert entry.exists() and not waiting.exists() and foreign.exists()
+    assert not (tmp_path.parent / "key").exists()

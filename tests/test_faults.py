@@ -1,26 +1,71 @@
 """A few trials of experiments/faults: what is killed, damaged or without room goes on as it was."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from experiments.faults.campaign import DAMAGES, Campaign, tiny_model
-
-pytestmark = pytest.mark.slow
+from experiments.faults.bench import (
+    DAMAGES,
+    FAULTS,
+    SURVIVED,
+    TOGETHER,
+    WRONG,
+    Bench,
+    Tried,
+    tiny_model,
+)
+from experiments.faults.campaign import Campaign
 
 
 @pytest.fixture(scope="module")
-def campaign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     pytest.importorskip("resource", reason="processes are forked, which only Unix does")
     root = tmp_path_factory.mktemp("faults")
-    yield Campaign(tiny_model(root), root)
+    yield Bench(tiny_model(root), root, TOGETHER)
 
 
-@pytest.mark.parametrize("part", ["kills_at_boundaries", "kills", "full_disks", "pairs"])
-def test_what_was_ended_goes_on_to_the_same_results(campaign: Campaign, part: str) -> None:
-    getattr(campaign, part)(2)
-    assert not campaign.failed, campaign.table()
-    assert sum(found.total() for found in campaign.outcomes.values()) >= 2
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "numbers"),
+    [
+        ("SIGKILL at a write boundary", (75, 110)),
+        ("SIGKILL at a random time", (0, 1)),
+        ("disk full", (0, 1)),
+        ("two at once", (0, 1)),
+    ],
+)
+def test_what_was_ended_goes_on_to_the_same_results(
+    bench: Bench, fault: str, numbers: tuple[int, ...]
+) -> None:
+    for number in numbers:
+        tried = FAULTS[fault](bench, number)
+        assert tried.outcome == SURVIVED, (tried, (tried.folder / "printed.txt").read_text())
+
+
+def test_a_campaign_continues_where_it_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+    place = tmp_path / "place"
+    place.mkdir()
+
+    def fault(_: object, number: int) -> Tried:
+        tried.append(number)
+        return Tried(f"number {number}", WRONG if number == 2 else SURVIVED, place)
+
+    monkeypatch.setitem(FAULTS, "disk full", fault)
+    cases = [(TOGETHER, "disk full", number) for number in range(4)]
+    benches = {TOGETHER: object()}
+    for count in (2, 4):
+        campaign = Campaign(tmp_path)
+        campaign.run(benches, cases[:count], float("inf"))  # type: ignore[arg-type]
+        assert campaign.failed == (count == 4)
+    assert tried == [0, 1, 2, 3]
+    assert "| disk full | together | 4 | 3 | 0 | 1 | 0 | 0 |" in campaign.table()
+    assert (tmp_path / "together-disk_full-2").is_dir()  # the others leave nothing
+    assert len([*tmp_path.iterdir()]) == 3
+    Campaign(tmp_path).run({}, cases, float("inf"))  # nothing is left to try
 
 
 def test_every_damage_changes_a_file() -> None:

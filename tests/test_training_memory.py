@@ -1,6 +1,7 @@
 """Training of LoRAs in less memory: by checkpointing, and on models in half precision."""
 
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from mace_exp.methods.mace import step
 from mace_exp.methods.mace.lora import initial_lora
 from mace_exp.methods.mace.step import lora_optimizer, lora_step, lora_training, noise_scheduler
 from mace_exp.methods.mace.training import draw_batch
+from mace_exp.runs import cache
 from mace_exp.runs.record import Tracker
 from mace_exp.utils.seeding import generator
 from tests.lora_training import (
@@ -179,8 +181,9 @@ def three(tmp_path_factory):
     names = ("concepts=custom", "concepts.names=[Adam Driver,Amy Adams,Adam Sandler]")
     few = (*FEW, "masks=none", "evaluation=none", "lora.snapshots=0", "lora.batch_size=1")
 
-    def trained(count: str) -> tuple[Any, list[Any]]:
-        shutil.rmtree(folder / "cache" / "loras", ignore_errors=True)
+    def trained(count: str, *, kept: bool = False) -> tuple[Any, list[Any]]:
+        if not kept:
+            shutil.rmtree(folder / "cache" / "loras", ignore_errors=True)
         count = f"lora.concepts_per_batch={count}"
         recipe = recipe_in(folder, *names, *few, "judge=none", count, pipeline=model)
         tracker: Any = Rows()
@@ -215,3 +218,31 @@ def test_loras_that_do_not_fit_together_are_trained_in_smaller_batches(
     assert sorted(steps) == sorted((slug, step) for slug in expected for step in range(2))
     warned = "out of memory with 3 in a batch: continuing with lora.concepts_per_batch = 1"
     assert caplog.text.count("out of memory") == 1 and warned in caplog.text
+
+
+@pytest.mark.parametrize("stored", [0, 1, 2, 3])
+def test_loras_trained_together_are_the_same_to_the_bit_after_a_kill_between_two(
+    three, monkeypatch, stored
+):
+    """The last digits of a LoRA depend on those that it is trained with."""
+    unet, trained = three
+    expected, _ = trained("3")
+    move, moved, batches = cache._move, [], []
+
+    def killed(waiting, entry):
+        if len(moved) == stored:
+            raise KeyboardInterrupt
+        moved.append(entry)
+        move(waiting, entry)
+
+    with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+        patch.setattr(cache, "_move", killed)
+        trained("3")
+    hook = unet.register_forward_pre_hook(lambda _, inputs: batches.append(len(inputs[0])))
+    try:
+        loras, _ = trained("3", kept=True)
+    finally:
+        hook.remove()
+    assert len(moved) == stored and not batches  # none is trained again
+    for slug, lora in expected.items():
+        assert_same(loras[slug], lora, atol=0)

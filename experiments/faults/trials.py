@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from mace_exp.__main__ import main
@@ -26,7 +28,6 @@ SMALL = (
     *("preservation.prior.count=8", "preservation.domain.count=8", "kept.people=[Amy Poehler]"),
     *("evaluation.images_per_part=2", "evaluation.parts=[erased,preserved]"),
     *("evaluation.attention_maps=1", "tracking=none", "device=cpu"),
-    "lora.concepts_per_batch=1",  # the last digits of LoRAs depend on the batch
 )
 RESULTS = ("edit.safetensors", "metrics.json", "samples/after/0000.png", "samples/before/0001.png")
 """Files that must be bit-identical, however a run was interrupted."""
@@ -41,6 +42,18 @@ class Place:
     run = property(lambda self: self.root / "run")
     cache = property(lambda self: self.root / "cache")
     printed = property(lambda self: self.root / "printed.txt")
+
+    def copy_to(self, state: Path) -> None:
+        """Copy the folders, without the output."""
+        state.mkdir(parents=True)
+        for folder in (self.run, self.cache):
+            if folder.exists():
+                shutil.copytree(folder, state / folder.name, symlinks=True)
+
+    def restore(self, state: Path) -> None:
+        """Make the folders what was copied; the output is lost."""
+        shutil.rmtree(self.root)
+        shutil.copytree(state, self.root, symlinks=True)
 
     def arguments(self, model: Path) -> list[str]:
         """Return the command of the whole run."""
@@ -94,21 +107,18 @@ def killed_after(process: int, seconds: float) -> bool:
     return False
 
 
-def killing_at(boundary: int, *, after: bool) -> Callable[[], None]:
-    """Return a function that makes its process kill itself at rename number `boundary`, before or
-    `after` it. (Files are renamed when they are complete: there are no other boundaries.)"""
+def keeping_states(place: Place, states: Path) -> Callable[[], None]:
+    """Return a function that makes its process copy the files of a place to numbered folders in
+    `states`, right before and right after each rename: what a kill there would leave. (Files are
+    renamed when they are complete: there are no other boundaries.)"""
 
     def prepare() -> None:
-        rename, count = os.replace, 0
+        rename, numbers = os.replace, count()
 
         def replace(source: object, target: object) -> None:
-            nonlocal count
-            count += 1
-            if count == boundary and not after:
-                os.kill(os.getpid(), signal.SIGKILL)
+            place.copy_to(states / str(next(numbers)))
             rename(source, target)  # type: ignore[arg-type]
-            if count == boundary:
-                os.kill(os.getpid(), signal.SIGKILL)
+            place.copy_to(states / str(next(numbers)))
 
         os.replace = replace  # type: ignore[assignment]
 
@@ -121,21 +131,6 @@ def without_room(size: int) -> Callable[[], None]:
     def prepare() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-    return prepare
-
-
-def counting(into: Path) -> Callable[[], None]:
-    """Return a function that makes its process append a byte to a file for each rename."""
-
-    def prepare() -> None:
-        rename, file = os.replace, into.open("ab", buffering=0)
-
-        def replace(source: object, target: object) -> None:
-            rename(source, target)  # type: ignore[arg-type]
-            file.write(b".")
-
-        os.replace = replace  # type: ignore[assignment]
 
     return prepare
 

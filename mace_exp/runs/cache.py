@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
-from mace_exp.utils.files import leftover_of, remove, write_text
+from mace_exp.utils.files import atomic_folder, leftover_of, remove, write_text
 from mace_exp.utils.hashing import content_digest
 
 log = logging.getLogger(__name__)
 
-LOCKS, CHECKSUMS, DAMAGED = "locks", "checksums", "damaged"
-OWN = frozenset({LOCKS, CHECKSUMS, DAMAGED})
-"""Folders for bookkeeping; all others are named by the kind of the entries in them."""
-
+LOCKS, CHECKSUMS, DAMAGED, GROUPS = "locks", "checksums", "damaged", "groups"
+OWN = frozenset({LOCKS, CHECKSUMS, DAMAGED, GROUPS})
+"""Folders for bookkeeping; all others are named by the kind of the entries in them. A folder in
+`GROUPS` holds entries that were stored together, on the way to their places."""
+_NAME = re.compile(r"(\w+)-(\w[\w.]*)")
+"""What a bookkeeping folder calls an entry: its kind and its name."""
 
 MOMENT = 3600.0
 """Seconds after which a temporary file in a bookkeeping folder counts as abandoned."""
@@ -95,16 +100,33 @@ class Cache:
             if name is None:
                 continue
             if path.parent.name in OWN:  # written without a lock, in a short time
-                left = time.time() - path.stat().st_mtime > MOMENT
+                left = _age(path) > MOMENT
             else:
                 left = is_free(lock_file(path.with_name(name)))
             if left:
                 yield path
 
-    def remove_leftovers(self) -> None:
-        """Remove temporary files of killed processes."""
+    def tidy(self) -> None:
+        """Finish what killed processes have stored, and remove their temporary files."""
+        self.finish()
         for path in self.leftovers():
             remove(path)
+
+    def finish(self) -> None:
+        """Move entries that killed processes have stored in a group to their places."""
+        for waiting in sorted(self.root.glob(f"{GROUPS}/[!.]*/*")):
+            name = _NAME.fullmatch(waiting.name)
+            if name is not None:
+                self._finish(waiting, self.path(*name.groups()))
+        for group in self.root.glob(f"{GROUPS}/[!.]*"):
+            with suppress(OSError):  # entries of a process at work are in it
+                group.rmdir()
+
+    def _finish(self, waiting: Path, entry: Path) -> None:
+        """Move an entry to its place, unless another process holds its lock and does."""
+        with suppress(Timeout), FileLock(lock_file(entry), timeout=0):
+            if _found(entry):  # which moves it
+                remove(waiting)
 
     def _count(self, kind: str, *, made: int, reused: int) -> None:
         for counts, count in ((self.made, made), (self.reused, reused)):
@@ -115,6 +137,32 @@ class Cache:
 def seal(entry: Path) -> None:
     """Record the checksum of an entry that was just written."""
     write_text(checksum_file(entry), content_digest(entry))
+
+
+@contextmanager
+def atomic_entries(entries: Sequence[Path]) -> Iterator[list[Path]]:
+    """Yield a temporary folder for each of several entries of one cache, whose locks the caller
+    holds; on success all become entries. A process that is killed leaves all of them or none.
+
+    The one rename of the folder that holds them all decides. Each is then moved to its place: by
+    this process or, if it is killed before, by the next one that holds the entry's lock.
+    """
+    together = entries[0].parents[1] / GROUPS / uuid4().hex
+    with atomic_folder(together) as temporary:
+        folders = [temporary / _name(entry) for entry in entries]
+        for folder in folders:
+            folder.mkdir()
+        yield folders
+    for entry in entries:
+        _move(together / _name(entry), entry)
+
+
+def _move(waiting: Path, entry: Path) -> None:
+    """Give an entry of a group its place; the last one takes the group's folder with it."""
+    os.replace(waiting, entry)
+    seal(entry)
+    with suppress(OSError):  # others wait in it
+        waiting.parent.rmdir()
 
 
 def is_whole(entry: Path) -> bool:
@@ -132,7 +180,7 @@ def is_whole(entry: Path) -> bool:
 
 def _found(entry: Path) -> bool:
     """Return whether an entry, whose lock the caller holds, is intact; move it away if it is
-    damaged."""
+    damaged, and to its place if a killed process has stored it in a group."""
     if is_whole(entry):
         return True
     if entry.exists():
@@ -142,6 +190,9 @@ def _found(entry: Path) -> bool:
         entry.rename(aside)
         log.warning("%s is not what was written: it is now %s, and is made again", entry, aside)
     checksum_file(entry).unlink(missing_ok=True)
+    for waiting in (entry.parents[1] / GROUPS).glob(f"[!.]*/{_name(entry)}"):
+        _move(waiting, entry)
+        return True
     return False
 
 
@@ -157,6 +208,14 @@ def lock_file(entry: Path) -> Path:
     return lock.with_name(f"{lock.name}.lock")
 
 
+def _age(path: Path) -> float:
+    """Return the seconds since a file was written; 0 if it has got its name in the meantime."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
 def is_free(lock: Path) -> bool:
     """Return whether no living process holds a lock."""
     try:
@@ -167,4 +226,8 @@ def is_free(lock: Path) -> bool:
 
 
 def _beside(entry: Path, folder: str) -> Path:
-    return entry.parents[1] / folder / f"{entry.parent.name}-{entry.name}"
+    return entry.parents[1] / folder / _name(entry)
+
+
+def _name(entry: Path) -> str:
+    return f"{entry.parent.name}-{entry.name}"

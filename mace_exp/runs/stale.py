@@ -18,9 +18,11 @@ READING = frozenset({"metrics", "report"})
 FILES = {
     "edit": ("edit.safetensors", "erased.json", "erased"),
     "samples": ("samples", "neighbours.csv", "attention"),
-    "metrics": ("metrics.json", "scores.csv", "detections.csv"),
+    "scores": ("scores.csv", "detections.csv"),
+    "metrics": ("metrics.json",),
 }
-"""The files of each result whose key is recorded, in the order in which they are made."""
+"""The files of each result, in the order in which they are made. Scores are those of the pictures,
+whatever is computed of them."""
 RECORDED = {
     "edit": (
         *FILES["edit"],
@@ -33,6 +35,12 @@ RECORDED = {
     "metrics": ("metrics.json", "scores.csv", "detections.csv", "samples/prompts.csv"),
 }
 """The files whose checksums are recorded with each key: what a later command may read."""
+REASONS = {
+    "edit": "as it is of an earlier edit",
+    "samples": "as it is of other prompts, or of pictures that were drawn in another way",
+    "metrics": "as it was measured with other settings",
+}
+"""Why the results from one of them on are removed."""
 ATTACKS = "attacks/"
 """Prefix of the recorded keys of attacks; each key is also the name of the attack's folder."""
 _MARKS = {"samples": "prompts.csv", "attention": "index.csv", "erased": "model_index.json"}
@@ -77,9 +85,8 @@ def remove_stale(
     removed = [file for name in stale for file in _remove(folder.root, FILES.get(name, (name,)))]
     if removed:
         record_files(folder, removed)
-        log.info(
-            "removed from %s, as it is of an earlier edit: %s", folder.root, ", ".join(removed)
-        )
+        reason = next(REASONS[name] for name in REASONS if recorded.get(name) != wanted.get(name))
+        log.info("removed from %s, %s: %s", folder.root, reason, ", ".join(removed))
     kept = {name: key for name, key in recorded.items() if name not in stale}
     if kept != recorded:
         write_json(folder.keys, kept)
@@ -96,10 +103,10 @@ def _stale(
     samples; attacks are removed with the edit that they ran on."""
     differs = {name for name, key in wanted.items() if recorded.get(name) != key}
     if "edit" in differs:
-        made = ["samples", "metrics", *(each for each in recorded if each.startswith(ATTACKS))]
+        made = ["samples", "scores", "metrics", *(each for each in recorded if each.startswith(ATTACKS))]
         return ["edit", *made] if makes_edit else made
     if "samples" in differs and "samples" in stages:
-        return ["samples", "metrics"]
+        return ["samples", "scores", "metrics"]
     return ["metrics"] if "metrics" in differs and "metrics" in stages else []
 
 

@@ -65,6 +65,8 @@ def measure(
         ScoredPictures(drawn.prompts, *found.scored.scores, judge.name).write(folder.scores)
         if found.scored.detections is not None:
             write_detections(folder.detections, found.scored.detections, judge.name)
+        else:
+            folder.detections.unlink(missing_ok=True)  # another judge's
         _tell_of_blindness(found.metrics)
         write_json(folder.metrics, found.metrics)
         predictions = (found.before, found.after)

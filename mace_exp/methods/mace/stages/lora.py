@@ -24,17 +24,15 @@ from mace_exp.methods.mace.timesteps import focal_density, uniform_density
 from mace_exp.methods.mace.training import (
     LoraTraining,
     PriorImages,
-    StepRow,
     TrainingData,
     train_loras,
 )
 from mace_exp.methods.mace.training_data import MACEDataset, encoded_prior, training_data
 from mace_exp.models.devices import execution_device, halving_on_out_of_memory
 from mace_exp.models.model import Model
-from mace_exp.runs.cache import seal
+from mace_exp.runs.cache import atomic_entries
 from mace_exp.runs.context import Context
 from mace_exp.runs.result import Result, result_key
-from mace_exp.utils.files import atomic_folder
 from mace_exp.utils.hashing import key_of
 from mace_exp.utils.progress import progress
 
@@ -158,7 +156,9 @@ def _train_missing(
 def _train_share(shared: _Shared, context: Context, jobs: Sequence[_Job]) -> list[str]:
     """Train a rank's share of the LoRAs, in batches that share forward passes; return their slugs.
 
-    Each batch is written to the cache at once, so that a killed run can be resumed from there.
+    Each batch is written to the cache at once and as a whole: a run that is killed goes on from
+    there, and trains the others in the batches of a run in one piece (their last digits depend on
+    the batch).
     """
     model = context.model
     refined = transformed_weights(model.projections, shared.transform)
@@ -181,9 +181,7 @@ def _train_share(shared: _Shared, context: Context, jobs: Sequence[_Job]) -> lis
 
         device = execution_device(model.pipeline.unet)
         for batch, trained in _trained_together(jobs, train, on_cpu=device.type == "cpu"):
-            for job in batch:
-                slug = job.request.slug
-                _keep(job.entry, trained[slug], log.take(slug))
+            _keep(batch, trained, log)
     return [job.request.slug for job in jobs]
 
 
@@ -236,12 +234,13 @@ def _data(
     ]
 
 
-def _keep(entry: Path, lora: Lora, rows: Sequence[StepRow]) -> None:
-    with atomic_folder(entry) as temporary:
-        save_lora(temporary / "lora.safetensors", lora)
-        save_curve(temporary, rows)
-        save_snapshots(temporary / SNAPSHOTS, rows)
-    seal(entry)
+def _keep(batch: Sequence[_Job], trained: Mapping[str, Lora], log: CurveLog) -> None:
+    with atomic_entries([job.entry for job in batch]) as folders:
+        for job, folder in zip(batch, folders, strict=True):
+            rows = log.take(job.request.slug)
+            save_lora(folder / "lora.safetensors", trained[job.request.slug])
+            save_curve(folder, rows)
+            save_snapshots(folder / SNAPSHOTS, rows)
 
 
 def lora_shape(settings: LoraConfig) -> LoraShape:

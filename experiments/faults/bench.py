@@ -1,0 +1,217 @@
+"""Faults, each tried on a small run of a tiny random model, which is then resumed and compared with
+an uninterrupted run."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.faults.trials import (
+    Place,
+    begun,
+    ended,
+    entries,
+    keeping_states,
+    killed_after,
+    results,
+    run,
+    without_room,
+)
+
+SURVIVED, REFUSED, WRONG, LOST, TRACEBACK = "survived", "refused", "wrong", "lost", "traceback"
+OUTCOMES = (SURVIVED, REFUSED, WRONG, LOST, TRACEBACK)
+BAD = frozenset({WRONG, LOST, TRACEBACK})
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "a bit flipped": lambda data: _flipped(data),
+    "cut in half": lambda data: data[: len(data) // 2],
+    "emptied": lambda data: b"",
+}
+RUN_FILES = (
+    *("config.yaml", "status.json", "metrics.json", "keys.json", "manifest.json", "erased.json"),
+    *("edit.safetensors", "metrics.jsonl", "samples/prompts.csv", "samples/after/0000.png"),
+)
+"""Files of a run folder that are damaged."""
+ALONE, TOGETHER = "one at a time", "together"
+LORAS = {ALONE: "lora.concepts_per_batch=1", TOGETHER: "lora.concepts_per_batch=2"}
+"""How LoRAs are trained: their last digits depend on those that they share forward passes with."""
+
+WHOLE = "whole"
+"""The copy of the run when it had ended."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What a trial did, what came of it, and the folder of its files (until the next trial)."""
+
+    what: str
+    outcome: str
+    folder: Path
+
+
+class Bench:
+    """An uninterrupted run, and the trials that are compared with it.
+
+    Its folder is copied at every write boundary; a trial puts one of the copies back in its place.
+    """
+
+    def __init__(self, model: Path, folder: Path, loras: str) -> None:
+        self._model, self._folder, self._setting = model, folder, LORAS[loras]
+        self._place, self._states = Place(self._new("run")), self._new("states")
+        start = time.monotonic()
+        self._try_whole()
+        self._seconds, self._expected = time.monotonic() - start, results(self._place.run)
+        self._place.copy_to(self._states / WHOLE)
+        self._clear()
+        self._try_whole(keeping_states(self._place, self._states))
+        self.boundaries = len([*self._states.iterdir()]) - 1
+        if len(self._expected) < 4 or self._expected != results(self._place.run):
+            raise RuntimeError("two uninterrupted runs have different results")
+
+    def kill_at_boundary(self, number: int) -> Tried:
+        """Go on from what a kill right before or right after a rename leaves."""
+        self._place.restore(self._states / str(number % self.boundaries))
+        what = f"{'after' if number % 2 else 'before'} rename {1 + number // 2}"
+        return self._resumed(what)
+
+    def kill_at_a_time(self, number: int) -> Tried:
+        """Kill a run at random times, once or twice."""
+        self._clear()
+        moments: list[float] = []
+        for _ in range(1 + number % 2):
+            moments.append(_random("kill", number, len(moments)).uniform(0, 1.1))
+            process = begun(self._next(), self._place.printed)
+            killed_after(process, moments[-1] * self._seconds)
+        what = " and ".join(f"at {moment:.2f} of a run" for moment in moments)
+        return self._resumed(what)
+
+    def full_disk(self, number: int) -> Tried:
+        """Limit the size of files, as if the disk were full; then resume without the limit."""
+        size = int(2 ** _random("full", number).uniform(4, 17))
+        what = f"files of at most {size} bytes"
+        self._clear()
+        code = run(self._command(self._place), self._place.printed, without_room(size))
+        if code not in (0, 1, 2) or "Traceback" in self._place.printed.read_text():
+            return Tried(what, TRACEBACK, self._place.root)
+        return self._resumed(what)
+
+    def pair(self, number: int) -> Tried:
+        """Start two runs at once: with one cache, or in one folder, where the second is refused."""
+        self._clear()
+        place, other, same = self._place, Place(self._new("other")), bool(number % 2)
+        command = self._command(place if same else other)
+        if not same:
+            command = [each for each in command if "cache_dir" not in each]
+            command.append(f"cache_dir={place.cache}")
+        first = begun(self._command(place), place.printed)
+        second = begun(command, other.printed)
+        codes = sorted([ended(first), ended(second)])
+        what = f"in one {'folder' if same else 'cache'}"
+        allowed = ([0, 2], [0, 0]) if same else ([0, 0],)  # both: one after the other
+        wrong = codes not in allowed or (not same and results(other.run) != self._expected)
+        shutil.rmtree(other.root)
+        return Tried(what, WRONG, place.root) if wrong else self._resumed(what)
+
+    def damaged_entry(self, number: int) -> Tried:
+        """Damage a cache entry of one kind, and run in a new folder."""
+        self._place.restore(self._states / WHOLE)
+        shutil.rmtree(self._place.run)
+        kinds = {name.split("/")[0]: name for name in entries(self._place.cache)}
+        kind = sorted(kinds)[number // len(DAMAGES) % len(kinds)]
+        how = _damage(self._place.cache / kinds[kind], number)
+        return self._resumed(f"{kind}, {how}", kept=False)
+
+    def damaged_file(self, number: int) -> Tried:
+        """Damage a file of the run folder, and resume the run: it may be refused by name."""
+        name = RUN_FILES[number // len(DAMAGES) % len(RUN_FILES)]
+        self._place.restore(self._states / WHOLE)
+        how = _damage(self._place.run / name, number)
+        return self._resumed(f"{name}, {how}", kept=False, refusable=True)
+
+    def close(self) -> None:
+        """Remove all files."""
+        shutil.rmtree(self._place.root)
+        shutil.rmtree(self._states)
+
+    def _try_whole(self, prepare: Callable[[], object] | None = None) -> None:
+        if run(self._command(self._place), self._place.printed, prepare) != 0:
+            raise RuntimeError(f"the whole run failed: {self._place.printed.read_text()}")
+
+    def _command(self, place: Place) -> list[str]:
+        return [*place.arguments(self._model), self._setting]
+
+    def _next(self) -> list[str]:
+        """Return the command that resumes the run, or starts it."""
+        if not (self._place.run / "config.yaml").is_file():
+            return self._command(self._place)
+        return [f"resume={self._place.run}"]
+
+    def _resumed(self, what: str, *, kept: bool = True, refusable: bool = False) -> Tried:
+        """Resume the run and return the outcome. With `kept`, no finished cache entry may be made
+        again; `refusable`: it may end with a message that names a file instead."""
+        place = self._place
+        before = entries(place.cache) if kept else {}
+        code = run(self._next(), place.printed)
+        said, after = place.printed.read_text(errors="replace"), entries(place.cache)
+        if code == 0 and results(place.run) != self._expected:
+            outcome = WRONG
+        elif code == 0:
+            same = all(after.get(name) == facts for name, facts in before.items())
+            outcome = SURVIVED if same else LOST
+        elif "Traceback" in said:
+            outcome = TRACEBACK
+        elif str(place.root) not in said:
+            outcome = WRONG  # a message that names no file
+        else:
+            outcome = REFUSED if refusable else LOST
+        return Tried(what, outcome, place.root)
+
+    def _clear(self) -> None:
+        shutil.rmtree(self._place.root)
+        self._place.root.mkdir()
+
+    def _new(self, name: str) -> Path:
+        return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self._folder))
+
+
+FAULTS: dict[str, Callable[[Bench, int], Tried]] = {
+    "SIGKILL at a write boundary": Bench.kill_at_boundary,
+    "SIGKILL at a random time": Bench.kill_at_a_time,
+    "disk full": Bench.full_disk,
+    "two at once": Bench.pair,
+    "cache entry damaged": Bench.damaged_entry,
+    "file of a run damaged": Bench.damaged_file,
+}
+
+
+def tiny_model(folder: Path) -> Path:
+    """Write the tiny random model of the tests, and import what runs need before any fork."""
+    import mace_exp.pipeline  # noqa: F401
+    from mace_exp.models.saving import save_pipeline
+    from tests.tiny import tiny_pipeline
+
+    save_pipeline(tiny_pipeline(), folder / "model")
+    return folder / "model"
+
+
+def _random(*name: object) -> random.Random:
+    """Return a source of random numbers that depends on the name of a trial only."""
+    return random.Random("-".join(map(str, name)))
+
+
+def _flipped(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 4]) + data[middle + 1 :] if data else data
+
+
+def _damage(path: Path, number: int) -> str:
+    """Damage a file, or the largest file of a folder; return how."""
+    files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
+    file = max(files, key=lambda each: each.stat().st_size)
+    how = [*DAMAGES][number % len(DAMAGES)]
+    file.write_bytes(DAMAGES[how](file.read_bytes()))
+    return how
