@@ -20,6 +20,7 @@ from mace_exp.cli.own_options import flags, folder_of_options, kept_options
 from mace_exp.cli.quoting import at_home
 from mace_exp.config import quoted
 from mace_exp.runs.folder import RunFolder
+from mace_exp.utils.texts import plain_text
 from mace_exp.utils.yaml_files import read_plain
 
 KEYS = ("from", "add", "drop")
@@ -111,7 +112,7 @@ def _erased(folder: Path) -> list[str]:
         raise ValueError(f"{file} does not say what was erased: it is no run's") from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"{file} does not say what was erased: concepts.names is {names!r}")
-    return [" ".join(name.split()) for name in names]
+    return [plain_text(name) for name in names]
 
 
 def _names(key: str, value: str) -> list[str]:
@@ -121,9 +122,9 @@ def _names(key: str, value: str) -> list[str]:
     parsed: Any = _parsed(f"{key}={value}").value()
     names = parsed if isinstance(parsed, list) else [parsed]
     for name in names:
-        if not isinstance(name, str) or not name.strip():
+        if not isinstance(name, str) or not plain_text(name):
             raise ValueError(f"{key} = {value}: {name!r} is not a name: give a list of names")
-    return list(dict.fromkeys(" ".join(name.split()) for name in names))
+    return list(dict.fromkeys(plain_text(name) for name in names))
 
 
 def _without(setting: str, dropped: Sequence[str]) -> list[str]:
