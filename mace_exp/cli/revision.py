@@ -14,11 +14,13 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
-from mace_exp.cli.arguments import OPEN_KEYS, expand
+from mace_exp.cli.arguments import expand
 from mace_exp.cli.foreign import settings_of
 from mace_exp.cli.own_options import flags, folder_of_options, kept_options
 from mace_exp.cli.quoting import at_home
+from mace_exp.concepts.spelling import name_key
 from mace_exp.config import quoted
+from mace_exp.config.open_keys import OPEN_KEYS, decoded
 from mace_exp.runs.folder import RunFolder
 from mace_exp.utils.texts import plain_text
 from mace_exp.utils.yaml_files import read_plain
@@ -140,7 +142,12 @@ def _without(setting: str, dropped: Sequence[str]) -> list[str]:
     value: Any = _parsed(setting).value()
     if not rest.startswith("=") or not isinstance(value, Mapping):
         return [setting]
-    kept: dict[Any, Any] = {name: each for name, each in value.items() if str(name) not in dropped}
+    gone = {name_key(name) for name in dropped}
+    kept: dict[Any, Any] = {
+        name: each
+        for name, each in value.items()
+        if not {name_key(str(name)), name_key(decoded(str(name)))} & gone
+    }
     if len(kept) == len(value):
         return [setting]
     return [f"++{key}={Override._get_value_element_as_str(kept)}"] if kept else []

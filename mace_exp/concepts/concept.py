@@ -141,6 +141,8 @@ def by_concept(key: str, by_name: Mapping[str, Value], names: Sequence[str]) -> 
                 f"the concepts are {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
                 f"{f'. Did you mean {near!r}?' if near else ''}"
             )
+        if isinstance(value, list):  # passes the schema
+            raise ValueError(f"{key} gives {given!r} the list {value}: one value is needed")
         if name in found:
             raise ValueError(f"{key} names {name!r} twice, the second time as {given!r}")
         found[name] = value

@@ -34,7 +34,7 @@ def read_name(name: str) -> str:
     """
     plain = plain_text(name)
     if not plain:
-        raise ValueError(f"{name!r} is empty: give a name")
+        raise ValueError(f"the name {name!r} is empty")
     latin = _in_latin(plain)
     if latin != plain:
         odd = next(each for each, other in zip(plain, latin, strict=True) if each != other)

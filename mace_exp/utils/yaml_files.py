@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from mace_exp.utils.files import read_text, regular
+from mace_exp.utils.files import regular
 
 LARGEST = 500_000
 """Largest file in bytes: enough for some ten thousand names."""
@@ -38,9 +38,9 @@ def checked_text(file: Path) -> str:
     if size > LARGEST:
         raise ValueError(f"{file} has {size} bytes: at most {LARGEST} are read")
     try:
-        return read_text(file)
-    except ValueError as error:
-        raise ValueError(f"{file} is not UTF-8 text: {error}") from error
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not UTF-8 text: {error}; save it in that encoding") from error
 
 
 def parsed(text: str, file: Path) -> Any:
