@@ -27,6 +27,8 @@ from mace_exp.utils.ranges import expected
 from mace_exp.utils.texts import cut
 from mace_exp.utils.yaml_files import syntax_problem
 
+_NULL = "is null: a value is needed here; the word itself is written 'null', in quotes"
+
 
 def named_option(argument: str) -> str:
     """Quote the null of `masks=null`, so that it is refused like any unknown option: Hydra, which
@@ -150,7 +152,7 @@ def _key_problem(cause: OmegaConfBaseException, *, typed: bool) -> str:
         return f"{key}: {said}. {hint}"
     if "is not a subclass of TermConfig" in problem:
         given = problem.rpartition(" value: ")[2]
-        return f"{key} = {given}: it takes keys with values, as in {key}.captions='[a boat at sea]'"
+        return f"{key} = {given}: it takes keys with values, as in {key}.captions=[a boat]"
     whole = re.match(r"Merge error: \w+ is not a subclass of (\w+)\. value: (.*)", problem)
     if whole:
         return _no_group(whole[1], whole[2])
@@ -212,10 +214,8 @@ def _wrong_value(key: str, problem: str, cause: ValidationError, *, typed: bool)
         hint = suggestion(given, choices[1].split(", "))
         return f"{key}: {given!r} is not allowed.{hint} Choices: {choices[1]}."
     hints = _hints(cause)
-    if cause.key not in hints and cause.value is None:
-        return (
-            f"{key} is null: a value is needed here; the word itself is written 'null', in quotes"
-        )
+    if cause.key not in hints and (cause.value is None or "is not Optional" in problem):
+        return f"{key} {_NULL}"
     if cause.key not in hints:
         return f"{key}: {problem}"
     example = ""
