@@ -31,7 +31,7 @@ from mace_exp.evaluation.suite import SPECIFICITY
 from mace_exp.methods.base import OPTIONAL_GROUPS, Edit, Method
 from mace_exp.models.devices import choose_device, gpu_facts
 from mace_exp.models.readiness import check_read
-from mace_exp.models.sampling import SamplingSettings
+from mace_exp.models.sampling import SamplingSettings, scheduler_for
 from mace_exp.preservation.schema import TermConfig
 from mace_exp.preservation.terms import Preservation
 from mace_exp.runs.context import Context
@@ -303,6 +303,7 @@ class Recipe:
         """
         model = self.context.model
         check_read(model.pipeline, [f"unet.{name}" for name in model.projections])
+        scheduler_for(model.pipeline, self.sampling.scheduler)
         self._check_prompts()
         stages, steps = self.context.makes, self._method_steps
         if stages & {"preservation", *steps} and "preservation" in self.config.method.reads():

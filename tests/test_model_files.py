@@ -95,6 +95,18 @@ UNFIT: dict[str, tuple[Change, str]] = {
     ),
     "flow sigmas": (setting("scheduler", use_flow_sigmas=True), "not given by betas"),
     "flow prediction": (setting("scheduler", prediction_type="flow"), "prediction_type is 'flow'"),
+    "sample prediction": (
+        setting("scheduler", prediction_type="sample"),
+        "prediction_type is 'sample'; supported are epsilon, v_prediction",
+    ),
+    "other betas": (setting("scheduler", beta_schedule="exp"), "beta_schedule is 'exp'; supported"),
+    "zero SNR of noise": (
+        setting("scheduler", rescale_betas_zero_snr=True),
+        "rescale_betas_zero_snr with prediction_type 'epsilon'.*set prediction_type to 'v_pred",
+    ),
+    "class labels": (setting("unet", num_class_embeds=7), "num_class_embeds = 7: it reads more"),
+    "boxes": (setting("unet", attention_type="gated"), "attention_type = gated: it reads more"),
+    "a consistency model": (setting("unet", time_cond_proj_dim=8), "time_cond_proj_dim = 8"),
     "inpainting": (setting("unet", in_channels=9), "reads 9 channels, as a model for inpainting"),
     "an adapter": (
         setting("unet", encoder_hid_dim_type="ip_image_proj"),

@@ -14,6 +14,7 @@ from mace_exp.models.sampling import (
     decode,
     sample,
     sample_with_latents,
+    scheduler_for,
     swapped_scheduler,
 )
 from mace_exp.models.saving import save_pipeline
@@ -156,6 +157,8 @@ def test_trailing_timesteps_are_kept():
     with swapped_scheduler(pipeline, "euler"):
         assert pipeline.scheduler.config["timestep_spacing"] == "trailing"
         assert pipeline.scheduler.config["rescale_betas_zero_snr"]
+    with pytest.raises(ValueError, match="pndm: it knows no .* zero terminal SNR"):
+        scheduler_for(pipeline, "pndm")
 
 
 def test_size_can_be_chosen(pipeline):
