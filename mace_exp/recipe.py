@@ -29,6 +29,7 @@ from mace_exp.evaluation.suite import SPECIFICITY
 from mace_exp.methods.base import Edit, Method
 from mace_exp.models.readiness import check_read
 from mace_exp.models.sampling import SamplingSettings
+from mace_exp.models.schedulers import scheduler_for
 from mace_exp.preservation.schema import TermConfig
 from mace_exp.preservation.terms import Preservation
 from mace_exp.runs.context import Context
@@ -266,6 +267,7 @@ class Recipe:
         """
         model = self.context.model
         check_read(model.pipeline, [f"unet.{name}" for name in model.projections])
+        scheduler_for(model.pipeline, self.sampling.scheduler)
         drawn = self.image_sources if "images" in self.config.method.reads() else {}
         check_prompts(model.encoder, self.concepts, self.sentences, drawn)
         stages, steps = self.context.makes, self.method_steps

@@ -191,3 +191,29 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.yaml")
     with pytest.raises(ValueError, match="is no regular file"):
         read_plain(tmp_path / "pipe.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("concepts: {names: [Ada,\n  007]}", 'line 3: YAML reads 007 as 7, .* "007"'),
+        ("kept: {people: [1e5]}", "line 2: YAML reads 1e5 as 100000.0"),
+        ("concepts: {names: [yes]}", "reads yes as True"),
+        ("concepts: {names: [Ada, ]}\nkept: {people: [~]}", "line 3: YAML reads ~ as nothing"),
+        ("overrides: {1984: {lora.rank: 2}}", "line 2: YAML reads 1984 as 1984, not as a text"),
+        ("concepts: {kinds: {no: object}}", "reads no as False"),
+    ],
+)
+def test_names_that_yaml_reads_as_others_are_refused_by_their_line(
+    tmp_path: Path, content: str, said: str
+) -> None:
+    written(tmp_path, "experiment/mine", HEAD + content)
+    with pytest.raises(ValueError, match=said):
+        compose(tmp_path, "experiment/mine")
+
+
+def test_names_of_plain_numbers_and_quoted_ones_are_read_as_they_are(tmp_path: Path) -> None:
+    content = 'concepts: {names: [1984, "007", 50 Cent], kind: person}\noverrides: {"007": {}}'
+    written(tmp_path, "experiment/mine", HEAD + content)
+    config = composed_run("experiment=mine", config_dir=tmp_path, files=False)
+    assert [each.name for each in config.concept_list()] == ["1984", "007", "50 Cent"]

@@ -72,6 +72,19 @@ def test_coco_has_one_caption_an_image(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_tables_as_spreadsheets_write_them(
+    tmp_path: Path, encoding: str, end: str, mark: str
+) -> None:
+    """With the line that names the delimiter, quotes over several lines, and hidden characters."""
+    lines = [f"sep={mark}", f"\u200bPrompt{mark}sd_seed", f'"a caf\xe9{mark} {end} big"{mark}3', ""]
+    wanted = [PromptRow(f"a caf\xe9{mark.strip()} big", 3)]
+    for text in (end.join(lines), end.join(lines[1:])):
+        assert read(tmp_path, text.encode(encoding)) == wanted
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -95,8 +108,8 @@ def test_coco_has_one_caption_an_image(tmp_path: Path) -> None:
         ("prompt\n" + "a" * 200_000, "line 2: field larger than field limit"),
         ("prompt\n" + "a" * 20_000, "at most 10000 are allowed"),
         ("prompt\na \x1b[2J cat\n", "holds .*no character to be read"),
-        ("prompt\na cat\n".encode("utf-16"), "can't be read as UTF-8 text"),
-        ("prompt\na caf\xe9\n".encode("latin-1"), "can't be read as UTF-8 text"),
+        ("prompt\na cat\n".encode("utf-16-le"), "no column of prompts"),
+        ("prompt\na caf\xe9\n".encode("latin-1"), "at byte 12: save it in UTF-8 .*CSV UTF-8"),
     ],
 )
 def test_what_is_no_list_of_prompts_is_refused(

@@ -8,7 +8,10 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from mace_exp.cli.arguments import expand
+from mace_exp.concepts.concept import Kind
 from mace_exp.config import composed_run
+from mace_exp.preservation.captions import CaptionSource
+from mace_exp.preservation.schema import TermConfig
 
 Refusal = Callable[..., str]
 
@@ -60,7 +63,10 @@ def test_a_tilde_is_the_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert value_of("model.source=~/epoch=3 (a)") == f"{tmp_path}/epoch=3 (a)"
 
 
-NAMES = ["Beyoncé", "Sammy Davis, Jr.", "O'Brien", "Amy Adams", 'The "Rock"', "a: b", "50% off"]
+NAMES = [
+    *("Beyoncé", "Sammy Davis, Jr.", "O'Brien", "Amy Adams", 'The "Rock"', "a: b", "50% off"),
+    *("1984", "007", "1e5", "true", "a%20b", "a%20é"),
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -77,6 +83,80 @@ def test_names_are_keys_of_mappings(name: str) -> None:
     assert (concept.name, concept.kind.name, concept.anchor) == (name, "object", "a small house")
     lora = config.concept_lora(name)
     assert (lora.learning_rate, lora.targets) == (1e-5, ["to_k"])
+
+
+@pytest.mark.parametrize("name", ["1984", "007", "1.5", "true", "Null", "50 Cent", "a%20b"])
+def test_keys_that_hydra_would_read_as_numbers_are_names(name: str) -> None:
+    """Also without quotation marks, and in the other mappings with names."""
+    named = [f"concepts.names=['{name}']", f"generality.synonyms={{{name}: [x]}}"]
+    given = [f"concepts.kinds={{{name}: object}}", f"overrides={{{name}: {{lora.rank: 3}}}}"]
+    config = composed_run("concepts=custom", "generality=words", *expand([*named, *given]))
+    assert [(each.name, each.kind.name) for each in config.concept_list()] == [(name, "object")]
+    assert config.concept_lora(name).rank == 3
+    assert config.generality.synonyms == {name: ["x"]}  # type: ignore[attr-defined]
+
+
+def test_a_name_of_percent_escapes_is_one_only_where_it_is_erased() -> None:
+    config = composed_run(*expand(["concepts=[a b]", "concepts.kinds={a%20b: object}"]))
+    assert config.concepts.kinds == {"a b": Kind.object}
+
+
+@pytest.mark.parametrize("key", ["kept.people", "concepts.names"])
+def test_lists_of_names_are_texts(key: str) -> None:
+    assert value_of(f"{key}=[007,1e5,true, Amy Adams]") == ["007", "1e5", "true", "Amy Adams"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("concepts=[Ada,null]", r"concepts.names\[1\] is null: a value is needed here"),
+        ("anchors.per_concept={Zoë: null}", "anchors.per_concept.Zoë is null"),
+        ("concepts.kinds={Zoë: objct}", "concepts.kinds.Zoë: 'objct' is not allowed"),
+        ("concepts.kinds={Amy Adams: [object]}", "gives 'Amy Adams' the list .*: one value"),
+        ("preservation.terms.boats=5", "boats = 5: it takes keys with values, as in .*captions="),
+        (
+            "preservation.weights.boats=5",
+            "no term 'boats'; .* begins with its captions: .*boats.ca",
+        ),
+        ("cfr.weights.boats=5", "no term 'boats'; .* begins with its captions: .*terms.boats.capt"),
+        ("preservation.terms.boats.caption=[a]", "Did you mean preservation.terms.boats.captions?"),
+    ],
+)
+def test_values_that_are_none_are_told_by_their_key(argument: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        composed_run(*expand([argument]))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["preservation.terms.boats.captions=['a boat, at sea']", "preservation.weights.boats=3"],
+        ["+preservation.terms.boats.captions=['a boat, at sea']", "cfr.weights.boats=3"],
+        ["preservation.terms.boats={captions: ['a boat, at sea']}", "fusion.weights={boats: 3}"],
+        ["preservation.terms={boats: {captions: ['a boat, at sea']}}"],
+    ],
+)
+def test_a_new_term_is_given_on_the_command_line(given: list[str]) -> None:
+    [term] = composed_run(*expand(given)).preservation.terms.values()
+    assert term == TermConfig(
+        source=CaptionSource.none,
+        unit=1,
+        count=0,
+        captions=["a boat, at sea"],
+        file=None,
+        column=None,
+        cache=None,
+    )
+
+
+def test_a_sweep_over_options_takes_keys_of_theirs() -> None:
+    """Hydra looks up other keys in the option without the sweep, here attack=none."""
+    swept = ["-m", "attack=inversion,relearning", "attack.images=2", "attack.steps=[0,1]", "seed=3"]
+    expected = ["attack.images=choice(2)", "attack.steps=choice([0,1])", "seed=3"]
+    assert expand(swept)[2:] == expected and expand(expand(swept)) == expand(swept)
+    assert expand(["-m", "seed=1,2", "attack=tokens", "attack.images=2"])[-1] == "attack.images=2"
+    assert expand(["sweep=mine", "masks.path=x"])[-1] == "masks.path=choice(x)"
+    assert expand(["attack=tokens", "attack.images=2"])[-1] == "attack.images=2"
 
 
 def test_choices_of_a_sweep_stay_choices() -> None:
@@ -96,6 +176,7 @@ def test_choices_of_a_sweep_stay_choices() -> None:
         ('concepts=["Weird Al" Yankovic]', "'\"'", "concepts=['\"Weird Al\" Yankovic']"),
         ("overrides.Amy Adams.lora.rank=4", "braces", "overrides={Amy Adams: {lora.rank: 4}}"),
         ("concepts.kinds.Zoë=object", "braces", "concepts.kinds={Zoë: object}"),
+        ("concepts.kinds.will.i.am=object", "braces", "concepts.kinds={will.i.am: object}"),
     ],
 )
 def test_what_cannot_be_meant_comes_back_ready_to_copy(argument: str, odd: str, ready: str) -> None:

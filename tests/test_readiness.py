@@ -19,6 +19,7 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_img2img impo
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_inpaint import (
     StableDiffusionInpaintPipeline,
 )
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_edm_dpmsolver_multistep import EDMDPMSolverMultistepScheduler
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
     FlowMatchEulerDiscreteScheduler,
@@ -94,6 +95,14 @@ def with_processors_of_their_own_weights(pipeline: Any) -> None:
     )
 
 
+def predicting_samples(pipeline: Any) -> None:
+    pipeline.scheduler.register_to_config(prediction_type="sample")
+
+
+def with_zero_snr(pipeline: Any) -> None:
+    pipeline.scheduler = DDIMScheduler(rescale_betas_zero_snr=True)
+
+
 UNREADY: dict[str, tuple[Callable[[Any], None], str]] = {
     "fused": (fused, r"Call pipe.unet.unfuse_qkv_projections\(\) first"),
     "a LoRA": (with_a_lora, r"LoRA is loaded into pipe.unet: call pipe.unload_lora_weights\(\)"),
@@ -101,6 +110,8 @@ UNREADY: dict[str, tuple[Callable[[Any], None], str]] = {
     "EDM": (with_edm, "EDMDPMSolverMultistepScheduler, whose noise is not given by betas"),
     "EDM with betas": (with_edm_of_its_own_betas, "not given by betas"),
     "flow matching": (with_flows, "FlowMatchEulerDiscreteScheduler, whose noise"),
+    "samples": (predicting_samples, "prediction_type is 'sample'; supported are epsilon, v_pred"),
+    "zero SNR of noise": (with_zero_snr, "rescale_betas_zero_snr with prediction_type 'epsilon'"),
     "inpainting": (with_nine_channels, "reads 9 channels, as a model for inpainting"),
     "sequential offload": (offloaded, r"offloaded layer by layer .* load the pipeline anew"),
     "compiled": (compiled, "pipe.unet is compiled: erase from .*_orig_mod"),

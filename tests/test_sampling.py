@@ -10,7 +10,7 @@ from diffusers.schedulers.scheduling_pndm import PNDMScheduler
 from mace_exp.models import sampling
 from mace_exp.models.sampling import SamplingSettings, decode, sample, sample_with_latents
 from mace_exp.models.saving import save_pipeline
-from mace_exp.models.schedulers import SCHEDULERS, swapped_scheduler
+from mace_exp.models.schedulers import SCHEDULERS, scheduler_for, swapped_scheduler
 from tests.tiny import tiny_pipeline
 
 PROMPTS = ["a cat", "adam in the park", "a cat", "a dog at night", "a ship"]
@@ -150,6 +150,8 @@ def test_trailing_timesteps_are_kept():
     with swapped_scheduler(pipeline, "euler"):
         assert pipeline.scheduler.config["timestep_spacing"] == "trailing"
         assert pipeline.scheduler.config["rescale_betas_zero_snr"]
+    with pytest.raises(ValueError, match="pndm: it knows no .* zero terminal SNR"):
+        scheduler_for(pipeline, "pndm")
 
 
 def test_size_can_be_chosen(pipeline):

@@ -13,10 +13,11 @@ from mace_exp.concepts.prompts import (
     spelled_prompt,
     training_prompts,
 )
-from mace_exp.concepts.spelling import name_key, nearest_name, other_spelling
+from mace_exp.concepts.spelling import name_key, nearest_name, other_spelling, read_name
 from mace_exp.config import composed_run
 from mace_exp.evaluation.bystanders import unnamed
 from mace_exp.preservation.captions import CaptionSource, names_of
+from mace_exp.utils.texts import plain_text
 
 ACCENTED = "Timothée Chalamet"
 DECOMPOSED = unicodedata.normalize("NFD", ACCENTED)
@@ -43,6 +44,71 @@ def test_spellings_of_one_name_have_one_key(one: str, other: str) -> None:
     assert mentions(f"a photo of {other} at night", concept(one)) == 1
     assert domain_captions([one, "Amy Adams"], [], 1, avoid=[other]) == ["a photo of Amy Adams"]
     assert unnamed([one], [other], []) == unnamed([one], [], [f"a photo of {other}."]) == []
+
+
+UNSEEN = ("\u200b", "\ufeff", "\u00ad", "\u200e", "\u200f", "\u2060", "\u200d", "\U000e0041")
+SPACES = ("\u00a0", "\u2009", "\u202f", "\u3000", "\u3164", "  ", " \u200b ")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *(f"{mark}A{mark}dam Driver{mark}" for mark in UNSEEN),
+        *(f"Adam{space}Driver" for space in SPACES),
+        *("\uff21dam Driver", "\U0001d400dam Driver"),
+    ],
+)
+def test_a_name_is_what_its_reader_sees(given: str) -> None:
+    """As a concept, a key, a kept name and a folder, and in a prompt that names it."""
+    config = composed_run(
+        "concepts=custom",
+        values={
+            "concepts.names": [given],
+            "concepts.kinds": {given: "object"},
+            "kept.people": ["Amy Adams", given],
+            "anchors.per_concept": {"Adam Driver": f"an{given[4:6]}actor"},
+        },
+    )
+    [made] = config.concept_list()
+    assert (made.name, made.kind) == ("Adam Driver", Kind.object)
+    assert config.kept.people == ["Amy Adams", "Adam Driver"]
+    assert name_key(given) == name_key("Adam Driver")
+
+
+def test_joiners_stay_where_they_shape_letters() -> None:
+    family, persian = "\U0001f468\u200d\U0001f469", "\u0645\u06cc\u200c\u062e"
+    assert plain_text(f"{family}\u200b {persian}") == f"{family} {persian}"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("\u0410dam Driver", r"'\\u0410' \(CYRILLIC CAPITAL LETTER A\).*: write 'Adam Driver'"),
+        ("Br\u03bfoke", "GREEK SMALL LETTER OMICRON.*: write 'Brooke'"),
+        ("\u200b", r"'\\u200b' is empty"),
+        ("Adam\u202eDriver", "RIGHT-TO-LEFT OVERRIDE"),
+    ],
+)
+@pytest.mark.parametrize("key", ["concepts.names", "kept.people", "evaluation.unlisted"])
+def test_a_name_that_reads_as_another_is_refused(key: str, name: str, said: str) -> None:
+    with pytest.raises(ValueError, match=f"{key}: .*{said}"):
+        composed_run("concepts=custom", values={"concepts.names": ["Ada"]} | {key: [name]})
+
+
+@pytest.mark.parametrize("name", ["Алла", "CHVRCHΞS"])
+def test_letters_of_their_own_script_are_no_mistake(name: str) -> None:
+    assert read_name(name) == name
+
+
+def test_two_spellings_of_one_name_are_one() -> None:
+    with pytest.raises(ValueError, match="'Straße' and 'strasse', two spellings of one name"):
+        composed_run("concepts=custom", values={"concepts.names": ["Straße", "strasse"]})
+
+
+@pytest.mark.parametrize("name", ["CON", "aux", "Com1"])
+def test_no_file_is_named_like_a_device_of_windows(name: str) -> None:
+    assert concept(name).slug == f"{name.lower()}-name"
+    assert concept("Console").slug == "console"
 
 
 @pytest.mark.parametrize("other", ["Timothee Chalamet", "Aaron Pauls", "Aaron", "AaronPaul"])

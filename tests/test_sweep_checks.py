@@ -93,3 +93,12 @@ def test_a_folder_that_cant_be_written_is_refused_in_one_message(jobs: Jobs, end
     Path("file").touch()
     said = str(ends("-m", "hydra.sweep.dir=file/swept", "lora.rank=2,4"))
     assert said.startswith("mace_exp: ") and "file/swept" in said and not jobs.runs
+
+
+def test_jobs_of_a_sweep_over_attacks_have_its_settings(
+    jobs: Jobs, ends: Command, tmp_path: Path
+) -> None:
+    assert ends("-m", HERE, "attack=inversion,relearning", "attack.images=2") == 0
+    assert len(jobs.runs) == 2
+    said = str(ends("-m", HERE, "attack=inversion,relearning", "attack.rank=2"))
+    assert "job 0: attack.rank: attack=inversion has no such key, it is one of attack=" in said

@@ -14,7 +14,7 @@ REFUSED: dict[str, tuple[dict[str, object], str]] = {
     "yes": ({"concepts.names": ["Adam Driver", True]}, "concepts.names: 'True' is what YAML makes"),
     "no": ({"kept.people": [False]}, "kept.people: 'False' is what YAML makes of no, off"),
     "an empty cache": ({"cache_dir": ""}, "cache_dir: '' is empty: give a text"),
-    "blanks": ({"kept.objects": ["ship", "  "]}, "kept.objects: '  ' is empty"),
+    "blanks": ({"kept.objects": ["ship", "  "]}, "kept.objects: the name '  ' is empty"),
     "an empty file": ({"preservation.prior.file": ""}, "file: '' is empty: give a text, or null"),
     "an escape": ({"kept.people": ["\x1b[2Jme"]}, r"kept.people: '\\\\x1b\[2Jme' holds '\\x1b'"),
     "a turn": ({"kept.people": ["Amy \u202eAdams"]}, r"kept.people: .* holds '\\u202e'"),

@@ -15,6 +15,7 @@ from mace_exp.concepts.spelling import name_key
 from mace_exp.data.prompts.llm import LlmPrompts
 from mace_exp.utils.errors import naming_setting
 from mace_exp.utils.tables import is_table, read_table
+from mace_exp.utils.texts import plain_text
 
 if TYPE_CHECKING:
     from mace_exp.runs.context import Context
@@ -91,7 +92,7 @@ def _rows(path: Path, concept: Concept) -> list[str]:
         raise ValueError("it needs the columns concept, prompt")
     own = name_key(concept.name)
     rows = [row for row in table.rows if name_key(row.get(name, "")) == own]
-    found = [text for row in rows if (text := " ".join(row.get(prompt, "").split()))]
+    found = [text for row in rows if (text := plain_text(row.get(prompt, "")))]
     if not found:
         raise ValueError(f"it has no prompt of {concept.name!r}: give at least one row")
     return found

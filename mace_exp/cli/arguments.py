@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
 from itertools import takewhile
 from pathlib import Path
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
 from mace_exp.cli.quoting import as_typed, at_home
 from mace_exp.cli.run_settings import kept_options, settings_of
-from mace_exp.config import CONF, NAMED_KEYS, named_option, quoted
+from mace_exp.concepts.schema import KeptConfig
+from mace_exp.config import CONF, VARIANTS, named_option, quoted
+from mace_exp.config.open_keys import NO_TEXT, TERMS, is_open
 from mace_exp.runs.ranks import rank_count
 
-OPEN_KEYS = (
-    *NAMED_KEYS,
-    *("evaluation.prompt_sets.files", "evaluation.prompt_sets.counts"),
-    *("generality.synonyms", "generality.misspellings", "generality.possessives"),
-)
-"""Mappings that accept any name; Hydra requires `++` before a new key."""
-_NUMBER = re.compile(r"(?<=[\[,])\s*([-+]?\.?\d[\w.+-]*|[-+]?(?:nan|inf))\s*(?=[,\]])", re.I)
-"""A name in a list that Hydra would read as a number: 1e5, +44, 1."""
+NAMES = ("concepts.names", *(f"kept.{part.name}" for part in fields(KeptConfig)))
+"""Lists of names."""
+_NUMBER = re.compile(rf"(?<=[\[,])\s*((?!null\b)(?:{NO_TEXT}))\s*(?=[,\]])", re.I)
+"""A name in a list that Hydra would not read as text: 1e5, +44, true."""
 _LAUNCHERS = {"slurm": "hydra-submitit-launcher", "ray_gpu": "hydra-ray-launcher"}
 """The package that each option of hydra/launcher needs; the option's first word is the extra."""
 
@@ -42,10 +43,11 @@ def expand(arguments: Sequence[str]) -> list[str]:
         if key == "hydra/launcher":
             _check_launcher(value)
         if key == "concepts" and value.startswith("["):
-            names = value if set("'\"") & set(value) else _NUMBER.sub(r"'\1'", value)
-            expanded += ["concepts=custom", f"concepts.names={names}"]
-        elif key.startswith(OPEN_KEYS):
-            expanded.append(f"++{argument}")  # Hydra requires `++` before a new key
+            expanded += ["concepts=custom", f"concepts.names={_names(value)}"]
+        elif key in NAMES:
+            expanded.append(f"{key}={_names(value)}")
+        elif is_open(key.lstrip("+")):
+            expanded.append(f"++{_of_term(argument.lstrip('+'))}")  # as each key may be new
         elif key == "resume" and value not in ("", "null"):
             value = at_home(value)
             flags = list(takewhile(_is_no_override, expanded))
@@ -54,15 +56,53 @@ def expand(arguments: Sequence[str]) -> list[str]:
         else:
             _check_group(key, value)
             expanded.append(named_option(argument))
-    return as_typed(expanded)
+    return _swept(as_typed(expanded))
+
+
+def _names(value: str) -> str:
+    """Return a list of names in which all are texts."""
+    return value if set("'\"") & set(value) else _NUMBER.sub(r"'\1'", value)
+
+
+def _of_term(argument: str) -> str:
+    """Return `preservation.terms.NAME.KEY=VALUE` as a mapping: Hydra makes no new term of it."""
+    key, _, value = argument.partition("=")
+    if not key.startswith(f"{TERMS}."):
+        return argument
+    name, _, setting = key.removeprefix(f"{TERMS}.").partition(".")
+    return f"{TERMS}={{{name}: {f'{{{setting}: {value}}}' if setting else value}}}"
+
+
+def _is_sweep(arguments: Sequence[str]) -> bool:
+    return any(
+        each in ("-m", "--multirun", "hydra.mode=MULTIRUN")
+        or (each.startswith("sweep=") and each != "sweep=null")
+        for each in arguments
+    )
+
+
+def _swept(arguments: list[str]) -> list[str]:
+    """Return the arguments of a sweep over options with a choice of one for each other key of their
+    groups, which Hydra would look up in the option that is chosen without the sweep."""
+    if not _is_sweep(arguments):
+        return arguments
+    settings = [each for each in arguments if "=" in each and not each.startswith("-")]
+    parsed = OverridesParser.create().parse_overrides(settings)
+    single = {each.key_or_group for each in parsed if not each.is_sweep_override()}
+    swept = {each.key_or_group for each in parsed if each.is_sweep_override()}
+    groups = VARIANTS.keys() - single if "sweep" in single else VARIANTS.keys() & swept
+
+    def written(argument: str) -> str:
+        key, _, value = argument.partition("=")
+        choose = "." in key and key.partition(".")[0] in groups and key not in swept
+        return f"{key}=choice({value})" if choose else argument
+
+    return [written(each) for each in arguments]
 
 
 def check_ranks(arguments: Sequence[str]) -> None:
     """Raise ValueError if torchrun is used to start a sweep."""
-    sweeping = {"-m", "--multirun", "hydra.mode=MULTIRUN"}.intersection(arguments) or [
-        each for each in arguments if each.startswith("sweep=") and each != "sweep=null"
-    ]
-    if sweeping and rank_count() > 1:
+    if _is_sweep(arguments) and rank_count() > 1:
         raise ValueError(
             "a sweep can't be started by torchrun: start it with python; for one GPU per job use "
             "hydra/launcher=ray_gpu or hydra/launcher=slurm"

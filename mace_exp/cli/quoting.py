@@ -8,17 +8,19 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from mace_exp.config import NAMED_KEYS, quoted
+from mace_exp.config import quoted
+from mace_exp.config.open_keys import NAMED_KEYS, NO_TEXT, encoded, is_open
 
+_FLAT = ("concepts.kinds.", "anchors.per_concept.")
+"""Mappings to a single value: what follows is the name, whatever dots it has."""
 _STRUCTURED = "[{'\""
-_PLAIN_KEY = re.compile(r"[A-Za-z0-9_./\-][A-Za-z0-9_./ \-]*")
-"""Keys of a mapping in Hydra's grammar; other keys are percent-encoded where they are names."""
+_NO_NAME = re.compile(rf"(?<=[{{,])\s*({NO_TEXT})\s*(?=:)", re.IGNORECASE)
+"""A key of a mapping that Hydra would not read as text: {1984: object}."""
 _HOME = re.compile(r"~$|~[\w.-]*(?=/)")
 
 
@@ -39,10 +41,13 @@ def _as_typed(parser: OverridesParser, argument: str) -> str:
     if not equals or argument.startswith("-"):
         return argument
     value = at_home(value)
+    if is_open(key.lstrip("+")) and not set("'\"") & set(value):
+        value = _NO_NAME.sub(lambda found: encoded(found[1]), value)
     argument = f"{key}={value}"
-    if _parses(parser, argument):
+    flat = key.lstrip("+").startswith(_FLAT) and key.count(".") > 2
+    if _parses(parser, argument) and not flat:
         return argument
-    if not _parses(parser, f"{key}=0"):
+    if flat or not _parses(parser, f"{key}=0"):
         raise ValueError(_wrong_key(argument, key, value))
     repaired = f"{key}={_value(key, value)}"
     if not _parses(parser, repaired):
@@ -78,7 +83,7 @@ def _value(key: str, value: str) -> str:
         raise ValueError(_message(key, value))
     try:
         choices = yaml.load(f"[{value}]", Loader=yaml.BaseLoader)
-        return ",".join(_written(each, names=key.lstrip("+") in NAMED_KEYS) for each in choices)
+        return ",".join(_written(each, names=is_open(key.lstrip("+"))) for each in choices)
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(_message(key, value)) from error
 
@@ -97,11 +102,10 @@ def _written(value: Any, *, names: bool) -> str:
 
 
 def _key(key: str, *, names: bool) -> str:
-    if _PLAIN_KEY.fullmatch(key):
-        return key
-    if not names:
+    written = encoded(key)
+    if written != key and not names:
         raise ValueError(f"{key!r} is no key")
-    return quote(key, safe=" /")
+    return written
 
 
 def _message(key: str, value: str) -> str:

@@ -14,12 +14,15 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
-from mace_exp.cli.arguments import OPEN_KEYS, expand
+from mace_exp.cli.arguments import expand
 from mace_exp.cli.config_dir import flags, folder_of_options
 from mace_exp.cli.quoting import at_home
 from mace_exp.cli.run_settings import kept_options, settings_of
+from mace_exp.concepts.spelling import name_key
 from mace_exp.config import quoted
+from mace_exp.config.open_keys import OPEN_KEYS, decoded
 from mace_exp.runs.folder import RunFolder
+from mace_exp.utils.texts import plain_text
 from mace_exp.utils.yaml_files import read_plain
 
 KEYS = ("from", "add", "drop")
@@ -109,7 +112,7 @@ def _erased(folder: Path) -> list[str]:
         raise ValueError(f"{file} does not say what was erased: it is no run's") from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"{file} does not say what was erased: concepts.names is {names!r}")
-    return [" ".join(name.split()) for name in names]
+    return [plain_text(name) for name in names]
 
 
 def _names(key: str, value: str) -> list[str]:
@@ -119,9 +122,9 @@ def _names(key: str, value: str) -> list[str]:
     parsed: Any = _parsed(f"{key}={value}").value()
     names = parsed if isinstance(parsed, list) else [parsed]
     for name in names:
-        if not isinstance(name, str) or not name.strip():
+        if not isinstance(name, str) or not plain_text(name):
             raise ValueError(f"{key} = {value}: {name!r} is not a name: give a list of names")
-    return list(dict.fromkeys(" ".join(name.split()) for name in names))
+    return list(dict.fromkeys(plain_text(name) for name in names))
 
 
 def _without(setting: str, dropped: Sequence[str]) -> list[str]:
@@ -137,7 +140,12 @@ def _without(setting: str, dropped: Sequence[str]) -> list[str]:
     value: Any = _parsed(setting).value()
     if not rest.startswith("=") or not isinstance(value, Mapping):
         return [setting]
-    kept: dict[Any, Any] = {name: each for name, each in value.items() if str(name) not in dropped}
+    gone = {name_key(name) for name in dropped}
+    kept: dict[Any, Any] = {
+        name: each
+        for name, each in value.items()
+        if not {name_key(str(name)), name_key(decoded(str(name)))} & gone
+    }
     if len(kept) == len(value):
         return [setting]
     return [f"++{key}={Override._get_value_element_as_str(kept)}"] if kept else []

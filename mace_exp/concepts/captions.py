@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mace_exp.concepts.articles import filled
-from mace_exp.utils.files import regular
+from mace_exp.utils.files import read_text
 from mace_exp.utils.tables import SUFFIXES, is_table, read_table
-from mace_exp.utils.texts import fault_of
+from mace_exp.utils.texts import fault_of, plain_text
 
 COLUMNS = ("caption", "prompt", "text")
 """Columns of a table of captions that are read if none is named."""
@@ -36,8 +36,8 @@ def read_captions(
         raise ValueError(f"captions {path} has no columns: {column!r} is one of a {_TABLES} file")
     else:
         text = _text("captions", path)
-        lines = _coco(path, text) if path.suffix.lower() == ".json" else text.splitlines()
-    captions = [" ".join(line.split()) for line in lines if line.strip()]
+        lines = _coco(path, text) if path.suffix.lower() == ".json" else _lines(path, text, known)
+    captions = [caption for line in lines if (caption := plain_text(line))]
     if not captions:
         raise ValueError(f"captions {path} holds none: give one per line, or COCO's caption JSON")
     for number, caption in enumerate(captions, start=1):
@@ -45,6 +45,19 @@ def read_captions(
         if fault:
             raise ValueError(f"captions {path}, caption {number}: {fault}")
     return captions
+
+
+def _lines(path: Path, text: str, known: Sequence[str]) -> list[str]:
+    """Return the lines of a text file. Raises ValueError for a table under a text's name, as Excel
+    saves "Unicode text"."""
+    lines = text.split("\n")
+    columns = [plain_text(each).casefold() for each in lines[0].split("\t")]
+    if len(columns) > 1 and set(known) & set(columns):
+        raise ValueError(
+            f"captions {path} is a table with tabs: its first line names the columns "
+            f"{', '.join(map(repr, columns))}. Name the file {path.stem}.tsv"
+        )
+    return lines
 
 
 def _in_column(path: Path, wanted: str | None, known: Sequence[str]) -> list[str]:
@@ -83,8 +96,8 @@ def read_templates(path: Path) -> dict[int, str]:
         ValueError: the file is missing, not UTF-8, without templates, or has a line that does not
             contain `{}` exactly once.
     """
-    lines = enumerate(_text("templates", path).splitlines(), start=1)
-    templates = {number: " ".join(line.split()) for number, line in lines if line.strip()}
+    lines = enumerate(_text("templates", path).split("\n"), start=1)
+    templates = {number: text for number, line in lines if (text := plain_text(line))}
     for number, template in templates.items():
         fault = fault_of(template)
         if fault:
@@ -105,10 +118,8 @@ def _is_template(line: str) -> bool:
 
 def _text(what: str, path: Path) -> str:
     try:
-        return regular(path).read_text(
-            encoding="utf-8-sig"
-        )  # Windows editors write a byte-order mark
-    except (OSError, UnicodeDecodeError) as error:
+        return read_text(path)
+    except (OSError, ValueError) as error:
         raise ValueError(f"{what} {path} can't be read as UTF-8 text: {error}") from error
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeVar
 
-from mace_exp.concepts.spelling import composed_text, name_key, nearest_name
+from mace_exp.concepts.spelling import name_key, nearest_name, read_name
 
 Value = TypeVar("Value")
 
@@ -33,6 +33,12 @@ LONGEST_SLUG = 150
 temporary files."""
 
 
+_RESERVED = frozenset(
+    ["con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))]
+)
+"""File names that Windows takes for devices, with any suffix."""
+
+
 @dataclass(frozen=True)
 class Concept:
     """A concept to erase; `anchor` is the phrase that replaces it."""
@@ -55,9 +61,12 @@ def slugify(name: str) -> str:
     """
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     slug = "-".join(re.findall(r"[a-z0-9]+", plain.lower()))
+    if slug in _RESERVED:
+        return f"{slug}-name"
     if not slug:
-        fault = "has no letter a-z and no digit: spell it in Latin letters" if name else "is empty"
-        raise ValueError(f"the name {name!r} {fault}")
+        raise ValueError(
+            f"the name {name!r} has no letter a-z and no digit: spell it in Latin letters"
+        )
     return slug
 
 
@@ -81,11 +90,11 @@ def build_concepts(
     for name in names:
         if not isinstance(name, str):  # a list within the list passes the schema
             raise ValueError(f"concepts.names: {name!r} is not a name: give a list of names")
-    names = [composed_text(" ".join(name.split())) for name in names]
     if not names:
         raise ValueError(
             "concepts.names is empty: name at least one concept, as in concepts='[Adam Driver]'"
         )
+    names = [_named("concepts.names", name) for name in names]
     kinds = by_concept("concepts.kinds", kinds, names)
     anchor_per_concept = by_concept("anchors.per_concept", anchor_per_concept, names)
     concepts = []
@@ -93,16 +102,17 @@ def build_concepts(
         concept_kind = kinds.get(name, kind)
         anchor = anchor_per_concept.get(name, anchors[concept_kind])
         anchor_key = "per_concept" if name in anchor_per_concept else concept_kind.name
-        _check_slug("concepts.names", name)
-        _check_slug(f"anchors.{anchor_key}", anchor)
+        anchor = _named(f"anchors.{anchor_key}", anchor)
         concepts.append(Concept(name=name, kind=concept_kind, anchor=anchor))
     _check_distinct(concepts)
     return concepts
 
 
-def _check_slug(key: str, name: str) -> None:
-    """Raise ValueError, naming `key`, for a name that can't be used in a file name."""
+def _named(key: str, given: str) -> str:
+    """Return a name as it is used. Raises ValueError, naming `key`, for one that can't be read, or
+    can't be used in a file name."""
     try:
+        name = read_name(given)
         slug = slugify(name)
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from None
@@ -111,6 +121,7 @@ def _check_slug(key: str, name: str) -> None:
             f"{key}: the name {name[:LONGEST_SLUG]!r}... takes {len(slug)} characters in file "
             f"names, at most {LONGEST_SLUG} are allowed: give a shorter one"
         )
+    return name
 
 
 def by_concept(key: str, by_name: Mapping[str, Value], names: Sequence[str]) -> dict[str, Value]:
@@ -130,6 +141,8 @@ def by_concept(key: str, by_name: Mapping[str, Value], names: Sequence[str]) -> 
                 f"the concepts are {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
                 f"{f'. Did you mean {near!r}?' if near else ''}"
             )
+        if isinstance(value, list):  # passes the schema
+            raise ValueError(f"{key} gives {given!r} the list {value}: one value is needed")
         if name in found:
             raise ValueError(f"{key} names {name!r} twice, the second time as {given!r}")
         found[name] = value
@@ -137,8 +150,10 @@ def by_concept(key: str, by_name: Mapping[str, Value], names: Sequence[str]) -> 
 
 
 def _check_distinct(concepts: Sequence[Concept]) -> None:
-    """Raise ValueError for two concepts with the same slug, or an anchor that names its concept."""
+    """Raise ValueError for two spellings of one name, two concepts with the same slug, or an anchor
+    that names its concept."""
     seen: dict[str, str] = {}
+    spelled: dict[str, str] = {}
     for concept in concepts:
         if concept.slug in seen:
             raise ValueError(
@@ -146,6 +161,12 @@ def _check_distinct(concepts: Sequence[Concept]) -> None:
                 f"share the files {concept.slug!r}: remove one"
             )
         seen[concept.slug] = concept.name
+        other = spelled.setdefault(name_key(concept.name), concept.name)
+        if other != concept.name:
+            raise ValueError(
+                f"concepts.names holds {other!r} and {concept.name!r}, two spellings of one name: "
+                "remove one"
+            )
         if slugify(concept.anchor) == concept.slug:
             raise ValueError(
                 f"the anchor of {concept.name!r} is {concept.anchor!r}, the concept itself: "

@@ -1,8 +1,9 @@
 """Configuration of concepts, anchors and the retain set."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from mace_exp.concepts.concept import Kind
+from mace_exp.concepts.spelling import read_name
 
 
 @dataclass(kw_only=True)
@@ -33,3 +34,11 @@ class KeptConfig:
     artists: list[str]
     objects: list[str]
     styles: list[str]
+
+    def __post_init__(self) -> None:
+        """Read the names as those of concepts are read."""
+        for part in (field.name for field in fields(self)):
+            try:
+                setattr(self, part, [read_name(name) for name in getattr(self, part)])
+            except ValueError as error:
+                raise ValueError(f"kept.{part}: {error}") from None

@@ -1,4 +1,5 @@
-"""Spelling of names: when two spellings are the same name, and which known name is suggested."""
+"""Spelling of names: how a name is read, when two spellings are the same name, and which known name
+is suggested."""
 
 from __future__ import annotations
 
@@ -8,9 +9,46 @@ import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
 
+from mace_exp.utils.texts import plain_text
+
 _JOINTS = re.compile(r"[\s_\-\u2010-\u2015\u2212]+")
 """Spaces, hyphens and underscores, which replace each other in file names."""
 _APOSTROPHES = re.compile("['\u2018\u2019\u02bc\u00b4`]")
+
+
+_LOOKALIKES = str.maketrans(
+    "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0458\u0455\u04bb\u0501"
+    "\u0410\u0412\u0415\u041a\u041c\u041d\u041e\u0420\u0421\u0422\u0423\u0425\u0406\u0408\u0405"
+    "\u0391\u0392\u0395\u0396\u0397\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a5\u03a7\u03bf",
+    "aeopcyxijshdABEKMHOPCTYXIJSABEZHIKMNOPTYXo",
+)
+"""Cyrillic and Greek letters that look like Latin ones."""
+
+
+def read_name(name: str) -> str:
+    """Return a name as it is used: the plain text (`texts.plain_text`) of what was given.
+
+    Raises:
+        ValueError: it is empty, or a word of it mixes Latin letters with Cyrillic or Greek ones of
+            the same look, which a text encoder reads as another name.
+    """
+    plain = plain_text(name)
+    if not plain:
+        raise ValueError(f"the name {name!r} is empty")
+    latin = _in_latin(plain)
+    if latin != plain:
+        odd = next(each for each, other in zip(plain, latin, strict=True) if each != other)
+        raise ValueError(
+            f"the name {plain!r} holds {odd!a} ({unicodedata.name(odd)}) among Latin letters: "
+            f"write {latin!r}"
+        )
+    return plain
+
+
+def _in_latin(text: str) -> str:
+    """Return a text whose words with Latin letters have no lookalikes of them."""
+    words = text.split(" ")
+    return " ".join(w.translate(_LOOKALIKES) if re.search("[A-Za-z]", w) else w for w in words)
 
 
 def composed_text(text: str) -> str:
@@ -21,10 +59,10 @@ def composed_text(text: str) -> str:
 def name_key(name: str) -> str:
     """Return a key that is equal for all spellings of one name.
 
-    Letters are composed (NFC) and case folded; hyphens, underscores and runs of white space become
-    one space, and all apostrophes the same. "Timothee" and "Timothée" are different names.
+    Of the plain text (`texts.plain_text`) letters are case folded; hyphens, underscores and spaces
+    become one space, and all apostrophes the same. "Timothee" and "Timothée" are different names.
     """
-    folded = composed_text(composed_text(name).casefold())
+    folded = composed_text(plain_text(name).casefold())
     return _JOINTS.sub(" ", _APOSTROPHES.sub("'", folded)).strip()
 
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from mace_exp.config.sweeps import are_numbered as are_numbered
     from mace_exp.config.sweeps import check_jobs as check_jobs
     from mace_exp.config.sweeps import planned_jobs as planned_jobs
-    from mace_exp.config.validation import NAMED_KEYS as NAMED_KEYS
     from mace_exp.config.validation import to_run_config as to_run_config
 
 _MODULES = {
@@ -29,11 +28,10 @@ _MODULES = {
     "hydra_shortcuts": ("quick_hydra",),
     "refusals": ("explain", "named_option"),
     "sweeps": ("are_numbered", "check_jobs", "planned_jobs"),
-    "validation": ("NAMED_KEYS", "to_run_config"),
+    "validation": ("to_run_config",),
 }
 __all__ = [
     "CONF",
-    "NAMED_KEYS",
     "VARIANTS",
     "are_numbered",
     "check_jobs",

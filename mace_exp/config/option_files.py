@@ -22,6 +22,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
 from omegaconf import OmegaConf
 
+from mace_exp.config.names_in_files import misread_names
 from mace_exp.config.run_config import RunConfig
 from mace_exp.utils.conf import CONF
 from mace_exp.utils.yaml_files import checked_text, named_stream, parsed
@@ -85,6 +86,9 @@ def checked_options(
     """
     text = checked_text(file)
     content, package = parsed(text, file), _header(text).get("package") or ""
+    misread = next(misread_names(text, file), None)
+    if misread:
+        raise ValueError(misread)
     if group in _GLOBAL and not package:
         raise ValueError(
             f"{file}: its first line has to be {_HEADER!r}, or its settings are not those of a run"

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
+from urllib.parse import unquote
 
 import yaml
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -18,12 +19,15 @@ from omegaconf.errors import (
     ValidationError,
 )
 
+from mace_exp.config.open_keys import is_open
 from mace_exp.config.options import CONF, VARIANTS
 from mace_exp.config.run_config import RunConfig
 from mace_exp.config.suggestions import as_typed, suggestion, unknown_key
 from mace_exp.utils.ranges import expected
 from mace_exp.utils.texts import cut
 from mace_exp.utils.yaml_files import syntax_problem
+
+_NULL = "is null: a value is needed here; the word itself is written 'null', in quotes"
 
 
 def named_option(argument: str) -> str:
@@ -123,6 +127,7 @@ def _unknown_group(message: str) -> str:
 def _key_problem(cause: OmegaConfBaseException, *, typed: bool) -> str:
     """Explain an error in a key or its value, which may come from the command line."""
     key, problem = cause.full_key or str(cause.key), (cause.msg or str(cause)).split("\n")[0]
+    key = unquote(key) if is_open(key) else key
     group = key.split(".")[0]
     unknown = isinstance(cause, ConfigKeyError | ConfigAttributeError)
     if unknown and is_dataclass(cause.object_type):
@@ -145,6 +150,9 @@ def _key_problem(cause: OmegaConfBaseException, *, typed: bool) -> str:
         said = _wrong_shape(problem, cause) if problem.startswith("Cannot") else problem
         hint = "Give settings by concept, as in overrides='{ship: {lora.rank: 4}}'"
         return f"{key}: {said}. {hint}"
+    if "is not a subclass of TermConfig" in problem:
+        given = problem.rpartition(" value: ")[2]
+        return f"{key} = {given}: it takes keys with values, as in {key}.captions=[a boat]"
     whole = re.match(r"Merge error: \w+ is not a subclass of (\w+)\. value: (.*)", problem)
     if whole:
         return _no_group(whole[1], whole[2])
@@ -206,6 +214,8 @@ def _wrong_value(key: str, problem: str, cause: ValidationError, *, typed: bool)
         hint = suggestion(given, choices[1].split(", "))
         return f"{key}: {given!r} is not allowed.{hint} Choices: {choices[1]}."
     hints = _hints(cause)
+    if cause.key not in hints and (cause.value is None or "is not Optional" in problem):
+        return f"{key} {_NULL}"
     if cause.key not in hints:
         return f"{key}: {problem}"
     example = ""

@@ -23,7 +23,13 @@ from mace_exp.methods.base import MethodConfig
 from mace_exp.methods.mace.schema import IMAGE_TARGETS, CfrConfig, FusionConfig, LoraConfig
 from mace_exp.models.schema import Device, ModelConfig, SamplingConfig
 from mace_exp.preservation.captions import captions_of
-from mace_exp.preservation.schema import PreservationConfig, TermConfig, term_key, weight_key
+from mace_exp.preservation.schema import (
+    PreservationConfig,
+    TermConfig,
+    term_key,
+    unknown_term,
+    weight_key,
+)
 from mace_exp.runs.schema import SaveConfig, TrackingConfig
 from mace_exp.utils.ranges import NONNEGATIVE
 
@@ -184,8 +190,7 @@ class RunConfig:
     def _check_weight(self, group: str, name: str, weight: float, term: TermConfig | None) -> None:
         key = weight_key(group, name)
         if term is None:
-            known = ", ".join(self.preservation.by_name())
-            raise ValueError(f"{key} = {weight:g}: there is no term {name!r}; terms are {known}")
+            raise ValueError(unknown_term(group, name, weight, list(self.preservation.by_name())))
         if not weight >= 0:
             raise ValueError(f"{key} = {weight:g}: it must be at least 0")
         if weight and not self._has_captions(term):

@@ -4,15 +4,17 @@ import copy
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass, replace
-from urllib.parse import unquote
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
+from mace_exp.config.open_keys import decode_names
 from mace_exp.config.overrides import typed_overrides
 from mace_exp.config.preflight import missing_files
 from mace_exp.config.run_config import RunConfig
 from mace_exp.config.suggestions import unknown_key
 from mace_exp.methods.base import OPTIONAL_GROUPS
+from mace_exp.preservation.captions import CaptionSource
+from mace_exp.preservation.schema import TermConfig
 from mace_exp.utils.ranges import out_of_range
 from mace_exp.utils.texts import unmeant_texts
 
@@ -29,7 +31,7 @@ def to_run_config(
         ValueError: an unknown key, a missing value, a value out of range, two values that
             contradict each other, or (with `files`) a file that does not exist.
     """
-    _decode_names(composed)
+    decode_names(composed)
     _refuse(_unknown_keys(composed))
     _complete_terms(composed)
     _refuse(f"{key} is not set: give {key}=..." for key in sorted(OmegaConf.missing_keys(composed)))
@@ -48,27 +50,16 @@ def to_run_config(
     return config
 
 
-NAMED_KEYS = ("concepts.kinds", "anchors.per_concept", "overrides")
-"""Mappings whose keys are names; the command line percent-encodes what Hydra can't parse."""
-
-
-def _decode_names(composed: DictConfig) -> None:
-    """Decode the names that the command line has encoded, in place: files are to show them."""
-    for key in NAMED_KEYS:
-        node = OmegaConf.select(composed, key)
-        if not isinstance(node, DictConfig):
-            continue
-        for name in [each for each in node if "%" in str(each)]:
-            with open_dict(node):
-                node[unquote(str(name))] = node._get_node(name)
-                del node[name]
+_NOTHING = {"source": CaptionSource.none, "unit": 1, "count": 0, "captions": []}
+"""Keys of a term that adds no caption; all others are null."""
 
 
 def _complete_terms(composed: DictConfig) -> None:
-    """Give terms of files that are older than the key `column` its usual value."""
+    """Give the keys that an additional term leaves out the values of no caption."""
     for term in composed.preservation.terms.values():
-        if OmegaConf.is_missing(term, "column"):
-            term.column = None
+        for field in fields(TermConfig):
+            if OmegaConf.is_missing(term, field.name):
+                term[field.name] = _NOTHING.get(field.name)
 
 
 def _unread(config: RunConfig, given: Sequence[str]) -> Iterator[str]:

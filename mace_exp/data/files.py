@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mace_exp.concepts.spelling import composed_text
 from mace_exp.data.folders import counted as counted
 from mace_exp.data.folders import (
     image_files,
@@ -25,7 +24,8 @@ from mace_exp.data.folders import (
 from mace_exp.data.image_captions import captions_beside
 from mace_exp.data.pixel_modes import Size as Size
 from mace_exp.data.pixel_modes import image_size
-from mace_exp.utils.files import regular
+from mace_exp.utils.files import read_text
+from mace_exp.utils.texts import plain_text
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def with_masks(files: Sequence[UserImage], masks: Path) -> list[UserImage]:
     found = masks_by_stem(masks, among_images=beside)
     paired = []
     for file in files:
-        mask = found.get(composed_text(file.image.stem))
+        mask = found.get(plain_text(file.image.stem))
         if mask is None:
             name = f"{file.image.stem}{'_mask' if beside else ''}.png"
             raise ValueError(f"mask {masks / name} of {file.image} is missing")
@@ -165,10 +165,10 @@ def check_size(mask: object, size: Size, expected: Size) -> None:
 
 def _lines(file: Path) -> list[str]:
     try:
-        text = regular(file).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(file)
+    except (OSError, ValueError) as error:
         raise ValueError(f"list {file} can't be read as UTF-8 text: {error}") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    return [line.strip() for line in text.split("\n") if line.strip()]
 
 
 def _listed(names: Sequence[str]) -> str:

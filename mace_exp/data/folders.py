@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mace_exp.concepts.concept import slugify
-from mace_exp.concepts.spelling import composed_text, name_key
+from mace_exp.concepts.spelling import name_key
 from mace_exp.data.pixel_modes import image_size
+from mace_exp.utils.texts import plain_text
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MASK_ENDINGS = ("_mask", "-mask", " mask")
@@ -70,13 +71,13 @@ def image_files(folder: Path) -> list[Path]:
     Raises ValueError if there is none, two differ only in their suffix, or one can't be read.
     """
     everything = images_in(folder)
-    stems = Counter(image.stem for image in everything)
+    stems = Counter(plain_text(image.stem) for image in everything)
     images = [image for image in everything if masked_stem(image) not in stems]
     if not images:
         rest = counted(visible(folder))
         there = f"; it holds {rest}" if rest else ""
         raise ValueError(f"{folder} contains no image: {', '.join(SUFFIXES)} are read{there}")
-    repeated = [image.stem for image in images if stems[image.stem] > 1]
+    repeated = [image.stem for image in images if stems[plain_text(image.stem)] > 1]
     if repeated:
         raise ValueError(
             f"{folder} contains two images named {min(repeated)!r}: masks are matched by name, so "
@@ -88,22 +89,23 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def masked_stem(file: Path) -> str | None:
-    """Return the stem of the image that a file named as its mask belongs to, or None."""
-    stem = file.stem
+    """Return the stem of the image that a file named as its mask belongs to, or None; in plain
+    text, as names of files are compared."""
+    stem = plain_text(file.stem)
     ending = next((each for each in MASK_ENDINGS if stem.casefold().endswith(each)), None)
     return stem[: -len(ending)] if ending and len(stem) > len(ending) else None
 
 
 def masks_by_stem(folder: Path, *, among_images: bool) -> dict[str, Path]:
-    """Return the masks of a folder by the stem of their image, in NFC. `1_mask.png` has precedence
-    over `1.png`, which is a mask only in a folder without images."""
+    """Return the masks of a folder by the stem of their image, in plain text. `1_mask.png` has
+    precedence over `1.png`, which is a mask only in a folder without images."""
     found: dict[str, Path] = {}
     for file in images_in(folder):
         stem = masked_stem(file)
         if stem is not None:
-            found[composed_text(stem)] = file
+            found[stem] = file
         if not among_images:
-            found.setdefault(composed_text(file.stem), file)
+            found.setdefault(plain_text(file.stem), file)
     return found
 
 
@@ -127,7 +129,7 @@ def mask_folder_of(folder: Path) -> Path | None:
     within = next((folder / each for each in _MASK_FOLDERS if (folder / each).is_dir()), None)
     if within is not None:
         return within
-    stems = {image.stem for image in images_in(folder)}
+    stems = {plain_text(image.stem) for image in images_in(folder)}
     return folder if any(masked_stem(each) in stems for each in images_in(folder)) else None
 
 

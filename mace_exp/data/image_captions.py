@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from mace_exp.concepts.spelling import composed_text
+from mace_exp.utils.files import read_text
 from mace_exp.utils.tables import Table, read_table
-from mace_exp.utils.texts import fault_of
+from mace_exp.utils.texts import fault_of, plain_text
 
 PROMPTS = "prompts.csv"
 METADATA = ("metadata.jsonl", "metadata.csv")
@@ -67,9 +67,9 @@ def _prompts(file: Path, images: Sequence[Path]) -> dict[str, str]:
     if column is None or texts is None:
         listed = ", ".join(table.columns) or "none"
         raise ValueError(f"{file} has the columns {listed}: it needs the columns file, prompt")
-    names = {composed_text(image.name): image.name for image in images}
+    names = {plain_text(image.name): image.name for image in images}
     rows = ((_plain_path(row.get(column, "")), row.get(texts, "")) for row in table.rows)
-    prompts = {names.get(name, name): text.strip() for name, text in rows}
+    prompts = {names.get(name, name): plain_text(text) for name, text in rows}
     missing = [image.name for image in images if not prompts.get(image.name)]
     unknown = sorted(set(prompts) - {image.name for image in images})
     if missing:
@@ -93,7 +93,7 @@ def _of_metadata(folder: Path, images: Sequence[Path]) -> ImageCaptions:
                 continue
             by_path: dict[str, str] = {}
             for row in table.rows:
-                text = " ".join(row.get(texts, "").split())
+                text = plain_text(row.get(texts, ""))
                 if text:
                     by_path.setdefault(_plain_path(row.get(names, "")), text)
             keys = {image.name: _plain_path(f"{prefix}{image.name}") for image in images}
@@ -118,7 +118,7 @@ def _no_columns(table: Table) -> str:
 
 
 def _plain_path(path: str) -> str:
-    return composed_text(str(PurePosixPath(path.strip().replace("\\", "/"))))
+    return plain_text(str(PurePosixPath(path.strip().replace("\\", "/"))))
 
 
 def _of_sidecars(images: Sequence[Path]) -> ImageCaptions:
@@ -126,19 +126,19 @@ def _of_sidecars(images: Sequence[Path]) -> ImageCaptions:
     texts: dict[str, str] = {}
     files = []
     beside = {
-        (composed_text(each.stem), each.suffix.lower()): each
+        (plain_text(each.stem), each.suffix.lower()): each
         for each in (images[0].parent.iterdir() if images else ())
         if each.suffix.lower() in SIDECARS and each.is_file()
     }
     for image in images:
-        named = ((composed_text(n), s) for n in (image.stem, image.name) for s in SIDECARS)
+        named = ((plain_text(n), s) for n in (image.stem, image.name) for s in SIDECARS)
         file = next((beside[each] for each in named if each in beside), None)
         if file is None:
             continue
         files.append(file)
         try:
-            text = " ".join(file.read_text(encoding="utf-8-sig").split())
-        except (OSError, UnicodeDecodeError) as error:
+            text = plain_text(read_text(file))
+        except (OSError, ValueError) as error:
             raise ValueError(f"caption {file} can't be read as UTF-8 text: {error}") from error
         if text:
             texts[image.name] = text

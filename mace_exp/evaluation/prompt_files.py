@@ -13,8 +13,9 @@ from pathlib import Path
 from mace_exp.concepts.captions import read_captions
 from mace_exp.concepts.concept import slugify
 from mace_exp.evaluation.prompts import check_part_name
+from mace_exp.utils.files import read_text
 from mace_exp.utils.tables import Table, is_table, read_table
-from mace_exp.utils.texts import fault_of, shown
+from mace_exp.utils.texts import fault_of, plain_text, shown
 
 PROMPT, SEED, CONCEPT, PART = "prompt", "seed", "concept", "part"
 FIELDS = (PROMPT, SEED, CONCEPT, PART)
@@ -68,7 +69,7 @@ def _table(path: Path, columns: Mapping[str, Sequence[str]]) -> list[PromptRow]:
 
 def _columns(table: Table, columns: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """Return the column of each field that the table has."""
-    path, names = table.path, [name.strip().casefold() for name in table.columns]
+    path, names = table.path, [plain_text(name).casefold() for name in table.columns]
     if not any(names):
         raise ValueError(f"{path} is empty: its first line must name the columns")
     found = {field: table.column(columns[field]) for field in FIELDS}
@@ -80,7 +81,7 @@ def _columns(table: Table, columns: Mapping[str, Sequence[str]]) -> dict[str, st
         )
     fields = {field: column for field, column in found.items() if column is not None}
     for column in fields.values():
-        if names.count(column.strip().casefold()) > 1:
+        if names.count(plain_text(column).casefold()) > 1:
             raise ValueError(f"{path} has two columns named {column!r}: which is meant?")
     return fields
 
@@ -91,7 +92,7 @@ def _row(table: Table, number: int, columns: Mapping[str, str]) -> PromptRow:
         raise ValueError(
             f"{where} has {len(cells)} cells, the first line names {len(table.columns)} columns"
         )
-    found = {field: " ".join(cells.get(name, "").split()) for field, name in columns.items()}
+    found = {field: plain_text(cells.get(name, "")) for field, name in columns.items()}
     if not found[PROMPT]:
         raise ValueError(f"{where} has no prompt")
     for text in found.values():
@@ -138,7 +139,7 @@ def _coco_captions(path: Path) -> list[str]:
     COCO has five captions per image, which are not independent samples.
     """
     captions = read_captions(path)  # checks the format, and every caption
-    annotations = json.loads(path.read_text(encoding="utf-8-sig"))["annotations"]
+    annotations = json.loads(read_text(path))["annotations"]
     numbers = [(each.get("image_id"), each.get("id")) for each in annotations]
     if not all(isinstance(number, int) for pair in numbers for number in pair):
         return captions

@@ -12,7 +12,7 @@ from mace_exp.concepts.captions import NAME_COLUMNS, read_captions
 from mace_exp.concepts.concept import Concept, slugify
 from mace_exp.concepts.prompts import scene_prompts
 from mace_exp.concepts.schema import KeptConfig
-from mace_exp.concepts.spelling import name_key
+from mace_exp.concepts.spelling import name_key, read_name
 from mace_exp.evaluation.bystanders import kept_subjects
 from mace_exp.evaluation.comparison import DistancesConfig
 from mace_exp.evaluation.generality import GeneralityConfig, generality_prompts
@@ -26,6 +26,7 @@ from mace_exp.evaluation.prompts import (
 )
 from mace_exp.evaluation.suite import build_suite
 from mace_exp.utils.ranges import NONNEGATIVE, PROPORTION, WHOLE
+from mace_exp.utils.texts import plain_text
 
 
 class Part(Enum):
@@ -112,7 +113,7 @@ class SampledEvaluation(EvaluationConfig):
 
     def known_people(self, recognised: Sequence[str]) -> list[str]:
         """Return the people that the model knows; `recognised` are those known to the judge."""
-        named = list(recognised if self.unlisted is None else self.unlisted)
+        named = [*recognised] if self.unlisted is None else [plain_text(n) for n in self.unlisted]
         if self.unlisted_file is not None:
             named += read_captions(Path(self.unlisted_file), known=NAME_COLUMNS)
         return list(dict.fromkeys(named))
@@ -189,6 +190,6 @@ def _check_name(key: str, name: object) -> None:
     if not isinstance(name, str):  # a list within the list passes the schema
         raise ValueError(f"{key}: {name!r} is no name: give a list of names")
     try:
-        slugify(name)
+        slugify(read_name(name))
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from None

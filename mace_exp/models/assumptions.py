@@ -12,7 +12,9 @@ from typing import Any
 FAMILIES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 DENOISER = "UNet2DConditionModel"
 TEXT_ENCODERS = ("CLIPTextModel", "CLIPTextModelWithProjection")
-PREDICTIONS = ("epsilon", "v_prediction", "sample")
+PREDICTIONS = ("epsilon", "v_prediction")
+BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2")
+"""Names of noise schedules that all samplers know."""
 WITHOUT_BETAS = ("EDM", "FlowMatch", "FlowMap", "KarrasVe", "ScoreSde", "CMStochastic")
 """Name prefixes of diffusers' schedulers whose noise schedule is not given by betas."""
 _WITH_AN_IMAGE = ("Img2Img", "Inpaint", "Depth2Img", "Upscale", "InstructPix2Pix", "ImageVariation")
@@ -42,7 +44,9 @@ def check_family(name: str, where: object) -> None:
 
 
 def check_schedule(scheduler: str, config: Mapping[str, Any], where: object) -> None:
-    """Check that the noise schedule is given by betas, and the prediction type is supported."""
+    """Check that the noise schedule is given by betas that all samplers know, and that the model
+    predicts noise or v: two samplers draw from nothing else, and from noise alone nothing can be
+    drawn where the last timestep is all noise."""
     named = all(config.get(key) is not None for key in ("beta_start", "beta_end", "beta_schedule"))
     has_betas = named or config.get("trained_betas") is not None
     flows = config.get("use_flow_sigmas") or scheduler.startswith(WITHOUT_BETAS)
@@ -56,6 +60,18 @@ def check_schedule(scheduler: str, config: Mapping[str, Any], where: object) -> 
     if prediction not in PREDICTIONS:
         raise ValueError(
             f"{where}: prediction_type is {prediction!r}; supported are {', '.join(PREDICTIONS)}"
+        )
+    if config.get("trained_betas") is None and config["beta_schedule"] not in BETAS:
+        raise ValueError(
+            f"{where}: beta_schedule is {config['beta_schedule']!r}; supported are "
+            f"{', '.join(BETAS)}, or a list of trained_betas"
+        )
+    if config.get("rescale_betas_zero_snr") and prediction == "epsilon":
+        raise ValueError(
+            f"{where}: rescale_betas_zero_snr with prediction_type 'epsilon': the last timestep is "
+            "all noise, and predicted noise tells nothing of the picture. Models of zero terminal "
+            "SNR predict v: set prediction_type to 'v_prediction' if this one does, else "
+            "rescale_betas_zero_snr to false"
         )
 
 
@@ -72,6 +88,7 @@ def check_denoiser(unet: Mapping[str, Any], vae: Mapping[str, Any], where: objec
             f"{where} reads {reads} channels{purpose}; text-to-image needs the {latent} of the "
             "latents: take the text-to-image model that it was made of"
         )
+    _check_inputs(unet, where)
     added = unet.get("encoder_hid_dim_type")
     if added is not None:
         raise ValueError(
@@ -79,6 +96,27 @@ def check_denoiser(unet: Mapping[str, Any], vae: Mapping[str, Any], where: objec
             "IP-adapter), which an edit of text would not reach: call pipe.unload_ip_adapter(), "
             "and save the model again if it comes from files"
         )
+
+
+_PLAIN = {
+    "class_embed_type": (None,),
+    "num_class_embeds": (None,),
+    "addition_embed_type": (None, "text_time"),
+    "attention_type": (None, "default"),
+    "time_cond_proj_dim": (None,),
+}
+"""Keys of a UNet by which it reads more than latents, timesteps and text, and what they may be."""
+
+
+def _check_inputs(unet: Mapping[str, Any], where: object) -> None:
+    """Refuse a UNet that reads class labels, boxes or a guidance scale."""
+    for key, allowed in _PLAIN.items():
+        if unet.get(key) not in allowed:
+            raise ValueError(
+                f"{where}: {key} = {unet[key]}: it reads more than noisy latents, timesteps and "
+                "text (class labels, boxes, or the guidance of a consistency model). Take the "
+                "text-to-image model that it was made of"
+            )
 
 
 def check_widths(

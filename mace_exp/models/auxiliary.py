@@ -9,7 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mace_exp.models.sources import HUB_ID, hub_cached
+from mace_exp.models.addresses import HUB_ID, corrected
+from mace_exp.models.sources import hub_cached
 from mace_exp.utils.trusted import check_no_code
 
 
@@ -31,7 +32,8 @@ def check_auxiliary(
     elif not hub:
         raise ValueError("is not a folder: name the folder of a transformers model")
     elif not HUB_ID.fullmatch(source):
-        raise ValueError("is neither a folder nor a hub id, as in facebook/sam-vit-base")
+        other = "is neither a folder nor a hub id, as in facebook/sam-vit-base"
+        raise ValueError(corrected(source) or other)
     elif not (allow_download or hub_cached(source, "config.json")):
         raise ValueError(
             "is not a folder and not in the hub's local cache, and downloads are off: "

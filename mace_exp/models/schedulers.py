@@ -47,12 +47,18 @@ def scheduler_for(pipeline: DiffusionPipeline, name: str) -> Any:
     """Return a new scheduler with the model's noise schedule.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name, or one that does not know the model's noise schedule.
     """
     if name not in SCHEDULERS:
         raise ValueError(f"sampling.scheduler = {name!r}: allowed are {', '.join(SCHEDULERS)}")
     family, options = SCHEDULERS[name]
-    return family.from_config(noise_schedule_config(pipeline.scheduler.config), **options)
+    schedule = noise_schedule_config(pipeline.scheduler.config)
+    if name == "pndm" and schedule.get("rescale_betas_zero_snr"):
+        raise ValueError(
+            "sampling.scheduler = pndm: it knows no noise schedule of zero terminal SNR, which the "
+            "model has (rescale_betas_zero_snr): give one of dpm, ddim, euler"
+        )
+    return family.from_config(schedule, **options)
 
 
 def noise_schedule_config(config: Mapping[str, Any]) -> dict[str, Any]:

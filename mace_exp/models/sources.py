@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mace_exp.models.addresses import HUB_ID, corrected
 from mace_exp.models.checkpoints import check_checkpoint, check_description
 from mace_exp.models.model_folders import check_folder
 from mace_exp.models.schema import ModelConfig
 from mace_exp.utils.files import read_record
 
 EMBEDDED = "mini"
-HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,8 @@ def find_model(
         check_folder(path, variant=variant, safety_checker=safety_checker)
         return ModelLocation(folder=path)
     if not HUB_ID.fullmatch(str(source)):
-        raise ValueError(f"model source {str(source)!r} does not exist: {_EXPECTED}")
+        meant = corrected(str(source)) or f"does not exist: {_EXPECTED}"
+        raise ValueError(f"model source {str(source)!r} {meant}")
     cached = hub_cached(str(source), "model_index.json")
     if cached is None and not allow_download:
         raise ValueError(
@@ -108,6 +109,8 @@ def _part_config(location: ModelLocation, part: str) -> dict[str, Any]:
 
 
 def _checked_file(path: Path, config: str | Path | None) -> ModelLocation:
+    if path.name == "model_index.json":
+        raise ValueError(f"model file {path} is one of a pipeline: give its folder, {path.parent}")
     if path.suffix != ".safetensors":
         raise ValueError(
             f"model file {path}: only .safetensors is read, not {path.suffix!r} (.ckpt, .pt and "

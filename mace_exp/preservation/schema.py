@@ -1,6 +1,6 @@
 """Preservation terms of the closed forms: captions by term, and weights."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -50,6 +50,9 @@ class PreservationConfig:
                 f"preservation.terms names {taken[0]!r}: give preservation.{taken[0]}, which is "
                 "that term, or take another name"
             )
+        for name, weight in self.weights.items():
+            if name not in self.terms:
+                raise ValueError(unknown_term("preservation", name, weight, list(self.by_name())))
 
     def by_name(self) -> dict[str, TermConfig]:
         """Return every term by name."""
@@ -76,6 +79,15 @@ def term_weights(
     known: Mapping[str, float] = {"prior": group.prior_weight, "domain": group.domain_weight}
     further = {name: preservation.weights.get(name, 0.0) for name in preservation.terms}
     return {**known, **further}
+
+
+def unknown_term(group: str, name: str, weight: float, known: Sequence[str]) -> str:
+    """Return the message for the weight of a term that does not exist."""
+    return (
+        f"{weight_key(group, name)} = {weight:g}: there is no term {name!r}; terms are "
+        f"{', '.join(known)}. A new one begins with its captions: "
+        f"\"{term_key(name)}.captions=['a boat at sea']\""
+    )
 
 
 def weight_key(group: str, term: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import errno
 import json
@@ -99,6 +100,25 @@ def regular(path: Path) -> Path:
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} is no regular file")
     return path
+
+
+def read_text(path: Path) -> str:
+    """Read a text file of the user: UTF-8, or what begins with the byte order mark of UTF-16, as
+    spreadsheets and editors on Windows write it.
+
+    Raises:
+        OSError: it can't be opened.
+        ValueError: it is no regular file, or in another encoding.
+    """
+    content = regular(path).read_bytes()
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = content.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{error.reason} at byte {error.start}: save it in UTF-8 (in Excel: CSV UTF-8)"
+        ) from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _sync(file: Path) -> None:

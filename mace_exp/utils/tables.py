@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mace_exp.utils.files import regular
+from mace_exp.utils.files import read_text
+from mace_exp.utils.texts import plain_text
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 _DELIMITERS = ",;\t|"
-_SEPARATOR = re.compile(r"sep=(.)\r?\n")
+_SEPARATOR = re.compile(r"\"?sep=(.)\1*\"?\1*\n", re.IGNORECASE)
 """The line that Excel writes before a table, to name its delimiter."""
 Rows = dict[int, dict[str, str]]
 
@@ -40,7 +41,7 @@ class Table:
 
         Raises ValueError if the cells of this column are no texts, or two columns have its name.
         """
-        known = {column.strip().casefold(): column for column in reversed(self.columns)}
+        known = {plain_text(column).casefold(): column for column in reversed(self.columns)}
         found = next((known[name.casefold()] for name in names if name.casefold() in known), None)
         if found in self.unclear:
             raise ValueError(f"{self.path}: {self.unclear[found]}")
@@ -53,13 +54,13 @@ def is_table(path: Path) -> bool:
 
 
 def read_table(path: Path) -> Table:
-    """Read a table in UTF-8. A .csv file may use semicolons or tabs, as spreadsheets write it.
+    """Read a table. A .csv file may use semicolons or tabs, as spreadsheets write it.
 
     Raises:
-        ValueError: the file is missing, not UTF-8, or has an invalid line.
+        ValueError: the file is missing, no text (`files.read_text`), or has an invalid line.
     """
     try:
-        text = regular(path).read_text(encoding="utf-8-sig")
+        text = read_text(path)
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} can't be read as UTF-8 text: {error}") from error
     return _json_table(path, text) if path.suffix.lower() == ".jsonl" else _separated(path, text)
@@ -70,7 +71,7 @@ def delimited(path: Path, text: str) -> tuple[str, str]:
     named = _SEPARATOR.match(text)
     if named:
         return named[1], text[named.end() :]
-    head = re.sub(r'"[^"]*"', "", text.lstrip().partition("\n")[0])  # names may be quoted
+    head = re.sub(r'"[^"]*"', "", text.lstrip()).partition("\n")[0]  # names may be quoted
     tabs = path.suffix.lower() == ".tsv"
     return "\t" if tabs else max(_DELIMITERS, key=head.count), text
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
@@ -16,6 +17,27 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
 """Characters that a terminal obeys, tab and line feed left out, and those that turn the order of
 letters."""
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
+_UNSEEN = re.compile(
+    "[\u00ad\u034f\u061c\u180b-\u180e\u200b\u200e\u200f\u2060-\u2064\u206a-\u206f\ufeff"
+    "\U000e0000-\U000e007f]"
+)
+"""Characters without a shape of their own: soft hyphens, zero-width spaces, byte order marks and
+marks of direction."""
+_JOINERS = re.compile("(?:(?<=[\\s\u0021-\u024f\u1e00-\u1eff])|^)[\u200c\u200d]+")
+"""Joiners where they join nothing; they shape Persian, Indic and emoji."""
+_BLANK = re.compile("[\u115f\u1160\u2800\u3164\uffa0]")
+"""Letters and symbols that are blank, which `str.split` does not know as white space."""
+_FORMS = re.compile("[\ufb00-\ufb06\uff01-\uff5e\U0001d400-\U0001d7ff]+")
+"""Latin letters in another form: ligatures, full width, mathematical alphabets."""
+
+
+def plain_text(text: str) -> str:
+    """Return a text as its reader sees it: what can't be seen is left out, white space of any kind
+    is one space, letters are composed (NFC; macOS writes file names in NFD), and ligatures and
+    full-width letters are plain ones."""
+    text = _JOINERS.sub("", _BLANK.sub(" ", _UNSEEN.sub("", text)))
+    text = _FORMS.sub(lambda found: unicodedata.normalize("NFKC", found[0]), text)
+    return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def shown(text: str) -> str:
@@ -45,7 +67,9 @@ def fault_of(text: str) -> str | None:
     """Say why a text can't be meant, or None."""
     found = _CONTROL.search(text) or _SURROGATE.search(text)
     if found:
-        return f"{shown(text[:60])!r} holds {found[0]!a}, which is no character to be read"
+        called = unicodedata.name(found[0], "")
+        named = f"{found[0]!a} ({called})" if called else f"{found[0]!a}"
+        return f"{shown(text[:60])!r} holds {named}, which is no character to be read"
     if len(text) > LONGEST:
         return f"{text[:40]!r}... has {len(text)} characters: at most {LONGEST} are allowed"
     return None
@@ -85,7 +109,7 @@ def _unquoted(text: str) -> str | None:
 
 
 def _empty(text: str, hint: Any) -> str | None:
-    if text.strip():
+    if plain_text(text):
         return None
     kind = get_args(hint)[0] if get_origin(hint) is Annotated else hint
     instead = ", or null" if NoneType in get_args(kind) else ""

@@ -176,7 +176,7 @@ def clip_each(factors: Sequence[Tensor], max_norm: float, *, scale: float = 1.0)
 
 
 def prediction_target(noise: Any, latents: Tensor, drawn: Tensor, timesteps: Tensor) -> Tensor:
-    """Return what the UNet should predict of `latents` noised by `drawn`: noise, v or the sample.
+    """Return what the UNet should predict of `latents` noised by `drawn`: noise or v.
 
     Raises ValueError where the scheduler `noise` says that it predicts something else.
     """
@@ -185,10 +185,7 @@ def prediction_target(noise: Any, latents: Tensor, drawn: Tensor, timesteps: Ten
             return drawn
         case "v_prediction":
             return noise.get_velocity(latents, drawn, timesteps)
-        case "sample":
-            return latents
         case other:
             raise ValueError(
-                f"the scheduler's prediction_type is {other!r}: epsilon, v_prediction or sample is"
-                " allowed"
+                f"the scheduler's prediction_type is {other!r}: epsilon or v_prediction is allowed"
             )
