@@ -109,14 +109,9 @@ def test_pictures_are_kept_as_they_are_drawn(
 
 
 def test_two_jobs_at_once_make_what_they_share_once(tiny_folder: Path, tmp_path: Path) -> None:
-    few = (
-        "evaluation.parts=[erased]",
-        "save=weights",
-        "judge=none",
-        "stages=[lora,fusion,samples]",
-    )
+    stages = UP_TO_FUSION.replace("]", ",samples]")
     shared = [f"model.source={tiny_folder}", f"cache_dir={tmp_path / 'cache'}", *SMALL, PEOPLE]
-    shared += few
+    shared += [f"stages={stages}", "evaluation.parts=[erased]", "save=weights"]
     jobs = [
         subprocess.Popen(
             [sys.executable, "-m", "mace_exp", "model=path", *shared]

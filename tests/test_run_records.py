@@ -59,10 +59,9 @@ def test_weights_and_biases_holds_a_whole_run(run: Run, monkeypatch: pytest.Monk
 
 
 def test_losses_by_layer_are_summed_over_concepts_and_known_again(run: Run) -> None:
+    few = (f"stages={UP_TO_FUSION}", "save=weights", "lora.learning_rate=0.004")
     for name in ("new", "known"):
-        folder = run(
-            name, PEOPLE, f"stages={UP_TO_FUSION}", "lora.learning_rate=0.004", "save=weights"
-        )
+        folder = run(name, PEOPLE, *few)
         layers = rows(folder, "layers")
         assert [row["layers/step"] for row in layers] == [0, 1, 2]
         for step, row in enumerate(layers):
