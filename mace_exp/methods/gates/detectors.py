@@ -27,7 +27,7 @@ NEGATIVE_WEIGHT = 20.0
 """Weight of all negative rows together, where all rows of a unit together weigh 1."""
 MIN_GAP = 0.2
 """Smallest gap between the logits of negatives and positives in which a ramp is placed."""
-UNCERTAIN_SHARE = 0.5
+DOUBT = 0.5
 """Share of the gap between negatives and positives that uncertain states can't take up."""
 START, END = 0.6, 0.85
 """Start and end of the ramp, from the highest negative logit (0) to the lowest positive (1). It
@@ -170,7 +170,7 @@ def _sides(
         logits[rows[unit], i] = -torch.inf
     highest = torch.maximum(logits.amax(0), (others @ weight.mT + bias).amax(0))
     if len(unsure):
-        most = lowest - UNCERTAIN_SHARE * (lowest - highest).clamp(min=0)
+        most = lowest - DOUBT * (lowest - highest).clamp(min=0)
         uncertain = (unsure @ weight.mT + bias).amax(0)
         highest = torch.maximum(highest, torch.minimum(uncertain, most))
     return lowest, highest
