@@ -14,7 +14,7 @@ from mace_exp.models.projections import TEXT_PROJECTIONS
 from mace_exp.models.text import PromptEncoder
 from mace_exp.preservation.statistics import gram
 
-MAX_RANK = 128
+MOST_RANK = 128
 """Largest total rank of a projection's stored factors; of more, the product takes less memory."""
 
 
@@ -167,7 +167,7 @@ class FusionAccumulator:
     are then multiplied out into one [d_out, d] matrix per projection.
     """
 
-    def __init__(self, width: int, *, most_rank: int = MAX_RANK) -> None:
+    def __init__(self, width: int, *, most_rank: int = MOST_RANK) -> None:
         self._most_rank = most_rank
         self._empty = torch.zeros(width, width, dtype=torch.float64)
         self._grams: dict[int, tuple[Tensor, Tensor]] = {}  # T and sum of S_c, by the id of T
