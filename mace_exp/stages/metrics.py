@@ -65,7 +65,7 @@ def measure(
         ScoredPictures(drawn.prompts, *found.scored.scores, judge.name).write(folder.scores)
         if found.scored.detections is not None:
             write_detections(folder.detections, found.scored.detections, judge.name)
-        _warn_of_unrecognised_parts(found.metrics)
+        _tell_of_blindness(found.metrics)
         write_json(folder.metrics, found.metrics)
         predictions = (found.before, found.after)
         write_prompts(folder.samples / "prompts.csv", drawn.prompts, predictions)
@@ -79,7 +79,7 @@ def measure(
     return Result(key, make)
 
 
-def _warn_of_unrecognised_parts(metrics: Metrics) -> None:
+def _tell_of_blindness(metrics: Metrics) -> None:
     """Warn, in the log and in "missing", of parts in which the judge recognises nothing before the
     edit: an accuracy of 0 % after it is then no success."""
     for part, values in metrics.items():
