@@ -12,7 +12,7 @@ from mace_exp import erase
 from mace_exp.models.loading import check_finite, load_pipeline
 from mace_exp.models.sampling import SamplingSettings, sample
 from mace_exp.models.saving import save_pipeline
-from mace_exp.stages.metrics import _warn_of_unrecognised_parts
+from mace_exp.stages.metrics import _tell_of_blindness
 from tests.tiny import tiny_pipeline
 
 SETTINGS = SamplingSettings(steps=1, guidance=2, scheduler="ddim", batch_size=2)
@@ -70,6 +70,6 @@ def test_an_original_in_which_nothing_is_recognised_is_told(
         "missing": [],
     }
     with caplog.at_level(logging.WARNING):
-        _warn_of_unrecognised_parts(metrics)
+        _tell_of_blindness(metrics)
     (said,) = metrics["missing"]
     assert said.startswith("erased: the judge recognises nothing") and caplog.messages == [said]
