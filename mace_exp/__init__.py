@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from mace_exp.api import erase as erase
 
 if sys.argv[:1] == ["-m"]:  # `python -m mace_exp...` imports this first: Ctrl-C meanwhile
-    from mace_exp.cli.ending import hush_interrupts
+    from mace_exp.cli.ending import end_on_interrupts
 
-    hush_interrupts()
+    end_on_interrupts()
 
 __all__ = ["Erasure", "erase"]
 

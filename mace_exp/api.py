@@ -127,7 +127,7 @@ def erase(
         **_kept(preserve, kind),
         **_anchors(anchor, kind),
     }
-    base = (*BASE, *_unheld(preserve, kind))
+    base = (*BASE, *_no_domain_weight(preserve, kind))
     with _run_folder(folder) as root, silenced(not progress):
         config = _config(base, values, settings or {}, pipeline, root / "cache")
         return _erased(pipeline, config, RunFolder(root))
@@ -216,7 +216,7 @@ def _kept(preserve: Sequence[str], kind: str) -> dict[str, object]:
     return {f"kept.{KEPT[kind]}": list(preserve)} if preserve else {}
 
 
-def _unheld(preserve: Sequence[str], kind: str) -> tuple[str, ...]:
+def _no_domain_weight(preserve: Sequence[str], kind: str) -> tuple[str, ...]:
     """Return the weight 0 of the domain's captions where no name is in them."""
     named = preserve and KEPT[kind] != "objects"
     return () if named else ("preservation.domain_weight=0",)

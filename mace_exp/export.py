@@ -78,30 +78,11 @@ def export(
     """
     folder = RunFolder(run)
     facts, file = edit_facts(folder), {"edit": folder.edit, "refined": folder.refined}[weights]
-    if not file.is_file():
-        raise ValueError(
-            f"{file} is missing: the run has not reached that stage, continue it by resume={run}"
-        )
-    recorded = recorded_files(folder)
-    for name in changed_files(folder, [file.name, folder.facts.name]):
-        if name in recorded:  # earlier versions recorded nothing
-            raise ValueError(
-                f"{run / name} is not what the run wrote: resume={run} writes it again"
-            )
+    _check_weights(folder, file)
     if target.exists():
         raise ValueError(f"{target} exists: name a new folder, or remove it")
-
-    from mace_exp.models.fingerprints import require_fingerprint
-    from mace_exp.runs.provenance import model_of
-
-    with naming_setting(str(run)):
-        chosen = model_of(facts)
     moved: dict[str, Any] = {} if model is None else {"source": model, "variant": None}
-    try:
-        pipeline = loaded(replace(chosen, **moved | dict(files or {})), device)
-    except ValueError as error:
-        raise ValueError(f"{error}; --model gives the location of the original model") from error
-    require_fingerprint(pipeline, facts["model"]["fingerprint"])
+    pipeline = _original(run, facts, moved | dict(files or {}), device)
     import torch
 
     from mace_exp.utils.tensors import load_tensors
@@ -118,6 +99,38 @@ def export(
     stored = stored or next(iter(edit.values())).dtype
     work = Work(pipeline=pipeline, folder=folder, edit=edit, dtype=stored, rank=shape.rank)
     FORMATS[shape.format](work, target)
+
+
+def _check_weights(folder: RunFolder, file: Path) -> None:
+    """Raise ValueError if a file of weights is missing, or it or erased.json was changed."""
+    run = folder.root
+    if not file.is_file():
+        raise ValueError(
+            f"{file} is missing: the run has not reached that stage, continue it by resume={run}"
+        )
+    recorded = recorded_files(folder)
+    for name in changed_files(folder, [file.name, folder.facts.name]):
+        if name in recorded:  # earlier versions recorded nothing
+            raise ValueError(
+                f"{run / name} is not what the run wrote: resume={run} writes it again"
+            )
+
+
+def _original(
+    run: Path, facts: Mapping[str, Any], changes: Mapping[str, Any], device: str
+) -> DiffusionPipeline:
+    """Load the model of erased.json with `changes` to its settings; it must be the run's."""
+    from mace_exp.models.fingerprints import require_fingerprint
+    from mace_exp.runs.provenance import model_of
+
+    with naming_setting(str(run)):
+        chosen = model_of(facts)
+    try:
+        pipeline = loaded(replace(chosen, **changes), device)
+    except ValueError as error:
+        raise ValueError(f"{error}; --model gives the location of the original model") from error
+    require_fingerprint(pipeline, facts["model"]["fingerprint"])
+    return pipeline
 
 
 def _write_folder(

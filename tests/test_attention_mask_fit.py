@@ -24,12 +24,15 @@ def test_the_models_own_masks_lie_on_what_is_drawn(
         "experiments.attention_masks.measure", reason="the studies are not beside the tests"
     )
     from experiments.mini_world import world
+    from mace_exp.mini import captions
     from mace_exp.models.loading import load_pipeline
 
     whole = "attention masks"
     monkeypatch.setattr(measure, "VARIANTS", {whole: measure.VARIANTS[whole]})  # the method alone
     for count in ("_TEST_EXPRESSIONS", "_NAMELESS", "_PORTRAITS"):
         monkeypatch.setattr(world, count, int(count == "_TEST_EXPRESSIONS"))  # draws no more
+    known = captions.identities()  # as `test_mini_world` holds
+    monkeypatch.setattr(world, "draw_identities", lambda names, least_distance: known)
     cases = measure.draw_cases(world.World("test", tmp_path), PICTURES)
     pipeline = load_pipeline(None, device="cpu")
     fits = {"person": [], "object": []}

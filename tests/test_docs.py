@@ -25,6 +25,7 @@ from mace_exp.config import validation as crossing
 from mace_exp.config.run_config import RunConfig
 
 ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "mace_exp"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PAGES += sorted((ROOT / "experiments").glob("*/README.md"))
 PAGES.append(ROOT / "mace_exp" / "mini" / "weights" / "README.md")
@@ -215,6 +216,36 @@ def test_extras_and_files_that_the_pages_name_are_there() -> None:
             assert (page.parent / link).exists(), f"{page.name}: {link}"
         for file in re.findall(r"`((?:tests|docs|conf|experiments)/[\w./]+\.\w+)`", text):
             assert (ROOT / file).exists(), f"{page.name}: {file}"
+
+
+def test_modules_that_the_architecture_names_are_there() -> None:
+    """Each path is relative to the package or the repository, or to a folder in the same row; a
+    name in the row of a question is in one of its modules."""
+    lines = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").splitlines()
+    found = 0
+    for line in lines:
+        spans = [each for each in inline(line) if re.fullmatch(r"[\w./{},]+", each)]
+        folders = [ROOT, PACKAGE, *(PACKAGE / each for each in spans if each.endswith("/"))]
+        modules: list[Path] = []
+        for name in (name for each in spans for name in unbraced(each)):
+            if name.endswith((".py", "/")) and name != ".py":
+                places = [folder / name for folder in folders if (folder / name).exists()]
+                assert places, f"{name} is not there: {line}"
+                modules.append(places[0])
+        found += len(modules)
+        texts = [file.read_text(encoding="utf-8") for file in modules if file.suffix == ".py"]
+        names = [each for each in spans if re.fullmatch(r"[A-Za-z]\w*(\.(?!py$)[a-z_]+)?", each)]
+        if texts and "?" in line:
+            for name in names:
+                last = name.split(".")[-1]
+                assert any(last in text for text in texts), f"{name} is in no module: {line}"
+    assert found > 60
+
+
+def unbraced(name: str) -> list[str]:
+    """Return the names that `a/{b,c}.py` stands for."""
+    braces = re.fullmatch(r"(.*)\{(.*)\}(.*)", name)
+    return [braces[1] + part + braces[3] for part in braces[2].split(",")] if braces else [name]
 
 
 @pytest.mark.parametrize(

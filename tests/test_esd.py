@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mace_exp.export import export
-from mace_exp.methods.esd.guidance import Sampler, away_from
+from mace_exp.methods.esd.guidance import Sampler, negatively_guided
 from mace_exp.methods.esd.training import (
     TARGETS,
     EsdConcept,
@@ -133,7 +133,7 @@ def test_without_negative_guidance_the_optimum_is_the_targets_prediction() -> No
 
 def test_negative_guidance_goes_on_from_the_target_by_eta() -> None:
     concept, target = torch.tensor([3.0]), torch.tensor([1.0])
-    assert [float(away_from(concept, target, eta)) for eta in (0, 1, 2)] == [1, -1, -3]
+    assert [float(negatively_guided(concept, target, eta)) for eta in (0, 1, 2)] == [1, -1, -3]
 
 
 @pytest.mark.parametrize("interrupted", [False, True])

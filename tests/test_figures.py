@@ -9,7 +9,8 @@ import pytest
 
 from mace_exp.report.__main__ import main
 from mace_exp.report.figures import write_run_figures, write_sweep_figures
-from tests.fake_run import HOSTILE, make_failed_run, make_run, make_sweep
+from tests.fake_run import HOSTILE, make_failed_run, make_run
+from tests.fake_sweep import make_sweep
 
 pytest.importorskip("matplotlib", reason="the extra `figures` is not installed")
 NAMES = ["Adam Driver", HOSTILE, "a $ and $b_"]

@@ -52,7 +52,7 @@ def pipeline(request: pytest.FixtureRequest) -> Any:
 
 
 def clusters(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Return states [r, 16] around three centres, the unit of each, and survivors around zero."""
+    """Return states [r, 16] around three centres, the unit of each, and preserved around zero."""
     draw = torch.Generator().manual_seed(seed)
     centres = 6 * torch.randn(3, 16, generator=draw)
     units = torch.arange(3).repeat_interleave(20)
@@ -65,13 +65,13 @@ def clusters(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
 def test_an_open_gate_adds_the_change_and_a_closed_one_nothing(
     activation: Callable[[Tensor], Tensor], rank: int
 ) -> None:
-    states, units, survivors = clusters()
-    detectors = fit_detectors(states, units, survivors, 3)
+    states, units, preserved = clusters()
+    detectors = fit_detectors(states, units, preserved, 3)
     inside = states[units == 0]
     draw = torch.Generator().manual_seed(1)
     matrix = torch.randn(16, 16, generator=draw)
     changes = torch.ones(16) + (inside - inside.mean(0)) @ matrix
-    others = torch.cat([survivors, states[units != 0]])
+    others = torch.cat([preserved, states[units != 0]])
     neurons = gate_neurons(
         detectors.weight[0],
         detectors.bias[0],
@@ -88,27 +88,27 @@ def test_an_open_gate_adds_the_change_and_a_closed_one_nothing(
 
 
 def test_detectors_are_ramps_between_the_two_sides() -> None:
-    states, units, survivors = clusters()
-    detectors = fit_detectors(states, units, survivors, 3)
+    states, units, preserved = clusters()
+    detectors = fit_detectors(states, units, preserved, 3)
     ramps = detectors.ramps(states)
     own = torch.nn.functional.one_hot(units).bool()
     assert bool((ramps[own] >= 1).all()) and bool((ramps[~own] <= 0).all())
-    assert bool((detectors.ramps(survivors) <= 0).all()) and bool((detectors.gaps > 0).all())
+    assert bool((detectors.ramps(preserved) <= 0).all()) and bool((detectors.gaps > 0).all())
 
 
 def test_one_state_on_both_sides_spoils_no_other() -> None:
-    states, units, survivors = clusters()
-    detectors = fit_detectors(states, units, torch.cat([survivors, states[:1]]), 3)
+    states, units, preserved = clusters()
+    detectors = fit_detectors(states, units, torch.cat([preserved, states[:1]]), 3)
     ramps = detectors.ramps(states)[:, 0]
     assert float(detectors.gaps[0]) <= 0 < float(detectors.gaps[1:].min())
     assert bool((ramps[1:20] >= 1).all()) and bool((ramps[20:] <= 0).all())
-    assert bool((detectors.ramps(survivors)[:, 0] <= 0).all())
+    assert bool((detectors.ramps(preserved)[:, 0] <= 0).all())
 
 
 def test_no_detector_opens_for_rows_of_no_unit() -> None:
-    states, units, survivors = clusters()
+    states, units, preserved = clusters()
     spared = torch.where(units == 2, -1, units)
-    detectors = fit_detectors(states, spared, survivors, 2)
+    detectors = fit_detectors(states, spared, preserved, 2)
     assert bool((detectors.ramps(states[units == 2]) <= 0).all())
 
 

@@ -22,13 +22,13 @@ from tests.fake_run import (
     HOSTILE,
     make_failed_run,
     make_run,
-    make_sweep,
     text_of,
     write_config,
     write_metrics,
     write_rows,
     write_status,
 )
+from tests.fake_sweep import make_sweep
 
 PAGE_BYTES = 3_000_000
 

@@ -15,13 +15,13 @@ from tests.chromium import Browser
 from tests.fake_run import (
     HOSTILE,
     make_run,
-    make_sweep,
     write_config,
     write_metrics,
     write_rows,
     write_samples,
     write_status,
 )
+from tests.fake_sweep import make_sweep
 
 TEXT = "document.querySelector('{}').textContent"
 

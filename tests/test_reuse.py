@@ -41,7 +41,8 @@ def test_a_lora_is_trained_again_when_its_mask_files_change(run: Run, tmp_path: 
 
 
 def test_a_sweep_over_fusion_weights_trains_once(run: Run) -> None:
-    folder = run("sweep", "-m", PEOPLE, "fusion.prior_weight=1,100", "lora.learning_rate=0.002")
+    few = ("evaluation.parts=[erased]", "save=weights", "lora.learning_rate=0.002")
+    folder = run("sweep", "-m", PEOPLE, "fusion.prior_weight=1,100", *few)
     jobs = [read(folder / str(number) / "summary.json") for number in range(2)]
     assert jobs[0]["made"]["loras"] == 2
     assert "loras" not in jobs[1]["made"] and jobs[1]["reused"]["loras"] == 2
@@ -108,7 +109,9 @@ def test_pictures_are_kept_as_they_are_drawn(
 
 
 def test_two_jobs_at_once_make_what_they_share_once(tiny_folder: Path, tmp_path: Path) -> None:
+    stages = UP_TO_FUSION.replace("]", ",samples]")
     shared = [f"model.source={tiny_folder}", f"cache_dir={tmp_path / 'cache'}", *SMALL, PEOPLE]
+    shared += [f"stages={stages}", "evaluation.parts=[erased]", "save=weights"]
     jobs = [
         subprocess.Popen(
             [sys.executable, "-m", "mace_exp", "model=path", *shared]

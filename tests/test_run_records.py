@@ -14,6 +14,8 @@ from tests.whole_run import PEOPLE, UP_TO_FUSION, Run, read, read_table, rows
 NAMES = ("Adam Driver", "Amy Adams")  # PEOPLE
 PHASES = ("before", "refined", "step 1", "step 2", "trained", "after")
 SHARE = "lora/attention"
+LITTLE = ("evaluation.parts=[erased]", "save=weights", "judge=none")
+"""Of runs whose pictures and edited model nobody reads."""
 
 
 def test_weights_and_biases_holds_a_whole_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,8 +59,9 @@ def test_weights_and_biases_holds_a_whole_run(run: Run, monkeypatch: pytest.Monk
 
 
 def test_losses_by_layer_are_summed_over_concepts_and_known_again(run: Run) -> None:
+    few = (f"stages={UP_TO_FUSION}", "save=weights", "lora.learning_rate=0.004")
     for name in ("new", "known"):
-        folder = run(name, PEOPLE, f"stages={UP_TO_FUSION}", "lora.learning_rate=0.004")
+        folder = run(name, PEOPLE, *few)
         layers = rows(folder, "layers")
         assert [row["layers/step"] for row in layers] == [0, 1, 2]
         for step, row in enumerate(layers):
@@ -85,7 +88,7 @@ def test_attention_is_drawn_in_every_phase_and_resolution(people_run: Path) -> N
 
 def test_a_known_lora_shows_what_was_recorded_when_it_was_trained(run: Run) -> None:
     """Another number of snapshots trains nothing again, and each keeps the number of its step."""
-    six = ("lora.steps=6", "evaluation.attention_maps=2")
+    six = ("lora.steps=6", "evaluation.attention_maps=2", *LITTLE)
     first, again, fewer, more, none = (
         run(f"snapshots-{name}", PEOPLE, *six, f"lora.snapshots={count}")
         for name, count in (("first", 2), ("again", 2), ("fewer", 1), ("more", 5), ("none", 0))
@@ -113,8 +116,8 @@ def test_a_known_lora_shows_what_was_recorded_when_it_was_trained(run: Run) -> N
 
 
 def test_loras_kept_without_snapshots_are_read_as_ever(run: Run, cache: Path) -> None:
-    seven = ("lora.steps=7", PEOPLE)
-    run("earlier", *seven)
+    seven = ("lora.steps=7", PEOPLE, *LITTLE)
+    run("earlier", *seven, f"stages={UP_TO_FUSION}")
     for file in cache.glob("loras/*/attention.safetensors"):
         file.unlink()
     shutil.rmtree(cache / "checksums")  # of entries made before there were any
@@ -124,7 +127,7 @@ def test_loras_kept_without_snapshots_are_read_as_ever(run: Run, cache: Path) ->
 
 
 def test_a_joint_lora_is_watched_on_each_of_its_concepts(run: Run) -> None:
-    joint = ("lora.per_concept=false", "lora.steps=4", "lora.snapshots=1")
+    joint = ("lora.per_concept=false", "lora.steps=4", "lora.snapshots=1", *LITTLE)
     folder = run("joint", PEOPLE, *joint, "evaluation.attention_maps=2")
     assert drawn_steps(folder, "Adam Driver") == drawn_steps(folder, "Amy Adams") == [2]
 

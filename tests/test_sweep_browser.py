@@ -10,7 +10,7 @@ import pytest
 
 from mace_exp.report.sweep_page import write_sweep_report
 from tests.chromium import Browser
-from tests.fake_run import make_grid_sweep
+from tests.fake_sweep import make_grid_sweep
 
 VIEWS = (".jobs", ".parallel", ".scatter", "#tradeoff svg:not(.scatter)", ".sheet", ".stages")
 

@@ -26,11 +26,11 @@ from tests.fake_run import (
     HOSTILE,
     make_failed_run,
     make_run,
-    make_sweep,
     text_of,
     write_config,
     write_samples,
 )
+from tests.fake_sweep import make_sweep
 
 
 def test_sweep_page_shows_what_varies_and_who_failed(tmp_path: Path) -> None:

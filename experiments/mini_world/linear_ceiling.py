@@ -40,11 +40,9 @@ def linear_ceiling(
     recognised before the edit.
     """
     names = [name.lower() for name in captions.people()]
-    fit, _ = _states(encoder, tokenizer, names, _FIT)
+    fit, fit_places = _states(encoder, tokenizer, names, _FIT)
     read, places = _states(encoder, tokenizer, names, _READ)
-    anchor, _ = _states(encoder, tokenizer, ["a person"], _FIT)
-    _, fit_places = _states(encoder, tokenizer, names, _FIT)
-    _, anchor_places = _states(encoder, tokenizer, ["a person"], _FIT)
+    anchor, anchor_places = _states(encoder, tokenizer, ["a person"], _FIT)
     transform = _best_transform(fit, anchor, (fit_places, anchor_places), count)
     values = {}
     for place in PLACES:

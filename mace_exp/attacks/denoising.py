@@ -91,7 +91,7 @@ def loss_scale(pipeline: Any, key: str) -> LossScale:
 
 
 @contextmanager
-def at_rest(pipeline: Any) -> Iterator[None]:
+def frozen_weights(pipeline: Any) -> Iterator[None]:
     """Freeze the model's weights inside the block; on a CPU also use faster self-attention."""
     parts = (pipeline.unet, pipeline.text_encoder, getattr(pipeline, "text_encoder_2", None))
     with ExitStack() as stack:

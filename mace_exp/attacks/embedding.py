@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mace_exp.attacks.base import Aim, Attempt, renamed
-from mace_exp.attacks.denoising import Denoising, Recorder, at_rest, descend, loss_scale
+from mace_exp.attacks.denoising import Denoising, Recorder, descend, frozen_weights, loss_scale
 from mace_exp.models.conditions import traced_condition
 from mace_exp.models.text import Branch, occurrences, phrase_ids, stable_diffusion_encoder
 from mace_exp.utils.seeding import generator
@@ -99,7 +99,7 @@ class Inversion:
             condition = traced_condition(pipeline, prompts, noised.latents)
             return denoising.errors(noised, condition).mean()
 
-        with at_rest(pipeline), learned.applied():
+        with frozen_weights(pipeline), learned.applied():
             recorder.optimise(
                 "",
                 self.steps,

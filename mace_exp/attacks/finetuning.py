@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mace_exp.attacks.base import Aim, Attempt
-from mace_exp.attacks.denoising import Denoising, Recorder, at_rest, descend, loss_scale
+from mace_exp.attacks.denoising import Denoising, Recorder, descend, frozen_weights, loss_scale
 from mace_exp.methods.esd.training import TrainedLinear
 from mace_exp.methods.mace.lora import Lora, LoraShape, initial_lora
 from mace_exp.methods.mace.stacked import stacked_loras
@@ -46,7 +46,7 @@ class Relearning:
     def __call__(self, pipeline: Any, aim: Aim) -> Attempt:
         """Fine-tune on the aim's pictures by the denoising loss."""
         recorder = Recorder(pipeline, aim)
-        with at_rest(pipeline):
+        with frozen_weights(pipeline):
             for variant in self.variants:
                 self._train(pipeline, aim, variant, recorder)
         return recorder.attempt()

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mace_exp.attacks.base import Aim, Attempt
-from mace_exp.attacks.denoising import Denoising, Noised, Recorder, at_rest
+from mace_exp.attacks.denoising import Denoising, Noised, Recorder, frozen_weights
 from mace_exp.attacks.embedding import LearnedPhrase
 from mace_exp.concepts.concept import Concept
 from mace_exp.models.conditions import condition_on, traced_condition
@@ -76,7 +76,7 @@ class PrefixSearch:
             asked = search.behind(aim.prompts) if done else aim.prompts
             recorder.draw("", done, asked)
 
-        with at_rest(pipeline):
+        with frozen_weights(pipeline):
             recorder.optimise("", self.steps, search.step, draw)
         return recorder.attempt({"": search.text(search.chosen)})
 

@@ -38,7 +38,7 @@ def ended(name: str, *, said: bool = True) -> Iterator[None]:
             raise
 
 
-def hush_interrupts() -> None:
+def end_on_interrupts() -> None:
     """Make Ctrl-C end this process with one line, also while a command is being imported."""
     usual = sys.excepthook
 
@@ -61,7 +61,7 @@ def _say(name: str, reason: str, said: bool) -> None:
         sys.stderr.write(f"{name}: {reason}\n")
 
 
-class _Outlet(io.TextIOWrapper):
+class _PipeStream(io.TextIOWrapper):
     """A text stream that discards its output once the reader has closed the pipe. Characters that
     the encoding lacks are written as backslash escapes."""
 
@@ -87,13 +87,13 @@ def _closed_reader(stream: io.TextIOWrapper) -> Iterator[None]:
 
 @contextmanager
 def _unbroken(name: str) -> Iterator[None]:
-    """Replace a standard stream by an `_Outlet`, unless something else has already replaced it."""
+    """Replace a standard stream by a `_PipeStream`, unless something else has replaced it."""
     stream: Any = getattr(sys, name)
     if stream is None or stream is not getattr(sys, f"__{name}__"):
         yield
         return
     stream.flush()
-    outlet: TextIO = _Outlet(
+    outlet: TextIO = _PipeStream(
         stream.buffer,
         encoding=stream.encoding,
         errors="backslashreplace",

@@ -99,7 +99,7 @@ def checked_options(
         return text
     if not isinstance(content, dict):
         raise ValueError(f"{file} holds no keys with values: an option file is a mapping")
-    found = [*_obeyed(content, group, package)]
+    found = [*_refused_keys(content, group, package)]
     if is_foreign:
         found += _reaching(content, group, package)
     for key, reason in found:
@@ -115,7 +115,7 @@ def _header(text: str) -> dict[str, str | None]:
     return ConfigSource._get_header_dict(text[:512])
 
 
-def _obeyed(content: dict[Any, Any], group: str, package: str) -> Iterator[tuple[str, str]]:
+def _refused_keys(content: dict[Any, Any], group: str, package: str) -> Iterator[tuple[str, str]]:
     """Yield the keys of a file that do more than set values of a run, and what they do."""
     for name, options in _defaults(content):
         chosen, _, place = name.partition("@")

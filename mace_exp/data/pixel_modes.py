@@ -43,7 +43,7 @@ _STRAY = 0.02
 """Share of the pixels that may have another colour, as on edges."""
 
 
-class _Unclear(ValueError):
+class _AmbiguousPixels(ValueError):
     """A file can be read, but its values are ambiguous; the message names it."""
 
 
@@ -99,7 +99,7 @@ def read_mask(path: Path) -> np.ndarray:
                 return _inside_of_colours(path, colours, few=image.mode in ("P", "PA"))
         grey = np.asarray(upright.convert("L"))
         if not grey.any() and upright.mode in ("RGB", "RGBA") and _is_deep_png(path):
-            raise _Unclear(
+            raise _AmbiguousPixels(
                 f"mask {path} holds no colour of 16 bits above 255, which is black: save it as "
                 "8-bit PNG with white (255) for the concept"
             )
@@ -147,7 +147,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             yield image
     except FileNotFoundError:
         raise ValueError(f"image {path} is missing") from None
-    except _Unclear:
+    except _AmbiguousPixels:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"image {path} can't be read: {error}") from error
@@ -181,7 +181,7 @@ def _levels(path: Path, image: Image.Image) -> np.ndarray:
 
     values = np.asarray(image).astype(np.float64)
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > 65535:
-        raise _Unclear(
+        raise _AmbiguousPixels(
             f"image {path} (mode {image.mode}) holds values from {values.min():g} to "
             f"{values.max():g}: grey levels are 0 to 1, to 255 or to 65535; save it as 8-bit PNG"
         )
@@ -210,7 +210,7 @@ def _inside(path: Path, levels: np.ndarray, stored: np.ndarray) -> np.ndarray:
     if inside.any() and len(values) > 4:  # a soft edge, or the noise of a JPEG
         return inside
     listed = ", ".join(f"{value:g}" for value in values[:5]) + ", ..." * (len(values) > 5)
-    raise _Unclear(
+    raise _AmbiguousPixels(
         f"mask {path} holds the values {listed}: a map of labels, or too dark for a mask; "
         "save it with white (255) for the concept and black (0) elsewhere"
     )
@@ -232,7 +232,7 @@ def _inside_of_alpha(path: Path, alpha: np.ndarray, colours: np.ndarray) -> np.n
     shown = colours[alpha > 0]
     black, white = (shown <= _DARK).all(axis=1), (shown >= 255 - _DARK).all(axis=1)
     if (black | white).all() and min(black.mean(), white.mean()) > _STRAY:
-        raise _Unclear(
+        raise _AmbiguousPixels(
             f"mask {path} is black and white, and partly transparent: which of them shows the "
             "concept is not known; save it without transparency"
         )
@@ -262,7 +262,7 @@ def _inside_of_colours(path: Path, colours: np.ndarray, *, few: bool) -> np.ndar
         return brightness * 2 > brightness.max()
     found, counts = np.unique(colours.reshape(-1, 3), axis=0, return_counts=True)
     common = [tuple(map(int, found[i])) for i in np.argsort(-counts)[:4]]
-    raise _Unclear(
+    raise _AmbiguousPixels(
         f"mask {path} holds several colours, such as {', '.join(map(str, common))}: which of "
         "them is the concept is not known; save it with white for the concept and black elsewhere"
     )

@@ -82,8 +82,7 @@ class RunJudge:
         """Load the judge for the subjects of the run.
 
         Raises:
-            JudgeError: it can't be loaded.
-            ValueError: it lacks an answer that its option promises.
+            JudgeError: it can't be loaded, or lacks an answer that its option promises.
         """
         judge = self.config.open(self._task(device))
         if judge is not None:

@@ -53,7 +53,6 @@ def load_pipeline(
         safety_checker=safety_checker,
     )
     import torch
-    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
     from mace_exp.models.devices import choose_device, indexed
     from mace_exp.models.readiness import check_pipeline
@@ -70,13 +69,7 @@ def load_pipeline(
         if location.file is not None:
             pipeline = _load_file(location, options)
         else:
-            pipeline = DiffusionPipeline.from_pretrained(
-                str(location.folder or location.hub_id),
-                variant=variant,
-                local_files_only=not (allow_download and location.hub_id),
-                **WEIGHTS,
-                **options,
-            )
+            pipeline = _load_folder(location, options, variant, allow_download=allow_download)
     _check_complete(pipeline, location, variant)
     check_pipeline(pipeline)
     if offload == "model":
@@ -170,6 +163,21 @@ def check_finite(pipeline: Any) -> None:
                     f"the model has weights that are not finite, as in {part}.{name}: the file is "
                     f"damaged, or its numbers are too large for {weight.dtype}"
                 )
+
+
+def _load_folder(
+    location: ModelLocation, options: dict[str, Any], variant: str | None, *, allow_download: bool
+) -> DiffusionPipeline:
+    """Load a folder, or a hub id."""
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+    return DiffusionPipeline.from_pretrained(
+        str(location.folder or location.hub_id),
+        variant=variant,
+        local_files_only=not (allow_download and location.hub_id),
+        **WEIGHTS,
+        **options,
+    )
 
 
 def _load_file(location: ModelLocation, options: dict[str, Any]) -> DiffusionPipeline:

@@ -18,6 +18,7 @@ STRIP_WIDTH, STRIP_HEIGHT = 220, 26
 LABEL_WIDTH, ROW_HEIGHT = 150, 19
 CURVE_WIDTH, CURVE_HEIGHT = 430, 240
 MAX_POINTS = 240  # per curve
+QUARTERS = (0, 0.25, 0.5, 0.75, 1)
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,18 @@ def joined(parts: Iterable[Markup]) -> Markup:
     return Markup("").join(parts)
 
 
+def svg_line(kind: str, x: tuple[float, float], y: tuple[float, float]) -> Markup:
+    """Draw a line; `kind` is its class in style.css."""
+    drawn = '<line class="{}" x1="{}" x2="{}" y1="{}" y2="{}"/>'
+    return Markup(drawn).format(kind, *x, *y)
+
+
+def svg_tick(x: float, y: float, text: object, anchor: str = "middle") -> Markup:
+    """Draw a tick label."""
+    drawn = '<text class="tick" x="{}" y="{}" text-anchor="{}">{}</text>'
+    return Markup(drawn).format(x, y, anchor, text)
+
+
 def describe(estimate: Estimate) -> str:
     """Return an estimate as text, for the tooltip and for screen readers."""
     before = "" if estimate.original is None else f"; original {percent(estimate.original)} %"
@@ -66,17 +79,9 @@ def marks(estimate: Estimate, x: Scale, y: float, tone: str) -> Markup:
     at = x(estimate.value)
     drawn = []
     if estimate.original is not None:
-        was = x(estimate.original)
-        drawn.append(
-            Markup('<line class="move" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(was, at, y, y)
-        )
+        drawn.append(svg_line("move", (x(estimate.original), at), (y, y)))
     if estimate.low is not None and estimate.high is not None:
-        ends = (x(estimate.low), x(estimate.high))
-        drawn.append(
-            Markup('<line class="spread {}" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(
-                tone, *ends, y, y
-            )
-        )
+        drawn.append(svg_line(f"spread {tone}", (x(estimate.low), x(estimate.high)), (y, y)))
     if estimate.original is not None:
         drawn.append(
             Markup('<circle class="was" cx="{}" cy="{}" r="4"/>').format(x(estimate.original), y)
@@ -88,38 +93,21 @@ def marks(estimate: Estimate, x: Scale, y: float, tone: str) -> Markup:
 def strip(estimate: Estimate, tone: str) -> Markup:
     """Draw one estimate on a scale from 0 to 100 %, for a table cell."""
     x, y = Scale(0, 1, 8, STRIP_WIDTH - 8), STRIP_HEIGHT / 2
-    grid = joined(
-        Markup('<line class="grid" x1="{}" x2="{}" y1="0" y2="{}"/>').format(
-            x(t), x(t), STRIP_HEIGHT
-        )
-        for t in (0, 0.25, 0.5, 0.75, 1)
-    )
+    grid = joined(svg_line("grid", (x(t), x(t)), (0, STRIP_HEIGHT)) for t in QUARTERS)
+    drawn = grid + marks(estimate, x, y, tone)
     return Markup(
-        '<svg class="strip" viewBox="0 0 {} {}" width="{}" height="{}" role="img">'
-        "<title>{}</title>{}{}</svg>"
-    ).format(
-        STRIP_WIDTH,
-        STRIP_HEIGHT,
-        STRIP_WIDTH,
-        STRIP_HEIGHT,
-        describe(estimate),
-        grid,
-        marks(estimate, x, y, tone),
-    )
+        '<svg class="strip" viewBox="0 0 {0} {1}" width="{0}" height="{1}" role="img">'
+        "<title>{2}</title>{3}</svg>"
+    ).format(STRIP_WIDTH, STRIP_HEIGHT, describe(estimate), drawn)
 
 
 def strip_axis() -> Markup:
     """Draw the scale above a column of strips."""
     x = Scale(0, 1, 8, STRIP_WIDTH - 8)
-    labels = joined(
-        Markup('<text class="tick" x="{}" y="11" text-anchor="middle">{}</text>').format(
-            x(t), round(100 * t)
-        )
-        for t in (0, 0.25, 0.5, 0.75, 1)
-    )
+    labels = joined(svg_tick(x(t), 11, round(100 * t)) for t in QUARTERS)
     return Markup(
-        '<svg viewBox="0 0 {} 14" width="{}" height="14" aria-hidden="true">{}</svg>'
-    ).format(STRIP_WIDTH, STRIP_WIDTH, labels)
+        '<svg viewBox="0 0 {0} 14" width="{0}" height="14" aria-hidden="true">{1}</svg>'
+    ).format(STRIP_WIDTH, labels)
 
 
 def intervals(estimates: Sequence[Estimate], tone: str, *, width: int = 430) -> Markup:
@@ -127,11 +115,8 @@ def intervals(estimates: Sequence[Estimate], tone: str, *, width: int = 430) -> 
     x = Scale(0, 1, LABEL_WIDTH + 8, width - 44)
     height = ROW_HEIGHT * len(estimates)
     grid = joined(
-        Markup(
-            '<line class="grid" x1="{0}" x2="{0}" y1="0" y2="{1}"/>'
-            '<text class="tick" x="{0}" y="{2}" text-anchor="middle">{3}</text>'
-        ).format(x(t), height, height + 14, round(100 * t))
-        for t in (0, 0.25, 0.5, 0.75, 1)
+        svg_line("grid", (x(t), x(t)), (0, height)) + svg_tick(x(t), height + 14, round(100 * t))
+        for t in QUARTERS
     )
     rows = joined(
         _interval_row(estimate, x, ROW_HEIGHT * (index + 0.5), tone, width)
@@ -212,21 +197,14 @@ def with_axes(drawn: Markup, x: Scale, y: Scale, *, label: str, unit: str) -> Ma
 def axes(x: Scale, y: Scale, *, percent_x: bool = False, percent_y: bool = False) -> Markup:
     """Draw the grid with tick labels on both axes."""
     across = (
-        Markup(
-            '<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>'
-            '<text class="tick" x="{}" y="{}" text-anchor="end">{}</text>'
-        ).format(x.start, x.end, y(t), y(t), x.start - 6, y(t) + 3.5, _tick_label(t, percent_y))
+        svg_line("grid", (x.start, x.end), (y(t), y(t)))
+        + svg_tick(x.start - 6, y(t) + 3.5, _tick_label(t, percent_y), "end")
         for t in ticks(y.low, y.high)
     )
     down = (
-        Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>').format(
-            x(t), y.start + 16, _tick_label(t, percent_x)
-        )
-        for t in ticks(x.low, x.high, 5)
+        svg_tick(x(t), y.start + 16, _tick_label(t, percent_x)) for t in ticks(x.low, x.high, 5)
     )
-    base = Markup('<line class="base" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(
-        x.start, x.end, y.start, y.start
-    )
+    base = svg_line("base", (x.start, x.end), (y.start, y.start))
     return joined([*across, *down, base])
 
 

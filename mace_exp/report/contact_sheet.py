@@ -66,7 +66,7 @@ def sheet(jobs: Sequence[Job]) -> Sheet | None:
         if thumbnails.spent:
             break
         found = [samples.get(prompt) for _, samples in sampled]
-        befores = _befores(found, groups)
+        befores = _originals(found, groups)
         columns[prompt] = [
             _pair(sample, befores.get(group), thumbnails)
             for sample, group in zip(found, groups, strict=True)
@@ -113,7 +113,7 @@ def _groups(jobs: Sequence[Job]) -> list[int]:
     return [known.setdefault(each, len(known)) for each in settings]
 
 
-def _befores(found: Sequence[Sample | None], groups: Sequence[int]) -> dict[int, Sample]:
+def _originals(found: Sequence[Sample | None], groups: Sequence[int]) -> dict[int, Sample]:
     """Return for each group the first sample that has an original image."""
     befores: dict[int, Sample] = {}
     for sample, group in zip(found, groups, strict=True):

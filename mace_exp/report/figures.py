@@ -14,9 +14,9 @@ from mace_exp.report.jobs import Job, label, varying_settings
 from mace_exp.report.metrics_view import Estimate, PartResult, read_parts
 from mace_exp.report.parallel import axes_of
 from mace_exp.report.read_run import RunContents, median_curve, read_curves, read_run
-from mace_exp.report.run_page import MEASURES
 from mace_exp.report.scatter import steps
 from mace_exp.report.sweep_page import pareto_points, read_sweep, scatter_labels
+from mace_exp.report.training_view import MEASURES
 from mace_exp.utils.files import atomic_file
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from mace_exp.report import formatting
-from mace_exp.report.charts import joined, shortened, ticks
+from mace_exp.report.charts import joined, shortened, svg_tick, ticks
 from mace_exp.report.jobs import Job, label, setting_key, setting_text
 from mace_exp.report.metrics_view import LOWER_TITLES, Estimate
 
@@ -149,12 +149,7 @@ def _line(
 
 
 def _axis(axis: Axis, x: float, number: int) -> Markup:
-    figures = joined(
-        Markup('<text class="tick" x="{}" y="{}" text-anchor="end">{}</text>').format(
-            x - 6, _height(at) + 3.5, text
-        )
-        for at, text in axis.ticks
-    )
+    figures = joined(svg_tick(x - 6, _height(at) + 3.5, text, "end") for at, text in axis.ticks)
     return Markup(
         '<g class="scale" data-axis="{0}" aria-label="{1}"><text class="tick" x="{2}" y="14" '
         'text-anchor="middle">{3}</text><text class="name" x="{2}" y="29" text-anchor="middle">{4}'

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.manifest import changed_files, recorded_files
@@ -115,29 +115,29 @@ def is_run(path: Path) -> bool:
     return any((path / name).is_file() for name in RUN_MARKS)
 
 
+Value = TypeVar("Value")
+
+
+def _readable(path: Path, read: Callable[[Path], Any], empty: Value) -> Value:
+    """Return what `read` returns; `empty` for a missing or broken file, or another type."""
+    try:
+        value = read(path)
+    except FileNotFoundError:
+        return empty
+    except (OSError, csv.Error, ValueError) as error:
+        log.warning("%s can't be read (%s) and is left out", path, error)
+        return empty
+    return value if isinstance(value, type(empty)) else empty
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object; empty if the file is missing or broken."""
-    try:
-        value = file_json(path)
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        log.warning("%s can't be read (%s) and is left out of the report", path, error)
-        return {}
-    return value if isinstance(value, dict) else {}
+    return _readable(path, file_json, {})
 
 
 def read_config(path: Path) -> dict[str, Any]:
     """Read the composed configuration; a run that was refused has none."""
-    file = path / "config.yaml"
-    try:
-        value = read_plain(file)
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        log.warning("%s can't be read (%s) and is left out", file, error)
-        return {}
-    return value if isinstance(value, dict) else {}
+    return _readable(path / "config.yaml", read_plain, {})
 
 
 def read_samples(folder: Path) -> list[Sample]:
@@ -153,33 +153,26 @@ def read_samples(folder: Path) -> list[Sample]:
 
 
 _SAMPLE_TEXTS = (
-    "part",
-    "concept",
-    "prompt",
-    "seed",
-    "expected",
-    "before_prediction",
-    "after_prediction",
+    *("part", "concept", "prompt", "seed", "expected"),
+    *("before_prediction", "after_prediction"),
 )
 
 
 def read_attention(folder: Path) -> list[Overlay]:
     """Read attention/index.csv: captions are the prompts."""
-    rows = read_table(folder / "index.csv")
-    found = [(row, image_in(folder, row.get("file"))) for row in rows]
-    return [
-        Overlay(row.get("concept") or "", row.get("phase") or "", row.get("prompt") or "", path)
-        for row, path in found
-        if path
-    ]
+    return _overlays(folder, lambda row: row.get("prompt") or "")
 
 
 def read_masks(folder: Path) -> list[Overlay]:
     """Read masks/index.csv."""
+    return _overlays(folder, lambda row: f"image {row.get('image_index') or ''}")
+
+
+def _overlays(folder: Path, caption: Callable[[Mapping[str, str]], str]) -> list[Overlay]:
     rows = read_table(folder / "index.csv")
     found = [(row, image_in(folder, row.get("file"))) for row in rows]
     return [
-        Overlay(row.get("concept") or "", "", f"image {row.get('image_index') or ''}", path)
+        Overlay(row.get("concept") or "", row.get("phase") or "", caption(row), path)
         for row, path in found
         if path
     ]
@@ -187,14 +180,12 @@ def read_masks(folder: Path) -> list[Overlay]:
 
 def read_table(path: Path) -> list[Mapping[str, str]]:
     """Read a CSV file with a header; no rows if it is missing."""
-    try:
-        with regular(path).open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
-    except FileNotFoundError:
-        return []
-    except (OSError, csv.Error, ValueError) as error:
-        log.warning("%s can't be read (%s) and is left out of the report", path, error)
-        return []
+
+    def rows(file: Path) -> list[dict[str, str]]:
+        with regular(file).open(encoding="utf-8", newline="") as opened:
+            return list(csv.DictReader(opened))
+
+    return _readable(path, rows, [])
 
 
 def image_in(folder: Path, name: str | None) -> Path | None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from markupsafe import Markup
 
 from mace_exp.report import charts, formatting
 from mace_exp.report.attack_view import read_attacks
@@ -26,9 +25,10 @@ from mace_exp.report.metrics_view import (
     read_parts,
 )
 from mace_exp.report.page import render, save
-from mace_exp.report.read_run import RunContents, median_curve, read_curves, read_run
+from mace_exp.report.read_run import RunContents, read_curves, read_run
+from mace_exp.report.training_view import training
 from mace_exp.runs.accounting import accounting, entries_text
-from mace_exp.runs.record import ConceptCurves, number
+from mace_exp.runs.record import number
 
 SECTIONS = {
     "result": ("Result", "Accuracies: nothing was measured."),
@@ -51,7 +51,6 @@ STATUS_KEYS = (
 )
 FIRST_MEMBERS = 20  # concepts shown per part, the others on demand
 DRAWN_MEMBERS = 120  # concepts drawn per part; of more, name and value
-MAX_CURVES = 100  # concepts whose curve is drawn; the median is that of all
 FEW_NAMES = 3  # concepts with overrides named in the headline; more are counted
 LONG_SETTING = 72  # characters; longer values are collapsed
 
@@ -229,55 +228,6 @@ def _renamed(estimate: Estimate | None, name: str) -> Estimate:
     assert estimate is not None  # read_parts keeps only parts that have one
     e = estimate
     return Estimate(name, e.value, e.low, e.high, e.n, e.original)
-
-
-MEASURES = {
-    "loss": "Training loss",
-    "attention": "Share of attention to the concept's tokens",
-    "prior_loss": "Prior preservation loss",
-    "grad_norm": "Gradient norm",
-    "learning_rate": "Learning rate",
-}
-
-
-NOT_DRAWN = frozenset({"timestep"})  # random at every step: no curve
-
-
-def training(curves: ConceptCurves) -> dict[str, Any]:
-    """Return a chart per measure that changes during training, and the table of values."""
-    found = dict.fromkeys(
-        name for measures in curves.values.values() for name in measures if name not in NOT_DRAWN
-    )
-    ordered = sorted(
-        found, key=lambda n: (n not in MEASURES, list(MEASURES).index(n) if n in MEASURES else 0)
-    )
-    figures = [figure for figure in (training_figure(curves, name) for name in ordered) if figure]
-    columns, rows = curves.table()
-    found_of = {"figures": figures, "columns": columns, "rows": rows}
-    return found_of | {"drawn": min(len(rows), MAX_CURVES)} if figures else {}
-
-
-def training_figure(curves: ConceptCurves, name: str) -> Markup | None:
-    """Return the curves of one measure over the steps; None if it never changes."""
-    lines = {
-        concept: [(float(step), value) for step, value in measures[name].items()]
-        for concept, measures in curves.values.items()
-        if name in measures
-    }
-    if len({value for line in lines.values() for _, value in line}) < 2:
-        return None
-    label = MEASURES.get(name, name.replace("_", " ").capitalize())
-    lines = _spread_by_last(lines, MAX_CURVES)
-    return charts.curves(lines, median_curve(curves, name), label=label, unit="step")
-
-
-def _spread_by_last(lines: dict[str, charts.Curve], most: int) -> dict[str, charts.Curve]:
-    """Return at most `most` of the curves: from the lowest last value to the highest, evenly."""
-    if len(lines) <= most:
-        return lines
-    ranked = sorted(lines, key=lambda name: lines[name][-1][1])
-    chosen = {ranked[round(i * (len(ranked) - 1) / (most - 1))] for i in range(most)}
-    return {name: line for name, line in lines.items() if name in chosen}
 
 
 def stages(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

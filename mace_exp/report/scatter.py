@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
-from mace_exp.report.charts import Scale, axes, joined
+from mace_exp.report.charts import Scale, axes, joined, svg_line
 
 WIDTH, HEIGHT = 540, 360
 NAME_WIDTH, NAME_HEIGHT = 7.0, 12.0  # pixels per character of a job's name, and per line
@@ -58,19 +58,11 @@ def scatter(points: Sequence[Point], *, x_label: str, y_label: str) -> Markup:
 
 def _dot(p: Point, x: Scale, y: Scale, name: tuple[float, float, str] | None) -> Markup:
     """Draw a disc with intervals (shown for chosen jobs), and its name if there is room."""
-    spreads = [
-        (x(_within(p.x_range[0], x)), x(_within(p.x_range[1], x)), y(p.y), y(p.y))
-        if p.x_range
-        else None,
-        (x(p.x), x(p.x), y(_within(p.y_range[0], y)), y(_within(p.y_range[1], y)))
-        if p.y_range
-        else None,
-    ]
-    lines = joined(
-        Markup('<line class="spread" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(*ends)
-        for ends in spreads
-        if ends
-    )
+    lines = Markup("")
+    if p.x_range:
+        lines += svg_line("spread", _within(p.x_range, x), (y(p.y), y(p.y)))
+    if p.y_range:
+        lines += svg_line("spread", (x(p.x), x(p.x)), _within(p.y_range, y))
     text = Markup("")
     if name:
         text = Markup('<text x="{}" y="{}" text-anchor="{}">{}</text>').format(*name, p.job)
@@ -82,8 +74,10 @@ def _dot(p: Point, x: Scale, y: Scale, name: tuple[float, float, str] | None) ->
     )
 
 
-def _within(value: float, scale: Scale) -> float:
-    return min(max(value, scale.low), scale.high)
+def _within(ends: Range, scale: Scale) -> Range:
+    """Return the ends of an interval in pixels, cut off at those of the axis."""
+    low, high = (scale(min(max(each, scale.low), scale.high)) for each in ends)
+    return low, high
 
 
 def place_names(

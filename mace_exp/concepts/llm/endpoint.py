@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
@@ -66,32 +67,41 @@ def open_endpoint(
 
     def ask(instruction: str) -> str:
         message: Any = {"role": "user", "content": instruction}
-        try:
+        with _explained(base_url, model, timeout):
             return _text(complete(model=model, messages=[message], **options))
-        except openai.APITimeoutError as error:
-            raise ValueError(
-                f"prompts.timeout = {timeout:g} seconds passed {RETRIES + 1} times without an "
-                f"answer from {model} at {base_url}: raise it, or lower prompts.count"
-            ) from error
-        except openai.APIConnectionError as error:
-            raise ValueError(
-                f"prompts.base_url = {base_url} can't be reached ({error.__cause__ or error}): is "
-                "the server running, and is the address right?"
-            ) from error
-        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-            raise ValueError(
-                f"{base_url} refuses the key ({error.status_code}): is the variable that "
-                "prompts.key_env names set to the right key for this endpoint?"
-            ) from error
-        except openai.APIStatusError as error:
-            raise ValueError(_refusal(base_url, model, error.status_code, error.message)) from error
-        except (openai.OpenAIError, ValueError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"prompts.base_url = {base_url} does not answer as a chat-completions endpoint "
-                f"({type(error).__name__}: {error}): such an address usually ends in /v1"
-            ) from error
 
     return ask
+
+
+@contextmanager
+def _explained(base_url: str, model: str, timeout: float) -> Iterator[None]:
+    """Convert the errors of a request to ValueError, with a remedy."""
+    import openai
+
+    try:
+        yield
+    except openai.APITimeoutError as error:
+        raise ValueError(
+            f"prompts.timeout = {timeout:g} seconds passed {RETRIES + 1} times without an "
+            f"answer from {model} at {base_url}: raise it, or lower prompts.count"
+        ) from error
+    except openai.APIConnectionError as error:
+        raise ValueError(
+            f"prompts.base_url = {base_url} can't be reached ({error.__cause__ or error}): is "
+            "the server running, and is the address right?"
+        ) from error
+    except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
+        raise ValueError(
+            f"{base_url} refuses the key ({error.status_code}): is the variable that "
+            "prompts.key_env names set to the right key for this endpoint?"
+        ) from error
+    except openai.APIStatusError as error:
+        raise ValueError(_refusal(base_url, model, error.status_code, error.message)) from error
+    except (openai.OpenAIError, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"prompts.base_url = {base_url} does not answer as a chat-completions endpoint "
+            f"({type(error).__name__}: {error}): such an address usually ends in /v1"
+        ) from error
 
 
 def _text(answer: Any) -> str:

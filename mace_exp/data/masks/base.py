@@ -43,8 +43,6 @@ class MasksConfig(ABC):
     """Keys that single concepts may override."""
     trains_whole: ClassVar[bool] = False
     """Whether there is no mask term: the concept fills the image."""
-    for_one_concept: ClassVar[bool] = False
-    """Whether a single concept may use this option while others have computed masks."""
     cached: ClassVar[bool] = True
     """Whether computed masks are stored in the cache."""
     reads_files: ClassVar[bool] = False

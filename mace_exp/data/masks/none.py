@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 class WholeMasks(MasksConfig):
     """All-ones masks: the same loss, but masks are saved and overlaid."""
 
-    for_one_concept: ClassVar[bool] = True
     cached: ClassVar[bool] = False
 
     def inputs(self, request: MaskRequest) -> Mapping[str, Any]:

@@ -151,13 +151,13 @@ def check_answers(judge: Judge, answers: Iterable[str]) -> None:
     """Refuse a judge that lacks an answer which its option promises.
 
     Raises:
-        ValueError: it names the judge's class, the answer and the methods to implement.
+        JudgeError: it names the judge's class, the answer and the methods to implement.
     """
     for answer in sorted(answers):
         protocol = PROTOCOLS[answer]
         if not isinstance(judge, protocol):
             wanted = [name for name in vars(protocol) if not name.startswith("_")]
-            raise ValueError(
+            raise JudgeError(
                 f"{type(judge).__name__} gives no answer {answer!r}, which its option supports: "
                 f"implement {' and '.join(wanted)} (judges.base.{protocol.__name__}), or leave the "
                 "answer out of `supports`"

@@ -20,7 +20,7 @@ from mace_exp.models.denoiser import predict
 from mace_exp.models.devices import execution_device
 
 
-def away_from(concept: Tensor, target: Tensor, eta: float) -> Tensor:
+def negatively_guided(concept: Tensor, target: Tensor, eta: float) -> Tensor:
     """Return target - eta (concept - target): guidance of scale -eta (paper, equation 7)."""
     return target - eta * (concept - target)
 

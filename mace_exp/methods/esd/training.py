@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mace_exp.methods.esd.guidance import Sampler, away_from
+from mace_exp.methods.esd.guidance import Sampler, negatively_guided
 from mace_exp.methods.optimization import LossScale, optimizer_step
 from mace_exp.models.attention import plain_self_attention
 from mace_exp.models.conditions import Condition, joined
@@ -172,7 +172,7 @@ class EsdTrainer:
         predicted = predict(self.unet, torch.cat([noised, noised]), draw.timestep, *both)
         kind = torch.promote_types(predicted.dtype, torch.float32)
         concept, target = predicted.to(kind).chunk(2)
-        return away_from(concept, target, self.training.eta)
+        return negatively_guided(concept, target, self.training.eta)
 
     @torch.no_grad()
     def _norm(self, factor: float) -> Tensor:

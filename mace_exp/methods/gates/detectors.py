@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-MOST_PER_UNIT = 60
-MOST_OTHERS = 6000
+MAX_PER_UNIT = 60
+MAX_OTHERS = 6000
 """Most rows of a fit: of each unit; of all erased concepts and of the retain set, each."""
 TOGETHER = 256
 """Units that are fitted together, to limit memory; the number does not affect the result."""
@@ -25,10 +25,10 @@ ITERATIONS = 100
 RIDGE, SHRINKAGE = 1e-2, 1e-3
 NEGATIVE_WEIGHT = 20.0
 """Weight of all negative rows together, where all rows of a unit together weigh 1."""
-LEAST_GAP = 0.2
+MIN_GAP = 0.2
 """Smallest gap between the logits of negatives and positives in which a ramp is placed."""
 DOUBT = 0.5
-"""Share of the gap between negatives and positives that doubtful states can't take up."""
+"""Share of the gap between negatives and positives that uncertain states can't take up."""
 START, END = 0.6, 0.85
 """Start and end of the ramp, from the highest negative logit (0) to the lowest positive (1). It
 starts far from the negatives, because more negatives than positives are unseen."""
@@ -52,22 +52,22 @@ class Detectors:
 def fit_detectors(
     inputs: Tensor,
     units: Tensor,
-    survivors: Tensor,
+    preserved: Tensor,
     count: int,
     *,
-    doubtful: Tensor | None = None,
+    uncertain: Tensor | None = None,
     progress: Callable[[int], object] = lambda done: None,
 ) -> Detectors:
     """Fit one detector for each of `count` units.
 
     `inputs` [r, d] are states of sentences with erased concepts; `units` [r] the unit of each, -1
-    where no gate may open. `survivors` [n, d] are states of the retain set, negatives of every
-    detector. `doubtful` [k, d] are negatives of lower priority: where they are not separable from
+    where no gate may open. `preserved` [n, d] are states of the retain set, negatives of every
+    detector. `uncertain` [k, d] are negatives of lower priority: where they are not separable from
     the positives, the gate opens for them.
     """
-    unsure = survivors[:0] if doubtful is None else doubtful
-    space = _Whitened.of(torch.cat([inputs, survivors, unsure]))
-    erased, others, unsure = space(inputs), space(survivors), space(unsure)
+    unsure = preserved[:0] if uncertain is None else uncertain
+    space = _Whitened.of(torch.cat([inputs, preserved, unsure]))
+    erased, others, unsure = space(inputs), space(preserved), space(unsure)
     rows = [(units == unit).nonzero().flatten() for unit in range(count)]
     fitted: list[Detectors] = []
     for start in range(0, count, TOGETHER):
@@ -116,13 +116,13 @@ def _logistic(
     erased: Tensor, others: Tensor, rows: list[Tensor], chosen: list[int]
 ) -> tuple[Tensor, Tensor]:
     """Return the weights [m, d] and biases [m] of the units `chosen`."""
-    taken = [_evenly(rows[unit], MOST_PER_UNIT) for unit in chosen]
-    sampled = _evenly(torch.arange(len(erased)), MOST_OTHERS)
+    taken = [_evenly(rows[unit], MAX_PER_UNIT) for unit in chosen]
+    sampled = _evenly(torch.arange(len(erased)), MAX_OTHERS)
     labels = torch.full((len(erased),), -1)
     for place, unit in enumerate(chosen):
         labels[rows[unit]] = place
     own = torch.cat(taken)
-    states = torch.cat([erased[own], erased[sampled], _evenly(others, MOST_OTHERS)])
+    states = torch.cat([erased[own], erased[sampled], _evenly(others, MAX_OTHERS)])
     places = torch.cat([labels[own], labels[sampled]])
     target = torch.zeros(len(states), len(chosen))
     is_positive = places >= 0
@@ -171,15 +171,15 @@ def _sides(
     highest = torch.maximum(logits.amax(0), (others @ weight.mT + bias).amax(0))
     if len(unsure):
         most = lowest - DOUBT * (lowest - highest).clamp(min=0)
-        doubtful = (unsure @ weight.mT + bias).amax(0)
-        highest = torch.maximum(highest, torch.minimum(doubtful, most))
+        uncertain = (unsure @ weight.mT + bias).amax(0)
+        highest = torch.maximum(highest, torch.minimum(uncertain, most))
     return lowest, highest
 
 
 def _ramps(weight: Tensor, bias: Tensor, lowest: Tensor, highest: Tensor) -> Detectors:
     """Return the detectors as ramps between the highest negative and the lowest positive logit."""
     gaps = lowest - highest
-    apart = gaps > LEAST_GAP
+    apart = gaps > MIN_GAP
     # Where the two overlap, the ramp is centred on the decision boundary of the regression.
     end = torch.where(apart, highest + END * gaps, torch.tensor(0.5))
     length = torch.where(apart, (END - START) * gaps, torch.tensor(1.0))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mace_exp.concepts.concept import Concept
-from mace_exp.methods.gates.detectors import LEAST_GAP, fit_detectors
+from mace_exp.methods.gates.detectors import MIN_GAP, fit_detectors
 from mace_exp.methods.gates.kept import KeptGates, Unit
 from mace_exp.methods.gates.neurons import Neurons, gate_neurons, joined
 from mace_exp.methods.gates.schema import GateSettings
@@ -53,7 +53,7 @@ def fit_gates(
     """Fit gates that turn the concepts into their anchors and stay closed for everything else.
 
     `sentences` are pairs, with the concept and with its anchor; `retained` the captions of the
-    retain set; `made_up` sentences with made-up names, the doubtful negatives of `fit_detectors`.
+    retain set; `made_up` sentences with made-up names, the uncertain negatives of `fit_detectors`.
     Gates in `kept` are not fitted again.
     """
     rows: dict[str, list[Rows]] = {}
@@ -70,9 +70,9 @@ def fit_gates(
     )
     found = []
     with progress("gates: detectors", len(units) * len(encoder.branches), "gate") as advance:
-        for branch, (survivors, doubtful) in enumerate(others):
+        for branch, (preserved, uncertain) in enumerate(others):
             own = {slug: each[branch] for slug, each in rows.items()}
-            fitted = Fitted(own, survivors, doubtful, kept.of_branch(branch))
+            fitted = Fitted(own, preserved, uncertain, kept.of_branch(branch))
             found.append(_fit_branch(fitted, units, config, advance))
     gaps = _smallest([gaps for _, _, gaps in found])
     gaps |= {slug: min(gap, gaps.get(slug, gap)) for slug, gap in kept.gaps.items() if slug in rows}
@@ -124,8 +124,8 @@ class Fitted:
     """The states that the gates of one branch are fitted on, and gates that are already fitted."""
 
     rows: Mapping[str, Rows]
-    survivors: Tensor
-    doubtful: Tensor
+    preserved: Tensor
+    uncertain: Tensor
     known: Mapping[Unit, Neurons]
 
 
@@ -135,7 +135,7 @@ def _fit_branch(
     config: GateSettings,
     advance: Callable[[int], object],
 ) -> tuple[Neurons, list[Unit], dict[str, float]]:
-    rows, survivors, doubtful = data.rows, data.survivors, data.doubtful
+    rows, preserved, uncertain = data.rows, data.preserved, data.uncertain
     new = [unit for unit in units if unit not in data.known]
     labels = _labels(rows, new)
     inputs = torch.cat([each.inputs for each in rows.values()])
@@ -145,14 +145,14 @@ def _fit_branch(
     if not new:
         return joined(parts, inputs.shape[1]), owners, {}
     detectors = fit_detectors(
-        inputs, labels, survivors, len(new), doubtful=doubtful, progress=advance
+        inputs, labels, preserved, len(new), uncertain=uncertain, progress=advance
     )
-    whole, everything = _whole(rows), torch.cat([survivors, doubtful, inputs])
+    whole, everything = _whole(rows), torch.cat([preserved, uncertain, inputs])
     gaps: dict[str, float] = {}
     for number, unit in enumerate(new):
         (_, prefix), slug = unit, units[unit]
         gap = float(detectors.gaps[number])
-        apart = gap > LEAST_GAP
+        apart = gap > MIN_GAP
         if prefix not in (AFTER, whole[slug]) and not apart:
             continue  # no gate for an inner prefix that is not separable
         gaps[slug] = min(gap, gaps.get(slug, gap))

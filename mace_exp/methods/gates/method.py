@@ -22,7 +22,7 @@ from torch import Tensor
 from mace_exp.concepts.concept import Concept
 from mace_exp.concepts.prompts import anchor_prompt, mentions
 from mace_exp.methods.base import Edit, MethodInputs, NoIntermediateStates, Settings
-from mace_exp.methods.gates.detectors import LEAST_GAP
+from mace_exp.methods.gates.detectors import MIN_GAP
 from mace_exp.methods.gates.fitting import fit_gates
 from mace_exp.methods.gates.kept import FILE, KeptGates, kept_gates, units_fact
 from mace_exp.methods.gates.names import made_up_names, sentences_of
@@ -139,7 +139,7 @@ class Gates(NoIntermediateStates):
         gates = fit_gates(
             encoder, self._sentences, self.given.retained, made_up, self.config, kept=self.kept
         )
-        unclear = [slug for slug, gap in gates.gaps.items() if gap <= LEAST_GAP]
+        unclear = [slug for slug, gap in gates.gaps.items() if gap <= MIN_GAP]
         if unclear:
             log.warning(
                 "the text encoder's states of %s can't be told apart from those of others: their "

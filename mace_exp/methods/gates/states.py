@@ -17,9 +17,9 @@ from mace_exp.models.text import Branch, PromptEncoder
 Prefix = tuple[int, ...]
 AFTER: Prefix = ()
 """The positions after a name. A position within a name is identified by the tokens up to it."""
-MOST_AFTER = 32
+MAX_AFTER = 32
 """Most positions after the name that are sampled per sentence: neighbouring states are similar."""
-MOST_PADDING = 4
+MAX_PADDING = 4
 """Padding positions, approximately, that are sampled per retained sentence."""
 
 
@@ -146,7 +146,7 @@ def _places(
     at, to = [*at, *range(at[-1] + 1, last + 1)], [*to, *[last] * (last - at[-1])]
     ids = encoder.token_ids([old])[0].tolist()
     tokens = [tuple(ids[name[0] : position + 1]) for position in name]
-    after = _spread(range(len(name), len(at)), MOST_AFTER)
+    after = _spread(range(len(name), len(at)), MAX_AFTER)
     chosen = [*range(len(name)), *after]
     return [at[i] for i in chosen], [to[i] for i in chosen], [*tokens, *[AFTER] * len(after)]
 
@@ -173,7 +173,7 @@ def _chosen(ids: list[list[int]], start: int, end: int, avoid: set[Prefix]) -> l
     chosen = []
     for number, row in enumerate(ids, start):
         words = row.index(end) + 1
-        step = max(1, (len(row) - words) // MOST_PADDING)
+        step = max(1, (len(row) - words) // MAX_PADDING)
         places = [*range(words), *range(words + number % step, len(row), step)]
         chosen.append(
             [q for q in places if not any(tuple(row[q + 1 - n : q + 1]) in avoid for n in lengths)]
