@@ -360,7 +360,8 @@ class Recipe:
             case "metrics":
                 return Work(unit=f"metrics {self.config.judge.name}", size=sampled)
             case "attacks":
-                return Work(unit=f"attack {self.config.attack.name}", size=len(self.concepts))
+                unit, stored = f"attack {self.config.attack.name}", self.attacks.stored
+                return Work(unit=unit, size=len(self.concepts), stored=stored)
         return self._step_work(stage)
 
     @property
@@ -368,8 +369,9 @@ class Recipe:
         return sum(len(each.prompts) for each in self.image_sources.values())
 
     def _step_work(self, step: str) -> Work:
-        lora = [each.lora for each in self.settings.values()]
-        size = sum(each.steps * each.batch_size for each in lora) if step == "lora" else len(lora)
+        lora = [self.settings[each.slug].lora for each in self.trained]
+        trains = sum(each.steps * each.batch_size for each in lora)
+        size = trains if step == "lora" else len(self.concepts)
         is_last = step == self._method_steps[-1]
         result = self.method.edit if is_last else self.method.step(step)
         return Work(unit=step, size=size, stored=result.stored)

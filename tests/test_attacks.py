@@ -209,6 +209,7 @@ def test_an_attack_writes_its_folder_and_is_not_made_again(pipeline: Any, tmp_pa
     assert not changed_files(recipe.context.folder, ["attacks/relearning"])
     assert set(recorded_keys(recipe.context.folder)) == {"edit", "attacks/relearning"}
     other = attack_recipe(tmp_path / "b", *RELEARN, *OTHER_EDIT, pipeline=pipeline, cache=cache)
+    assert "4 of 6 attacks" in other.plan().reused(), "said before anything is made"
     again = other.attacks.value
     assert other.context.cache.reused["attacks"] == 4, "what does not depend on the edit"
     assert other.context.cache.made["attacks"] == 2
