@@ -8,6 +8,7 @@ import argparse
 import csv
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -51,7 +52,7 @@ def main() -> None:
             log.info("%s", dict(zip(COLUMNS, row, strict=True)))
 
 
-def draw(pipeline: Any, names: list[str]) -> np.ndarray:
+def draw(pipeline: Any, names: Sequence[str]) -> np.ndarray:
     """Return one image of each person, [n, 96, 96, 3], with the sampler of `model=mini`."""
     shipped = composed_run().sampling
     settings = SamplingSettings(
@@ -65,7 +66,7 @@ def draw(pipeline: Any, names: list[str]) -> np.ndarray:
 
 
 def measured(
-    dtype: str, seconds: dict[str, list[float]], drawn: dict[str, np.ndarray], names: list[str]
+    dtype: str, seconds: dict[str, list[float]], drawn: dict[str, np.ndarray], names: Sequence[str]
 ) -> list[float]:
     """Return the values of a row: median seconds and their ratio to those in float32, the number of
     images and of people that the judge recognises, and the mean difference of a pixel from the
