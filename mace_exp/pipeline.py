@@ -98,7 +98,7 @@ def attack(config: RunConfig, run_dir: Path) -> dict[str, Any]:
             context = open_context(alone, folder, tracker, _first_rank(config, run_dir))
             recipe = Recipe(context, alone)
             recipe.check()
-            tracker.log("stage", _timed(context, "attacks", lambda: recipe.attacks.value))
+            _timed_stages(recipe, lambda stage: None)
         _report(run_dir)
     return recipe.attacks.value
 
@@ -125,7 +125,7 @@ def _run_stages(recipe: Recipe, status: Status, started: float) -> dict[str, Any
         _check(recipe)
         steps = config.method.steps()
         remove_stale(context.folder, recipe.keys(), stages, edit_steps=steps)
-    costs = _timed_stages(recipe, status)
+    costs = _timed_stages(recipe, lambda stage: status.update(stage=stage))
     summary = _summary(recipe) | {"accounting": accounting(costs, time.monotonic() - started)}
     write_json(context.folder.summary, summary)
     context.tracker.summary(summary)
@@ -140,14 +140,15 @@ def _check(recipe: Recipe) -> None:
         raise Refused(str(error)) from error
 
 
-def _timed_stages(recipe: Recipe, status: Status) -> list[dict[str, Any]]:
-    """Compute the results of all stages, say which comes and what it may take; return a row of
-    seconds, memory and cache entries per stage."""
+def _timed_stages(recipe: Recipe, begins: Callable[[str], object]) -> list[dict[str, Any]]:
+    """Compute the results of all stages, say what is reused, which stage comes and what it may
+    take; return a row of seconds, memory and cache entries per stage. `begins` is called with the
+    name of each stage."""
     context, plan = recipe.context, plan_of(recipe)
     announce(plan.reused())
     rows = []
     for stage, step in stage_tasks(recipe).items():
-        status.update(stage=stage)
+        begins(stage)
         announce(plan.line(stage))
         rows.append(_timed(context, stage, step))
         plan.done(stage, rows[-1])

@@ -79,9 +79,11 @@ def _work(recipe: Recipe, stage: str) -> Work:
         case "metrics":
             return Work(unit=f"metrics {config.judge.name}", size=sampled)
         case "attacks":
-            return Work(unit=f"attack {config.attack.name}", size=len(recipe.concepts))
-    lora = [each.lora for each in recipe.settings.values()]
-    size = sum(each.steps * each.batch_size for each in lora) if stage == "lora" else len(lora)
+            unit, stored = f"attack {config.attack.name}", recipe.attacks.stored
+            return Work(unit=unit, size=len(recipe.concepts), stored=stored)
+    loras = [recipe.settings[each.slug].lora for each in recipe.trained]
+    trains = sum(each.steps * each.batch_size for each in loras)
+    size = trains if stage == "lora" else len(recipe.concepts)
     return Work(unit=stage, size=size, stored=recipe.step(stage).stored)
 
 

@@ -15,6 +15,7 @@ from mace_exp.models.model import Model
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.manifest import changed_files
 from mace_exp.runs.stale import recorded_keys, remove_stale
+from mace_exp.stage_plan import plan_of
 from tests.attacking import PEOPLE, TINY_ATTACK, attack_recipe
 from tests.composing import composed
 from tests.tiny import tiny_pipeline
@@ -73,6 +74,7 @@ def test_an_attack_writes_its_folder_and_is_not_made_again(pipeline: Any, tmp_pa
     assert not changed_files(recipe.context.folder, ["attacks/relearning"])
     assert set(recorded_keys(recipe.context.folder)) == {"edit", "attacks/relearning"}
     other = attack_recipe(tmp_path / "b", *RELEARN, *OTHER_EDIT, pipeline=pipeline, cache=cache)
+    assert "4 of 6 attacks" in plan_of(other).reused(), "said before anything is made"
     again = other.attacks.value
     assert other.context.cache.reused["attacks"] == 4, "what does not depend on the edit"
     assert other.context.cache.made["attacks"] == 2

@@ -16,10 +16,12 @@ from mace_exp.models.devices import (
     choose_device,
     halving_on_out_of_memory,
     take_device,
+    warn_of_emulation,
 )
 from mace_exp.preservation.statistics import gram
 
-MPS = torch.device("mps")
+MPS, CPU = torch.device("mps"), torch.device("cpu")
+X86, AMX = {"architecture": "x86_64"}, {"architecture": "x86_64", "amx_bf16": True}
 
 
 class AppleTensor(Tensor):
@@ -148,3 +150,28 @@ def test_other_errors_are_not_tried_again() -> None:
     with pytest.raises(RuntimeError, match="shapes"):
         halving_on_out_of_memory(run, 8, "a.key")
     assert tried == [8]
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "features", "warns"),
+    [
+        (CPU, torch.bfloat16, X86, True),
+        (CPU, torch.float16, AMX, True),
+        (CPU, torch.bfloat16, AMX, False),
+        (CPU, torch.float32, X86, False),
+        (CPU, torch.bfloat16, {"architecture": "arm64"}, False),
+        (CPU, torch.bfloat16, {}, False),
+        (MPS, torch.float16, X86, False),
+    ],
+)
+def test_a_processor_without_16_bit_instructions_is_named(
+    device: torch.device,
+    dtype: torch.dtype,
+    features: dict[str, Any],
+    warns: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features, raising=False)
+    warn_of_emulation(device, dtype)
+    assert ("take model.dtype=float32" in caplog.text) == warns

@@ -78,6 +78,8 @@ def test_what_is_added_is_trained_alone_and_what_is_dropped_again_leaves_no_trac
     more = make("more", THREE, *QUICK, revises="base")
     made = more.context.cache.made
     assert (made["loras"], made["images"]) == (1, 1), "of the one that is new"
+    work = more.work()["lora"]
+    assert work.size == 1 and len(work.stored["loras"]) == 1, "of kept LoRAs there is none"
     for slug in ("adam-driver", "amy-adams"):
         file = f"loras/{slug}.safetensors"
         kept, original = (load_file(root / each / file) for each in ("more", "base"))

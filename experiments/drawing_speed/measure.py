@@ -1,9 +1,9 @@
 """Measure the processor time of drawing images by part, compared with that of the UNet alone.
 
 Draws images with the embedded model as a run does, and measures processor seconds of one thread in
-the UNet, the autoencoder, the text encoder, the code between them (scheduler, guidance), and in
-writing PNG files. Alternating with this, the UNet alone computes batches of the same shape. Writes
-results.csv.
+the UNet, the autoencoder, the text encoder, the code between them (scheduler, guidance), in writing
+PNG files and in the judge. Alternating with this, the UNet alone computes batches of the same
+shape. Writes results.csv.
 """
 
 import argparse
@@ -23,12 +23,13 @@ from torch import nn
 
 from mace_exp.config import composed_run
 from mace_exp.mini import captions
+from mace_exp.mini.judge import MiniJudge
 from mace_exp.models.loading import load_pipeline
 from mace_exp.models.sampling import SamplingSettings, sample
 from mace_exp.utils.files import save_png
 
 RESULTS = Path(__file__).with_name("results.csv")
-PARTS = ("unet", "vae", "text_encoder", "between", "png")
+PARTS = ("unet", "vae", "text_encoder", "between", "png", "judge")
 log = logging.getLogger(__name__)
 
 
@@ -49,14 +50,16 @@ def main() -> None:
     )
     rounds = []
     for _ in range(arguments.rounds):
-        row = drawing(pipeline, settings, arguments.images)
+        row = drawing(pipeline, MiniJudge.load(), settings, arguments.images)
         row["bare_unet"] = bare_unet(pipeline, settings, arguments.images)
         rounds.append(row)
         log.info(", ".join(f"{key} {seconds:.2f}" for key, seconds in row.items()))
     write(rounds)
 
 
-def drawing(pipeline: Any, settings: SamplingSettings, images: int) -> dict[str, float]:
+def drawing(
+    pipeline: Any, judge: MiniJudge, settings: SamplingSettings, images: int
+) -> dict[str, float]:
     """Return processor seconds by part."""
     names = captions.people()[:images]
     prompts = [f"a photo of {name} in the park" for name in names]
@@ -73,6 +76,9 @@ def drawing(pipeline: Any, settings: SamplingSettings, images: int) -> dict[str,
         for index, image in enumerate(drawn):
             save_png(Path(folder) / f"{index}.png", image)
     spent["png"] = time.process_time() - began
+    began = time.process_time()
+    judge.probabilities(drawn)
+    spent["judge"] = time.process_time() - began
     return {part: spent[part] for part in PARTS}
 
 

@@ -75,6 +75,32 @@ def indexed(device: torch.device) -> torch.device:
     return torch.device(device.type, torch.get_device_module(device).current_device())
 
 
+_INSTRUCTIONS = {
+    torch.bfloat16: ("avx512_bf16", "amx_bf16"),
+    torch.float16: ("avx512_fp16", "amx_fp16"),
+}
+"""Any one of these lets an x86 processor compute in a 16-bit type."""
+
+
+def warn_of_emulation(device: torch.device, dtype: torch.dtype) -> None:
+    """Log a warning if the processor has no instructions for a 16-bit type that it is to compute
+    in: it converts every number then, which can be many times slower.
+
+    Nothing is known of processors other than x86, nor with a torch that does not list features.
+    """
+    features = getattr(torch.cpu, "get_capabilities", dict)()
+    needed = _INSTRUCTIONS.get(dtype, ())
+    if device.type != "cpu" or not needed or features.get("architecture") != "x86_64":
+        return
+    if not any(features.get(name) for name in needed):
+        log.warning(
+            "this processor has no instructions for %s (%s) and can be many times slower than in "
+            "float32: take model.dtype=float32, unless memory is short",
+            str(dtype).removeprefix("torch."),
+            " or ".join(needed),
+        )
+
+
 def execution_device(module: nn.Module) -> torch.device:
     """Return the device on which a module computes: that of its parameters or, if it is offloaded
     (`model.offload`), the execution device of accelerate's hook."""

@@ -54,7 +54,7 @@ def load_pipeline(
     )
     import torch
 
-    from mace_exp.models.devices import choose_device, indexed
+    from mace_exp.models.devices import choose_device, indexed, warn_of_emulation
     from mace_exp.models.readiness import check_pipeline
 
     target = choose_device(device)
@@ -63,6 +63,7 @@ def load_pipeline(
             "model.offload = model: the parts of a model take turns on a GPU, and this run is on "
             "the CPU: take model.offload=none"
         )
+    warn_of_emulation(target, getattr(torch, dtype))
     options: dict[str, Any] = {"dtype": getattr(torch, dtype)}
     options |= _left_out(location, safety_checker)
     with quiet(), _explained(source):

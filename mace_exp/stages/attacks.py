@@ -45,7 +45,7 @@ def attack_edit(context: Context, attempts: Attempts) -> Result[dict[str, Any]]:
         context.show(f"attack {plan.attack.name}", _shown(pictures, made))
         return found
 
-    return Result(key, make, parts)
+    return Result(key, make, parts, {STAGE: dict.fromkeys(keys.values(), 1)})
 
 
 def _write(

@@ -65,8 +65,8 @@ def stored(pair: LowRank, file: ScratchFile) -> Term:
     place = file.append(up.numpy().tobytes() + pair.down.numpy().tobytes())
     if place is None:
         return LowRank(pair.up.clone(), pair.down.clone())
-    rank, outputs = up.shape
-    return StoredLowRank(file, place, rank, outputs, pair.down.shape[1], up.dtype)
+    (rank, outputs), inputs = up.shape, pair.down.shape[1]
+    return StoredLowRank(file, place, rank, outputs, inputs, up.dtype)
 
 
 class FactorStack:

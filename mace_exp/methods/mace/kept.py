@@ -70,8 +70,8 @@ def with_kept(
     """Return the LoRAs that this run trains, together with those of the earlier run."""
     if not kept:
         return trained
-    parts = {slug: [each.key, each.refinement] for slug, each in kept.items()}
-    key = result_key("kept loras", VERSION, trained=trained.key, kept=parts)
+    under = {slug: [each.key, each.refinement] for slug, each in kept.items()}
+    key = result_key("kept loras", VERSION, trained=trained.key, kept=under)
 
     def make() -> Loras:
         own = trained.value
@@ -80,7 +80,8 @@ def with_kept(
         transforms = load_tensors(earlier.transforms)[0]
         return Loras(LoraFiles(files), own.snapshots, refinements, transforms)
 
-    return Result(key, make, {**trained.parts, **{slug: each.key for slug, each in kept.items()}})
+    parts = {**trained.parts, **{slug: each.key for slug, each in kept.items()}}
+    return Result(key, make, parts, trained.stored)
 
 
 def save_transforms(folder: RunFolder, transforms: Mapping[str, Tensor]) -> None:
