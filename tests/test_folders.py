@@ -99,11 +99,9 @@ def test_names_of_files_are_what_their_reader_sees(tmp_path: Path) -> None:
     names = [f"{unicodedata.normalize('NFC', 'é')}.png", "at 10.00\u202fAM.png"]
     images(folder, *names)
     images(folder, f"{unicodedata.normalize('NFD', 'é')}_mask.png", "at 10.00 AM_MASK.PNG")
-    (folder / "metadata.csv").write_bytes(
-        "sep=;\r\nfile_name;text\r\nat 10.00 AM.png;one Melania Trump\r\ne\u0301.png;Melania\u200b\u00a0Trump\r\n".encode(
-            "utf-16"
-        )
-    )
+    rows = ["sep=;", "file_name;text", "at 10.00 AM.png;one Melania Trump"]
+    rows.append("e\u0301.png;Melania\u200b\u00a0Trump")
+    (folder / "metadata.csv").write_bytes("\r\n".join(rows).encode("utf-16"))
     files = folder_images(tmp_path).files(MELANIA)
     assert {file.image.name: file.prompt for file in files} == dict(
         zip(names, ["Melania Trump", "one Melania Trump"], strict=True)
