@@ -140,3 +140,19 @@ def test_cells_that_are_no_single_text_are_refused(
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=said):
         read_captions(tmp_path / name)
+
+
+def test_text_of_windows_is_read_and_a_table_under_its_name_is_told(tmp_path: Path) -> None:
+    """Excel saves "Unicode text" as UTF-16 with tabs, under .txt."""
+    file = tmp_path / "a.txt"
+    file.write_bytes("a cat\r\n\u200b\r\na\u00a0dog\r\n".encode("utf-16"))
+    assert read_captions(file) == ["a cat", "a dog"]
+    file.write_bytes("ID\tCaption\r\n1\ta cat\r\n".encode("utf-16"))
+    with pytest.raises(ValueError, match="a table with tabs: .*'id', 'caption'. Name .* a.tsv"):
+        read_captions(file)
+    assert read_captions(file.rename(tmp_path / "a.tsv")) == ["a cat"]
+    file.write_bytes(b"PK\x03\x04...")
+    with pytest.raises(
+        ValueError, match="a zip archive, as workbooks of Excel are: save it as CSV"
+    ):
+        read_captions(file)

@@ -2,12 +2,16 @@
 
 import subprocess
 import sys
+from copy import deepcopy
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
-from mace_exp.config import composed_run
+from mace_exp.config import CONF, VARIANTS, composed_run
+from mace_exp.config.chosen_options import leave_out
 from mace_exp.config.run_config import RunConfig
 from mace_exp.convert import RENAMED, UNCONVERTED, convert, main, read
 from mace_exp.data.masks.grounded_sam import GroundedSamMasks
@@ -200,6 +204,46 @@ RANGE: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("theirs", RANGE.values(), ids=RANGE)
 def test_every_file_that_is_written_composes(theirs: dict[str, Any], tmp_path: Path) -> None:
     composed(theirs, tmp_path)
+
+
+FULL = SHIP | PRIOR | {"class_data_dir": "x", "class_prompt": "y", "report_to": "wandb"}
+
+
+def test_every_option_fits_beside_a_converted_file() -> None:
+    """What the chosen option lacks is left out of the file, and nothing else."""
+    values = convert(FULL | {"use_gsam_mask": True}).values
+    whole = OmegaConf.create({})
+    for key, value in values.items():
+        OmegaConf.update(whole, key, value)
+    tried = 0
+    for group, variants in VARIANTS.items():
+        for option in {file.stem for file in (CONF / group).glob("*.yaml")}:
+            content = deepcopy(whole)
+            leave_out(content, VARIANTS, [f"{group}={option}"])
+            schema = variants.get(option.removesuffix("_hub"))
+            if schema is not None and group in whole:
+                known = {field.name for field in fields(schema)}
+                assert set(content[group]) == set(whole[group]) & known, (group, option)
+                tried += len(set(whole[group]) - known)
+            assert {k: v for k, v in content.items() if k != group} == {
+                k: v for k, v in whole.items() if k != group
+            }
+    assert tried > 3
+
+
+def test_another_source_is_chosen_beside_a_converted_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    composed(FULL, tmp_path)
+    chosen = ["prior_images=none", "tracking=none", "masks=attention", "evaluation=none"]
+    monkeypatch.setattr(sys, "argv", ["mace_exp", *chosen])
+    place = f"hydra.searchpath=[file://{tmp_path}]"
+    config = composed_run(place, "experiment=theirs", *chosen, files=False)
+    assert isinstance(config.prior_images, NoPriorImages)
+    with pytest.raises(ValueError, match=r"prior_images.pth: there is no such key"):
+        file = tmp_path / "experiment" / "theirs.yaml"
+        file.write_text(file.read_text().replace("  path:", "  pth:"))
+        composed_run(place, "experiment=theirs", *chosen, files=False)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mace_exp.check.found import _left_out
 from mace_exp.concepts.concept import Concept, Kind
 from mace_exp.data.folders import counted, left_out
 from mace_exp.data.image_captions import captions_beside
@@ -89,6 +90,30 @@ def test_a_folder_of_macos_is_found(tmp_path: Path) -> None:
     concept = Concept(name, Kind.person, "a person")
     files = folder_images(tmp_path).files(concept)
     assert len(masked_files(concept, files, None)) == 1
+
+
+def test_names_of_files_are_what_their_reader_sees(tmp_path: Path) -> None:
+    """Folders with hidden characters, masks in another Unicode form, and the narrow space that
+    macOS writes into names of screenshots."""
+    folder = tmp_path / "Melania\u00a0Trump\u200b"
+    names = [f"{unicodedata.normalize('NFC', 'é')}.png", "at 10.00\u202fAM.png"]
+    images(folder, *names)
+    images(folder, f"{unicodedata.normalize('NFD', 'é')}_mask.png", "at 10.00 AM_MASK.PNG")
+    rows = ["sep=;", "file_name;text", "at 10.00 AM.png;one Melania Trump"]
+    rows.append("e\u0301.png;Melania\u200b\u00a0Trump")
+    (folder / "metadata.csv").write_bytes("\r\n".join(rows).encode("utf-16"))
+    files = folder_images(tmp_path).files(MELANIA)
+    assert {file.image.name: file.prompt for file in files} == dict(
+        zip(names, ["Melania Trump", "one Melania Trump"], strict=True)
+    )
+    assert len(masks_of(tmp_path)) == 2
+    assert set(_left_out(files)) == set()
+
+
+def test_images_without_a_folder_of_their_concept(tmp_path: Path) -> None:
+    images(tmp_path, "1.png", "2.png")
+    with pytest.raises(ValueError, match="Move the 2 images that lie in it into such a folder"):
+        prompts(tmp_path)
 
 
 def test_two_folders_of_one_name_are_refused(tmp_path: Path) -> None:

@@ -127,6 +127,22 @@ def late_exif(file: Path, orientation: int) -> None:
     file.write_bytes(content[:end] + chunk + content[end:])
 
 
+@pytest.mark.parametrize(("most", "warned"), [(4095, True), (1023, True), (8191, False)])
+@pytest.mark.parametrize("colour", [False, True])
+def test_samples_of_few_bits_are_read_as_dark_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, most: int, warned: bool, colour: bool
+) -> None:
+    """A dark picture can't be told from 12 bits in a file of 16."""
+    grey = np.round(RAMP * most).astype(np.uint16)
+    path = tmp_path / "a.png"
+    if colour:
+        sixteen_bit_colour(path, grey[..., None].repeat(3, axis=2))
+    else:
+        saved(path, Image.fromarray(grey))
+    assert abs(int(read_image(path).max()) - most / 257) <= 1
+    assert ("no value above 4095" in caplog.text and "multiply them by 16" in caplog.text) == warned
+
+
 @pytest.mark.parametrize(("orientation", "size"), [(6, (16, 8)), (3, (8, 16))])
 def test_an_orientation_behind_the_pixels_counts(
     tmp_path: Path, orientation: int, size: tuple[int, int]

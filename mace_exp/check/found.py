@@ -10,7 +10,7 @@ from typing import Any
 from mace_exp.config import VARIANTS
 from mace_exp.config.run_config import RunConfig
 from mace_exp.data.files import UserImage
-from mace_exp.data.folders import left_out, mask_folder_of, visible
+from mace_exp.data.folders import images_in, left_out, mask_folder_of, masked_stem, visible
 from mace_exp.data.image_captions import captions_beside
 from mace_exp.models.model_folders import ENCODERS, read_index, weight_files
 from mace_exp.models.schema import ModelConfig
@@ -121,7 +121,7 @@ def _left_out(files: Sequence[UserImage]) -> list[Path]:
     if not files:
         return []
     folder, images = files[0].image.parent, [each.image for each in files]
-    masks = [each.mask for each in files if each.mask is not None]
+    masks = [each for each in images_in(folder) if masked_stem(each) is not None]
     return left_out(folder, [*images, *masks, *captions_beside(folder, images).files])
 
 

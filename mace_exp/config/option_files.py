@@ -13,15 +13,16 @@ from collections.abc import Collection, Iterator
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
+from mace_exp.config.chosen_options import Variants, leave_out
 from mace_exp.config.names_in_files import misread_names
 from mace_exp.config.run_config import RunConfig
 from mace_exp.utils.conf import CONF
@@ -38,14 +39,17 @@ RESOLVER = re.compile(r"\$\{(?!hydra:job\.\w+\})[^}]*:")
 """An interpolation that does more than repeat another value: `${oc.env:...}` reads secrets."""
 
 
-def check_user_files() -> None:
+def check_user_files(variants: Variants) -> None:
     """Make Hydra read option files by `UserFiles` from now on."""
+    UserFiles.variants = variants
     Plugins.instance()  # registers Hydra's sources, of which one is replaced
     SourcesRegistry.instance().types["file"] = UserFiles
 
 
 class UserFiles(FileConfigSource):
     """Hydra's source of files, which reads files of conf/ unchecked and checks all others."""
+
+    variants: ClassVar[Variants] = {}
 
     def load_config(self, config_path: str) -> ConfigResult:
         """Return the content of a file.
@@ -62,8 +66,11 @@ class UserFiles(FileConfigSource):
         shown = Path(self.path, name)  # as the user named the folder
         given = {each.partition("=")[0].lstrip("+~") for each in sys.argv[1:]}
         text = checked_options(shown, config_path.rpartition("/")[0], given)
+        content = OmegaConf.load(named_stream(text, shown))
+        if isinstance(content, DictConfig) and config_path.split("/")[0] in _GLOBAL:
+            leave_out(content, self.variants, sys.argv[1:])
         return ConfigResult(
-            config=OmegaConf.load(named_stream(text, shown)),  # type: ignore[arg-type]
+            config=content,  # type: ignore[arg-type]
             path=f"{self.scheme()}://{self.path}",
             provider=self.provider,
             header=_header(text),

@@ -64,7 +64,7 @@ def register() -> None:
 
     from mace_exp.config.option_files import check_user_files
 
-    check_user_files()
+    check_user_files(VARIANTS)
     store = ConfigStore.instance()
     store.store(name="run_schema", node=RunConfig)
     for group, variants in VARIANTS.items():

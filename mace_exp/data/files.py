@@ -63,9 +63,11 @@ def concept_folder(root: Path, names: Sequence[str]) -> Path:
     folder = named_folder(root, names)
     if folder is None:
         found = sorted(each.name for each in visible(root) if each.is_dir())
+        bare = len(images_in(root))
+        move = f". Move the {bare} images that lie in it into such a folder" if bare else ""
         raise ValueError(
             f"{root} has no folder {names[0]!r} with the images of this concept; found: "
-            f"{_listed(found)}"
+            f"{_listed(found)}{move}"
         )
     return folder
 

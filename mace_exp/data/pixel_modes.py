@@ -60,10 +60,15 @@ def read_image(path: Path) -> np.ndarray:
     with _opened(path) as image:
         upright = ImageOps.exif_transpose(image)
         if upright.mode in _DEEP:
-            grey = np.round(_levels(path, upright) * 255).astype(np.uint8)
-            return np.repeat(grey[..., None], 3, axis=2)
+            levels = _levels(path, upright)
+            if upright.mode.startswith("I;16"):
+                _warn_if_dark(path, levels)
+            return np.repeat(np.round(levels * 255).astype(np.uint8)[..., None], 3, axis=2)
         if not _has_alpha(upright):
-            return np.asarray(upright.convert("RGB"))
+            colours = np.asarray(upright.convert("RGB"))
+            if upright.mode == "RGB" and _is_deep_png(path):  # the upper eight bits of 16
+                _warn_if_dark(path, colours / 256)
+            return colours
         layered = upright.convert("RGBA")
         if layered.getchannel("A").getextrema() != (255, 255):
             log.warning("image %s is partly transparent: it is laid on white", path)
@@ -191,6 +196,17 @@ def _levels(path: Path, image: Image.Image) -> np.ndarray:
         whites = (255, 65535) if image.mode == "I" else (1, 255, 65535)
         white = next(each for each in whites if values.max() <= each)
     return values / white
+
+
+def _warn_if_dark(path: Path, levels: np.ndarray) -> None:
+    """Warn of samples of 16 bits, scaled to [0, 1], that are all below 4096: a dark picture can't
+    be told from the 10 or 12 bits of a camera, which are stored so, and would be nearly black."""
+    if 0 < levels.max() < 4096 / 65535:
+        log.warning(
+            "image %s has 16 bits, and no value above 4095: it is read as a dark picture. If its "
+            "samples have 12 bits, multiply them by 16, and save it again",
+            path,
+        )
 
 
 def _inside(path: Path, levels: np.ndarray, stored: np.ndarray) -> np.ndarray:

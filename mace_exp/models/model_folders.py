@@ -168,7 +168,8 @@ def _check_checker(folder: Path, parts: Mapping[str, Any], variant: str | None) 
 def _what_it_is(folder: Path) -> str:
     """Return what a folder without model_index.json seems to be, and what to give instead."""
     pipelines = sorted(each.parent for each in folder.glob("*/model_index.json"))
-    pipelines += sorted(each.parent for each in folder.glob("snapshots/*/model_index.json"))
+    for places in ("snapshots/*", "models--*/snapshots/*"):  # of the hub's cache
+        pipelines += sorted(each.parent for each in folder.glob(f"{places}/model_index.json"))
     files = sorted(each.name for each in folder.glob("*.safetensors"))
     if pipelines:
         return f"Did you mean {pipelines[0]}?"

@@ -108,9 +108,11 @@ def read_text(path: Path) -> str:
 
     Raises:
         OSError: it can't be opened.
-        ValueError: it is no regular file, or in another encoding.
+        ValueError: it is no regular file, a zip archive, or in another encoding.
     """
     content = regular(path).read_bytes()
+    if content.startswith(b"PK\x03\x04"):
+        raise ValueError("it is a zip archive, as workbooks of Excel are: save it as CSV UTF-8")
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         text = content.decode("utf-16" if wide else "utf-8-sig")
