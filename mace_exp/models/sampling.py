@@ -23,12 +23,8 @@ from diffusers.schedulers.scheduling_pndm import PNDMScheduler
 from torch import Tensor
 
 from mace_exp.models.autoencoder import stable_autoencoder, unscale_latents
-from mace_exp.models.devices import (
-    execution_device,
-    halving_on_out_of_memory,
-    is_offloaded,
-    on_device,
-)
+from mace_exp.models.devices import execution_device, in_batches, is_offloaded, on_device
+from mace_exp.models.text import TEXTS
 from mace_exp.utils.errors import naming_setting
 from mace_exp.utils.progress import Progress
 
@@ -134,23 +130,15 @@ def sample_batches(
     _check(pipeline, prompts, seeds, settings)
     with swapped_scheduler(pipeline, settings.scheduler), _without_progress_bar(pipeline):
         states = _TextStates(pipeline, prompts, guided=settings.guidance > 1)
-        start, most = 0, settings.batch_size
 
-        def batch(size: int) -> Samples:
-            part = slice(start, start + size)
+        def batch(part: slice) -> Samples:
             latents = _denoise(pipeline, states.of(prompts[part]), seeds[part], settings)
-            with naming_setting(f"{prompts[start]!r}"):
+            with naming_setting(f"{prompts[part.start]!r}"):
                 return Samples(decode(pipeline, latents, checked=checked), latents.float().cpu())
 
-        for end in accumulate(pieces or [len(prompts)]):
-            while start < end:
-                wanted = min(most, end - start)
-                done, fitted = halving_on_out_of_memory(
-                    batch, wanted, "sampling.batch_size", what=repr(prompts[start])
-                )
-                most = most if fitted == wanted else fitted
-                on_batch(done)
-                start += len(done.images)
+        names, ends = [*map(repr, prompts)], accumulate(pieces or [len(prompts)])
+        for done in in_batches(batch, names, settings.batch_size, "sampling.batch_size", ends=ends):
+            on_batch(done)
 
 
 @torch.no_grad()
@@ -230,9 +218,13 @@ class _TextStates:
     ) -> None:
         distinct = list(dict.fromkeys(prompts))
         self._row = {prompt: row for row, prompt in enumerate(distinct)}
-        starts = range(0, len(distinct), TEXT_BATCH)
+        names = [*map(repr, distinct)]
+
+        def encode(part: slice) -> dict[str, Tensor]:
+            return _encode(pipeline, distinct[part])
+
         with on_device(pipeline.text_encoder, getattr(pipeline, "text_encoder_2", None)):
-            encoded = [_encode(pipeline, distinct[s : s + TEXT_BATCH]) for s in starts]
+            encoded = [*in_batches(encode, names, TEXT_BATCH, TEXTS)]
             self._negative = _unconditional(pipeline) if guided else {}
         self._states = {name: torch.cat([each[name] for each in encoded]) for name in encoded[0]}
 

@@ -103,8 +103,8 @@ def _stale(
     samples; attacks are removed with the edit that they ran on."""
     differs = {name for name, key in wanted.items() if recorded.get(name) != key}
     if "edit" in differs:
-        made = ["samples", "scores", "metrics", *(each for each in recorded if each.startswith(ATTACKS))]
-        return ["edit", *made] if makes_edit else made
+        attacks = [each for each in recorded if each.startswith(ATTACKS)]
+        return [*(["edit"] if makes_edit else []), "samples", "scores", "metrics", *attacks]
     if "samples" in differs and "samples" in stages:
         return ["samples", "scores", "metrics"]
     return ["metrics"] if "metrics" in differs and "metrics" in stages else []
