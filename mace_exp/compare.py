@@ -31,6 +31,9 @@ from mace_exp.evaluation.suite import specificity_in
 from mace_exp.report.compare_page import Comparison, cells, part_title, write_comparison
 from mace_exp.report.jobs import is_sweep, job_folders
 from mace_exp.report.read_run import read_config
+from mace_exp.runs.folder import RunFolder
+from mace_exp.runs.manifest import check_unchanged
+from mace_exp.utils.errors import naming_setting
 from mace_exp.utils.files import write_json
 from mace_exp.utils.texts import shown
 
@@ -81,21 +84,25 @@ def compared(
                 *(runs[0], first.judge, run, scores.judge),
             )
     names, specificity = short_names(runs), specificity_in(read_config(runs[0]))
-    return [
-        Comparison(
-            runs[0],
-            run,
-            (names[0], name),
-            differences(first, scores, threshold=threshold, specificity=specificity),
-            concept_differences(first, scores, threshold=threshold),
-            most_different(first, scores, pictures),
-        )
-        for run, name, scores in zip(runs[1:], names[1:], others, strict=True)
-    ]
+    found = []
+    for run, name, scores in zip(runs[1:], names[1:], others, strict=True):
+        with naming_setting(f"{runs[0]} and {run}"):
+            found.append(
+                Comparison(
+                    runs[0],
+                    run,
+                    (names[0], name),
+                    differences(first, scores, threshold=threshold, specificity=specificity),
+                    concept_differences(first, scores, threshold=threshold),
+                    most_different(first, scores, pictures),
+                )
+            )
+    return found
 
 
 def _scores_of(run: Path) -> ScoredPictures:
     """Return a run's scores, to be counted as its judge asks for."""
+    check_unchanged(RunFolder(run), [SCORES])
     found = read_scores(run / SCORES)
     judge = stored_judge(found.judge, read_config(run).get("judge") or {}, {}) or NoJudge()
     return replace(found, least_score=judge.least_score(0.0), least_person=judge.least_person())
