@@ -75,6 +75,10 @@ def begun(arguments: list[str], printed: Path, prepare: Callable[[], object] | N
         output = os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(output, 1)
         os.dup2(output, 2)
+        sys.stdout, sys.stderr = (
+            open(file, "w", buffering=1, closefd=False)
+            for file in (1, 2)  # not those of pytest
+        )
         if prepare is not None:
             prepare()
         sys.argv = ["mace_exp", *arguments]
