@@ -34,6 +34,9 @@ from mace_exp.evaluation.suite import specificity_in
 from mace_exp.report.compare_page import Comparison, cells, part_title, write_comparison
 from mace_exp.report.jobs import is_sweep, job_folders
 from mace_exp.report.read_run import read_config, read_json
+from mace_exp.runs.folder import RunFolder
+from mace_exp.runs.manifest import check_unchanged
+from mace_exp.utils.errors import naming_setting
 from mace_exp.utils.files import write_json
 from mace_exp.utils.texts import shown
 
@@ -85,22 +88,26 @@ def compared(
         for run, scores in zip(runs[1:], others, strict=True)
     ]
     names, specificity = short_names(runs), specificity_in(read_config(runs[0]))
-    return [
-        Comparison(
-            runs[0],
-            run,
-            (names[0], name),
-            differences(first, scores, specificity=specificity),
-            concept_differences(first, scores),
-            most_different(first, scores, pictures),
-        )
-        for run, name, scores in zip(runs[1:], names[1:], others, strict=True)
-    ]
+    found = []
+    for run, name, scores in zip(runs[1:], names[1:], others, strict=True):
+        with naming_setting(f"{runs[0]} and {run}"):
+            found.append(
+                Comparison(
+                    runs[0],
+                    run,
+                    (names[0], name),
+                    differences(first, scores, specificity=specificity),
+                    concept_differences(first, scores),
+                    most_different(first, scores, pictures),
+                )
+            )
+    return found
 
 
 def _scores_of(run: Path, threshold: float | None) -> ScoredPictures:
     """Return a run's scores, to be counted as its judge asks for, and from `threshold` on (None:
     the run's `evaluation.threshold`)."""
+    check_unchanged(RunFolder(run), [SCORES])
     found, config = read_scores(run / SCORES), read_config(run)
     judge = stored_judge(found.judge, config.get("judge") or {}, {}) or NoJudge()
     own = (config.get("evaluation") or {}).get("threshold", 0.0)

@@ -26,7 +26,7 @@ from mace_exp.models.loading import loaded
 from mace_exp.models.schema import Device, Precision
 from mace_exp.runs.edits import edit_facts
 from mace_exp.runs.folder import RunFolder
-from mace_exp.runs.manifest import changed_files, recorded_files
+from mace_exp.runs.manifest import check_unchanged
 from mace_exp.utils.errors import naming_setting
 
 if TYPE_CHECKING:
@@ -81,6 +81,9 @@ def export(
     _check_weights(folder, file)
     if target.exists():
         raise ValueError(f"{target} exists: name a new folder, or remove it")
+
+    from mace_exp.models.editing import check_edit
+
     moved: dict[str, Any] = {} if model is None else {"source": model, "variant": None}
     pipeline = _original(run, facts, moved | dict(files or {}), device)
     import torch
@@ -90,6 +93,8 @@ def export(
     edit, _ = load_tensors(file)
     if not edit:
         raise ValueError(f"{file} holds no weights: the model would be the original")
+    with naming_setting(str(file)):
+        check_edit(pipeline, edit)
     stored = None if dtype is None else getattr(torch, dtype)
     if shape.format == FOLDER.format:
         _write_folder(pipeline, edit, target, stored)
@@ -108,12 +113,7 @@ def _check_weights(folder: RunFolder, file: Path) -> None:
         raise ValueError(
             f"{file} is missing: the run has not reached that stage, continue it by resume={run}"
         )
-    recorded = recorded_files(folder)
-    for name in changed_files(folder, [file.name, folder.facts.name]):
-        if name in recorded:  # earlier versions recorded nothing
-            raise ValueError(
-                f"{run / name} is not what the run wrote: resume={run} writes it again"
-            )
+    check_unchanged(folder, [file.name, folder.facts.name])
 
 
 def _original(

@@ -32,7 +32,7 @@ from mace_exp.report.read_run import read_config, read_json
 from mace_exp.report.run_page import write_report
 from mace_exp.report.terminal import print_result
 from mace_exp.runs.folder import RunFolder
-from mace_exp.runs.manifest import record_files
+from mace_exp.runs.manifest import check_unchanged, record_files
 from mace_exp.runs.stale import forget_key
 from mace_exp.utils.files import write_json
 
@@ -98,10 +98,11 @@ def remeasure(run: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
     the metrics. `changes` are settings by key, those of the run hold for all others.
 
     Raises:
-        ValueError: there are no scores, a metric is none, or a key of the judge that stored scores
-            can't be measured by.
+        ValueError: there are no scores, or others than the run wrote; a metric is none; a key of
+            the judge that stored scores can't be measured by.
     """
     folder = RunFolder(run)
+    check_unchanged(folder, [folder.scores.name, folder.detections.name])
     pictures, config = read_scores(folder.scores), read_config(run)
     settings = config.get("evaluation") or {}
     names = changes.get(KEYS[0], settings.get("metrics") or list(METRICS))

@@ -74,8 +74,8 @@ def run(config: RunConfig, run_dir: Path, composed: dict[str, Any]) -> dict[str,
                 metrics = _run_stages(Recipe(context, config), status, started)
         except Refused:
             raise  # there is nothing to report
-        except BaseException:
-            _report_if_asked(config, run_dir)
+        except BaseException as error:
+            _report_if_asked(config, run_dir, short=isinstance(error, OutOfMemory))
             raise
         _report_if_asked(config, run_dir)
     print_result(run_dir)
@@ -174,6 +174,9 @@ def _timed(context: Context, stage: str, step: Callable[[], object]) -> dict[str
 _LESS = {
     "images": "sampling.batch_size=1, or a smaller sampling.height and sampling.width",
     "samples": "sampling.batch_size=1, or a smaller sampling.height and sampling.width",
+    "masks": "masks=none, or a smaller sampling.height and sampling.width",
+    "metrics": "evaluation.distances.batch_size=1 or judge=none",
+    "attacks": "attack.batch_size=1 or sampling.batch_size=1",
     "lora": "lora.concepts_per_batch=1, lora.batch_size=1 or lora.gradient_checkpointing=true",
 }
 """The settings by which a stage takes less memory."""
@@ -250,19 +253,20 @@ def _serve(ranks: Ranks, model: ModelConfig, device: str, cache_dir: str, run_di
     ranks.serve(context)
 
 
-def _report_if_asked(config: RunConfig, run_dir: Path) -> None:
+def _report_if_asked(config: RunConfig, run_dir: Path, *, short: bool = False) -> None:
     if "report" in config.chosen_stages():
-        _report(run_dir)
+        _report(run_dir, short=short)
 
 
-def _report(run_dir: Path) -> None:
-    """Write the report, also of a failed run; an error in it must not mask the run's error."""
+def _report(run_dir: Path, *, short: bool = False) -> None:
+    """Write the report, also of a failed run; an error in it must not mask the run's error. `short`
+    of memory it may fail anywhere: without a traceback, which would tell nothing."""
     try:
         write_report(run_dir)
-    except OSError as error:
-        log.error("the report of %s could not be written: %s", run_dir, error)
-    except Exception:
-        log.exception("the report of %s could not be written", run_dir)
+    except Exception as error:
+        trace = not short and not isinstance(error, OSError | MemoryError)
+        why = str(error) or type(error).__name__
+        log.error("the report of %s could not be written: %s", run_dir, why, exc_info=trace)
 
 
 def _tracker(config: RunConfig, folder: RunFolder, composed: dict[str, Any]) -> Tracker:

@@ -1,22 +1,30 @@
 """Every command on every damaged file of a run's folder: one message, or it goes on without it."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
+from mace_exp.attack import run_settings
 from mace_exp.cli.arguments import expand
 from mace_exp.cli.common import REFUSALS
+from mace_exp.cli.revision import read_revision
 from mace_exp.cli.sweep import close_sweep
+from mace_exp.compare import compared
 from mace_exp.config import explain
+from mace_exp.evaluation.prompts import EvaluationPrompt
+from mace_exp.evaluation.scores import ScoredPictures, Scores
 from mace_exp.export import export
+from mace_exp.metrics import remeasure
 from mace_exp.report.__main__ import report
 from mace_exp.rerun import main as rerun
 from mace_exp.runs.folder import PLAN, RunFolder
-from mace_exp.runs.manifest import changed_files
+from mace_exp.runs.manifest import changed_files, record_files
 from mace_exp.runs.stale import recorded_keys, remove_stale
 from mace_exp.runs.status import status_of
 from tests.fake_run import make_run
@@ -90,6 +98,103 @@ def test_a_damaged_file_of_a_run_ends_no_command_in_a_traceback(
         path.unlink()
         if known is not None:
             path.write_bytes(known)
+
+
+def gone(path: Path) -> None:
+    path.unlink()
+
+
+def a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def a_link_to_nothing(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path.parent / "nowhere")
+
+
+def a_link_to_itself(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path.name)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def a_bit_flipped(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    if content:
+        content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+WAYS = (gone, a_folder, a_link_to_nothing, a_link_to_itself, cut, a_bit_flipped)
+
+
+def first_of_each_kind(folder: Path) -> list[Path]:
+    """Return the files of a folder, of several pictures in one folder the first."""
+    found: dict[object, Path] = {}
+    for path in sorted(each for each in folder.rglob("*") if each.is_file()):
+        name = path.suffix if path.suffix == ".png" else path.name
+        found.setdefault((path.parent, name), path.relative_to(folder))
+    return [*found.values()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_whatever_becomes_of_a_file_no_command_ends_in_a_traceback(
+    whole: Path, attempt: Callable[..., None], tmp_path: Path, way: Callable[[Path], None]
+) -> None:
+    run, other = tmp_path / "run", tmp_path / "other"
+    write_scores(shutil.copytree(whole, other))
+    files = first_of_each_kind(other)
+    assert len(files) > 12
+    for file in files:
+        shutil.copytree(other, run)
+        way(run / file)  # a message that names no file fails, too
+        for command in (
+            lambda: remeasure(run, {}),
+            lambda: compared([other, run]),
+            lambda: run_settings(run),
+            lambda: read_revision([f"from={run}", "drop=[Amy Adams]"]),
+            lambda: export(run, run / "exported"),
+            lambda: report(run),
+        ):
+            attempt(command, run)
+        shutil.rmtree(run)
+
+
+def test_scores_that_the_run_did_not_write_are_not_measured(whole: Path, tmp_path: Path) -> None:
+    """Without its last lines the file is one: of fewer pictures."""
+    run = RunFolder(tmp_path / "run")
+    write_scores(shutil.copytree(whole, run.root))
+    record_files(run, [run.scores.name])
+    lines = run.scores.read_text().splitlines(keepends=True)
+    run.scores.write_text("".join(lines[:-1]))
+    for command in (lambda: remeasure(run.root, {}), lambda: compared([run.root, run.root])):
+        with pytest.raises(ValueError, match=r"scores\.csv is not what the run wrote"):
+            command()
+
+
+def write_scores(folder: Path) -> None:
+    """Write the scores that the metrics of a folder are measured from."""
+    prompts = [EvaluationPrompt("erased", "Amy Adams", "a photo of Amy Adams", 0, "Amy Adams")]
+    unknown = np.full(1, np.nan)
+    scores = Scores(
+        subject=["Amy Adams"],
+        subject_probability=np.ones(1),
+        subject_rank=np.ones(1),
+        scene=[""],
+        expected_scene=[""],
+        scene_probability=unknown,
+        scene_rank=unknown,
+        person=np.ones(1),
+        text_image=unknown,
+        pixel_change=np.zeros(1),
+    )
+    ScoredPictures(prompts, scores, scores, "mini").write(folder / "scores.csv")
 
 
 @pytest.mark.parametrize("file", OF_A_SWEEP)

@@ -15,6 +15,7 @@ from mace_exp.models.devices import (
     as_float64,
     choose_device,
     halving_on_out_of_memory,
+    in_batches,
     take_device,
     warn_of_emulation,
 )
@@ -138,6 +139,28 @@ def test_a_batch_is_halved_until_it_fits(error: RuntimeError) -> None:
     with pytest.raises(type(error), match="out of memory"):
         halving_on_out_of_memory(lambda batch: run(batch, 0), 2, "a.key")
     assert tried[3:] == [2, 1]
+
+
+def test_parts_that_do_not_fit_are_halved_and_so_are_those_after() -> None:
+    names, tried = list("abcdefghij"), []
+
+    def run(part: slice) -> list[str]:
+        tried.append(part)
+        if part.stop - part.start > 2 and part.start >= 4:
+            raise MemoryError
+        return names[part]
+
+    found = [*in_batches(run, names, 4, "a.key", ends=[1, 8, 10])]
+    assert found == [["a"], ["b", "c", "d", "e"], *(["f"], ["g"], ["h"], ["i"], ["j"])]
+    assert [*in_batches(lambda part: names[part], names, 6, "a.key")] == [names[:6], names[6:]]
+    assert [*in_batches(lambda part: names[part], [], 6, "a.key")] == []
+
+    def never(_: slice) -> None:
+        raise MemoryError
+
+    with pytest.raises(MemoryError) as raised:
+        [*in_batches(never, names[3:], 4, "a.key")]
+    assert raised.value.__notes__ == ["d"]
 
 
 def test_other_errors_are_not_tried_again() -> None:

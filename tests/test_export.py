@@ -10,10 +10,10 @@ import pytest
 import torch
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
-from mace_exp.export import export, main
+from mace_exp.export import Shape, export, main
 from mace_exp.methods.mace.lora import load_lora
 from mace_exp.models.fingerprints import fingerprint
 from mace_exp.models.low_rank import Compact, compact_form
@@ -207,6 +207,31 @@ def test_what_cannot_be_exported_is_refused(
     save_pipeline(tiny_pipeline(seed=1), tmp_path / "other")
     assert "the run edited the model" in refusal(caplog, run, target, "--model", tmp_path / "other")
     assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda each: each * float("nan"), "not finite"),
+        (lambda each: each.to(torch.int8), "only floats are weights"),
+        (lambda each: each[:3].contiguous(), "shape [3, 32]"),
+    ],
+)
+def test_a_foreign_edit_that_is_none_is_named_in_every_form(
+    run: Path, tmp_path: Path, change: Any, said: str
+) -> None:
+    """A folder without a manifest: nothing tells that its file was changed."""
+    foreign = tmp_path / "foreign"
+    shutil.copytree(run, foreign)
+    (foreign / "manifest.json").unlink()
+    edit = load_file(foreign / "edit.safetensors")
+    name = next(iter(edit))
+    save_file({**edit, name: change(edit[name])}, foreign / "edit.safetensors")
+    for form in ("folder", "edit"):
+        with pytest.raises(ValueError) as refused:
+            export(foreign, tmp_path / "target", shape=Shape(form, 4))
+        assert said in str(refused.value) and "edit.safetensors" in str(refused.value)
+    assert not (tmp_path / "target").exists()
 
 
 def test_a_model_that_moved_may_be_of_half_precision_alone(

@@ -223,6 +223,24 @@ def test_attention_masks_are_seeded_and_leave_the_model_as_it_was(pipeline, desc
     assert pipeline.unet.attn_processors == processors
 
 
+def test_images_that_do_not_fit_into_memory_together_get_the_same_maps(pipeline, described):
+    expected = concept_maps(pipeline, described, seed=0)
+    sizes = []
+
+    def small(_, inputs):
+        sizes.append(len(inputs[0]) // 2)
+        if sizes[-1] > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    hook = pipeline.unet.register_forward_pre_hook(small)
+    try:
+        maps = concept_maps(pipeline, described, seed=0)
+    finally:
+        hook.remove()
+    assert set(sizes) == {8, 4, 2, 1}
+    torch.testing.assert_close(maps, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_concept_maps_see_concept_and_anchor(pipeline, described):
     maps = concept_maps(pipeline, described, seed=0, timesteps=(300,))
     assert maps.shape == (9, 8, 8) and maps.isfinite().all()

@@ -156,6 +156,7 @@ def enter(pipeline, weights):
         ("nothing.weight", torch.ones(1), "nothing.weight"),
         (None, torch.ones(2, 2), "shape"),
         (None, torch.full((16, 32), float("nan")), "not finite"),
+        (None, torch.ones(16, 32, dtype=torch.int8), "only floats"),
     ],
 )
 def test_bad_edits_change_nothing(pipeline, apply, name, value, message):

@@ -177,3 +177,21 @@ def test_rows_without_end_or_of_two_lengths_are_errors():
         paired_positions([1, 2], [1, 9], 9)
     with pytest.raises(ValueError, match="one length"):
         paired_positions([1, 9], [9], 9)
+
+
+def test_texts_that_do_not_fit_into_memory_together_are_encoded_in_smaller_batches(pipeline):
+    encoder, sizes = stable_diffusion_encoder(pipeline), []
+    expected = encoder.encode(PROMPTS)
+
+    def small(_, inputs):
+        sizes.append(len(inputs[0]))
+        if sizes[-1] > 1:
+            raise MemoryError
+
+    hook = pipeline.text_encoder.register_forward_pre_hook(small)
+    try:
+        found = encoder.encode(PROMPTS)
+    finally:
+        hook.remove()
+    assert sizes == [3, 1, 1, 1]
+    torch.testing.assert_close(found, expected)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.faults.trials import (
+    RESULTS,
     Place,
     begun,
     ended,
@@ -20,6 +21,7 @@ from experiments.faults.trials import (
     killed_after,
     results,
     run,
+    short_of_memory,
     without_room,
 )
 
@@ -36,6 +38,8 @@ RUN_FILES = (
     *("edit.safetensors", "metrics.jsonl", "samples/prompts.csv", "samples/after/0000.png"),
 )
 """Files of a run folder that are damaged."""
+STAGES = ("images", "masks", "preservation", "lora", "fusion", "samples", "metrics")
+"""Stages from which on there is no memory."""
 ALONE, TOGETHER = "one at a time", "together"
 LORAS = {ALONE: "lora.concepts_per_batch=1", TOGETHER: "lora.concepts_per_batch=2"}
 """How LoRAs are trained: their last digits depend on those that they share forward passes with."""
@@ -99,6 +103,19 @@ class Bench:
             return Tried(what, TRACEBACK, self._place.root)
         return self._resumed(what)
 
+    def short_of_memory(self, number: int) -> Tried:
+        """Let a run have hardly more memory from one of its stages on; then resume it without the
+        limit. A library that can't allocate may end the process, which is then as one killed."""
+        stage = STAGES[number % len(STAGES)]
+        size = int(2 ** _random("memory", number).uniform(20, 26))
+        self._clear()
+        limit = short_of_memory(stage, size)
+        code = run(self._command(self._place), self._place.printed, limit)
+        said, what = self._place.printed.read_text(), f"{size} bytes for {stage} and what follows"
+        if code > 0 and ("Traceback" in said or "out of memory" not in said):
+            return Tried(what, TRACEBACK, self._place.root)
+        return self._resumed(what, same=False)  # batches were halved: other last digits
+
     def pair(self, number: int) -> Tried:
         """Start two runs at once: with one cache, or in one folder, where the second is refused."""
         self._clear()
@@ -150,18 +167,22 @@ class Bench:
             return self._command(self._place)
         return [f"resume={self._place.run}"]
 
-    def _resumed(self, what: str, *, kept: bool = True, refusable: bool = False) -> Tried:
+    def _resumed(
+        self, what: str, *, kept: bool = True, same: bool = True, refusable: bool = False
+    ) -> Tried:
         """Resume the run and return the outcome. With `kept`, no finished cache entry may be made
-        again; `refusable`: it may end with a message that names a file instead."""
+        again; with `same`, results must be those of the whole run; `refusable`: it may end with a
+        message that names a file instead."""
         place = self._place
         before = entries(place.cache) if kept else {}
         code = run(self._next(), place.printed)
         said, after = place.printed.read_text(errors="replace"), entries(place.cache)
-        if code == 0 and results(place.run) != self._expected:
+        found = results(place.run)
+        if code == 0 and (found != self._expected if same else found.keys() != {*RESULTS}):
             outcome = WRONG
         elif code == 0:
-            same = all(after.get(name) == facts for name, facts in before.items())
-            outcome = SURVIVED if same else LOST
+            there = all(after.get(name) == facts for name, facts in before.items())
+            outcome = SURVIVED if there else LOST
         elif "Traceback" in said:
             outcome = TRACEBACK
         elif str(place.root) not in said:
@@ -182,6 +203,7 @@ FAULTS: dict[str, Callable[[Bench, int], Tried]] = {
     "SIGKILL at a write boundary": Bench.kill_at_boundary,
     "SIGKILL at a random time": Bench.kill_at_a_time,
     "disk full": Bench.full_disk,
+    "memory used up": Bench.short_of_memory,
     "two at once": Bench.pair,
     "cache entry damaged": Bench.damaged_entry,
     "file of a run damaged": Bench.damaged_file,

@@ -27,7 +27,7 @@ from experiments.faults.bench import ALONE, BAD, FAULTS, LORAS, OUTCOMES, Bench,
 from mace_exp.utils.files import write_table
 
 COLUMNS = ("loras", "fault", "number", "what", "outcome")
-COUNTS = dict(zip(FAULTS, (None, 40, 20, 10, 21, 30), strict=True))
+COUNTS = dict(zip(FAULTS, (None, 40, 20, 14, 10, 21, 30), strict=True))
 """Trials of each fault, for each way to train LoRAs. None: all, before and after each boundary."""
 ALONE_ONLY = "cache entry damaged"
 """A damaged LoRA is trained again without the others of its batch, which its last digits tell."""

@@ -17,9 +17,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import Any
 
+from mace_exp import pipeline
 from mace_exp.__main__ import main
 from mace_exp.runs.cache import OWN
+from mace_exp.runs.context import Context
 from mace_exp.utils.hashing import file_digest
 
 SMALL = (
@@ -72,6 +75,10 @@ def begun(arguments: list[str], printed: Path, prepare: Callable[[], object] | N
         output = os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(output, 1)
         os.dup2(output, 2)
+        sys.stdout, sys.stderr = (
+            open(file, "w", buffering=1, closefd=False)
+            for file in (1, 2)  # not those of pytest
+        )
         if prepare is not None:
             prepare()
         sys.argv = ["mace_exp", *arguments]
@@ -131,6 +138,25 @@ def without_room(size: int) -> Callable[[], None]:
     def prepare() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    return prepare
+
+
+def short_of_memory(stage: str, size: int) -> Callable[[], None]:
+    """Return a function that leaves its process `size` bytes of memory more than it has when a
+    stage begins, as `ulimit -v` does."""
+
+    def prepare() -> None:
+        timed = pipeline._timed
+
+        def limited(context: Context, name: str, step: Callable[[], object]) -> dict[str, Any]:
+            if name == stage:
+                pages = int(Path("/proc/self/statm").read_text().split()[0])
+                most = pages * resource.getpagesize() + size
+                resource.setrlimit(resource.RLIMIT_AS, (most, most))
+            return timed(context, name, step)
+
+        pipeline._timed = limited
 
     return prepare
 

@@ -79,8 +79,10 @@ class Predictions:
         return self.judge
 
     def _in_batches(self, ask: Callable[[np.ndarray, list[str]], Answer]) -> list[Answer]:
-        size = self.batch or len(self.images)
-        return [
-            ask(self.images[start : start + size], list(self.texts[start : start + size]))
-            for start in range(0, len(self.images), size)
-        ]
+        from mace_exp.models.devices import in_batches  # imports torch
+
+        def batch(part: slice) -> Answer:
+            return ask(self.images[part], list(self.texts[part]))
+
+        names = [f"picture {number}" for number in range(len(self.images))]
+        return [*in_batches(batch, names, self.batch or len(names), "pictures in a batch")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -18,6 +18,12 @@ from torch import Tensor, nn
 log = logging.getLogger(__name__)
 
 R = TypeVar("R")
+_NO_MEMORY = (
+    "allocate memory",
+    "std::bad_alloc",
+    *("could not create a primitive", "could not execute a primitive"),  # oneDNN: no reason
+)
+"""What torch's libraries say on a CPU whose memory is used up, beside what accelerate knows."""
 WITH_FLOAT64 = ("cpu", "cuda")
 """Device types with float64. Apple GPUs and some Intel GPUs do not support it."""
 
@@ -166,12 +172,39 @@ def halving_on_out_of_memory(
         batch //= 2
 
 
+def in_batches(
+    run: Callable[[slice], R],
+    names: Sequence[str],
+    batch: int,
+    key: str,
+    *,
+    ends: Iterable[int] | None = None,
+) -> Iterator[R]:
+    """Yield `run(part)` for consecutive parts of the items with these names, each of at most
+    `batch` items and none beyond one of the `ends` (None: only that of all). A part that does not
+    fit into memory, and those after it, are halved as in `halving_on_out_of_memory`."""
+    start = 0
+    for end in [len(names)] if ends is None else ends:
+        while start < end:
+            wanted = min(batch, end - start)
+            done, fitted = halving_on_out_of_memory(
+                lambda count, start=start: run(slice(start, start + count)),
+                wanted,
+                key,
+                what=names[start],
+            )
+            batch = batch if fitted == wanted else fitted
+            start += fitted
+            yield done
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that memory of the device, or of the machine, is used up."""
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
     known = isinstance(error, Exception) and should_reduce_batch_size(error)
-    return known or (isinstance(error, RuntimeError) and "allocate memory" in str(error))
+    said = str(error)
+    return known or (isinstance(error, RuntimeError) and any(each in said for each in _NO_MEMORY))
 
 
 def gpu_facts() -> dict[str, Any]:

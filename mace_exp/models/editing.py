@@ -43,6 +43,12 @@ def apply_edit(pipeline: Any, weights: Mapping[str, Tensor]) -> None:
         describe_width(module)
 
 
+def check_edit(pipeline: Any, weights: Mapping[str, Tensor]) -> None:
+    """Check that `weights` can be applied to a pipeline. Raises ValueError as `edited_weights`."""
+    for name, each in by_component(weights).items():
+        _checked_edits(_module(pipeline, name), each)
+
+
 def current_weights(pipeline: Any, names: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the current tensors of the pipeline with these names."""
     found: dict[str, Tensor] = {}
@@ -76,7 +82,7 @@ def edited_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> Iterator
     the model then is. Weights may add hidden neurons to an MLP (`widening`).
 
     Raises:
-        ValueError: an unknown name, a wrong shape, or a number that is not finite.
+        ValueError: an unknown name, a wrong shape, integers, or a number that is not finite.
     """
     edits = _checked_edits(module, weights)
     originals = [(parameter, parameter.data) for parameter, _ in edits]
@@ -107,6 +113,8 @@ def _checked_edits(
             raise ValueError(
                 f"weight {name!r}: shape {list(value.shape)}, the model's {list(shape)}"
             )
+        if not value.is_floating_point():
+            raise ValueError(f"weight {name!r} holds {value.dtype}: only floats are weights")
         cast = value.detach().to(parameter.device, parameter.dtype, copy=True)
         if not cast.isfinite().all():
             raise ValueError(f"weight {name!r} has numbers that are not finite in {cast.dtype}")

@@ -17,7 +17,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor
 
 from mace_exp.models.autoencoder import stable_autoencoder, unscale_latents
-from mace_exp.models.devices import halving_on_out_of_memory, is_offloaded
+from mace_exp.models.devices import in_batches, is_offloaded
 from mace_exp.models.schedulers import swapped_scheduler
 from mace_exp.models.schema import SamplingConfig
 from mace_exp.models.text_states import TextStates
@@ -131,23 +131,15 @@ def sample_batches(
     _check(pipeline, prompts, seeds, settings)
     with swapped_scheduler(pipeline, settings.scheduler), _without_progress_bar(pipeline):
         states = TextStates(pipeline, prompts, guided=settings.guidance > 1)
-        start, most = 0, settings.batch_size
 
-        def batch(size: int) -> Samples:
-            part = slice(start, start + size)
+        def batch(part: slice) -> Samples:
             latents = _denoise(pipeline, states.of(prompts[part]), seeds[part], settings)
-            with naming_setting(f"{prompts[start]!r}"):
+            with naming_setting(f"{prompts[part.start]!r}"):
                 return Samples(decode(pipeline, latents, checked=checked), latents.float().cpu())
 
-        for end in accumulate(pieces or [len(prompts)]):
-            while start < end:
-                wanted = min(most, end - start)
-                done, fitted = halving_on_out_of_memory(
-                    batch, wanted, "sampling.batch_size", what=repr(prompts[start])
-                )
-                most = most if fitted == wanted else fitted
-                on_batch(done)
-                start += len(done.images)
+        names, ends = [*map(repr, prompts)], accumulate(pieces or [len(prompts)])
+        for done in in_batches(batch, names, settings.batch_size, "sampling.batch_size", ends=ends):
+            on_batch(done)
 
 
 @torch.no_grad()

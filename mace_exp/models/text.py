@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from mace_exp.models.devices import execution_device, on_device
+from mace_exp.models.devices import execution_device, in_batches, on_device
 
 if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 log = logging.getLogger(__name__)
 
+TEXTS = "texts in a batch"
+"""What warnings call the number of texts that are encoded at once."""
 UNLIMITED = 10**6
 """Tokenizers without a length limit report a number above this one instead of None."""
 
@@ -101,8 +103,7 @@ class PromptEncoder:
     def stream(self, prompts: Sequence[str], *, batch_size: int = 64) -> Iterator[Tensor]:
         """Yield float32 hidden states [<= batch_size, L, d], batch by batch, to bound memory."""
         with on_device(*(branch.model for branch in self.branches)):
-            for start in range(0, len(prompts), batch_size):
-                yield self.traced(prompts[start : start + batch_size])
+            yield from self._in_batches(self.traced, prompts, batch_size)
 
     def traced(self, prompts: Sequence[str]) -> Tensor:
         """Return what `encode` does, in one batch, with gradients where the caller records them."""
@@ -116,9 +117,14 @@ class PromptEncoder:
 
         They are projected end-of-text states, so the encoder needs a projection (SDXL's second).
         """
-        parts = [prompts[i : i + batch_size] for i in range(0, len(prompts), batch_size)]
         with on_device(self.branches[-1].model):
-            return torch.cat([self.traced_pooled(part) for part in parts])
+            return torch.cat([*self._in_batches(self.traced_pooled, prompts, batch_size)])
+
+    def _in_batches(
+        self, encode: Callable[[Sequence[str]], Tensor], prompts: Sequence[str], batch_size: int
+    ) -> Iterator[Tensor]:
+        names = [*map(repr, prompts)]
+        return in_batches(lambda part: encode(prompts[part]), names, batch_size, TEXTS)
 
     def traced_pooled(self, prompts: Sequence[str]) -> Tensor:
         """Return what `pooled` does, in one batch, with gradients where the caller records them."""

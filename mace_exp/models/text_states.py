@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from mace_exp.models.devices import execution_device, on_device
+from mace_exp.models.devices import execution_device, in_batches, on_device
 from mace_exp.models.editing import by_component, edited_pipeline
-from mace_exp.models.text import TEXT_ENCODERS
+from mace_exp.models.text import TEXT_ENCODERS, TEXTS
 
 if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
@@ -26,9 +26,13 @@ class TextStates:
     ) -> None:
         distinct = list(dict.fromkeys(prompts))
         self._row = {prompt: row for row, prompt in enumerate(distinct)}
-        starts = range(0, len(distinct), TEXT_BATCH)
+        names = [*map(repr, distinct)]
+
+        def encode(part: slice) -> dict[str, Tensor]:
+            return _encode(pipeline, distinct[part])
+
         with on_device(pipeline.text_encoder, getattr(pipeline, "text_encoder_2", None)):
-            encoded = [_encode(pipeline, distinct[s : s + TEXT_BATCH]) for s in starts]
+            encoded = [*in_batches(encode, names, TEXT_BATCH, TEXTS)]
             self._negative = _unconditional(pipeline) if guided else {}
         self._states = {name: torch.cat([each[name] for each in encoded]) for name in encoded[0]}
 

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.manifest import changed_files, recorded_files
 from mace_exp.runs.record import ROWS_FILE, ConceptCurves, numbers, read_rows
+from mace_exp.utils.files import inside, regular
 from mace_exp.utils.files import read_json as file_json
-from mace_exp.utils.files import regular
 from mace_exp.utils.yaml_files import read_plain
 
 log = logging.getLogger(__name__)
@@ -192,8 +192,8 @@ def image_in(folder: Path, name: str | None) -> Path | None:
     """Return the file that a table names, if it exists and is inside the folder."""
     if not name:
         return None
-    path = (folder / name).resolve()
-    return path if path.is_file() and path.is_relative_to(folder.resolve()) else None
+    path = folder / name
+    return path.resolve() if inside(folder, path) and path.is_file() else None
 
 
 def read_curves(rows: list[dict[str, Any]]) -> ConceptCurves:

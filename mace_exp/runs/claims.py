@@ -11,6 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from mace_exp.runs.folder import LOCK, check_writable
+from mace_exp.utils.files import inside
 
 _HELD: dict[Path, FileLock] = {}
 
@@ -41,9 +42,8 @@ def claim(folder: Path, key: str) -> None:
 
 
 def _check_links(folder: Path, key: str) -> None:
-    home = folder.resolve()
     for path in folder.iterdir():
-        if path.is_symlink() and not path.resolve().is_relative_to(home):
+        if path.is_symlink() and not inside(folder, path):
             raise ValueError(
                 f"{key} = {folder}: {path.name} in it is a link out of the folder, to "
                 f"{os.readlink(path)}: remove it, or put the file itself there"

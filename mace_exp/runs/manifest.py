@@ -33,6 +33,21 @@ def changed_files(folder: RunFolder, names: Collection[str]) -> list[str]:
     )
 
 
+def check_unchanged(folder: RunFolder, names: Collection[str]) -> None:
+    """Check that recorded files are as the run wrote them; earlier versions recorded nothing.
+
+    Raises:
+        ValueError: one is not; the message names it.
+    """
+    recorded = recorded_files(folder)
+    for name in changed_files(folder, names):
+        if name in recorded:
+            raise ValueError(
+                f"{folder.root / name} is not what the run wrote: resume={folder.root} writes it "
+                "again"
+            )
+
+
 def recorded_files(folder: RunFolder) -> dict[str, Any]:
     """Return the recorded entries; empty if the manifest is missing or damaged."""
     return read_record(folder.manifest)

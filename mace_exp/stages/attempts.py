@@ -34,7 +34,7 @@ from mace_exp.runs.cache import seal
 from mace_exp.runs.context import Context
 from mace_exp.runs.result import Result, result_key
 from mace_exp.stages.images import draw_training_images
-from mace_exp.utils.errors import naming_setting
+from mace_exp.utils.errors import naming_setting, noting
 from mace_exp.utils.files import atomic_folder, read_json, write_json
 from mace_exp.utils.progress import progress
 
@@ -211,7 +211,8 @@ def _attack_share(
     pipeline, perform = context.model.pipeline, attack.build()
     with progress(f"attack {attack.name}", len(jobs), "attempt") as advance:
         for side, aim, entry in jobs:
-            with edited_pipeline(pipeline, weights if side == EDITED else {}):
+            made = noting(f"attack={attack.name} on {aim.concept.name}, {side}")
+            with made, edited_pipeline(pipeline, weights if side == EDITED else {}):
                 _keep(perform(pipeline, aim), entry)
             advance(1)
 

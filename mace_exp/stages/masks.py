@@ -20,6 +20,7 @@ from mace_exp.data.training_images import TrainingImages
 from mace_exp.runs.context import Context
 from mace_exp.runs.record import Picture
 from mace_exp.runs.result import Result, result_key
+from mace_exp.utils.errors import noting
 from mace_exp.utils.files import atomic_file, save_png, write_table
 from mace_exp.utils.progress import progress
 from mace_exp.utils.tensors import load_tensors, save_tensors
@@ -110,7 +111,8 @@ class _Finder:
         seen = SeenImages(self.context.model, images, names)
 
         def find() -> Masks:
-            return self.settings.find(self.request, seen, opened)
+            with noting(f"the masks of {self.request.concept.name}"):
+                return self.settings.find(self.request, seen, opened)
 
         if not self.settings.cached:
             return find()

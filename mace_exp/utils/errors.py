@@ -20,3 +20,14 @@ def naming_setting(setting: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(f"{setting}: {error}") from error
+
+
+@contextmanager
+def noting(what: str) -> Iterator[None]:
+    """Add a note of what was made to an error raised in the block: where memory is used up, the
+    message says it."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(what)
+        raise

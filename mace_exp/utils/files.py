@@ -128,6 +128,14 @@ def _sync(file: Path) -> None:
         os.fsync(opened.fileno())
 
 
+def inside(folder: Path, path: Path) -> bool:
+    """Return whether a path, with its links followed, is in a folder. A link to itself is not."""
+    try:
+        return path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # Python below 3.13 calls a loop of links a RuntimeError
+        return False
+
+
 def remove(path: Path) -> None:
     """Remove a file, or a folder with all that is in it, if it is there."""
     if path.is_dir() and not path.is_symlink():

@@ -44,7 +44,7 @@ from mace_exp.models.denoiser import (
     predict,
     select_rows,
 )
-from mace_exp.models.devices import execution_device, on_device
+from mace_exp.models.devices import execution_device, in_batches, on_device
 from mace_exp.models.text import stable_diffusion_encoder
 from mace_exp.models.unet import attention_layers, halvings_before_attention, replaced_processors
 from mace_exp.utils.progress import Progress
@@ -135,11 +135,21 @@ def gathered_evidence(
     states = torch.stack([encoder.encode(prompts) for prompts in sides])
     added = [added_conditions(pipeline, prompts, images.latents) for prompts in sides]
     at = [timestep_at(pipeline, each) for each in timesteps]
-    for start in range(0, len(images.prompts), BATCH):
-        part = slice(start, start + BATCH)
+
+    def gather(part: slice) -> Evidence:
         pair = _Pair(states[:, part], concatenate([select_rows(each, part) for each in added]))
-        latents = images.latents[part]
-        yield _gather(pipeline, latents, pair, positions[part], seed=(seed, start), at=at)
+        first = part.start // BATCH * BATCH  # noise is that of a whole batch, whatever fits
+        among = slice(part.start - first, part.stop - first)
+
+        def noised(timestep: int) -> Tensor:
+            whole = images.latents[first : first + BATCH]
+            return noise_latents(pipeline, whole, timestep, seed=(seed, first))[among]
+
+        return _gather(pipeline, pair, positions[part], noised=noised, at=at)
+
+    names = [*map(repr, images.prompts)]
+    ends = [*range(BATCH, len(names), BATCH), len(names)]
+    yield from in_batches(gather, names, BATCH, "images in a batch", ends=ends)
 
 
 @dataclass(frozen=True)
@@ -185,20 +195,21 @@ class Evidence:
 
 def _gather(
     pipeline: DiffusionPipeline,
-    latents: Tensor,
     pair: _Pair,
     positions: Tensor,
     *,
-    seed: tuple[int, int],
+    noised: Callable[[int], Tensor],
     at: Sequence[int],
 ) -> Evidence:
-    """Run the UNet on b images at each of the timesteps `at` of its noise schedule.
+    """Run the UNet on b images at each of the timesteps `at` of its noise schedule; `noised` gives
+    their latents [b, c, h, w] at one.
 
     Sums are kept on its device: copies to the CPU would synchronise at every layer.
     """
     unet = pipeline.unet
     device = execution_device(unet)
-    count, latent_size = len(latents), (latents.shape[-2], latents.shape[-1])
+    first = noised(at[0])
+    count, latent_size = len(first), (first.shape[-2], first.shape[-1])
     grid = working_grid(latent_size, halvings=halvings_before_attention(unet))
     affinity = torch.zeros(count, grid[0] * grid[1], grid[0] * grid[1], device=device)
     change = torch.zeros(count, *latent_size, device=device)
@@ -220,8 +231,7 @@ def _gather(
             )
         )
         for timestep in at:
-            noised = noise_latents(pipeline, latents, timestep, seed=seed)
-            anchor, concept = _predict(unet, noised, timestep, pair).chunk(2)
+            anchor, concept = _predict(unet, noised(timestep), timestep, pair).chunk(2)
             change += (concept - anchor).square().mean(dim=1).sqrt()
     affinity /= affinity.sum(-1, keepdim=True)
     return Evidence(grid, positions, cross, change.cpu(), affinity.cpu())

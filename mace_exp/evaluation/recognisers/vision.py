@@ -19,7 +19,8 @@ from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 from mace_exp.evaluation.judges.base import JudgeError
 from mace_exp.models.auxiliary import local_path
-from mace_exp.models.devices import choose_device
+from mace_exp.models.devices import choose_device, in_batches
+from mace_exp.models.text import TEXTS
 from mace_exp.utils.trusted import WEIGHTS, WORDS
 
 log = logging.getLogger(__name__)
@@ -97,11 +98,12 @@ class VisionEncoder:
                 f"{self.source} is a {type(self.model).__name__}, which reads no text: give CLIP "
                 "or SigLIP"
             )
-        parts = []
-        for start in range(0, len(texts), self.batch_size):
-            found = self.model.get_text_features(**self._tokens(texts[start:][: self.batch_size]))
-            parts.append(_pooled(found))
-        return _unit(np.concatenate(parts))
+
+        def embed(part: slice) -> np.ndarray:
+            return _pooled(self.model.get_text_features(**self._tokens(texts[part])))
+
+        names = [*map(repr, texts)]
+        return _unit(np.concatenate([*in_batches(embed, names, self.batch_size, TEXTS)]))
 
     def _tokens(self, texts: Sequence[str]) -> Any:
         """Return the tokens of texts; SigLIP needs padding to full length, as in its training."""
