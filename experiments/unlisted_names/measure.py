@@ -62,8 +62,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     rows: list[Sequence[Any]] = []
     for erase in options.erase:
-        captions = write_captions(options.folder, erase, options.names)
         for weight in options.weights:
+            captions = write_captions(options.folder, erase, options.names)
             run = options.folder / f"{erase}-{weight:g}"
             if not (run / "metrics.json").exists():
                 _run(erase, weight, captions, run)
