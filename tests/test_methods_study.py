@@ -41,6 +41,8 @@ METRICS: dict[str, Any] = {
         "top5": {"value": 0.5},
         "pixel_change": 0.2,
     },
+    "scenes": {"accuracy": {"value": 0.9, "low": 0.8, "high": 1.0, "n": 60, "original": 1.0}},
+    "general": {"distances": {"frechet": 0.5, "n": 30}},
     "harmonic_mean": 0.8,
 }
 """What a run measures; `kernel` has no interval where there is one concept."""
@@ -64,7 +66,8 @@ def test_the_table_has_a_row_per_finished_run_and_part(tmp_path: Path) -> None:
     path = tmp_path / "results.csv"
     write_results(path, jobs, tmp_path)
     rows = written_rows(path)
-    assert [row["part"] for row in rows] == ["erased", "harmonic_mean"]
+    assert [row["part"] for row in rows] == ["erased", "scenes", "harmonic_mean"]
+    assert rows[1]["frechet"] == "0.5", "scenes are those of the general captions"
     erased = {key: value for key, value in rows[0].items() if value}
     named = dict(zip(NAMED, ("mace", "celebrity_10", "0", "quick", "6"), strict=True))
     shared = named | {"seconds": "12.5", "peak_memory_gb": "2.0"}

@@ -18,12 +18,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-UNLIMITED = 10**6
-"""Tokenizers without a length limit report a number above this one instead of None."""
-
-
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 """A pipeline's text encoders, in the order of the encoder's branches."""
+UNLIMITED = 10**6
+"""Tokenizers without a length limit report a number above this one instead of None."""
 
 
 class Tokenizer(Protocol):
