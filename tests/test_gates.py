@@ -25,6 +25,7 @@ from mace_exp.methods.gates.states import (
 from mace_exp.methods.token_pairs import Tokens, paired_tokens
 from mace_exp.mini.captions import people
 from mace_exp.models.editing import edited_pipeline
+from mace_exp.models.saving import save_pipeline
 from mace_exp.models.text import stable_diffusion_encoder
 from mace_exp.preservation.statistics import preservation_statistics
 from mace_exp.utils.tensors import load_tensors
@@ -251,6 +252,17 @@ def test_neurons_of_a_concept_are_kept_under_its_name(recipe: Any) -> None:
         owners = loads(facts[f"{component}.concepts"])
         assert len(owners) == len(tensors[f"{component}.bias"])
         assert set(owners) == {"adam-driver", "amy-adams"}
+
+
+def test_the_edited_encoders_load_in_plain_diffusers(recipe: Any, tmp_path: Path) -> None:
+    encoder, pipeline = recipe.context.model.encoder, recipe.context.model.pipeline
+    with edited_pipeline(pipeline, recipe.edit.value.weights):
+        expected = encoder.encode(TEXTS)
+        save_pipeline(pipeline, tmp_path / "erased")
+    loaded = type(pipeline).from_pretrained(tmp_path / "erased")
+    found = stable_diffusion_encoder(loaded).encode(TEXTS)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(encoder.encode(TEXTS), expected, atol=1e-3)
 
 
 def test_sums_without_captions_are_refused(tmp_path: Path, pipeline: Any) -> None:

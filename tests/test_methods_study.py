@@ -4,9 +4,12 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
+import torch
 
+from experiments.methods import gates_ablation, two_names
 from experiments.methods.measure import Job, write_results
 from experiments.methods.results import (
     ERASED,
@@ -24,7 +27,12 @@ from experiments.methods.results import (
 )
 from experiments.methods.study import page
 from experiments.methods.tables import markdown, tables
+from experiments.unlisted_names.positions import own_gram
+from mace_exp.concepts.concept import Concept, Kind
 from mace_exp.config import composed_run
+from mace_exp.methods.gates import fitting, states
+from mace_exp.models.text import end_positions, stable_diffusion_encoder
+from tests.tiny import tiny_pipeline
 
 METRICS: dict[str, Any] = {
     "erased": {
@@ -33,6 +41,8 @@ METRICS: dict[str, Any] = {
         "top5": {"value": 0.5},
         "pixel_change": 0.2,
     },
+    "scenes": {"accuracy": {"value": 0.9, "low": 0.8, "high": 1.0, "n": 60, "original": 1.0}},
+    "general": {"distances": {"frechet": 0.5, "n": 30}},
     "harmonic_mean": 0.8,
 }
 """What a run measures; `kernel` has no interval where there is one concept."""
@@ -56,7 +66,8 @@ def test_the_table_has_a_row_per_finished_run_and_part(tmp_path: Path) -> None:
     path = tmp_path / "results.csv"
     write_results(path, jobs, tmp_path)
     rows = written_rows(path)
-    assert [row["part"] for row in rows] == ["erased", "harmonic_mean"]
+    assert [row["part"] for row in rows] == ["erased", "scenes", "harmonic_mean"]
+    assert rows[1]["frechet"] == "0.5", "scenes are those of the general captions"
     erased = {key: value for key, value in rows[0].items() if value}
     named = dict(zip(NAMED, ("mace", "celebrity_10", "0", "quick", "6"), strict=True))
     shared = named | {"seconds": "12.5", "peak_memory_gb": "2.0"}
@@ -113,6 +124,37 @@ def test_the_page_says_what_was_not_run(tmp_path: Path) -> None:
         for erase in TITLES
     ]
     assert list(lacking(whole)) == []
+
+
+def test_an_ablation_encodes_the_same_sentences_of_a_layer_once() -> None:
+    encoder = stable_diffusion_encoder(tiny_pipeline())
+    texts = ["a photo of a cat"]
+    with gates_ablation.encoded_once():
+        first = fitting.retained_rows(encoder, texts)
+        assert fitting.retained_rows(encoder, list(texts)) is first
+        assert fitting.retained_rows(encoder, texts, {(1,)}) is not first
+        with patch.object(states, "gated_layer", gates_ablation._layer_before):
+            other = fitting.retained_rows(encoder, texts)
+    assert not torch.allclose(other[0], first[0])
+    assert fitting.retained_rows is states.retained_rows
+
+
+def test_a_sentence_with_two_erased_names_has_an_anchor_for_each() -> None:
+    adam, amy = (Concept(name, Kind.person, "a person") for name in ("Adam Driver", "Amy Adams"))
+    sentence = two_names.Sentence("two erased", "Adam Driver with Amy Adams", (adam, amy))
+    assert sentence.anchored == "a person with a person"
+
+
+def test_the_sums_of_own_positions_are_those_of_name_end_and_padding() -> None:
+    encoder = stable_diffusion_encoder(tiny_pipeline())
+    texts = ["a photo of Adam Driver at night", "Adam Driver"]
+    expected = torch.zeros(encoder.width, encoder.width, dtype=torch.float64)
+    for text, rows in zip(texts, encoder.encode(texts).double(), strict=True):
+        places = encoder.positions(text, "Adam Driver").nonzero().flatten().tolist()
+        ids = encoder.token_ids([text])[0].tolist()
+        places += end_positions(ids, encoder.tokenizer.eos_token_id)
+        expected += sum(torch.outer(rows[place], rows[place]) for place in places)
+    torch.testing.assert_close(own_gram(encoder, texts), expected)
 
 
 def run(method: str, seed: int, *, after: float) -> Run:

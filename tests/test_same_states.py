@@ -13,9 +13,11 @@ from mace_exp.methods.base import Edit
 from mace_exp.models.editing import current_weights
 from mace_exp.models.sampling import SamplingSettings
 from mace_exp.models.text_states import prompts_with_same_states
+from mace_exp.pipeline import _timed
 from mace_exp.runs.accounting import accounting, entries_text
 from mace_exp.runs.cache import Cache
 from mace_exp.runs.result import Result
+from mace_exp.runs.work import Pace, Plan, Work
 from mace_exp.stages import samples
 from tests.recipes import recipe_in
 from tests.tiny import tiny_pipeline
@@ -116,3 +118,23 @@ def test_the_accounting_says_how_many() -> None:
     row = {"stage": "samples", "seconds": 2.0, "entries_made": 3, "not_drawn": 4}
     (found,) = accounting([row])["stages"]
     assert entries_text(found) == "3 made, same states: 4 images not drawn"
+
+
+def test_a_pace_is_learned_from_what_was_drawn(tmp_path: Path) -> None:
+    work = Work(unit="sampling", size=8, stored={"samples": {"a": 2}, "edited": {"b": 2}})
+    plan = Plan({"samples": work}, Cache(tmp_path), Pace(Cache(tmp_path), "cpu"))
+    plan.done("samples", {"seconds": 12.0, "not_drawn": 1})
+    assert Pace(Cache(tmp_path), "cpu").seconds("sampling", 1) == 2
+    plan.done("samples", {"seconds": 1.0, "not_drawn": 2})
+    assert Pace(Cache(tmp_path), "cpu").seconds("sampling", 1) == 2, "half is too little to tell"
+
+
+def test_a_stage_says_what_it_did_not_draw(tmp_path: Path) -> None:
+    context = recipe_in(tmp_path, "tracking=none").context
+    context.cache.not_drawn = 3  # of a stage before
+
+    def step() -> None:
+        context.cache.not_drawn += 4
+
+    assert _timed(context, "samples", step)["not_drawn"] == 4
+    assert "not_drawn" not in _timed(context, "metrics", lambda: None)

@@ -29,7 +29,7 @@ def test_every_picture_is_judged_once_in_order(
 ) -> None:
     judge: Any = Counting(room)
     pictures = np.arange(7, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
-    verdict = Predictions(judge, pictures, [""] * 7, batch)
+    predictions = Predictions(judge, pictures, [""] * 7, batch)
     assert predictions.persons.tolist() == [*range(7)] and judge.asked == asked
 
 

@@ -54,6 +54,8 @@ OWN: dict[str, tuple[str, ...]] = {"mace": ("lora.rank=4",)}
 """Settings that one method gets beyond its defaults: as in the command of the README."""
 RATE = {"after": "value", "low": "low", "high": "high", "n": "n", "original": "original"}
 """Columns of a part's accuracy, with the keys of metrics.json."""
+IMAGES = {"scenes": "general"}
+"""The part that has the distances: scenes are recognised in the pictures of several parts."""
 log = logging.getLogger(__name__)
 
 
@@ -130,7 +132,7 @@ def rows(job: Job, run: Path) -> Iterator[dict[str, Any]]:
     metrics = read_json(run / "metrics.json")
     shared = dict(zip(NAMED, job.key, strict=True)) | _cost(run)
     for part in PARTS:
-        measured = metrics.get(part, {})
+        measured = metrics.get(IMAGES.get(part, part), {}) | metrics.get(part, {})
         if "accuracy" in measured:
             yield shared | {"part": part} | _values(measured)
     for mean in MEANS:

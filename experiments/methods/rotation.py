@@ -1,6 +1,6 @@
 """Erase ten random people with gates, ten times, and see what becomes of everybody else's states.
 
-    python experiments/methods/rotation.py
+    python -m experiments.methods.rotation
 
 No image is drawn: the states of the text encoder are compared, on the evaluation's templates, which
 no gate was fitted on. Of the embedded model's 200 people ten are erased, a hundred are listed in

@@ -4,8 +4,9 @@
 
 The names are two random words of the tokenizer's vocabulary, or share a word with an erased name
 (those that `method=gates` is fitted against). Their captions are one more preservation term of the
-fusion; the LoRAs are the same for all weights, and are taken from the cache. Writes results.csv
-beside this file: a row per run.
+fusion; the LoRAs are the same for all weights, and are taken from the cache. Two more changes of
+the fusion follow (`VARIANTS`): listed people whose states may not move, and fewer positions at
+which it erases. Writes results.csv and variants.csv beside this file: a row per run and part.
 """
 
 from __future__ import annotations
@@ -36,7 +37,14 @@ SETS: dict[str, tuple[str, ...]] = {
     "celebrity_100": ("concepts=celebrity_100", "kept=half_listed"),
 }
 PARTS = ("erased", "preserved", "unlisted")
-COLUMNS = ("erase", "weight", "names", "part", "after", "low", "high", "n", "original")
+MEASURED = ("part", "after", "low", "high", "n", "original")
+COLUMNS = ("erase", "weight", "names", *MEASURED)
+VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "listed-null-space": ("mace_exp", ("fusion.domain_weight=30000",)),
+    "own-positions": ("experiments.unlisted_names.positions", ()),
+}
+"""Changes of the fusion without made-up names: the module that runs them, and settings."""
+VARIANT_RESULTS = HERE / "variants.csv"
 log = logging.getLogger(__name__)
 
 
@@ -47,22 +55,47 @@ def main() -> None:
     )
     parser.add_argument("--folder", type=Path, default=Path("outputs/unlisted_names"))
     parser.add_argument("--erase", nargs="+", choices=SETS, default=tuple(SETS))
-    parser.add_argument("--weights", nargs="+", type=float, default=WEIGHTS)
+    parser.add_argument("--variants", nargs="*", choices=VARIANTS, default=tuple(VARIANTS))
+    parser.add_argument("--weights", nargs="*", type=float, default=WEIGHTS)
     parser.add_argument("--names", type=int, default=2000)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     rows: list[Sequence[Any]] = []
     for erase in options.erase:
-        captions = write_captions(options.folder, erase, options.names)
         for weight in options.weights:
+            captions = write_captions(options.folder, erase, options.names)
             run = options.folder / f"{erase}-{weight:g}"
             if not (run / "metrics.json").exists():
                 _run(erase, weight, captions, run)
-            rows += rows_of(erase, weight, options.names, run)
-    with RESULTS.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
+            rows += [[erase, weight, options.names, *row] for row in rows_of(run)]
+    if options.weights:
+        _write(RESULTS, COLUMNS, rows)
+    variants = [
+        [erase, name, *row]
+        for erase in options.erase
+        for name in options.variants
+        for row in rows_of(_variant(erase, name, options.folder))
+    ]
+    if variants:
+        _write(VARIANT_RESULTS, ("erase", "variant", *MEASURED), variants)
+
+
+def _write(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([columns, *rows])
     for row in rows:
         log.info("%s", row)
+
+
+def _variant(erase: str, name: str, folder: Path) -> Path:
+    """Run a variant if it has not been, and return its folder."""
+    run = folder / f"{erase}-{name}"
+    if not (run / "metrics.json").exists():
+        module, settings = VARIANTS[name]
+        cache = f"cache_dir={folder / f'cache-{name}'}"  # keys do not tell what a module changes
+        conf = ("--config-dir", str(METHODS_CONF))
+        _start(module, [*conf, *SETS[erase], *settings, cache, *_shared(run)])
+    return run
 
 
 def write_captions(folder: Path, erase: str, count: int) -> Path:
@@ -80,14 +113,21 @@ def _run(erase: str, weight: float, captions: Path, folder: Path) -> None:
     arguments = [
         *("--config-dir", str(write_options(folder.parent / f"conf-{erase}", captions))),
         *("experiment=made_up", *SETS[erase]),
-        "lora.rank=4",
         f"fusion.weights.made_up={weight:g}",
-        f"evaluation.parts=[{','.join(PARTS)}]",
-        "save=weights",
-        "tracking=none",
-        f"hydra.run.dir={folder}",
+        *_shared(folder),
     ]
-    subprocess.run([sys.executable, "-m", "mace_exp", *arguments], cwd=REPOSITORY, check=True)
+    _start("mace_exp", arguments)
+
+
+def _shared(folder: Path) -> list[str]:
+    """Return the settings of all runs."""
+    parts = f"evaluation.parts=[{','.join(PARTS)}]"
+    run = f"hydra.run.dir={folder}"
+    return ["lora.rank=4", parts, "save=weights", "tracking=none", run]
+
+
+def _start(module: str, arguments: Sequence[str]) -> None:
+    subprocess.run([sys.executable, "-m", module, *arguments], cwd=REPOSITORY, check=True)
 
 
 def write_options(folder: Path, captions: Path) -> Path:
@@ -107,13 +147,13 @@ def write_options(folder: Path, captions: Path) -> Path:
     return folder
 
 
-def rows_of(erase: str, weight: float, names: int, run: Path) -> Iterator[Sequence[Any]]:
+def rows_of(run: Path) -> Iterator[Sequence[Any]]:
     """Yield the row of each part of a run."""
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     for part in PARTS:
         rate = metrics[part]["accuracy"]
         values = [round(rate[key], 4) for key in ("value", "low", "high")]
-        yield [erase, weight, names, part, *values, rate["n"], round(rate["original"], 4)]
+        yield [part, *values, rate["n"], round(rate["original"], 4)]
 
 
 if __name__ == "__main__":

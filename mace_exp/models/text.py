@@ -20,12 +20,10 @@ log = logging.getLogger(__name__)
 
 TEXTS = "texts in a batch"
 """What warnings call the number of texts that are encoded at once."""
-UNLIMITED = 10**6
-"""Tokenizers without a length limit report a number above this one instead of None."""
-
-
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 """A pipeline's text encoders, in the order of the encoder's branches."""
+UNLIMITED = 10**6
+"""Tokenizers without a length limit report a number above this one instead of None."""
 
 
 class Tokenizer(Protocol):
