@@ -4,7 +4,7 @@ import csv
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pytest
@@ -12,10 +12,14 @@ import torch
 
 from mace_exp import pipeline as commands
 from mace_exp.attack import run_settings, split
-from mace_exp.attacks.base import CONTROL, EDITED, ORIGINAL, SIDES, Shot, renamed
+from mace_exp.attacks.base import CONTROL, EDITED, ORIGINAL, SIDES, Attempt, Shot, renamed
 from mace_exp.attacks.embedding import Inversion, LearnedPhrase
 from mace_exp.attacks.finetuning import Relearning, Variant, trained_projections
 from mace_exp.attacks.rates import JudgedPicture, curves
+from mace_exp.attacks.rates import judged as judged_pictures
+from mace_exp.concepts.concept import Kind
+from mace_exp.evaluation.judges.base import SUBJECT, Judge, JudgeError
+from mace_exp.evaluation.judging import Judging
 from mace_exp.methods.mace.lora import LoraShape, initial_lora
 from mace_exp.models.editing import edited_pipeline
 from mace_exp.models.model import Model
@@ -24,7 +28,15 @@ from mace_exp.models.text import stable_diffusion_encoder
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.manifest import changed_files
 from mace_exp.runs.stale import recorded_keys, remove_stale
-from tests.attacking import PEOPLE, PERSON, SAMPLING, TINY_ATTACK, aim, attack_recipe
+from tests.attacking import (
+    PEOPLE,
+    PERSON,
+    SAMPLING,
+    TINY_ATTACK,
+    RandomFacesConfig,
+    aim,
+    attack_recipe,
+)
 from tests.composing import composed
 from tests.tiny import tiny_pipeline
 from tests.tiny_xl import tiny_xl_pipeline
@@ -214,6 +226,57 @@ def test_an_attack_writes_its_folder_and_is_not_made_again(pipeline: Any, tmp_pa
     assert other.context.cache.made["attacks"] == 2
     for variant, sides in found["curves"].items():
         assert sides[ORIGINAL] == again["curves"][variant][ORIGINAL]
+
+
+class Objects:
+    """Sees the person less than an object, which CLIP could as well."""
+
+    classes = {SUBJECT: ("Amy Adams", "Adam Driver", "a ship")}
+    asked: ClassVar[list[int]] = []
+
+    def probabilities(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        self.asked.append(len(images))
+        return {SUBJECT: np.tile([0.3, 0.1, 0.6], (len(images), 1))}
+
+
+class ObjectsConfig(RandomFacesConfig):
+    within_kind = True
+
+    def load(self) -> Any:
+        return Objects()
+
+
+def test_pictures_of_attacks_are_judged_among_classes_of_the_concept_s_kind() -> None:
+    images = np.zeros((2, 8, 8, 3), np.uint8)
+    attempt = Attempt([Shot("", 0, "a photo", seed) for seed in (0, 1)], images)
+    subjects = {"Amy Adams": Kind.person, "Adam Driver": Kind.person, "a ship": Kind.object}
+    found = judged_pictures(
+        *(attempt, (EDITED, "Amy Adams"), ["0", "1"], cast(Judge, Objects())),
+        judging=Judging(ObjectsConfig(), subjects),
+    )
+    assert [(each.rank, each.probability) for each in found] == [(1, pytest.approx(0.75))] * 2
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_judge_that_is_asked_once_sees_all_attempts_at_once(
+    pipeline: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    def refuse(*_: Any) -> Any:
+        raise JudgeError("it fell asleep")
+
+    one = ("attack.limit=1", "attack.show=[concept]", "attack.images=1", "attack.pictures=1")
+    recipe = attack_recipe(tmp_path, *RELEARN, *one, pipeline=pipeline, cache=tmp_path / "cache")
+    config = recipe.attempts.plan.judging.config
+    monkeypatch.setattr(type(config), "batch", None)
+    monkeypatch.setattr(type(config), "load", lambda _: Objects())
+    Objects.asked.clear()
+    if fails:
+        monkeypatch.setattr(Objects, "probabilities", refuse)
+        with pytest.raises(JudgeError, match="attack=relearning was made, and judge=.*asleep"):
+            _ = recipe.attacks.value
+    else:
+        _ = recipe.attacks.value
+        assert Objects.asked == [6, 2, 2, 2], "three sides of two points"
 
 
 def test_the_command_attacks_the_edit_of_a_folder_and_only_that(
