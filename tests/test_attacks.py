@@ -18,6 +18,7 @@ from mace_exp.attacks.finetuning import Relearning, Variant, trained_projections
 from mace_exp.attacks.rates import JudgedPicture, curves
 from mace_exp.attacks.rates import judged as judged_pictures
 from mace_exp.concepts.concept import Kind
+from mace_exp.config import composed_run
 from mace_exp.evaluation.judges.base import SUBJECT, Judge, JudgeError
 from mace_exp.evaluation.judging import Judging
 from mace_exp.methods.mace.lora import LoraShape, initial_lora
@@ -28,6 +29,7 @@ from mace_exp.models.text import stable_diffusion_encoder
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.manifest import changed_files
 from mace_exp.runs.stale import recorded_keys, remove_stale
+from mace_exp.utils.files import save_png
 from tests.attacking import (
     PEOPLE,
     PERSON,
@@ -38,6 +40,7 @@ from tests.attacking import (
     attack_recipe,
 )
 from tests.composing import composed
+from tests.random_evaluation import random_pictures
 from tests.tiny import tiny_pipeline
 from tests.tiny_xl import tiny_xl_pipeline
 from tests.whole_run import rows
@@ -358,6 +361,20 @@ def test_what_cannot_be_attacked_is_refused(given: str, message: str) -> None:
     chosen = given.split() if given.startswith("attack=") else ["attack=relearning", given]
     with pytest.raises(ValueError, match=message):
         composed("method=uce", *PEOPLE, *chosen)
+
+
+def test_a_truncated_picture_is_named_before_anything_is_erased(tmp_path: Path) -> None:
+    folder = tmp_path / "Adam Driver"
+    folder.mkdir()
+    for name in ("a", "b"):
+        save_png(folder / f"{name}.png", random_pictures(1)[0][0])
+    given = ("attack=completion", f"attack.path={tmp_path}", "attack.pictures=2", PEOPLE[0])
+    names = "concepts.names=[Adam Driver]"
+    composed_run(*given, names)
+    whole = (folder / "b.png").read_bytes()
+    (folder / "b.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="attack.path = .*b.png"):
+        composed_run(*given, names)
 
 
 def test_an_attack_is_a_stage_between_metrics_and_report() -> None:
