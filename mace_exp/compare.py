@@ -156,7 +156,8 @@ def _space(run: Path, judge: Mapping[str, Any]) -> tuple[Any, ...] | None:
     for values in read_json(run / "metrics.json").values():
         if isinstance(values, dict) and isinstance(values.get("perceptual"), dict):
             name = values["perceptual"].get("features")
-            return (name, judge) if name == "judge" else (name,)
+            own = {key: each for key, each in judge.items() if "threshold" not in key}
+            return (name, own) if name == "judge" else (name,)
     return None
 
 

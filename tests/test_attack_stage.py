@@ -3,21 +3,28 @@
 import csv
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import pytest
 
 from mace_exp import pipeline as commands
 from mace_exp.attack import run_settings, split
-from mace_exp.attacks.base import CONTROL, EDITED, ORIGINAL, SIDES, Shot
+from mace_exp.attacks.base import CONTROL, EDITED, ORIGINAL, SIDES, Attempt, Shot
 from mace_exp.attacks.rates import JudgedPicture, curves
+from mace_exp.attacks.rates import judged as judged_pictures
+from mace_exp.concepts.concept import Kind
+from mace_exp.config import composed_run
+from mace_exp.evaluation.judges.base import SUBJECT, Judge, JudgeError
+from mace_exp.evaluation.judging import RunJudge
 from mace_exp.models.model import Model
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.manifest import changed_files
 from mace_exp.runs.stale import recorded_keys, remove_stale
 from mace_exp.stage_plan import plan_of
-from tests.attacking import PEOPLE, TINY_ATTACK, attack_recipe
+from mace_exp.utils.files import save_png
+from tests.attacking import PEOPLE, TINY_ATTACK, RandomFacesConfig, attack_recipe
 from tests.composing import composed
+from tests.random_evaluation import random_pictures
 from tests.tiny import tiny_pipeline
 from tests.whole_run import rows
 
@@ -80,6 +87,57 @@ def test_an_attack_writes_its_folder_and_is_not_made_again(pipeline: Any, tmp_pa
     assert other.context.cache.made["attacks"] == 2
     for variant, sides in found["curves"].items():
         assert sides[ORIGINAL] == again["curves"][variant][ORIGINAL]
+
+
+class Objects:
+    """Sees the person less than an object, which CLIP could as well."""
+
+    classes = {SUBJECT: ("Amy Adams", "Adam Driver", "a ship")}
+    asked: ClassVar[list[int]] = []
+
+    def probabilities(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        self.asked.append(len(images))
+        return {SUBJECT: np.tile([0.3, 0.1, 0.6], (len(images), 1))}
+
+
+class ObjectsConfig(RandomFacesConfig):
+    within_kind = True
+
+    def load(self) -> Any:
+        return Objects()
+
+
+def test_pictures_of_attacks_are_judged_among_classes_of_the_concept_s_kind() -> None:
+    images = np.zeros((2, 8, 8, 3), np.uint8)
+    attempt = Attempt([Shot("", 0, "a photo", seed) for seed in (0, 1)], images)
+    subjects = {"Amy Adams": Kind.person, "Adam Driver": Kind.person, "a ship": Kind.object}
+    found = judged_pictures(
+        *(attempt, (EDITED, "Amy Adams"), ["0", "1"], cast(Judge, Objects())),
+        judging=RunJudge(ObjectsConfig(), subjects),
+    )
+    assert [(each.rank, each.probability) for each in found] == [(1, pytest.approx(0.75))] * 2
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_judge_that_is_asked_once_sees_all_attempts_at_once(
+    pipeline: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    def refuse(*_: Any) -> Any:
+        raise JudgeError("it fell asleep")
+
+    one = ("attack.limit=1", "attack.show=[concept]", "attack.images=1", "attack.pictures=1")
+    recipe = attack_recipe(tmp_path, *RELEARN, *one, pipeline=pipeline, cache=tmp_path / "cache")
+    config = recipe.attempts.plan.judging.config
+    monkeypatch.setattr(type(config), "batch", None)
+    monkeypatch.setattr(type(config), "load", lambda _: Objects())
+    Objects.asked.clear()
+    if fails:
+        monkeypatch.setattr(Objects, "probabilities", refuse)
+        with pytest.raises(JudgeError, match="attack=relearning was made, and judge=.*asleep"):
+            _ = recipe.attacks.value
+    else:
+        _ = recipe.attacks.value
+        assert Objects.asked == [6, 2, 2, 2], "three sides of two points"
 
 
 def test_the_command_attacks_the_edit_of_a_folder_and_only_that(
@@ -161,6 +219,20 @@ def test_what_cannot_be_attacked_is_refused(given: str, message: str) -> None:
     chosen = given.split() if given.startswith("attack=") else ["attack=relearning", given]
     with pytest.raises(ValueError, match=message):
         composed("method=uce", *PEOPLE, *chosen)
+
+
+def test_a_truncated_picture_is_named_before_anything_is_erased(tmp_path: Path) -> None:
+    folder = tmp_path / "Adam Driver"
+    folder.mkdir()
+    for name in ("a", "b"):
+        save_png(folder / f"{name}.png", random_pictures(1)[0][0])
+    given = ("attack=completion", f"attack.path={tmp_path}", "attack.pictures=2", PEOPLE[0])
+    names = "concepts.names=[Adam Driver]"
+    composed_run(*given, names)
+    whole = (folder / "b.png").read_bytes()
+    (folder / "b.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="attack.path = .*b.png"):
+        composed_run(*given, names)
 
 
 def test_an_attack_is_a_stage_between_metrics_and_report() -> None:

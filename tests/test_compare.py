@@ -14,7 +14,9 @@ from mace_exp.compare import compared, short_names
 from mace_exp.compare import main as compare
 from mace_exp.evaluation.evaluate import measure_pictures
 from mace_exp.evaluation.measured import Measured
+from mace_exp.evaluation.metrics.perceptual import perceptual_distances
 from mace_exp.evaluation.paired import RATES, differences, most_different, paired
+from mace_exp.evaluation.prompts import EvaluationPrompt
 from mace_exp.evaluation.scores import ScoredPictures, read_scores
 from mace_exp.metrics import changed_settings, remeasure
 from mace_exp.metrics import main as metrics
@@ -246,6 +248,20 @@ def test_perceptual_distances_are_stored_measured_again_and_compared(
     write_json(runs[1] / "metrics.json", former)
     found = [each for each in compared(runs)[0].differences if each.measure == "perceptual"]
     assert not found and "perceptual distances in other features" in caplog.text
+
+
+def test_intervals_of_few_concepts_stay_within_what_is_possible() -> None:
+    """Of two concepts Student's quantile is 12.7."""
+    names = ["Person A", "Person B"] * 2
+    prompts = [EvaluationPrompt("erased", name, str(i), i, name) for i, name in enumerate(names)]
+    own = Measured(prompts, BEFORE[:4], AFTER[:4], judge=MEASURED.judge)
+    run = ScoredPictures(prompts, *own.scored.scores, "random")
+    hits = [np.array([1.0, 9, 1, 9]), np.array([9.0, 9, 1, 1])]
+    one, two = (replace(run, after=replace(run.after, subject_rank=each)) for each in hits)
+    found = {each.measure: each for each in differences(one, two)}
+    assert -1 <= found["recognised"].low < found["recognised"].high <= 1
+    values = perceptual_distances(own)["erased"]["perceptual"]
+    assert 0 <= values["low"] <= values["value"] <= values["high"]
 
 
 def test_scores_of_earlier_versions_have_no_perceptual_distance(run: Path) -> None:

@@ -32,6 +32,7 @@ from mace_exp.concepts.spelling import name_key
 from mace_exp.data.images.base import ConceptImages, Drawing
 from mace_exp.data.images.folder import Crop, FolderImages
 from mace_exp.data.images.generated import GeneratedImages
+from mace_exp.data.pixel_modes import read_image
 from mace_exp.utils.ranges import NONNEGATIVE, WHOLE
 from mace_exp.utils.seeding import short_seed
 
@@ -201,9 +202,13 @@ class PictureAttack(ActiveAttack):
     def missing(self, concepts: Sequence[Concept]) -> Iterator[str]:
         if self.path is None:
             return
+        folder = self._folder(self.path)
         for concept in self.attacked(concepts):
-            for message in self._folder(self.path).problems(concept):
-                yield message.replace("images.path", "attack.path", 1)
+            try:
+                for file in folder.files(concept):
+                    read_image(file.image)  # whole: after the erasure a truncated one is too late
+            except ValueError as error:
+                yield f"attack.path = {self.path}: {error}"
 
     def picture_source(self, concept: Concept, drawing: Drawing) -> ConceptImages | None:
         prompts = training_prompts(concept, min(self.pictures, len(TRAINING_TEMPLATES)))

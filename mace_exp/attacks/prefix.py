@@ -78,7 +78,7 @@ class PrefixSearch:
 
         with frozen_weights(pipeline):
             recorder.optimise("", self.steps, search.step, draw)
-        return recorder.attempt({"": search.text(search.chosen)})
+        return recorder.attempt({"": search.text(search.chosen)} if self.steps[-1] else {})
 
 
 class _Search:

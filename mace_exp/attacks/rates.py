@@ -11,6 +11,7 @@ import numpy as np
 
 from mace_exp.attacks.base import Attempt, Shot
 from mace_exp.evaluation.judges.base import SUBJECT, Judge
+from mace_exp.evaluation.judging import RunJudge
 from mace_exp.evaluation.metrics.rates import rate
 from mace_exp.evaluation.predictions import Predictions
 from mace_exp.evaluation.prompts import ERASED, EvaluationPrompt
@@ -53,18 +54,24 @@ def judged(
     files: Sequence[str],
     judge: Judge,
     *,
-    answers: frozenset[str],
+    judging: RunJudge,
 ) -> list[JudgedPicture]:
-    """Return the judge's scores of the pictures of an attempt; `answers` are those that it gives.
+    """Return the scores of the pictures of an attempt by `judge`, opened from `judging`, as the
+    metrics of a run take them.
 
     `cell` is the side and the concept's name, `files` are the file names of the pictures.
     """
+    config = judging.config
     side, concept = cell
     prompts = [
         EvaluationPrompt(ERASED, concept, shot.prompt, shot.seed, concept) for shot in attempt.shots
     ]
-    predictions = Predictions(judge, attempt.images, [each.prompt for each in prompts])
-    scores = scores_of(prompts, attempt.images, attempt.images, predictions, answers & {SUBJECT})
+    predictions = Predictions(
+        judge, attempt.images, [each.prompt for each in prompts], config.batch
+    )
+    answers = config.answers() & {SUBJECT}
+    kinds = judging.subjects if config.within_kind else None
+    scores = scores_of(prompts, attempt.images, attempt.images, predictions, answers, kinds=kinds)
     found = zip(
         *(attempt.shots, files, scores.subject, scores.subject_probability, scores.subject_rank),
         strict=True,

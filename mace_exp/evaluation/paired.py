@@ -301,5 +301,5 @@ def _interval(measure: str, gap: np.ndarray, clusters: Sequence[Hashable]) -> tu
     low, high = found or (float(gap[0]), float(gap[0]))
     if measure in RATES:
         bare = paired_rate_interval(gap)
-        low, high = min(low, bare[0]), max(high, bare[1])
+        low, high = max(-1.0, min(low, bare[0])), min(1.0, max(high, bare[1]))
     return low, high

@@ -11,8 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from mace_exp.attacks.base import EDITED, Attempt
 from mace_exp.attacks.rates import COLUMNS, JudgedPicture, curves, judged, summary
+from mace_exp.evaluation.judges.base import JudgeError
 from mace_exp.runs.context import Context
 from mace_exp.runs.record import Picture
 from mace_exp.runs.result import Result, result_key
@@ -36,7 +39,13 @@ def attack_edit(context: Context, attempts: Attempts) -> Result[dict[str, Any]]:
 
     def make() -> dict[str, Any]:
         made = attempts.made(keys)
-        pictures = _write(context, plan, made)
+        try:
+            pictures = _write(context, plan, made)
+        except JudgeError as error:
+            raise JudgeError(
+                f"attack={plan.attack.name} was made, and judge={plan.judging.config.name} failed: "
+                f"{error}; made again, the attack is read from the cache, and its pictures judged"
+            ) from error
         found = _described(plan, made) | {"curves": curves(pictures, plan.threshold)}
         folder = context.folder.attack(plan.attack.name)
         write_json(folder / "rates.json", found)
@@ -56,13 +65,15 @@ def _write(
     rows: list[JudgedPicture] = []
     config, judge = plan.judging.config, plan.judging.load(context.device)
     assert judge is not None  # the configuration refuses an attack without one
+    if config.batch is None:  # one call for all: it answers each attempt from what it has seen
+        judge.probabilities(np.concatenate([each.images for each in attempts.values()]))
     with atomic_folder(context.folder.attack(plan.attack.name)) as temporary:
         for (side, slug), attempt in attempts.items():
             (temporary / side / slug).mkdir(parents=True)
             files = [f"{side}/{slug}/{index:04d}.png" for index in range(len(attempt.images))]
             for file, image in zip(files, attempt.images, strict=True):
                 save_png(temporary / file, image)
-            rows += judged(attempt, (side, names[slug]), files, judge, answers=config.answers())
+            rows += judged(attempt, (side, names[slug]), files, judge, judging=plan.judging)
         cells = [row.cells(config.name) for row in rows]
         write_table(temporary / "pictures.csv", COLUMNS, cells)
     return rows

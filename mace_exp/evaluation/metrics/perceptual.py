@@ -56,7 +56,7 @@ def _means(drawn: Drawn, values: np.ndarray) -> dict[str, Metrics]:
     for part in drawn.parts:
         rows = drawn.rows(part)
         interval = mean_interval(values[rows], list(drawn.concepts[rows]))
-        ends = {} if interval is None else {"low": interval[0], "high": interval[1]}
+        ends = {} if interval is None else {"low": max(0.0, interval[0]), "high": interval[1]}
         found[part] = {"value": float(values[rows].mean()), **ends, "n": len(rows)}
     return found
 

@@ -68,8 +68,8 @@ def recognition(
     ]
     result: Metrics = {"accuracy": compared((first[0], first[1]), names)}
     result["concepts"] = _per_concept(names, first[0], first[1])
-    rows = np.flatnonzero(among_many(classes))
-    if len(rows):
+    rows = np.flatnonzero(among_many(classes)).tolist()
+    if rows:
         before, after = (rank[rows] <= TOP for rank in ranks)
         result["top5"] = compared((before, after), [names[int(row)] for row in rows])
     return result
