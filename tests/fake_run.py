@@ -15,15 +15,15 @@ from typing import Any
 import yaml
 from PIL import Image, ImageDraw
 
-ERASED = (
-    "Adam Driver, Adriana Lima, Amber Heard, Amy Adams, Andrew Garfield, Angelina Jolie, "
-    "Anjelica Huston, Anna Faris, Anna Kendrick, Anne Hathaway"
-).split(", ")
-PRESERVED = (
-    "Aaron Paul, Alec Baldwin, Amanda Seyfried, Amy Poehler, Amy Schumer, Amy Winehouse, "
-    "Andy Samberg, Aretha Franklin, Avril Lavigne, Aziz Ansari, Barry Manilow, "
-    "Ben Affleck"
-).split(", ")
+ERASED: list[str] = [
+    *("Adam Driver", "Adriana Lima", "Amber Heard", "Amy Adams", "Andrew Garfield"),
+    *("Angelina Jolie", "Anjelica Huston", "Anna Faris", "Anna Kendrick", "Anne Hathaway"),
+]
+PRESERVED: list[str] = [
+    *("Aaron Paul", "Alec Baldwin", "Amanda Seyfried", "Amy Poehler", "Amy Schumer"),
+    *("Amy Winehouse", "Andy Samberg", "Aretha Franklin", "Avril Lavigne", "Aziz Ansari"),
+    *("Barry Manilow", "Ben Affleck"),
+]
 OBJECTS = ["airplane", "bird", "cat", "dog", "ship", "truck"]
 STYLES = ["pixel art", "voxel art", "paper cutout", "doodle"]
 SCENES = ["in the park", "on the beach", "at night", "on a red background"]

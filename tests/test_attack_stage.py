@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
+import numpy as np
 import pytest
 
 from mace_exp import pipeline as commands

@@ -136,7 +136,7 @@ def test_a_model_that_reads_no_text_fails_by_name(tmp_path: Path) -> None:
 def test_without_a_subject_there_is_nothing_to_choose(clip: Path) -> None:
     with pytest.raises(JudgeError, match="name some in judge.others"):
         judge_of(clip, others={}).load()
-    assert judge_of(clip).load().classes == {SUBJECT: ("Person B",)}
+    assert opened(judge_of(clip)).classes == {SUBJECT: ("Person B",)}
 
 
 def test_a_damaged_folder_fails_by_name(clip: Path, tmp_path: Path) -> None:

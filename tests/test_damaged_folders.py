@@ -193,6 +193,9 @@ def write_scores(folder: Path) -> None:
         person=np.ones(1),
         text_image=unknown,
         pixel_change=np.zeros(1),
+        subject_classes=unknown,
+        scene_classes=unknown,
+        perceptual=unknown,
     )
     ScoredPictures(prompts, scores, scores, "mini").write(folder / "scores.csv")
 

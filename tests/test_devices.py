@@ -159,7 +159,7 @@ def test_parts_that_do_not_fit_are_halved_and_so_are_those_after() -> None:
         raise MemoryError
 
     with pytest.raises(MemoryError) as raised:
-        [*in_batches(never, names[3:], 4, "a.key")]
+        list(in_batches(never, names[3:], 4, "a.key"))
     assert raised.value.__notes__ == ["d"]
 
 

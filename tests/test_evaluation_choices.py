@@ -83,7 +83,8 @@ def leaves(values: object, prefix: str = "") -> Iterator[tuple[str, object]]:
 
 def test_the_default_list_names_every_metric_but_those_that_want_an_encoder() -> None:
     for option in ("quick", "thorough"):
-        assert composed(f"evaluation={option}").evaluation.metrics == DEFAULT
+        evaluation = composed(f"evaluation={option}").evaluation.active()
+        assert evaluation is not None and evaluation.metrics == DEFAULT
     assert [*DEFAULT, *FURTHER] == list(METRICS)
 
 

@@ -144,6 +144,7 @@ def test_both_closed_forms_encode_every_sentence_once(tmp_path, pipeline, monkey
     nothing, grams = (Preservation({}, {}), {}), GramFile()
     refinement = solve_refinement(recipe.context, recipe.config.cfr, pairs, *nothing, grams)
     file = tmp_path / "lora.safetensors"
+    files = dict.fromkeys((each.slug for each in people), file)
     save_lora(file, initial_lora(pipeline.unet, LoraShape(rank=1, alpha=1), 0, "any"))
     edit = fuse_loras(
         recipe.context,
@@ -151,7 +152,7 @@ def test_both_closed_forms_encode_every_sentence_once(tmp_path, pipeline, monkey
         {each.slug: [each] for each in people},
         {slug: [pair.concept for pair in each] for slug, each in pairs.items()},
         refinement,
-        Result("loras", lambda: Loras(LoraFiles(dict.fromkeys(pairs, file)), {})),
+        Result("loras", lambda: Loras(LoraFiles(files), {})),
         nothing,
         grams,
     )

@@ -18,6 +18,7 @@ from mace_exp.methods.mace.kept import kept_loras
 from mace_exp.recipe import Recipe
 from mace_exp.revise import main
 from mace_exp.runs.folder import RunFolder
+from mace_exp.stage_plan import stage_works
 from tests.recipes import recipe_in
 from tests.whole_run import read
 
@@ -78,7 +79,7 @@ def test_what_is_added_is_trained_alone_and_what_is_dropped_again_leaves_no_trac
     more = make("more", THREE, *QUICK, revises="base")
     made = more.context.cache.made
     assert (made["loras"], made["images"]) == (1, 1), "of the one that is new"
-    work = more.work()["lora"]
+    work = stage_works(more)["lora"]
     assert work.size == 1 and len(work.stored["loras"]) == 1, "of kept LoRAs there is none"
     for slug in ("adam-driver", "amy-adams"):
         file = f"loras/{slug}.safetensors"

@@ -15,7 +15,7 @@ import numpy as np
 
 from mace_exp.attacks.base import EDITED, Attempt
 from mace_exp.attacks.rates import COLUMNS, JudgedPicture, curves, judged, summary
-from mace_exp.evaluation.judges.base import JudgeError
+from mace_exp.evaluation.judges.base import Classifier, JudgeError
 from mace_exp.runs.context import Context
 from mace_exp.runs.record import Picture
 from mace_exp.runs.result import Result, result_key
@@ -64,7 +64,7 @@ def _write(
     names = {concept.slug: concept.name for concept in plan.concepts}
     rows: list[JudgedPicture] = []
     config, judge = plan.judging.config, plan.judging.load(context.device)
-    assert judge is not None  # the configuration refuses an attack without one
+    assert isinstance(judge, Classifier)  # the configuration refuses an attack without one
     if config.batch is None:  # one call for all: it answers each attempt from what it has seen
         judge.probabilities(np.concatenate([each.images for each in attempts.values()]))
     with atomic_folder(context.folder.attack(plan.attack.name)) as temporary:
