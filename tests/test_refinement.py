@@ -144,7 +144,7 @@ def test_both_closed_forms_encode_every_sentence_once(tmp_path, pipeline, monkey
     nothing, grams = (Preservation({}, {}), {}), GramFile()
     refinement = solve_refinement(recipe.context, recipe.config.cfr, pairs, *nothing, grams)
     file = tmp_path / "lora.safetensors"
-    files = dict.fromkeys((each.slug for each in people), file)
+    files = {each.slug: file for each in people}
     save_lora(file, initial_lora(pipeline.unet, LoraShape(rank=1, alpha=1), 0, "any"))
     edit = fuse_loras(
         recipe.context,
