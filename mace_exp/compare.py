@@ -88,20 +88,17 @@ def compared(
         for run, scores in zip(runs[1:], others, strict=True)
     ]
     names, specificity = short_names(runs), specificity_in(read_config(runs[0]))
-    found = []
-    for run, name, scores in zip(runs[1:], names[1:], others, strict=True):
-        with naming_setting(f"{runs[0]} and {run}"):
-            found.append(
-                Comparison(
-                    runs[0],
-                    run,
-                    (names[0], name),
-                    differences(first, scores, specificity=specificity),
-                    concept_differences(first, scores),
-                    most_different(first, scores, pictures),
-                )
-            )
-    return found
+    return [
+        Comparison(
+            runs[0],
+            run,
+            (names[0], name),
+            differences(first, scores, specificity=specificity),
+            concept_differences(first, scores),
+            most_different(first, scores, pictures),
+        )
+        for run, name, scores in zip(runs[1:], names[1:], others, strict=True)
+    ]
 
 
 def _scores_of(run: Path, threshold: float | None) -> ScoredPictures:
@@ -129,7 +126,9 @@ def _comparable(
     if apart:
         told = (*runs, shown("; ".join(apart)))
         log.warning("%s and %s were not judged alike, which their differences include: %s", *told)
-    both, most = len(paired(first, second)), max(len(first.prompts), len(second.prompts))
+    with naming_setting(f"{runs[0]} and {runs[1]}"):
+        both = len(paired(first, second))
+    most = max(len(first.prompts), len(second.prompts))
     if both < most:
         told = (*runs, both, most)
         log.warning("%s and %s share %d of %d prompts and seeds: others are left out", *told)

@@ -79,7 +79,7 @@ def test_the_full_budget_takes_the_small_one_s_place_and_is_not_made_again(
         return True
 
     made: list[bool] = []
-    monkeypatch.setattr(measure, "_finished", lambda run: True)
+    monkeypatch.setattr(measure, "is_finished", lambda run: True)
     monkeypatch.setattr(measure, "_attack", attack)
     for small in (True, False, False):
         assert measure.measured(tmp_path, "uce", "tokens", small=small) == []

@@ -10,7 +10,7 @@ from transformers import AutoModel
 
 from mace_exp.concepts.concept import Kind
 from mace_exp.evaluation.evaluate import measure_pictures
-from mace_exp.evaluation.judges.base import SUBJECT, JudgeError, JudgeTask
+from mace_exp.evaluation.judges.base import SUBJECT, Classifier, JudgeError, JudgeTask
 from mace_exp.evaluation.judges.clip import ClipJudge
 from mace_exp.evaluation.judging import RunJudge
 from mace_exp.evaluation.recognisers.vision import VisionEncoder
@@ -136,7 +136,8 @@ def test_a_model_that_reads_no_text_fails_by_name(tmp_path: Path) -> None:
 def test_without_a_subject_there_is_nothing_to_choose(clip: Path) -> None:
     with pytest.raises(JudgeError, match="name some in judge.others"):
         judge_of(clip, others={}).load()
-    assert opened(judge_of(clip)).classes == {SUBJECT: ("Person B",)}
+    judge = judge_of(clip).load()
+    assert isinstance(judge, Classifier) and judge.classes == {SUBJECT: ("Person B",)}
 
 
 def test_a_damaged_folder_fails_by_name(clip: Path, tmp_path: Path) -> None:

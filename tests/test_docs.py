@@ -170,7 +170,7 @@ def known_keys() -> set[str]:
 
 
 KEYS = known_keys()
-FREE = ("concepts.kinds.", "anchors.per_concept.")
+FREE = ("concepts.kinds.", "anchors.per_concept.", "preservation.terms.", "preservation.weights.")
 
 
 def settings(text: str) -> Iterator[tuple[str, str | None]]:
