@@ -56,6 +56,7 @@ def fit_detectors(
     count: int,
     *,
     uncertain: Tensor | None = None,
+    concepts: Tensor | None = None,
     progress: Callable[[int], object] = lambda done: None,
 ) -> Detectors:
     """Fit one detector for each of `count` units.
@@ -63,17 +64,21 @@ def fit_detectors(
     `inputs` [r, d] are states of sentences with erased concepts; `units` [r] the unit of each, -1
     where no gate may open. `preserved` [n, d] are states of the retain set, negatives of every
     detector. `uncertain` [k, d] are negatives of lower priority: where they are not separable from
-    the positives, the gate opens for them.
+    the positives, the gate opens for them. So are the other rows of a unit's own concepts, where
+    they alone overlap with its positives: the gates of their own units are open for them, too.
+    `concepts` [r] is the number of each row's concept (None: all of one unit are one concept).
     """
     unsure = preserved[:0] if uncertain is None else uncertain
     space = _Whitened.of(torch.cat([inputs, preserved, unsure]))
     erased, others, unsure = space(inputs), space(preserved), space(unsure)
     rows = [(units == unit).nonzero().flatten() for unit in range(count)]
+    concepts = units if concepts is None else concepts
+    own = [torch.isin(concepts, concepts[each]) for each in rows]
     fitted: list[Detectors] = []
     for start in range(0, count, TOGETHER):
         chosen = list(range(start, min(count, start + TOGETHER)))
         weight, bias = _logistic(erased, torch.cat([others, unsure]), rows, chosen)
-        sides = _sides(weight, bias, erased, others, unsure, rows, chosen)
+        sides = _sides(weight, bias, erased, others, unsure, [(rows[n], own[n]) for n in chosen])
         fitted.append(_ramps(weight, bias, *sides))
         progress(len(chosen))
     weight, bias, gaps = (
@@ -160,20 +165,31 @@ def _sides(
     erased: Tensor,
     others: Tensor,
     unsure: Tensor,
-    rows: list[Tensor],
-    chosen: list[int],
+    units: list[tuple[Tensor, Tensor]],
 ) -> tuple[Tensor, Tensor]:
-    """Return the lowest positive and the highest negative logit of each detector, [m] each."""
+    """Return the lowest positive and the highest negative logit of each detector, [m] each.
+
+    `units` has, for each, the numbers of its rows of `erased`, and which are of its concepts, [r].
+    """
     logits = erased @ weight.mT + bias
-    lowest = torch.stack([logits[rows[unit], i].min() for i, unit in enumerate(chosen)])
-    for i, unit in enumerate(chosen):
-        logits[rows[unit], i] = -torch.inf
-    highest = torch.maximum(logits.amax(0), (others @ weight.mT + bias).amax(0))
+    lowest = torch.stack([logits[rows, i].min() for i, (rows, _) in enumerate(units)])
+    for i, (rows, _) in enumerate(units):
+        logits[rows, i] = -torch.inf
+    negatives = (others @ weight.mT + bias).amax(0)
+    highest = torch.maximum(logits.amax(0), negatives)
+    own = torch.stack([own for _, own in units], dim=1)
+    of_others = torch.maximum(logits.masked_fill(own, -torch.inf).amax(0), negatives)
+    overlap = lowest - highest <= MIN_GAP
+    highest = torch.where(overlap, _held_back(highest, of_others, lowest), highest)
     if len(unsure):
-        most = lowest - DOUBT * (lowest - highest).clamp(min=0)
-        uncertain = (unsure @ weight.mT + bias).amax(0)
-        highest = torch.maximum(highest, torch.minimum(uncertain, most))
+        highest = _held_back((unsure @ weight.mT + bias).amax(0), highest, lowest)
     return lowest, highest
+
+
+def _held_back(uncertain: Tensor, highest: Tensor, lowest: Tensor) -> Tensor:
+    """Return the highest negative logit if `uncertain` ones may take up a share of the gap."""
+    most = lowest - DOUBT * (lowest - highest).clamp(min=0)
+    return torch.maximum(highest, torch.minimum(uncertain, most))
 
 
 def _ramps(weight: Tensor, bias: Tensor, lowest: Tensor, highest: Tensor) -> Detectors:

@@ -144,8 +144,13 @@ def _fit_branch(
     owners = [unit for unit in units for _ in range(len(data.known.get(unit, ())))]
     if not new:
         return joined(parts, inputs.shape[1]), owners, {}
+    sizes = torch.tensor([len(each.inputs) for each in rows.values()])
+    concepts = torch.arange(len(rows)).repeat_interleave(sizes)
     detectors = fit_detectors(
-        inputs, labels, preserved, len(new), uncertain=uncertain, progress=advance
+        *(inputs, labels, preserved, len(new)),
+        uncertain=uncertain,
+        concepts=concepts,
+        progress=advance,
     )
     whole, everything = _whole(rows), torch.cat([preserved, uncertain, inputs])
     gaps: dict[str, float] = {}
