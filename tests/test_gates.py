@@ -106,6 +106,20 @@ def test_one_state_on_both_sides_spoils_no_other() -> None:
     assert bool((detectors.ramps(preserved)[:, 0] <= 0).all())
 
 
+def test_states_of_its_own_concept_alone_close_no_gate() -> None:
+    """Two tokens of a name with equal states: both gates open for both, and for nobody else."""
+    states, units, preserved = clusters()
+    states[units == 1] = states[units == 0]
+    concepts = torch.where(units == 1, 0, units)
+    found = fit_detectors(states, units, preserved, 3, concepts=concepts)
+    assert float(found.gaps.min()) > 0
+    ramps = found.ramps(states)[:, :2]
+    assert bool((ramps[concepts == 0] >= 1).all()) and bool((ramps[concepts == 2] <= 0).all())
+    assert bool((found.ramps(preserved) <= 0).all())
+    apart = fit_detectors(states, units, preserved, 3)
+    assert float(apart.gaps[:2].max()) <= 0, "two people of equal states are kept apart"
+
+
 def test_no_detector_opens_for_rows_of_no_unit() -> None:
     states, units, preserved = clusters()
     spared = torch.where(units == 2, -1, units)
