@@ -29,13 +29,14 @@ def test_every_run_is_accepted(method: str) -> None:
     assert len(config.concept_list()) == 10 and config.evaluation.active() is None
 
 
-@pytest.mark.parametrize("small", [True, False])
+@pytest.mark.parametrize("full", [True, False])
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_every_attack_is_accepted(attack: str, small: bool) -> None:
-    run, settings = split(attack_arguments(Path("a/uce"), attack, small))
+def test_every_attack_is_accepted(attack: str, full: bool) -> None:
+    run, settings = split(attack_arguments(Path("a/uce"), attack, full))
     chosen = composed_run("method=uce", "concepts=celebrity_10", *settings).attack.active()
     assert run == Path("a/uce") and chosen is not None
-    assert chosen.name == attack.split(",")[0] and chosen.limit == (2 if small else None)
+    assert chosen.name == attack.split(",")[0] and chosen.limit is None
+    assert chosen.images == (8 if full else 4)
 
 
 def test_the_table_has_a_row_per_point_and_side(tmp_path: Path) -> None:
@@ -45,17 +46,17 @@ def test_the_table_has_a_row_per_point_and_side(tmp_path: Path) -> None:
     rates = {
         "attack": "tokens",
         "unit": "step",
-        "settings": {"limit": 2},
+        "settings": {"images": 4},
         "concepts": ["A", "B"],
         "curves": {"": {"control": [point], "edited": [point | {"value": 0.5}]}},
     }
     (folder / "rates.json").write_text(json.dumps(rates))
-    keep_rates(tmp_path, "uce", "tokens", small=True)
+    keep_rates(tmp_path, "uce", "tokens", full=False)
     write_results(tmp_path / "results.csv", tmp_path)
     with (tmp_path / "results.csv").open(encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
     assert tuple(header) == COLUMNS
-    named = ["uce", "tokens", "small", "2", "", "step", "10"]
+    named = ["uce", "tokens", "short", "2", "", "step", "10"]
     assert rows == [
         [*named, "edited", "0.5", "0.1", "0.5", "8"],
         [*named, "control", "0.25", "0.1", "0.5", "8"],
@@ -65,25 +66,25 @@ def test_the_table_has_a_row_per_point_and_side(tmp_path: Path) -> None:
     assert cells == ["tokens", "", "uce", "10 step", "50 (10 to 50)", "", "25 (10 to 50)", "8"]
 
 
-def test_the_full_budget_takes_the_small_one_s_place_and_is_not_made_again(
+def test_the_full_budget_takes_the_short_one_s_place_and_is_not_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def attack(run: Path, name: str, small: bool) -> bool:
-        point = {"at": 0, "value": 0.5, "low": 0.1, "high": 0.9, "n": 8 if small else 80}
-        about = {"unit": "step", "settings": {"limit": 2 if small else None}, "concepts": ["A"]}
+    def attack(run: Path, name: str, full: bool) -> bool:
+        point = {"at": 0, "value": 0.5, "low": 0.1, "high": 0.9, "n": 80 if full else 40}
+        about = {"unit": "step", "settings": {"images": 8 if full else 4}, "concepts": ["A"]}
         folder = run / "attacks" / "tokens"
         folder.mkdir(parents=True, exist_ok=True)
         rates = about | {"curves": {"": {"edited": [point]}}}
         (folder / "rates.json").write_text(json.dumps(rates))
-        made.append(small)
+        made.append(full)
         return True
 
     made: list[bool] = []
     monkeypatch.setattr(measure, "is_finished", lambda run: True)
     monkeypatch.setattr(measure, "_attack", attack)
-    for small in (True, False, False):
-        assert measure.measured(tmp_path, "uce", "tokens", small=small) == []
-    assert made == [True, False]
+    for full in (False, True, True):
+        assert measure.measured(tmp_path, "uce", "tokens", full=full) == []
+    assert made == [False, True]
     write_results(tmp_path / "results.csv", tmp_path)
     [row] = csv.DictReader((tmp_path / "results.csv").open(encoding="utf-8", newline=""))
     assert (row["budget"], row["n"]) == ("full", "80")

@@ -1,7 +1,7 @@
 """Attack the edits of all methods, and tabulate the recognition rates of the judge.
 
-    python -m experiments.attacks.measure            # everything: many hours on two cores
-    python -m experiments.attacks.measure --small --methods uce gates mace-4 --attacks relearning
+    python -m experiments.attacks.measure            # short budgets: two hours on one core
+    python -m experiments.attacks.measure --full     # default budgets: many hours
     python -m experiments.attacks.measure --table    # from what is there
 
 One run per method erases ten people, in a subfolder of `--folder`; then each attack is made on it
@@ -46,15 +46,16 @@ ATTACKS: dict[str, tuple[str, ...]] = {
     "tokens": ("attack=tokens",),
 }
 """Settings of each attack, the cheapest first."""
-SMALL: dict[str, tuple[str, ...]] = {
+SHORT: dict[str, tuple[str, ...]] = {
     "paraphrase": (),
     "completion": (),
-    "relearning": ("attack.steps=[0,20,50]", "attack.train=[lora]"),
     "inversion": ("attack.steps=[0,60]",),
     "inversion, from the anchor": ("attack.steps=[0,60]",),
+    "relearning": ("attack.steps=[0,10,50]",),
     "tokens": ("attack.steps=[0,10]", "attack.candidates=8", "attack.batch_size=2"),
 }
-"""Settings of `--small`, by attack; two people and four pictures at each point."""
+"""Settings of an attack without `--full`; four pictures are drawn of each person at each point."""
+SHORT_IMAGES = 4
 SIDES = ("edited", "original", "control")
 COLUMNS = (
     *("method", "attack", "budget", "concepts", "variant", "unit", "at"),
@@ -72,7 +73,7 @@ def main() -> None:
         for attack in _in_order(ATTACKS, options.attacks):
             for method in _in_order(METHODS, options.methods):
                 if method not in failed:
-                    failed += measured(options.folder, method, attack, small=options.small)
+                    failed += measured(options.folder, method, attack, full=options.full)
                 write_results(RESULTS, options.folder)
     for line in table(RESULTS):
         log.info(line)
@@ -81,15 +82,15 @@ def main() -> None:
         sys.exit("failed: " + ", ".join(failed))
 
 
-def measured(folder: Path, method: str, attack: str, *, small: bool) -> list[str]:
+def measured(folder: Path, method: str, attack: str, *, full: bool) -> list[str]:
     """Erase by a method and make an attack, unless they are there; return what failed."""
-    if rates_file(folder, method, attack, small=small).is_file():
+    if rates_file(folder, method, attack, full=full).is_file():
         return []
     if not is_finished(folder / method) and not _erase(method, folder):
         return [method]
-    if not _attack(folder / method, attack, small):
+    if not _attack(folder / method, attack, full):
         return [f"{attack} on {method}"]
-    keep_rates(folder, method, attack, small=small)
+    keep_rates(folder, method, attack, full=full)
     return []
 
 
@@ -103,34 +104,34 @@ def run_arguments(method: str, folder: Path) -> list[str]:
     ]
 
 
-def attack_arguments(run: Path, attack: str, small: bool) -> list[str]:
+def attack_arguments(run: Path, attack: str, full: bool) -> list[str]:
     """Return the arguments of an attack on a run."""
-    few = ("attack.limit=2", "attack.images=4", *SMALL[attack]) if small else ()
-    return [f"run={run}", *ATTACKS[attack], *few]
+    short = () if full else (f"attack.images={SHORT_IMAGES}", *SHORT[attack])
+    return [f"run={run}", *ATTACKS[attack], *short]
 
 
-def keep_rates(folder: Path, method: str, attack: str, *, small: bool) -> None:
+def keep_rates(folder: Path, method: str, attack: str, *, full: bool) -> None:
     """Copy the rates of an attack from the run's folder, where another variant overwrites them."""
     [option] = [each.partition("=")[2] for each in ATTACKS[attack] if each.startswith("attack=")]
-    kept = rates_file(folder, method, attack, small=small)
+    kept = rates_file(folder, method, attack, full=full)
     kept.parent.mkdir(exist_ok=True)
     shutil.copyfile(folder / method / "attacks" / option / "rates.json", kept)
 
 
-def rates_file(folder: Path, method: str, attack: str, *, small: bool) -> Path:
+def rates_file(folder: Path, method: str, attack: str, *, full: bool) -> Path:
     """Return where the rates of an attack on a method's run are kept."""
-    return folder / "rates" / f"{method} {attack}{' small' if small else ''}.json"
+    return folder / "rates" / f"{method} {attack}{' full' if full else ''}.json"
 
 
 def write_results(path: Path, folder: Path) -> None:
     """Write a row per point of every attack that has been made on a run in the folder: with its
-    full budget, else with the small one."""
+    full budget, else with the short one."""
     with path.open("w", newline="", encoding="utf-8") as file:
         written = csv.writer(file, lineterminator="\n")
         written.writerow(COLUMNS)
         for method in METHODS:
             for attack in ATTACKS:
-                files = (rates_file(folder, method, attack, small=s) for s in (False, True))
+                files = (rates_file(folder, method, attack, full=full) for full in (True, False))
                 there = [each for each in files if each.is_file()]
                 for rates in there[:1]:
                     written.writerows(rows(method, attack, read_json(rates)))
@@ -148,8 +149,7 @@ def rows(method: str, attack: str, rates: dict[str, Any]) -> Iterator[list[Any]]
 
 
 def _budget(rates: dict[str, Any]) -> str:
-    small = rates["settings"]["limit"] is not None
-    return "small" if small else "full"
+    return "short" if rates["settings"]["images"] == SHORT_IMAGES else "full"
 
 
 def draw(path: Path) -> None:
@@ -197,9 +197,9 @@ def _erase(method: str, folder: Path) -> bool:
     return run_module("mace_exp", run_arguments(method, folder))
 
 
-def _attack(run: Path, attack: str, small: bool) -> bool:
+def _attack(run: Path, attack: str, full: bool) -> bool:
     log.info("%s on %s", attack, run.name)
-    return run_module("mace_exp.attack", attack_arguments(run, attack, small))
+    return run_module("mace_exp.attack", attack_arguments(run, attack, full))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -208,7 +208,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--methods", nargs="+", choices=tuple(METHODS), default=tuple(METHODS))
     parser.add_argument("--attacks", nargs="+", choices=tuple(ATTACKS), default=tuple(ATTACKS))
-    parser.add_argument("--small", action="store_true", help="two people, few steps")
+    parser.add_argument("--full", action="store_true", help="the attacks' default budgets")
     parser.add_argument("--table", action="store_true", help="measure nothing: table and figure")
     parser.add_argument("--folder", type=Path, default=Path("outputs/attacks"))
     return parser
