@@ -106,6 +106,21 @@ def test_one_state_on_both_sides_spoils_no_other() -> None:
     assert bool((detectors.ramps(preserved)[:, 0] <= 0).all())
 
 
+def test_few_states_of_many_that_lie_among_others_are_given_up() -> None:
+    states, units, preserved = clusters()
+    states, units = states.repeat(5, 1), units.repeat(5)
+    states += 0.1 * torch.randn(states.shape, generator=torch.Generator().manual_seed(1))
+    own = (units == 0).nonzero().flatten()
+    states[own[:2]] = preserved[:2]
+    detectors = fit_detectors(states, units, preserved, 3)
+    assert float(detectors.gaps.min()) > 0
+    ramps = detectors.ramps(states)[:, 0]
+    assert bool((ramps[own[2:]] >= 1).all()) and bool((ramps[own[:2]] <= 0).all())
+    assert bool((detectors.ramps(preserved)[:, 0] <= 0).all())
+    states[own[2:4]] = preserved[2:4]
+    assert float(fit_detectors(states, units, preserved, 3).gaps[0]) <= 0, "four of 100"
+
+
 def test_states_of_its_own_concept_alone_close_no_gate() -> None:
     """Two tokens of a name with equal states: both gates open for both, and for nobody else."""
     states, units, preserved = clusters()

@@ -27,6 +27,9 @@ NEGATIVE_WEIGHT = 20.0
 """Weight of all negative rows together, where all rows of a unit together weigh 1."""
 MIN_GAP = 0.2
 """Smallest gap between the logits of negatives and positives in which a ramp is placed."""
+MISSED = 0.02
+"""Largest share of a unit's states that its gate may stay closed for, where these few overlap
+with negatives: they would leave the gate without a gap for all the others."""
 DOUBT = 0.5
 """Share of the gap between negatives and positives that uncertain states can't take up."""
 START, END = 0.6, 0.85
@@ -65,7 +68,8 @@ def fit_detectors(
     where no gate may open. `preserved` [n, d] are states of the retain set, negatives of every
     detector. `uncertain` [k, d] are negatives of lower priority: where they are not separable from
     the positives, the gate opens for them. So are the other rows of a unit's own concepts, where
-    they alone overlap with its positives: the gates of their own units are open for them, too.
+    they alone overlap with its positives: the gates of their own units are open for them, too. A
+    few of the positives themselves (`MISSED`) are given up where they alone overlap with negatives.
     `concepts` [r] is the number of each row's concept (None: all of one unit are one concept).
     """
     unsure = preserved[:0] if uncertain is None else uncertain
@@ -167,12 +171,14 @@ def _sides(
     unsure: Tensor,
     units: list[tuple[Tensor, Tensor]],
 ) -> tuple[Tensor, Tensor]:
-    """Return the lowest positive and the highest negative logit of each detector, [m] each.
+    """Return the lowest positive (of those not given up) and the highest negative logit of each
+    detector, [m] each.
 
     `units` has, for each, the numbers of its rows of `erased`, and which are of its concepts, [r].
     """
     logits = erased @ weight.mT + bias
-    lowest = torch.stack([logits[rows, i].min() for i, (rows, _) in enumerate(units)])
+    positives = [logits[rows, i] for i, (rows, _) in enumerate(units)]
+    lowest = torch.stack([each.min() for each in positives])
     for i, (rows, _) in enumerate(units):
         logits[rows, i] = -torch.inf
     negatives = (others @ weight.mT + bias).amax(0)
@@ -181,9 +187,16 @@ def _sides(
     of_others = torch.maximum(logits.masked_fill(own, -torch.inf).amax(0), negatives)
     overlap = lowest - highest <= MIN_GAP
     highest = torch.where(overlap, _held_back(highest, of_others, lowest), highest)
+    without_few = torch.stack([_without_few(each) for each in positives])
+    lowest = torch.where(lowest - highest <= MIN_GAP, without_few, lowest)
     if len(unsure):
         highest = _held_back((unsure @ weight.mT + bias).amax(0), highest, lowest)
     return lowest, highest
+
+
+def _without_few(positives: Tensor) -> Tensor:
+    """Return the lowest logit of the positives [r] after the share that may be missed."""
+    return positives.sort().values[int(MISSED * len(positives))]
 
 
 def _held_back(uncertain: Tensor, highest: Tensor, lowest: Tensor) -> Tensor:
