@@ -9,7 +9,7 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from experiments.methods import gates_ablation, two_names
+from experiments.methods import gates_ablation, unseen_sentences
 from experiments.methods.measure import Job, write_results
 from experiments.methods.results import (
     ERASED,
@@ -141,7 +141,7 @@ def test_an_ablation_encodes_the_same_sentences_of_a_layer_once() -> None:
 
 def test_a_sentence_with_two_erased_names_has_an_anchor_for_each() -> None:
     adam, amy = (Concept(name, Kind.person, "a person") for name in ("Adam Driver", "Amy Adams"))
-    sentence = two_names.Sentence("two erased", "Adam Driver with Amy Adams", (adam, amy))
+    sentence = unseen_sentences.Sentence("two erased", "Adam Driver with Amy Adams", (adam, amy))
     assert sentence.anchored == "a person with a person"
 
 

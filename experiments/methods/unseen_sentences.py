@@ -1,12 +1,13 @@
-"""What gates do in sentences with two names.
+"""What gates do in sentences unlike those that they are fitted on.
 
-    python -m experiments.methods.two_names
+    python -m experiments.methods.unseen_sentences
 
 Ten random people are erased by `method=gates`, a hundred are listed (draw 100 of rotation.py).
-Kinds of sentences: one erased name, two erased names, an erased and an unlisted one, in both
+Kinds of sentences: one erased name in the words of the training templates, and in other words
+(experiments/attacks/paraphrases.txt); two erased names; an erased and an unlisted one, in both
 orders. Of each: what is left of the distance between the states and those of the sentence with
 anchors, from the last token of the last erased name on; and whom the judge recognises in pictures,
-before and after. Writes two_names.csv beside this file.
+before and after. Writes unseen_sentences.csv beside this file.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ from mace_exp.mini.judge import MiniJudge
 from mace_exp.models.loading import load_pipeline
 from mace_exp.models.sampling import SamplingSettings, sample
 
-RESULTS = Path(__file__).with_name("two_names.csv")
+RESULTS = Path(__file__).with_name("unseen_sentences.csv")
 DRAW = 100
 TEMPLATES = ("a photo of {} and {}", "{} with {} in the park", "a portrait of {} beside {}")
+OTHER_WORDS = Path(__file__).parents[1] / "attacks" / "paraphrases.txt"
 SAMPLING = SamplingSettings(steps=6, guidance=4.0, scheduler="dpm", batch_size=16)
 PHASES = ("before", "after")
 COLUMNS = (
@@ -79,9 +81,14 @@ def main() -> None:
 
 
 def sentences(draw: Draw) -> list[Sentence]:
-    """Return sentences of every kind, each pair of names with each template."""
+    """Return sentences of every kind, each name or pair of names with each template."""
     erased = [Concept(name, Kind.person, "a person") for name in draw.erased]
-    found = []
+    other_words = OTHER_WORDS.read_text(encoding="utf-8").splitlines()
+    found = [
+        Sentence("one erased, other words", text.format(concept.name), (concept,))
+        for concept in erased
+        for text in other_words
+    ]
     for number, (one, two) in enumerate(zip(erased, [*erased[1:], erased[0]], strict=True)):
         other = draw.unlisted[number]
         for text in TEMPLATES:
