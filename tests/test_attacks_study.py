@@ -54,16 +54,19 @@ def test_the_table_has_a_row_per_point_and_side(tmp_path: Path) -> None:
     keep_rates(tmp_path, "uce", "tokens", full=False)
     write_results(tmp_path / "results.csv", tmp_path)
     with (tmp_path / "results.csv").open(encoding="utf-8", newline="") as file:
-        header, *rows = csv.reader(file)
-    assert tuple(header) == COLUMNS
+        columns, *rows = csv.reader(file)
+    assert tuple(columns) == COLUMNS
     named = ["uce", "tokens", "short", "2", "", "step", "10"]
     assert rows == [
         [*named, "edited", "0.5", "0.1", "0.5", "8"],
         [*named, "control", "0.25", "0.1", "0.5", "8"],
     ]
-    *_, line = table(tmp_path / "results.csv")
-    cells = [cell.strip() for cell in line.strip("|").split("|")]
-    assert cells == ["tokens", "", "uce", "10 step", "50 (10 to 50)", "", "25 (10 to 50)", "8"]
+    header, _, line = (
+        [cell.strip() for cell in each.strip("|").split("|")]
+        for each in table(tmp_path / "results.csv")
+    )
+    assert header == ["attack", "variant", "at", "n", "uce", "original", "control"]
+    assert line == ["tokens", "", "10 step", "8", "50 (10 to 50)", "", "25 (10 to 50)"]
 
 
 def test_the_full_budget_takes_the_short_one_s_place_and_is_not_made_again(

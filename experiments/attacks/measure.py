@@ -169,20 +169,23 @@ def _in_order(known: Iterable[str], chosen: Collection[str]) -> list[str]:
 
 
 def table(path: Path) -> Iterator[str]:
-    """Yield the lines of a Markdown table: a row per point and a column per side, in %."""
+    """Yield the lines of a Markdown table, in %: a row per point, a column per method, and the
+    original model and the control, which are the same for all methods."""
     with path.open(encoding="utf-8", newline="") as file:
         found = list(csv.DictReader(file))
+    methods = [each for each in METHODS if any(row["method"] == each for row in found)]
     points: dict[tuple[str, ...], dict[str, dict[str, str]]] = {}
     for row in found:
-        about = (row["attack"], row["variant"], row["method"], f"{row['at']} {row['unit']}".strip())
-        points.setdefault(about, {})[row["side"]] = row
-    order = sorted(points, key=lambda each: (*each[:2], float(each[3].split()[0]), each[2]))
-    yield "| attack | variant | method | at | edited | original | control | n |"
-    yield "|---|---|---|---|---|---|---|---|"
-    for about in order:
-        sides = points[about]
-        cells = [_cell(sides.get(side)) for side in SIDES]
-        yield "| " + " | ".join((*about, *cells, next(iter(sides.values()))["n"])) + " |"
+        about = (row["attack"], row["variant"], f"{row['at']} {row['unit']}".strip(), row["n"])
+        column = row["method"] if row["side"] == "edited" else row["side"]
+        points.setdefault(about, {})[column] = row
+    columns = (*methods, *SIDES[1:])
+    yield "| attack | variant | at | n | " + " | ".join(columns) + " |"
+    yield "|---" * (4 + len(columns)) + "|"
+    order = {attack: number for number, attack in enumerate(ATTACKS)}
+    for about in sorted(points, key=lambda each: order[each[0]]):
+        cells = [_cell(points[about].get(column)) for column in columns]
+        yield "| " + " | ".join((*about, *cells)) + " |"
 
 
 def _cell(row: dict[str, str] | None) -> str:
