@@ -66,7 +66,14 @@ def register() -> None:
 
     check_user_files(VARIANTS)
     store = ConfigStore.instance()
-    store.store(name="run_schema", node=RunConfig)
+    schemas: dict[tuple[str | None, str], type] = {(None, "run_schema"): RunConfig}
     for group, variants in VARIANTS.items():
-        for name, schema in variants.items():
-            store.store(group=f"schema/{group}", name=name, node=schema)
+        schemas |= {(f"schema/{group}", name): each for name, each in variants.items()}
+    for place, schema in schemas.items():
+        if _stored.get(place) is not schema:
+            store.store(group=place[0], name=place[1], node=schema)
+            _stored[place] = schema
+
+
+_stored: dict[tuple[str | None, str], type] = {}
+"""What `register` has stored, by group and name: storing reads the types of all fields."""

@@ -13,7 +13,6 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from mace_exp.config.hydra_shortcuts import alike_composed_once
 from mace_exp.config.refusals import explain, named_option
 from mace_exp.config.validation import to_run_config
 
@@ -53,11 +52,10 @@ def check_jobs(sweep: DictConfig, jobs: Mapping[int, list[str]]) -> None:
         ValueError: some jobs are invalid; one message names them with the reasons.
     """
     wrong: dict[str, list[int]] = {}
-    with alike_composed_once():
-        for number, overrides in jobs.items():
-            problem = _problem(sweep, number, overrides)
-            if problem is not None:
-                wrong.setdefault(problem, []).append(number)
+    for number, overrides in jobs.items():
+        problem = _problem(sweep, number, overrides)
+        if problem is not None:
+            wrong.setdefault(problem, []).append(number)
     if not wrong:
         return
     if [*wrong.values()] == [[*jobs]]:  # an error of all jobs is reported without job numbers
