@@ -50,6 +50,12 @@ def compose_once(loader: ConfigLoaderImpl, defaults: list[Any], repo: Any) -> Di
     return copy.deepcopy(_composed[key])
 
 
+def stored_schema(path: str) -> type | None:
+    """Return the schema that Hydra's store has at a path, such as `schema/masks/none`."""
+    node = getattr(ConfigStore.instance()._open(f"{path}.yaml"), "node", None)
+    return None if node is None else OmegaConf.get_type(node)
+
+
 def _keep(kept: dict[Any, Any], key: Any, value: Any) -> None:
     """Keep a value in the place of the oldest one, if there is no more room."""
     if key not in kept and len(kept) >= MOST:
@@ -79,5 +85,4 @@ def _file(folders: list[str], path: str) -> Any:
         if os.path.isfile(file):
             found = os.stat(file)
             return file, found.st_mtime_ns, found.st_size
-    node = getattr(ConfigStore.instance()._open(f"{path}.yaml"), "node", None)
-    return None if node is None else OmegaConf.get_type(node)
+    return stored_schema(path)

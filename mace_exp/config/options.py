@@ -62,18 +62,14 @@ def register() -> None:
     files of the user's folders checked."""
     from hydra.core.config_store import ConfigStore
 
+    from mace_exp.config.composed_once import stored_schema
     from mace_exp.config.option_files import check_user_files
 
     check_user_files(VARIANTS)
-    store = ConfigStore.instance()
-    schemas: dict[tuple[str | None, str], type] = {(None, "run_schema"): RunConfig}
+    schemas: dict[str, type] = {"run_schema": RunConfig}
     for group, variants in VARIANTS.items():
-        schemas |= {(f"schema/{group}", name): each for name, each in variants.items()}
-    for place, schema in schemas.items():
-        if _stored.get(place) is not schema:
-            store.store(group=place[0], name=place[1], node=schema)
-            _stored[place] = schema
-
-
-_stored: dict[tuple[str | None, str], type] = {}
-"""What `register` has stored, by group and name: storing reads the types of all fields."""
+        schemas |= {f"schema/{group}/{name}": each for name, each in variants.items()}
+    for path, schema in schemas.items():
+        if stored_schema(path) is not schema:  # storing reads the types of all fields
+            group, _, name = path.rpartition("/")
+            ConfigStore.instance().store(group=group or None, name=name, node=schema)
