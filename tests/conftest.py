@@ -42,8 +42,10 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.fixture(scope="session", autouse=True)
 def quick() -> Iterator[None]:
-    """Save what Hydra does again at every command."""
-    with quick_hydra():
+    """Save what Hydra does again at every command, and do not wait for the disk: a run writes a
+    hundred files."""
+    with quick_hydra(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
         yield
 
 

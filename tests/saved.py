@@ -8,6 +8,9 @@ import pytest
 from mace_exp.models.saving import save_pipeline
 from tests.tiny import tiny_pipeline
 
+LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 335\n"
+"""What a clone without Git LFS has in the place of a file."""
+
 
 @pytest.fixture(scope="module")
 def pipeline() -> Any:

@@ -60,6 +60,12 @@ def changed(one: dict[str, str], other: dict[str, str]) -> set[str]:
     return {name for name in one.keys() | other.keys() if one.get(name) != other.get(name)}
 
 
+@pytest.fixture(scope="module")
+def usual(pipeline: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The keys that all settings below are compared with."""
+    return keys(recipe_in(tmp_path_factory.mktemp("usual"), *PEOPLE, *FEW, pipeline=pipeline))
+
+
 DOWNSTREAM: dict[str, set[str]] = {
     "prompts.count=4": REFINED,  # two images take the first two sentences of either
     "anchors.person=a woman": PROMPTS - {"images"},  # masks compare with the anchor's prompt
@@ -100,8 +106,10 @@ DOWNSTREAM: dict[str, set[str]] = {
 
 
 @pytest.mark.parametrize("setting", DOWNSTREAM)
-def test_a_setting_changes_exactly_the_keys_downstream_of_it(build: Build, setting: str) -> None:
-    assert changed(keys(build()), keys(build(setting))) == DOWNSTREAM[setting]
+def test_a_setting_changes_exactly_the_keys_downstream_of_it(
+    build: Build, usual: dict[str, str], setting: str
+) -> None:
+    assert changed(usual, keys(build(setting))) == DOWNSTREAM[setting]
 
 
 def test_one_concept_s_settings_change_its_results_alone(build: Build) -> None:
@@ -114,9 +122,11 @@ def test_one_concept_s_settings_change_its_results_alone(build: Build) -> None:
     assert changed(one, two) == {"amy-adams"}
 
 
-def test_the_order_of_the_concepts_changes_no_key_of_the_refinement(build: Build) -> None:
+def test_the_order_of_the_concepts_changes_no_key_of_the_refinement(
+    build: Build, usual: dict[str, str]
+) -> None:
     turned = build("concepts.names=[Amy Adams,Adam Driver]")
-    assert changed(keys(build()), keys(turned)) <= {"samples", "metrics"}
+    assert changed(usual, keys(turned)) <= {"samples", "metrics"}
 
 
 def test_nothing_is_made_for_a_key(build: Build) -> None:
@@ -150,17 +160,19 @@ def test_a_given_sum_is_known_by_its_content(pipeline: Any, build: Build, tmp_pa
     assert len(found) == 2
 
 
-def test_the_weights_that_are_edited_are_in_the_keys(build: Build) -> None:
+def test_the_weights_that_are_edited_are_in_the_keys(build: Build, usual: dict[str, str]) -> None:
     other = tiny_pipeline()
     for weight in projection_weights(other.unet).values():
         weight.data *= 1.1
-    found = changed(keys(build()), keys(build(pipeline=other)))
+    found = changed(usual, keys(build(pipeline=other)))
     assert found == IMAGES, "the text encoder, and so the refinement, is the same"
 
 
-def test_the_type_that_the_model_computes_in_is_in_the_keys(build: Build) -> None:
+def test_the_type_that_the_model_computes_in_is_in_the_keys(
+    build: Build, usual: dict[str, str]
+) -> None:
     """A fingerprint hashes weights rounded to float16: it can't tell."""
-    found = changed(keys(build()), keys(build("model.dtype=bfloat16")))
+    found = changed(usual, keys(build("model.dtype=bfloat16")))
     assert found == PROMPTS | {"prior statistics", "domain statistics"}
 
 

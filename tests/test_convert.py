@@ -1,6 +1,5 @@
 """Configurations of the published implementation become experiment files that compose."""
 
-import subprocess
 import sys
 from copy import deepcopy
 from dataclasses import fields
@@ -12,35 +11,14 @@ from omegaconf import OmegaConf
 
 from mace_exp.config import CONF, VARIANTS, composed_run
 from mace_exp.config.chosen_options import leave_out
-from mace_exp.config.run_config import RunConfig
-from mace_exp.convert import RENAMED, UNCONVERTED, convert, main, read
+from mace_exp.convert import RENAMED, UNCONVERTED, convert, read
 from mace_exp.data.masks.grounded_sam import GroundedSamMasks
 from mace_exp.data.masks.none import NoMasks
 from mace_exp.data.prior_images.base import NoPriorImages
 from mace_exp.data.prior_images.folder import FolderPriorImages
 from mace_exp.models.schema import Precision
 from mace_exp.runs.schema import NoTracking, WandbTracking
-
-THEIRS = Path(__file__).parent / "data" / "theirs.yaml"
-SHIP: dict[str, Any] = {"multi_concept": [[["ship", "object"]]], "mapping_concept": ["ground"]}
-CAT = "multi_concept: [[cat, object]]\n"
-PRIOR = {"with_prior_preservation": True, "prior_loss_weight": 0.5, "preserve_prompt": "a person"}
-
-
-def composed(theirs: dict[str, Any], folder: Path) -> RunConfig:
-    """Convert, write the file, and compose it as `--config-dir` does."""
-    file = folder / "experiment" / "theirs.yaml"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(convert(theirs).text("theirs"), encoding="utf-8")
-    return composed_run(f"hydra.searchpath=[file://{folder}]", "experiment=theirs", files=False)
-
-
-def remarks(theirs: dict[str, Any]) -> list[str]:
-    return [" ".join(remark.split()) for remark in convert(theirs).remarks]
-
-
-def concepts(config: RunConfig) -> list[tuple[str, str, str]]:
-    return [(each.name, each.kind.name, each.anchor) for each in config.concept_list()]
+from tests.theirs import PRIOR, SHIP, THEIRS, composed, concepts, remarks
 
 
 @pytest.mark.parametrize(
@@ -267,78 +245,3 @@ def test_another_source_is_chosen_beside_a_converted_file(
 def test_what_cannot_be_read_is_refused(theirs: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         convert(SHIP | theirs)
-
-
-def test_the_command_prints_the_file_and_never_imports_torch() -> None:
-    code = (
-        "import sys\nfrom mace_exp.convert import main\n"
-        f"assert main([{str(THEIRS)!r}]) == 0\n"
-        "assert not {'torch', 'diffusers'} & set(sys.modules)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == convert(read(THEIRS)).text("theirs")
-
-
-@pytest.mark.parametrize("beside", ["", "exp_name: cats\nseed: 7\n"])
-def test_keys_may_stand_under_one_name(beside: str, tmp_path: Path) -> None:
-    file = tmp_path / "theirs.yaml"
-    file.write_text(f"{beside}MACE:\n  multi_concept: [[[cat, object]]]\n  rank: 3\n")
-    config = composed(dict(read(file)), tmp_path)
-    assert config.lora.rank == 3 and concepts(config)[0][0] == "cat"
-    if beside:
-        assert config.seed == 7 and remarks(dict(read(file)))[0].startswith("exp_name = cats: ")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("- 1\n", "holds no configuration"),
-        (f"{CAT}output_dir: {{a: ['${{oc.env:HOME}}']}}", "'${oc.env:HOME}', which stands for"),
-        (f"{CAT}'${{now:%Y}}': 1", "which stands for another value"),
-        ("a: [", "line 1: expected the node content"),
-        (f"{CAT}rank: 0", "lora.rank = 0 is out of range"),
-        (f"{CAT}resolution: 500", "sampling.height = 500"),
-        (f"{CAT}learning_rate: .inf", "lora.learning_rate = inf is out of range"),
-        (f"{CAT}lamb: -1", "cfr.closeness = -1 is out of range"),
-        (f"{CAT}mapping_concept: cat", "the anchor of 'cat' is 'cat', the concept itself"),
-    ],
-)
-def test_a_refused_file_prints_nothing(
-    text: str,
-    message: str,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    file = tmp_path / "theirs.yaml"
-    file.write_text(text)
-    assert main([str(file)]) == 2
-    assert message in caplog.messages[-1] and not capsys.readouterr().out
-
-
-def test_the_block_that_names_concepts_is_read_beside_others(tmp_path: Path) -> None:
-    file = tmp_path / "theirs.yaml"
-    block = "MACE:\n  multi_concept: [[cat, object]]\n  mapping_concept: [sky]\n"
-    for more in ("", "exp_name: cats\n", "exp_name: cats\nwandb: {project: a}\n"):
-        file.write_text(more + block)
-        made = convert(read(file))
-        assert made.values["concepts.names"] == ["cat"]
-        assert any(each.startswith("exp_name = cats") for each in made.remarks) == bool(more)
-
-
-def test_folders_of_class_images_are_read_by_either_name(tmp_path: Path) -> None:
-    for key in ("class_data_dir", "preserve_data_dir"):
-        for folder in ("people", ["people"]):
-            made = convert(SHIP | PRIOR | {key: folder})
-            assert made.options["/prior_images"] == "folder"
-            assert made.values["prior_images.path"] == "people"
-        several = convert(SHIP | PRIOR | {key: ["people", "cats"]})
-        assert "/prior_images" not in several.options
-        assert any("all concepts share one folder" in each for each in several.remarks)
-
-
-def test_a_settings_file_of_this_project_needs_no_conversion(tmp_path: Path) -> None:
-    (tmp_path / "own.yaml").write_text(convert(SHIP).text("own"))
-    with pytest.raises(ValueError, match="give --config-dir DIR experiment=own"):
-        read(tmp_path / "own.yaml")

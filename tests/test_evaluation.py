@@ -1,23 +1,18 @@
-"""Suite, accuracy, harmonic mean, distances, and the whole of metrics.json."""
+"""What is measured of pictures: accuracy, harmonic mean, pixels, and the whole of metrics.json."""
 
 import json
 import tracemalloc
-from collections import Counter
-from typing import Any
 
 import numpy as np
 import pytest
 
-from mace_exp.concepts.concept import Kind
 from mace_exp.evaluation.evaluate import evaluate
 from mace_exp.evaluation.metrics.harmonic import harmonic_mean, overall
 from mace_exp.evaluation.metrics.intervals import wilson_interval
 from mace_exp.evaluation.metrics.rates import rate
-from mace_exp.evaluation.metrics.set_distances import frechet_distance, kernel_distance
 from mace_exp.evaluation.pixels import _cells, pixel_features
-from mace_exp.evaluation.prompts import EvaluationPrompt, Subject
+from mace_exp.evaluation.prompts import EvaluationPrompt
 from mace_exp.evaluation.scoring import class_rows, pixel_changes, ranks, scene_in
-from mace_exp.evaluation.suite import build_suite
 from tests.random_evaluation import RandomJudge, random_pictures, random_suite
 
 CLASSES = {
@@ -216,35 +211,6 @@ def test_harmonic_mean_of_the_extremes():
         harmonic_mean([1.2])
 
 
-def test_frechet_distance_of_shifted_and_scaled_normals():
-    x = np.random.default_rng(0).normal(size=(400, 5))
-    x = np.linalg.svd(x - x.mean(0), full_matrices=False)[0] * np.sqrt(399)  # covariance I exactly
-    assert frechet_distance(x, x + 3) == pytest.approx(5 * 9)
-    assert frechet_distance(x, 2 * x) == pytest.approx(5)  # tr(I + 4 I - 2 * 2 I)
-    assert frechet_distance(x, x[::-1]) == pytest.approx(0, abs=1e-9)
-
-
-def test_frechet_distance_holds_with_fewer_pictures_than_features():
-    rng = np.random.default_rng(1)
-    a, b = rng.normal(size=(6, 20)), rng.normal(size=(9, 20)) + 1
-    values = np.linalg.eigvals(np.cov(a.T) @ np.cov(b.T)).real.clip(0)
-    direct = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(np.cov(a.T) + np.cov(b.T))
-    assert frechet_distance(a, b) == pytest.approx(direct - 2 * np.sqrt(values).sum(), rel=1e-6)
-
-
-def test_kernel_distance_is_unbiased():
-    rng = np.random.default_rng(2)
-    same = [kernel_distance(*rng.normal(size=(2, 20, 4))) for _ in range(300)]
-    assert abs(np.mean(same)) < 4 * np.std(same) / np.sqrt(300)
-    assert kernel_distance(rng.normal(size=(20, 4)), rng.normal(size=(20, 4)) + 2) > 1
-
-
-def test_distances_refuse_what_they_cannot_compare():
-    for function in (frechet_distance, kernel_distance):
-        with pytest.raises(ValueError, match="at least two rows"):
-            function(np.zeros((1, 3)), np.zeros((4, 3)))
-
-
 def test_pixel_features_are_mean_colours():
     images = np.zeros((2, 20, 12, 3), np.uint8)
     images[1] = 255
@@ -277,51 +243,3 @@ def test_measuring_without_a_judge_takes_no_more_memory_for_more_pictures():
     peak(2)  # what numpy imports when it is first asked
     picture = 256 * 256 * 3
     assert peak(24) - peak(2) < picture
-
-
-SUBJECTS = {
-    "erased": [Subject(name, Kind.person) for name in ("Adam", "Eve", "Noah")],
-    "preserved": [Subject(name, Kind.person) for name in ("Ruth", "Lea", "eve")],
-    "objects": [Subject("cat", Kind.object), Subject("dog", Kind.object)],
-    "styles": [Subject("pixel art", Kind.style)],
-}
-
-
-def suite(subjects=SUBJECTS, **changes):
-    options: dict[str, Any] = {"images_per_part": 10, "templates": 3, "seed": 0} | changes
-    return build_suite(subjects, ["a person in the park", "a man at night"], **options)
-
-
-def test_parts_are_drawn_evenly_and_the_erased_left_out():
-    counts = Counter(prompt.part for prompt in suite())
-    assert counts == {"erased": 10, "preserved": 10, "objects": 10, "styles": 10, "general": 2}
-    per_name = Counter(prompt.concept for prompt in suite() if prompt.part == "preserved")
-    assert per_name == {"Ruth": 5, "Lea": 5}
-    assert all(
-        prompt.concept.lower() in prompt.prompt.lower() and prompt.expected == prompt.concept
-        for prompt in suite()
-    )
-    assert len({prompt.prompt for prompt in suite() if prompt.concept == "Ruth"}) == 3
-
-
-def test_seeds_are_distinct_and_prompts_independent_of_the_list():
-    prompts = suite()
-    assert len({prompt.seed for prompt in prompts}) == len(prompts)
-    alone = suite({"preserved": [Subject("Lea", Kind.person)]}, images_per_part=5)
-    assert [p for p in prompts if p.concept == "Lea"] == [p for p in alone if p.concept == "Lea"]
-    assert suite(seed=1) != prompts
-
-
-def test_every_erased_subject_is_drawn_and_others_are_chosen_evenly():
-    many = [Subject(f"Name {chr(97 + i)}", Kind.person) for i in range(20)]
-    prompts = suite({"erased": many, "preserved": [Subject("Ruth", Kind.person)]})
-    assert Counter(prompt.part for prompt in prompts)["erased"] == 20
-    kept = suite({"preserved": many})
-    assert [p.concept[-1] for p in kept if p.part == "preserved"] == list("acegikmoqs")
-
-
-def test_wrong_suites_are_refused():
-    with pytest.raises(ValueError, match="part 'animals'"):
-        suite({"animals": []})
-    with pytest.raises(ValueError, match="evaluation.templates = 0"):
-        suite(templates=0)

@@ -30,10 +30,12 @@ PUBLISHED = sorted(
 IMPORTED = sorted(file.stem for file in (CONF / "experiment" / "published").glob("*.yaml"))
 SMALL = (
     "sampling.steps=1",
+    "sampling.batch_size=16",
     "images.per_concept=1",
     "prompts.count=2",
     "lora.steps=1",
     "evaluation.images_per_part=1",
+    "evaluation.bystander_images=1",
     "evaluation.attention_maps=0",
     "tracking=none",
 )

@@ -126,6 +126,20 @@ def test_atomic_file_appears_whole_or_not_at_all(tmp_path):
     assert path.read_text() == "whole"
 
 
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    synced, replace = [], os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(os.fstat(file).st_ino))
+
+    def rename(temporary, path):
+        assert synced == [temporary.stat().st_ino] and temporary.read_text() == "whole"
+        replace(temporary, path)
+
+    monkeypatch.setattr(os, "replace", rename)
+    with atomic_file(tmp_path / "a.txt") as temporary:
+        temporary.write_text("whole")
+    assert len(synced) == 1
+
+
 def test_atomic_folder_failure_leaves_the_old_one(tmp_path):
     with atomic_folder(tmp_path / "f") as temporary:
         (temporary / "a").write_text("1")

@@ -239,3 +239,32 @@ def test_keys_change_with_what_is_compared_if_anything_is(clip: Path, real: Path
     assert plain == {"metrics": ["fid"], "threshold": 0.0}
     assert inputs(settings(clip), "fid") != plain != inputs(settings(None, real), "fid")
     assert inputs(settings(clip, real), "accuracy") == inputs(settings(), "accuracy")
+
+
+def test_frechet_distance_of_shifted_and_scaled_normals():
+    x = np.random.default_rng(0).normal(size=(400, 5))
+    x = np.linalg.svd(x - x.mean(0), full_matrices=False)[0] * np.sqrt(399)  # covariance I exactly
+    assert frechet_distance(x, x + 3) == pytest.approx(5 * 9)
+    assert frechet_distance(x, 2 * x) == pytest.approx(5)  # tr(I + 4 I - 2 * 2 I)
+    assert frechet_distance(x, x[::-1]) == pytest.approx(0, abs=1e-9)
+
+
+def test_frechet_distance_holds_with_fewer_pictures_than_features():
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(size=(6, 20)), rng.normal(size=(9, 20)) + 1
+    values = np.linalg.eigvals(np.cov(a.T) @ np.cov(b.T)).real.clip(0)
+    direct = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(np.cov(a.T) + np.cov(b.T))
+    assert frechet_distance(a, b) == pytest.approx(direct - 2 * np.sqrt(values).sum(), rel=1e-6)
+
+
+def test_kernel_distance_is_unbiased():
+    rng = np.random.default_rng(2)
+    same = [kernel_distance(*rng.normal(size=(2, 20, 4))) for _ in range(300)]
+    assert abs(np.mean(same)) < 4 * np.std(same) / np.sqrt(300)
+    assert kernel_distance(rng.normal(size=(20, 4)), rng.normal(size=(20, 4)) + 2) > 1
+
+
+def test_distances_refuse_what_they_cannot_compare():
+    for function in (frechet_distance, kernel_distance):
+        with pytest.raises(ValueError, match="at least two rows"):
+            function(np.zeros((1, 3)), np.zeros((4, 3)))

@@ -1,26 +1,31 @@
 """Patches that skip repeated work in Hydra; the composed configuration is the same.
 
 Hydra 1.3 composes a command's configuration twice, the first time only for its mode, and each job
-of a sweep once more for a check that `check_jobs` also makes. It copies all choices for each
-defaults list, even without interpolations, and reads each YAML file several times, with the slow
-parser written in Python.
+of a sweep once more for a check that `check_jobs` also makes, always from all files. It copies all
+choices for each defaults list, even without interpolations, and all schemas for each composition,
+and reads each YAML file several times, with the slow parser written in Python.
 """
 
 from __future__ import annotations
 
+import copy
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import Any
 
 import yaml
-from hydra._internal import defaults_list
+from hydra._internal import config_loader_impl, defaults_list
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import CachingConfigRepository
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.hydra import Hydra
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
 from omegaconf._utils import get_yaml_loader
+
+from mace_exp.config.composed_once import compose_once, list_once
 
 _CHOOSES_A_MODE = ("hydra.mode=", "hydra.searchpath", "sweep=")
 """Arguments that can make a command a sweep without `-m`."""
@@ -28,35 +33,51 @@ _OWN_FILES = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-
 """Flags that add the user's files, which can also set the mode."""
 _map_of, _mode_of = defaults_list._create_interpolation_map, Hydra.get_mode
 _load, _check = OmegaConf.load, Sweeper.validate_batch_is_legal
+_list, _copy_all = defaults_list.create_defaults_list, CachingConfigRepository.__init__
+_compose = ConfigLoaderImpl._compose_config_from_defaults_list
 
 
 @contextmanager
 def quick_hydra() -> Iterator[None]:
     """Apply the patches inside the block."""
-    with _patched(_map_if_read, _mode_if_chosen, _load_once, _unless_planned):
+    with _replaced((owner, name, quick) for owner, name, _, quick in _patches()):
         yield
 
 
 @contextmanager
 def plain_hydra() -> Iterator[None]:
     """Use Hydra without the patches inside the block, also within `quick_hydra`."""
-    with _patched(_map_of, _mode_of, _load, _check):
+    with _replaced((owner, name, plain) for owner, name, plain, _ in _patches()):
         yield
 
 
 @contextmanager
-def _patched(map_of: Any, mode_of: Any, load: Any, check: Any) -> Iterator[None]:
-    places: tuple[tuple[Any, str, Any], ...] = (
-        (defaults_list, "_create_interpolation_map", map_of),
-        (Hydra, "get_mode", mode_of),
-        (OmegaConf, "load", staticmethod(load)),
-        (Sweeper, "validate_batch_is_legal", check),
-    )
+def _replaced(places: Iterable[tuple[Any, str, Any]]) -> Iterator[None]:
+    """Set attributes, given as owner, name and value, inside the block."""
     with ExitStack() as stack:
         for owner, name, new in places:
             stack.callback(setattr, owner, name, vars(owner)[name])
             setattr(owner, name, new)
         yield
+
+
+def _patches() -> tuple[tuple[Any, str, Any, Any], ...]:
+    """Return owner and name of what is replaced, what Hydra has there, and what stands in."""
+    return (
+        (defaults_list, "_create_interpolation_map", _map_of, _map_if_read),
+        (Hydra, "get_mode", _mode_of, _mode_if_chosen),
+        (OmegaConf, "load", staticmethod(_load), staticmethod(_load_once)),
+        (Sweeper, "validate_batch_is_legal", _check, _unless_planned),
+        (config_loader_impl, "create_defaults_list", _list, list_once),
+        (ConfigLoaderImpl, "_compose_config_from_defaults_list", _compose, compose_once),
+        (CachingConfigRepository, "__init__", _copy_all, _copy_sources),
+    )
+
+
+def _copy_sources(repository: CachingConfigRepository, delegate: Any) -> None:
+    """Copy no schemas: new sources replace the list of the copy alone."""
+    repository.delegate = copy.copy(delegate)
+    repository.cache = {}
 
 
 def _map_if_read(overrides: Any, defaults: list[Any], self_added: bool) -> DictConfig | None:

@@ -62,11 +62,14 @@ def register() -> None:
     files of the user's folders checked."""
     from hydra.core.config_store import ConfigStore
 
+    from mace_exp.config.composed_once import stored_schema
     from mace_exp.config.option_files import check_user_files
 
     check_user_files(VARIANTS)
-    store = ConfigStore.instance()
-    store.store(name="run_schema", node=RunConfig)
+    schemas: dict[str, type] = {"run_schema": RunConfig}
     for group, variants in VARIANTS.items():
-        for name, schema in variants.items():
-            store.store(group=f"schema/{group}", name=name, node=schema)
+        schemas |= {f"schema/{group}/{name}": each for name, each in variants.items()}
+    for path, schema in schemas.items():
+        if stored_schema(path) is not schema:  # storing reads the types of all fields
+            group, _, name = path.rpartition("/")
+            ConfigStore.instance().store(group=group or None, name=name, node=schema)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any
 
 from mace_exp.attacks.base import AttackConfig
@@ -85,6 +86,10 @@ class RunConfig:
 
     def concept_list(self) -> list[Concept]:
         """Return the concepts to erase, with kind and anchor."""
+        return [*self._concepts]
+
+    @cached_property
+    def _concepts(self) -> list[Concept]:
         return build_concepts(
             self.concepts.names,
             self.concepts.kind,

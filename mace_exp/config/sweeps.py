@@ -53,13 +53,9 @@ def check_jobs(sweep: DictConfig, jobs: Mapping[int, list[str]]) -> None:
     """
     wrong: dict[str, list[int]] = {}
     for number, overrides in jobs.items():
-        try:
-            named = [named_option(each) for each in overrides]
-            with _composed_job(sweep, number, named) as composed:
-                files = sweep.hydra.launcher._target_.endswith(_HERE)
-                to_run_config(composed, files=files, given=overrides)
-        except (HydraException, OmegaConfBaseException, ValueError) as error:
-            wrong.setdefault(explain(error), []).append(number)
+        problem = _problem(sweep, number, overrides)
+        if problem is not None:
+            wrong.setdefault(problem, []).append(number)
     if not wrong:
         return
     if [*wrong.values()] == [[*jobs]]:  # an error of all jobs is reported without job numbers
@@ -68,6 +64,18 @@ def check_jobs(sweep: DictConfig, jobs: Mapping[int, list[str]]) -> None:
         f"{_named(numbers)}: " + problem.replace("\n", "\n  ") for problem, numbers in wrong.items()
     ]
     raise ValueError("\n".join(["no job was started, because some are invalid", *lines]))
+
+
+def _problem(sweep: DictConfig, number: int, overrides: list[str]) -> str | None:
+    """Return why a job is invalid; None if it is valid."""
+    try:
+        named = [named_option(each) for each in overrides]
+        with _composed_job(sweep, number, named) as composed:
+            files = sweep.hydra.launcher._target_.endswith(_HERE)
+            to_run_config(composed, files=files, given=overrides)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        return explain(error)
+    return None
 
 
 @contextmanager
