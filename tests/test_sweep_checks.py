@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
+from mace_exp.config import sweeps
+from mace_exp.config.run_config import RunConfig
 from tests.sweep_jobs import HERE, Command, Jobs, broken, status
 
 
@@ -53,6 +55,31 @@ def test_the_plan_of_a_sweep_composes_each_job_once(
     assert composed[:3] == plan, "the sweep for its settings, and each job for its check"
     launched = ["before lora.rank=4", "after lora.rank=8"]
     assert composed[3:] == launched, "each job once more, where it is run"
+
+
+def test_a_plan_composes_the_files_of_jobs_with_the_same_options_once(
+    jobs: Jobs, ends: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that is checked in this quick way has the settings with which it runs."""
+    loaded, checked = list[str](), list[RunConfig]()
+    load, convert = ConfigLoaderImpl._load_single_config, sweeps.to_run_config
+
+    def counted(loader: ConfigLoaderImpl, default: Any, repo: Any) -> Any:
+        if default.config_path == "config" and not jobs.runs:
+            loaded.append(default.config_path)
+        return load(loader, default, repo)
+
+    def kept(*given: Any, **more: Any) -> RunConfig:
+        checked.append(convert(*given, **more))
+        return checked[-1]
+
+    monkeypatch.setattr(ConfigLoaderImpl, "_load_single_config", counted)
+    monkeypatch.setattr(sweeps, "to_run_config", kept)
+    swept = ["masks=whole,none", "lora.rank=4,8"]
+    assert ends("-m", HERE, *swept, "cache_dir=${hydra:job.num}", "tracking.group=all") == 0
+    assert len(loaded) == 1 + 2 + 1, "the sweep, its two sets of options, and the first job's start"
+    assert checked == [config for config, _ in jobs.runs]
+    assert len({str(each) for each in checked}) == 4
 
 
 def test_what_is_wrong_with_all_jobs_is_said_once(

@@ -1,21 +1,24 @@
 """Patches that skip repeated work in Hydra; the composed configuration is the same.
 
 Hydra 1.3 composes a command's configuration twice, the first time only for its mode, and each job
-of a sweep once more for a check that `check_jobs` also makes. It copies all choices for each
-defaults list, even without interpolations, and reads each YAML file several times, with the slow
-parser written in Python.
+of a sweep once more for a check that `check_jobs` also makes, always from all files. It copies all
+choices for each defaults list, even without interpolations, and reads each YAML file several times,
+with the slow parser written in Python.
 """
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import yaml
-from hydra._internal import defaults_list
+from hydra._internal import config_loader_impl, defaults_list
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.hydra import Hydra
 from hydra.plugins.sweeper import Sweeper
@@ -28,6 +31,8 @@ _OWN_FILES = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-
 """Flags that add the user's files, which can also set the mode."""
 _map_of, _mode_of = defaults_list._create_interpolation_map, Hydra.get_mode
 _load, _check = OmegaConf.load, Sweeper.validate_batch_is_legal
+_list = defaults_list.create_defaults_list
+_compose = ConfigLoaderImpl._compose_config_from_defaults_list
 
 
 @contextmanager
@@ -45,13 +50,47 @@ def plain_hydra() -> Iterator[None]:
 
 
 @contextmanager
+def alike_composed_once() -> Iterator[None]:
+    """Inside the block, compose the files of configurations with the same options once: the jobs of
+    a sweep mostly differ in values, which are set in a copy."""
+    listed: dict[Any, Any] = {}
+    composed: dict[str, DictConfig] = {}
+
+    def list_once(repo: Any, overrides_list: list[Any], **given: Any) -> Any:
+        options = [each for each in overrides_list if repo.group_exists(each.key_or_group)]
+        key = (*(each.input_line for each in options), *given.items())
+        if key not in listed:
+            listed[key] = _list(repo, overrides_list=overrides_list, **given)
+        values = defaults_list.Overrides(repo, overrides_list).config_overrides
+        return replace(listed[key], config_overrides=values)
+
+    def compose_once(loader: ConfigLoaderImpl, defaults: list[Any], repo: Any) -> DictConfig:
+        key = repr(defaults)
+        if key not in composed:
+            composed[key] = _compose(loader, defaults, repo)
+        return copy.deepcopy(composed[key])
+
+    with _replaced(
+        (config_loader_impl, "create_defaults_list", list_once),
+        (ConfigLoaderImpl, "_compose_config_from_defaults_list", compose_once),
+    ):
+        yield
+
+
+@contextmanager
 def _patched(map_of: Any, mode_of: Any, load: Any, check: Any) -> Iterator[None]:
-    places: tuple[tuple[Any, str, Any], ...] = (
+    with _replaced(
         (defaults_list, "_create_interpolation_map", map_of),
         (Hydra, "get_mode", mode_of),
         (OmegaConf, "load", staticmethod(load)),
         (Sweeper, "validate_batch_is_legal", check),
-    )
+    ):
+        yield
+
+
+@contextmanager
+def _replaced(*places: tuple[Any, str, Any]) -> Iterator[None]:
+    """Set attributes, given as owner, name and value, inside the block."""
     with ExitStack() as stack:
         for owner, name, new in places:
             stack.callback(setattr, owner, name, vars(owner)[name])

@@ -13,6 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from mace_exp.config.hydra_shortcuts import alike_composed_once
 from mace_exp.config.refusals import explain, named_option
 from mace_exp.config.validation import to_run_config
 
@@ -52,14 +53,11 @@ def check_jobs(sweep: DictConfig, jobs: Mapping[int, list[str]]) -> None:
         ValueError: some jobs are invalid; one message names them with the reasons.
     """
     wrong: dict[str, list[int]] = {}
-    for number, overrides in jobs.items():
-        try:
-            named = [named_option(each) for each in overrides]
-            with _composed_job(sweep, number, named) as composed:
-                files = sweep.hydra.launcher._target_.endswith(_HERE)
-                to_run_config(composed, files=files, given=overrides)
-        except (HydraException, OmegaConfBaseException, ValueError) as error:
-            wrong.setdefault(explain(error), []).append(number)
+    with alike_composed_once():
+        for number, overrides in jobs.items():
+            problem = _problem(sweep, number, overrides)
+            if problem is not None:
+                wrong.setdefault(problem, []).append(number)
     if not wrong:
         return
     if [*wrong.values()] == [[*jobs]]:  # an error of all jobs is reported without job numbers
@@ -68,6 +66,18 @@ def check_jobs(sweep: DictConfig, jobs: Mapping[int, list[str]]) -> None:
         f"{_named(numbers)}: " + problem.replace("\n", "\n  ") for problem, numbers in wrong.items()
     ]
     raise ValueError("\n".join(["no job was started, because some are invalid", *lines]))
+
+
+def _problem(sweep: DictConfig, number: int, overrides: list[str]) -> str | None:
+    """Return why a job is invalid; None if it is valid."""
+    try:
+        named = [named_option(each) for each in overrides]
+        with _composed_job(sweep, number, named) as composed:
+            files = sweep.hydra.launcher._target_.endswith(_HERE)
+            to_run_config(composed, files=files, given=overrides)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        return explain(error)
+    return None
 
 
 @contextmanager
