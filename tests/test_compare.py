@@ -1,8 +1,8 @@
 """Scores are stored once: measured again without pictures, and compared pair by pair."""
 
 import json
-from dataclasses import replace
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
