@@ -131,6 +131,18 @@ FILES = ["/a/0.png", "/a/1.png"]
         (b"H/a/0.png,a,high\n", "line 2 of its output has the probability 'high', which is no"),
         (b"H/a/0.png,a,1.5\n", "line 2 of its output has the probability 1.5, not one from 0 to 1"),
         (b"H/a/0.png,a,nan\n", "line 2 of its output has the probability nan"),
+        (b"H/a/0.png,a,inf\n", "line 2 of its output has the probability inf"),
+        (b"H/a/0.png,a,-0\n/a/1.png,a,-1e-9\n", "line 3 of its output has the probability -1e-09"),
+        (b"H/a/0.png,a,0,9\n", "line 2 of its output has 4 cells, not 3"),
+        (b"file;class;probability\n", "line 1 of its output is 'file;class;probability'"),
+        (
+            "file,class,probability\n".encode("utf-16"),
+            "line 1 of its output can't be read as UTF-8",
+        ),
+        (b"H/a/0.png,\xe9,1\n", "line 1 of its output can't be read as UTF-8"),
+        (b'H/a/0.png,"a,1\n/a/1.png,b,1\n', "line 2 of its output has 2 cells, not 3"),
+        (b"H" * 2, "line 2 of its output has 1 cells, not 3"),
+        (b"H" + HEADER.encode(), "line 2 of its output names 'file', which is none of the files"),
         (b"H/a/0.png,a,0.5\n", "line 2 of its output is the last, and 1 of 2 files have none"),
     ],
 )
@@ -161,6 +173,43 @@ def test_a_program_that_hangs_is_ended_with_what_it_started(tmp_path: Path) -> N
     with pytest.raises(JudgeError, match="did not end within judge.timeout = 0.5 seconds"):
         run_command(judge_of(adapter(tmp_path, text)).words(), [Path("/a.png")], timeout=0.5)
     assert time.monotonic() - start < 20
+
+
+def test_a_program_that_prints_without_end_is_ended(tmp_path: Path) -> None:
+    text = "while True:\n    print('file,class,probability' * 9999)"
+    with pytest.raises(JudgeError, match="printed more than 2 MiB for 1 pictures, and was ended"):
+        run_command(judge_of(adapter(tmp_path, text)).words(), [Path("/a.png")], timeout=60)
+
+
+def test_a_child_that_stays_behind_is_not_waited_for(tmp_path: Path) -> None:
+    """As a server that a recogniser starts for its next call; it keeps the output open."""
+    child = [sys.executable, "-c", "import time; time.sleep(20)"]
+    text = f"import subprocess\nsubprocess.Popen({child!r})\nprint('whole')"
+    start = time.monotonic()
+    found = run_command(judge_of(adapter(tmp_path, text)).words(), [], timeout=60)
+    assert found == b"whole\n" and time.monotonic() - start < 15
+
+
+def test_two_spellings_of_a_name_in_one_picture_are_one_person(tmp_path: Path) -> None:
+    text = BRIGHT.replace("Person_B,0.1", "Person_A,0.2")
+    judge = judge_of(adapter(tmp_path, text)).open(JudgeTask(SUBJECTS, "cpu"))
+    assert judge.probabilities(grey(255))[SUBJECT].tolist() == [[0, 0.9, 0]]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("raise SystemExit('no network file')", "ended with code 1. Its last lines: no network"),
+        ("print('Loading model ...')", "line 1 of its output is 'Loading model ...'"),
+    ],
+)
+def test_a_command_is_tried_before_anything_is_drawn(tmp_path: Path, text: str, said: str) -> None:
+    config = judge_of(adapter(tmp_path, text))
+    with pytest.raises(ValueError, match="judge.command, tried on one grey picture: ") as refused:
+        RunJudge(config, SUBJECTS).check("cpu")
+    assert said in str(refused.value)
+    adapter(tmp_path, BRIGHT)
+    RunJudge(config, SUBJECTS).check("cpu")
 
 
 def test_a_program_that_cannot_be_run_is_named(tmp_path: Path) -> None:

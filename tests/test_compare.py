@@ -1,6 +1,7 @@
 """Scores are stored once: measured again without pictures, and compared pair by pair."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,19 @@ def test_scores_that_are_none_are_refused_by_name(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=said):
             read_scores(file)
     assert metrics([str(tmp_path / "nothing")]) == 2
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda text: text[:-9], lambda text: text.replace(",after,", ",later,", 1)]
+)
+def test_a_row_that_is_cut_is_not_left_out_of_the_count(
+    tmp_path: Path, damage: Callable[[str], str]
+) -> None:
+    file = tmp_path / "scores.csv"
+    scored().write(file)
+    file.write_text(damage(file.read_text(encoding="utf-8")), encoding="utf-8")
+    with pytest.raises(ValueError, match="scores.csv, row .* is cut, or none of a run's"):
+        read_scores(file)
 
 
 def test_a_run_does_not_differ_from_itself() -> None:

@@ -59,6 +59,9 @@ def test_a_table_may_have_semicolons_or_be_of_objects(tmp_path: Path) -> None:
     assert read(tmp_path, text) == wanted
     text = '{"prompt": "a cat, asleep", "sd_seed": 3, "concept": "cat"}\n{"prompt": "a dog"}\n'
     assert read(tmp_path, text, "a.jsonl") == wanted
+    assert read(tmp_path, "\n\nprompt\na cat\n") == [PromptRow("a cat")]
+    with pytest.raises(ValueError, match="line 1 has no prompt"):
+        read(tmp_path, '{"prompt": NaN}\n', "a.jsonl")
 
 
 def test_coco_has_one_caption_an_image(tmp_path: Path) -> None:

@@ -180,6 +180,8 @@ def test_an_encoder_that_fails_leaves_the_rest_measured(tmp_path: Path) -> None:
 def test_a_real_picture_that_is_truncated_leaves_the_rest_measured(real: Path) -> None:
     whole = (real / "2.png").read_bytes()
     (real / "2.png").write_bytes(whole[: len(whole) // 2])
+    [said] = settings(None, real).problems()
+    assert "2.png can't be read" in said, "before a run; the file may also be cut while it runs"
     found = measured(settings(None, real), "kid", "perceptual").metrics
     assert "perceptual" in found["erased"] and "kid" not in found["erased"]
     assert "2.png can't be read" in found["missing"][0]

@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import TypeVar
 
 from mace_exp.concepts.spelling import name_key, nearest_name, read_name
@@ -53,6 +54,7 @@ class Concept:
         return slugify(self.name)
 
 
+@lru_cache(maxsize=4096)  # every check of a run asks for those of all its names
 def slugify(name: str) -> str:
     """Return the lower-case ASCII letters and digits of `name`, joined by hyphens.
 

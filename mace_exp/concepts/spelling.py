@@ -11,6 +11,8 @@ from functools import lru_cache
 
 from mace_exp.utils.texts import plain_text
 
+_NAMES = 4096
+"""Names whose forms are remembered: every check of a run asks for those of all its names."""
 _JOINTS = re.compile(r"[\s_\-\u2010-\u2015\u2212]+")
 """Spaces, hyphens and underscores, which replace each other in file names."""
 _APOSTROPHES = re.compile("['\u2018\u2019\u02bc\u00b4`]")
@@ -25,6 +27,7 @@ _LOOKALIKES = str.maketrans(
 """Cyrillic and Greek letters that look like Latin ones."""
 
 
+@lru_cache(maxsize=_NAMES)
 def read_name(name: str) -> str:
     """Return a name as it is used: the plain text (`texts.plain_text`) of what was given.
 
@@ -56,6 +59,7 @@ def composed_text(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
+@lru_cache(maxsize=_NAMES)
 def name_key(name: str) -> str:
     """Return a key that is equal for all spellings of one name.
 
@@ -90,7 +94,7 @@ def nearest_name(name: str, known: Iterable[str]) -> str | None:
     return by_letters[close[0]] if close else None
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=_NAMES)
 def _letters(name: str) -> str:
     plain = unicodedata.normalize("NFKD", name_key(name))
     return "".join(each for each in plain if each.isalnum() or each == " ")

@@ -9,6 +9,7 @@ from pathlib import Path
 from mace_exp.concepts.concept import slugify
 from mace_exp.concepts.spelling import name_key
 from mace_exp.data.pixel_modes import image_size
+from mace_exp.data.whole_files import check_whole
 from mace_exp.utils.texts import plain_text
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -68,7 +69,8 @@ def _keys(name: str) -> set[str]:
 def image_files(folder: Path) -> list[Path]:
     """Return the images of a folder, sorted by name, without masks.
 
-    Raises ValueError if there is none, two differ only in their suffix, or one can't be read.
+    Raises ValueError if there is none, two differ only in their suffix, or one can't be read or is
+    truncated (`whole_files`).
     """
     everything = images_in(folder)
     stems = Counter(plain_text(image.stem) for image in everything)
@@ -85,6 +87,7 @@ def image_files(folder: Path) -> list[Path]:
         )
     for image in images:
         image_size(image)
+        check_whole(image)
     return images
 
 

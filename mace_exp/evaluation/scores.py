@@ -120,8 +120,8 @@ def read_scores(path: Path) -> ScoredPictures:
     """Read a scores.csv.
 
     Raises:
-        ValueError: it can't be read, lacks a column, has an invalid number, or its pictures before
-            and after are of different prompts.
+        ValueError: it can't be read, lacks a column, has a row that is cut or an invalid number, or
+            its pictures before and after are of different prompts.
     """
     try:
         with regular(path).open(encoding="utf-8", newline="") as file:
@@ -132,6 +132,10 @@ def read_scores(path: Path) -> ScoredPictures:
     missing = [name for name in wanted if name not in (rows[0] if rows else {})]
     if missing:
         raise ValueError(f"{path} has no column {missing[0]!r}: is it a run's scores.csv?")
+    for number, row in enumerate(rows, start=2):
+        cut = None in row or None in row.values()
+        if cut or row["phase"] not in PHASES:  # left out, its picture would not be counted
+            raise ValueError(f"{path}, row {number} is cut, or none of a run's scores.csv")
     phases = [[row for row in rows if row["phase"] == phase] for phase in PHASES]
     try:
         prompts = [[_prompt(row) for row in phase] for phase in phases]

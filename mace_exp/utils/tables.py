@@ -23,7 +23,7 @@ Rows = dict[int, dict[str, str]]
 @dataclass(frozen=True)
 class Table:
     """The rows of a file by the number of their (last) line; a cell that is missing is not in its
-    row, one that is null is an empty text."""
+    row, one that is null or NaN is an empty text."""
 
     path: Path
     columns: list[str]
@@ -77,12 +77,13 @@ def delimited(path: Path, text: str) -> tuple[str, str]:
 
 
 def _separated(path: Path, text: str) -> Table:
-    """Read a table whose first line has the columns; lines without text are none of its rows."""
+    """Read a table whose first line with text has the columns; lines without text are none of its
+    rows."""
     delimiter, text = delimited(path, text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     lines: Rows = {}
     try:
-        columns = next(reader, [])
+        columns = next(filter(any, reader), [])
         for cells in reader:
             if len(cells) > len(columns):
                 raise ValueError(
@@ -98,6 +99,11 @@ def _separated(path: Path, text: str) -> Table:
         ) from error
     twice = {n: f"two columns are named {n!r}" for n in columns if columns.count(n) > 1}
     return Table(path, columns, lines, twice)
+
+
+def _cell(value: object) -> str:
+    """Return a cell's text; Python writes a missing value as null or NaN, which is not itself."""
+    return "" if value is None or value != value else str(value)
 
 
 def _json_table(path: Path, text: str) -> Table:
@@ -116,6 +122,6 @@ def _json_table(path: Path, text: str) -> Table:
             if isinstance(cell, dict | list):
                 what = "a list" if isinstance(cell, list) else "an object"
                 nested.setdefault(key, f"line {number}, {key!r} is {what}: one text is needed")
-        lines[number] = {key: "" if cell is None else str(cell) for key, cell in row.items()}
+        lines[number] = {key: _cell(value) for key, value in row.items()}
     columns = list(dict.fromkeys(column for row in lines.values() for column in row))
     return Table(path, columns, lines, nested)

@@ -3,6 +3,7 @@ that reads a CSV of files and writes a CSV of classes."""
 
 from __future__ import annotations
 
+import logging
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,13 +13,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from mace_exp.concepts.captions import read_captions
 from mace_exp.concepts.concept import Kind
-from mace_exp.evaluation.judges.base import PERSON, SUBJECT, Judge, JudgeConfig, JudgeTask
+from mace_exp.evaluation.judges.base import (
+    PERSON,
+    SUBJECT,
+    Judge,
+    JudgeConfig,
+    JudgeError,
+    JudgeTask,
+)
 from mace_exp.evaluation.judges.packages import without
 from mace_exp.utils.hashing import file_digest
 from mace_exp.utils.ranges import POSITIVE
 
 if TYPE_CHECKING:
     from mace_exp.evaluation.recognisers.process import CommandRecogniser
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -61,6 +71,15 @@ class CommandJudge(JudgeConfig):
             self.known_subjects()
         except ValueError as error:
             yield f"judge.classes = {self.classes}: {error}"
+
+    def check(self, task: JudgeTask) -> None:
+        """Try the command on one picture: how it starts and what it prints is known before hours of
+        drawing."""
+        log.info("judge.command is tried on one grey picture")
+        try:
+            self.open(task).try_out()
+        except JudgeError as error:
+            raise ValueError(f"judge.command, tried on one grey picture: {error}") from error
 
     def inputs(self, subjects: Mapping[str, Kind]) -> Mapping[str, Any]:
         """Return the settings with the checksums of the files that the command names, so that a

@@ -14,8 +14,10 @@ import shlex
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -31,6 +33,11 @@ NOTHING = "nothing found"
 EXPECTED = "expected are lines of file,class,probability after this header, at least one per file"
 LAST_LINES = 5
 """Lines of standard error quoted in an error message."""
+TRIAL = (1, 64, 64, 3)
+MOST_PER_FILE = 1 << 20
+"""Bytes of output per picture: a program that prints more, perhaps without end, is ended."""
+POLL = 0.05
+"""Seconds between two looks at a running command."""
 
 Named = Mapping[str, float]
 """The class probabilities in the output for one picture; empty if nothing was found."""
@@ -50,16 +57,21 @@ class CommandRecogniser:
     def probabilities(self, images: np.ndarray) -> Mapping[str, np.ndarray]:
         """Return the probabilities [n, classes], zero for classes that are not in the output."""
         named = self._seen.of(images)
-        rows = [{self._row(name): p for name, p in each.items()} for each in named]
+        rows = [[(self._row(name), p) for name, p in each.items()] for each in named]
         found = np.zeros((len(images), len(self.classes[SUBJECT])))
         for index, each in enumerate(rows):
-            found[index, list(each)] = list(each.values())
+            for row, probability in each:  # two spellings of one name share a row
+                found[index, row] = max(found[index, row], probability)
             found[index, 0] = float(not each)
         return {SUBJECT: found}
 
     def persons(self, images: np.ndarray) -> np.ndarray:
         """Return 1 for each picture in which something was found, else 0, [n]."""
         return np.array([float(bool(each)) for each in self._seen.of(images)])
+
+    def try_out(self) -> None:
+        """Ask about one grey picture. Raises JudgeError as `run_command` and `read_answers`."""
+        self._look(np.full(TRIAL, 128, np.uint8))
 
     def _row(self, name: str) -> int:
         plain = name_key(name)
@@ -80,49 +92,74 @@ class CommandRecogniser:
 def run_command(words: Sequence[str], files: Sequence[Path], *, timeout: float) -> bytes:
     """Run a command with a table of files on its standard input; return its standard output.
 
+    Its streams are files, because a pipe has no end while a child process that it left behind
+    keeps it open.
+
     Raises:
-        JudgeError: it can't be started, fails, or does not end within `timeout` seconds; then it is
-            killed with its child processes.
+        JudgeError: it can't be started, fails, prints more than `MOST_PER_FILE` for each file, or
+            does not end within `timeout` seconds; then it is killed with its child processes.
     """
     command, table = shlex.join(words), "\n".join(["file", *map(str, files), ""])
-    try:
-        process = subprocess.Popen(
-            words,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise JudgeError(f"{command} can't be started: {error.strerror or error}") from error
-    try:
-        output, told = process.communicate(table.encode(), timeout=timeout)
-    except subprocess.TimeoutExpired as error:
-        raise JudgeError(
-            f"{command} did not end within judge.timeout = {timeout:g} seconds for {len(files)} "
-            "pictures, and was ended: give more time, or see whether it waits for something"
-        ) from error
-    finally:
-        _end(process)
-    if process.returncode:
-        lines = told.decode(errors="replace").splitlines()[-LAST_LINES:]
-        raise JudgeError(
-            f"{command} ended with code {process.returncode}. Its last lines: "
-            f"{shown(' | '.join(lines)) or 'none'}"
-        )
-    return output
+    with (
+        tempfile.TemporaryFile() as asked,
+        tempfile.TemporaryFile() as answers,
+        tempfile.TemporaryFile() as told,
+    ):
+        asked.write(table.encode())
+        asked.seek(0)
+        try:
+            process = subprocess.Popen(
+                words, stdin=asked, stdout=answers, stderr=told, start_new_session=True
+            )
+        except OSError as error:
+            raise JudgeError(f"{command} can't be started: {error.strerror or error}") from error
+        try:
+            fault = _fault(process, (answers, told), pictures=len(files), timeout=timeout)
+        finally:
+            _end(process)
+        if fault:
+            raise JudgeError(f"{command} {fault}")
+        if process.returncode:
+            raise JudgeError(
+                f"{command} ended with code {process.returncode}. Its last lines: "
+                f"{_last_lines(told) or 'none'}"
+            )
+        answers.seek(0)
+        return answers.read()
+
+
+def _fault(
+    process: subprocess.Popen[bytes], streams: Sequence[IO[bytes]], *, pictures: int, timeout: float
+) -> str:
+    """Wait until a process ends; return "", or why it has to be ended."""
+    most, deadline = MOST_PER_FILE * (pictures + 1), time.monotonic() + timeout
+    while process.poll() is None:
+        if max(os.fstat(each.fileno()).st_size for each in streams) > most:
+            return f"printed more than {most >> 20} MiB for {pictures} pictures, and was ended"
+        if time.monotonic() > deadline:
+            return (
+                f"did not end within judge.timeout = {timeout:g} seconds for {pictures} pictures, "
+                "and was ended: give more time, or see whether it waits for something"
+            )
+        time.sleep(POLL)
+    return ""
+
+
+def _last_lines(told: IO[bytes]) -> str:
+    told.seek(max(0, told.seek(0, os.SEEK_END) - MOST_PER_FILE))
+    return shown(" | ".join(told.read().decode(errors="replace").splitlines()[-LAST_LINES:]))
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process that is still running, with its child processes: an interpreter behind `conda
-    run` would keep the pipes open."""
+    """Kill a process that is still running, with its child processes, such as an interpreter behind
+    `conda run`."""
     if process.poll() is not None:
         return
     if hasattr(os, "killpg"):
         os.killpg(process.pid, signal.SIGKILL)
     else:
         process.kill()
-    process.communicate()
+    process.wait()
 
 
 def read_answers(command: str, output: bytes, files: Sequence[str]) -> list[Named]:
@@ -143,12 +180,12 @@ def read_answers(command: str, output: bytes, files: Sequence[str]) -> list[Name
     if not lines or tuple(cell.strip() for cell in lines[0]) != COLUMNS:
         begins = shown(",".join(lines[0])[:80]) if lines else "nothing"
         raise refuse(1, f"is {begins!r}, not {','.join(COLUMNS)}")
-    found: dict[str, dict[str, float]] = {}
+    found, known = dict[str, dict[str, float]](), frozenset(files)
     for number, cells in enumerate(lines[1:], start=2):
         if not cells:
             continue
         try:
-            file, name, probability = _cells(cells, files)
+            file, name, probability = _cells(cells, known)
         except ValueError as error:
             raise refuse(number, str(error)) from error
         named = found.setdefault(file, {})
@@ -164,7 +201,7 @@ def read_answers(command: str, output: bytes, files: Sequence[str]) -> list[Name
     return [found[file] for file in files]
 
 
-def _cells(cells: Sequence[str], files: Sequence[str]) -> tuple[str, str, float]:
+def _cells(cells: Sequence[str], files: Collection[str]) -> tuple[str, str, float]:
     """Return file, class and probability of a line. Raises ValueError that says what is wrong."""
     if len(cells) != len(COLUMNS):
         raise ValueError(f"has {len(cells)} cells, not {len(COLUMNS)}")
