@@ -34,6 +34,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         ("disk full", (0, 1)),
         ("memory used up", (0, 3)),
         ("two at once", (0, 1)),
+        ("cache entry damaged", (10, 13)),
     ],
 )
 def test_what_was_ended_goes_on_to_the_same_results(
@@ -69,7 +70,15 @@ def test_a_campaign_continues_where_it_was_stopped(
     Campaign(tmp_path).run({}, cases, float("inf"))  # nothing is left to try
 
 
-def test_every_damage_changes_a_file() -> None:
-    data = bytes(range(100))
-    assert len({data, *(damage(data) for damage in DAMAGES.values())}) == 1 + len(DAMAGES)
-    assert [damage(b"") for damage in DAMAGES.values()] == [b""] * len(DAMAGES)
+@pytest.mark.parametrize("how", DAMAGES)
+def test_every_damage_changes_a_file(tmp_path: Path, how: str) -> None:
+    file, other = tmp_path / "one.json", tmp_path / "two.json"
+    file.write_bytes(bytes(range(100)))
+    other.write_bytes(b"{}")
+    DAMAGES[how](file)
+    assert not file.exists() or file.read_bytes() != bytes(range(100))
+    assert other.read_bytes() == b"{}"
+    if file.exists() and how != "replaced by another":
+        file.write_bytes(b"")
+        DAMAGES[how](file)
+        assert file.read_bytes() == b"", "an empty file stays one"

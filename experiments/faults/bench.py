@@ -17,6 +17,7 @@ from experiments.faults.trials import (
     begun,
     ended,
     entries,
+    import_for,
     keeping_states,
     killed_after,
     results,
@@ -28,10 +29,12 @@ from experiments.faults.trials import (
 SURVIVED, REFUSED, WRONG, LOST, TRACEBACK = "survived", "refused", "wrong", "lost", "traceback"
 OUTCOMES = (SURVIVED, REFUSED, WRONG, LOST, TRACEBACK)
 BAD = frozenset({WRONG, LOST, TRACEBACK})
-DAMAGES: dict[str, Callable[[bytes], bytes]] = {
-    "a bit flipped": lambda data: _flipped(data),
-    "cut in half": lambda data: data[: len(data) // 2],
-    "emptied": lambda data: b"",
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "a bit flipped": lambda file: file.write_bytes(_flipped(file.read_bytes())),
+    "cut in half": lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
+    "emptied": lambda file: file.write_bytes(b""),
+    "deleted": lambda file: file.unlink(),
+    "replaced by another": lambda file: file.write_bytes(_other(file).read_bytes()),
 }
 RUN_FILES = (
     *("config.yaml", "status.json", "metrics.json", "keys.json", "manifest.json", "erased.json"),
@@ -212,12 +215,15 @@ FAULTS: dict[str, Callable[[Bench, int], Tried]] = {
 
 def tiny_model(folder: Path) -> Path:
     """Write the tiny random model of the tests, and import what runs need before any fork."""
-    import mace_exp.pipeline  # noqa: F401
     from mace_exp.models.saving import save_pipeline
     from tests.tiny import tiny_pipeline
 
-    save_pipeline(tiny_pipeline(), folder / "model")
-    return folder / "model"
+    model, first = folder / "model", Place(folder / "first")
+    save_pipeline(tiny_pipeline(), model)
+    first.root.mkdir()
+    import_for(first.arguments(model), first.printed)
+    shutil.rmtree(first.root)
+    return model
 
 
 def _random(*name: object) -> random.Random:
@@ -230,10 +236,16 @@ def _flipped(data: bytes) -> bytes:
     return data[:middle] + bytes([data[middle] ^ 4]) + data[middle + 1 :] if data else data
 
 
+def _other(file: Path) -> Path:
+    """Return a file with other content and the same suffix, in the same folder or one beside it."""
+    beside = [*file.parent.glob(f"*{file.suffix}"), *file.parent.parent.rglob(f"*{file.suffix}")]
+    known = file.read_bytes()
+    return next((each for each in beside if each.is_file() and each.read_bytes() != known), file)
+
+
 def _damage(path: Path, number: int) -> str:
     """Damage a file, or the largest file of a folder; return how."""
     files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
-    file = max(files, key=lambda each: each.stat().st_size)
     how = [*DAMAGES][number % len(DAMAGES)]
-    file.write_bytes(DAMAGES[how](file.read_bytes()))
+    DAMAGES[how](max(files, key=lambda each: each.stat().st_size))
     return how

@@ -23,14 +23,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from experiments.faults.bench import ALONE, BAD, FAULTS, LORAS, OUTCOMES, Bench, Tried, tiny_model
+from experiments.faults.bench import BAD, FAULTS, LORAS, OUTCOMES, Bench, Tried, tiny_model
 from mace_exp.utils.files import write_table
 
 COLUMNS = ("loras", "fault", "number", "what", "outcome")
-COUNTS = dict(zip(FAULTS, (None, 40, 20, 14, 10, 21, 30), strict=True))
+COUNTS = dict(zip(FAULTS, (None, 40, 20, 14, 10, 35, 50), strict=True))
 """Trials of each fault, for each way to train LoRAs. None: all, before and after each boundary."""
-ALONE_ONLY = "cache entry damaged"
-"""A damaged LoRA is trained again without the others of its batch, which its last digits tell."""
 Case = tuple[str, str, int]
 """How LoRAs are trained, the fault, and the number of the trial."""
 
@@ -98,7 +96,6 @@ def all_cases(benches: Mapping[str, Bench]) -> list[Case]:
         (loras, fault, number)
         for loras, bench in benches.items()
         for fault, count in COUNTS.items()
-        if fault != ALONE_ONLY or loras == ALONE
         for number in range(bench.boundaries if count is None else count)
     ]
     random.Random(0).shuffle(cases)

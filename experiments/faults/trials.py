@@ -6,6 +6,7 @@ of trials are possible.
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import shutil
@@ -14,7 +15,9 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -101,6 +104,28 @@ def ended(process: int) -> int:
 def run(arguments: list[str], printed: Path, prepare: Callable[[], object] | None = None) -> int:
     """Run a command in a forked process; return its exit code."""
     return ended(begun(arguments, printed, prepare))
+
+
+def import_for(arguments: list[str], printed: Path) -> None:
+    """Run a command, then import all that it imported: each process that is forked afterwards
+    begins with it, which halves the time of a trial.
+
+    Raises:
+        RuntimeError: the command failed.
+    """
+    names = printed.with_name("modules.txt")
+
+    def named(main: Callable[[], object] = main) -> None:
+        main()
+        names.write_text("\n".join(sys.modules))
+
+    if run(arguments, printed, lambda: globals().update(main=named)) != 0:
+        raise RuntimeError(f"the first run failed: {printed.read_text()}")
+    for name in names.read_text().split():
+        with suppress(ImportError):
+            import_module(name)
+    gc.collect()
+    gc.freeze()  # a forked process would look through all that was imported again and again
 
 
 def killed_after(process: int, seconds: float) -> bool:

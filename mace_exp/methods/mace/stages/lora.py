@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mace_exp.concepts.concept import Concept
 from mace_exp.data.training_images import TrainingImages
+from mace_exp.methods.mace.batches import most_at_once, save_batch, units
 from mace_exp.methods.mace.curves import CurveLog, log_again, log_layers, save_curve
 from mace_exp.methods.mace.kept import KEY, REFINEMENT, save_transforms
 from mace_exp.methods.mace.lora import Lora, LoraShape, save_lora
@@ -39,8 +40,6 @@ from mace_exp.utils.progress import progress
 STAGE = "lora"
 VERSION = 1
 BATCH_KEY = "lora.concepts_per_batch"
-CONCEPTS_ON_CPU = 8
-"""LoRAs per forward pass on a CPU with `lora.concepts_per_batch=null`: more do not save time."""
 
 
 def train_concept_loras(
@@ -55,7 +54,7 @@ def train_concept_loras(
 
     def make() -> Loras:
         new: set[str] = set()  # trained on this rank: their steps are logged in training
-        train = partial(_train_missing, context, requests, inputs, joint, new)
+        train = partial(_train_missing, context, requests, inputs, keys, joint=joint, new=new)
         entries = context.entries(STAGE, "loras", keys, train)
         trained = LoraFiles({slug: path / "lora.safetensors" for slug, path in entries.items()})
         recorded = [load_snapshots(path / SNAPSHOTS) for path in entries.values()]
@@ -100,11 +99,17 @@ def keep_loras(
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
-    """A LoRA to train and the path of its cache entry, as sent to a rank."""
+    """A LoRA to train and its cache entry, as sent to a rank.
+
+    `kept`: whether to write the entry, or only to train for the others of its batch. `batch` names
+    the batch that it was trained in before, "" if it is new.
+    """
 
     request: LoraRequest
     parts: Sequence[MACEDataset]
     entry: Path
+    kept: bool
+    batch: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,11 +127,13 @@ def _train_missing(
     context: Context,
     requests: Mapping[str, LoraRequest],
     inputs: TrainingInputs,
+    keys: Mapping[str, str],
+    missing: Mapping[str, Path],
+    *,
     joint: bool,
     new: set[str],
-    missing: Mapping[str, Path],
 ) -> None:
-    images, masks = inputs.images.value, inputs.masks.value.masks
+    """Train the missing LoRAs: those that were lost from a batch with the others of it."""
     shared = _Shared(
         transform=inputs.refinement.value,
         prior=inputs.prior.value if inputs.prior_weight else None,
@@ -134,33 +141,41 @@ def _train_missing(
         seed=inputs.seed,
         joint=joint,
     )
-    jobs = [
-        _Job(
-            request=requests[slug],
-            parts=[
-                MACEDataset(
-                    concept=concept,
-                    images=images[concept.slug],
-                    masks=masks[concept.slug],
-                    end_of_text=end,
-                )
-                for concept, end in zip(requests[slug].concepts, requests[slug].ends, strict=True)
-            ],
-            entry=path,
+    images, masks = inputs.images.value, inputs.masks.value.masks
+    entries = {slug: context.cache.path("loras", key) for slug, key in keys.items()}
+
+    def job(slug: str, unit: Sequence[str]) -> _Job:
+        request = requests[slug]
+        parts = [
+            MACEDataset(
+                concept=concept,
+                images=images[concept.slug],
+                masks=masks[concept.slug],
+                end_of_text=end,
+            )
+            for concept, end in zip(request.concepts, request.ends, strict=True)
+        ]
+        return _Job(
+            request=request,
+            parts=parts,
+            entry=entries[slug],
+            kept=slug in missing,
+            batch=keys[unit[0]] if len(unit) > 1 else "",
         )
-        for slug, path in missing.items()
-    ]
+
+    settings = {slug: request.settings for slug, request in requests.items()}
+    found = units(entries, [*missing], settings, on_cpu=_on_cpu(context.model))
+    jobs = [[job(slug, unit) for slug in unit] for unit in found]
     new.update(context.ranks.map(partial(_train_share, shared), context, jobs)[0])
 
 
-def _train_share(shared: _Shared, context: Context, jobs: Sequence[_Job]) -> list[str]:
+def _train_share(shared: _Shared, context: Context, share: Sequence[Sequence[_Job]]) -> list[str]:
     """Train a rank's share of the LoRAs, in batches that share forward passes; return their slugs.
 
     Each batch is written to the cache at once and as a whole: a run that is killed goes on from
-    there, and trains the others in the batches of a run in one piece (their last digits depend on
-    the batch).
+    there, and trains the others in the batches of a run in one piece.
     """
-    model = context.model
+    model, jobs = context.model, [job for unit in share for job in unit]
     refined = transformed_weights(model.projections, shared.transform)
     prior = encoded_prior(model, shared.prior)
     steps = sum(job.request.settings.steps for job in jobs)
@@ -179,9 +194,9 @@ def _train_share(shared: _Shared, context: Context, jobs: Sequence[_Job]) -> lis
                 on_step=log.add,
             )
 
-        device = execution_device(model.pipeline.unet)
-        for batch, trained in _trained_together(jobs, train, on_cpu=device.type == "cpu"):
-            _keep(batch, trained, log)
+        for batch, trained in _trained_together(jobs, train, on_cpu=_on_cpu(model)):
+            if any(job.kept for job in batch):
+                _keep(batch, trained, log)
     return [job.request.slug for job in jobs]
 
 
@@ -194,8 +209,7 @@ def _trained_together(
     changes only the last digits of the LoRAs, since each is trained independently.
     """
     for group in _alike(jobs):
-        asked = group[0].request.settings.concepts_per_batch
-        start, size = 0, asked or (CONCEPTS_ON_CPU if on_cpu else len(group))
+        start, size = 0, most_at_once(group[0].request.settings, on_cpu=on_cpu) or len(group)
         while start < len(group):
             waiting = group[start:]
             trained, size = halving_on_out_of_memory(
@@ -208,11 +222,17 @@ def _trained_together(
             start += len(trained)
 
 
+def _on_cpu(model: Model) -> bool:
+    return execution_device(model.pipeline.unet).type == "cpu"
+
+
 def _alike(jobs: Sequence[_Job]) -> Iterable[list[_Job]]:
-    """Group the LoRAs that can share a forward pass."""
+    """Group the LoRAs that can share a forward pass: those of a batch that is trained again, and
+    the new ones with equal settings."""
     alike: dict[str, list[_Job]] = {}
     for job in jobs:
-        way = asdict(job.request.settings) | {"end_of_text": None}  # part of the data
+        way = asdict(job.request.settings) | {"batch": job.batch}
+        way["end_of_text"] = None  # part of the data
         alike.setdefault(key_of(way), []).append(job)
     return alike.values()
 
@@ -235,12 +255,14 @@ def _data(
 
 
 def _keep(batch: Sequence[_Job], trained: Mapping[str, Lora], log: CurveLog) -> None:
-    with atomic_entries([job.entry for job in batch]) as folders:
-        for job, folder in zip(batch, folders, strict=True):
+    names, lost = [job.entry.name for job in batch], [job for job in batch if job.kept]
+    with atomic_entries([job.entry for job in lost]) as folders:
+        for job, folder in zip(lost, folders, strict=True):
             rows = log.take(job.request.slug)
             save_lora(folder / "lora.safetensors", trained[job.request.slug])
             save_curve(folder, rows)
             save_snapshots(folder / SNAPSHOTS, rows)
+            save_batch(folder, names)
 
 
 def lora_shape(settings: LoraConfig) -> LoraShape:
