@@ -16,7 +16,7 @@ from hydra.core.override_parser.types import Override
 
 from mace_exp.cli.arguments import expand
 from mace_exp.cli.config_dir import flags, folder_of_options
-from mace_exp.cli.quoting import at_home
+from mace_exp.utils.files import at_home
 from mace_exp.cli.run_settings import kept_options, settings_of
 from mace_exp.concepts.spelling import name_key
 from mace_exp.config import quoted
