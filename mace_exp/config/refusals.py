@@ -121,8 +121,10 @@ def _unknown_group(message: str) -> str:
         key, values = several.groups()
         instead = f"quote one value that has a comma, \"{key}='{values}'\""
         if "[" not in values:
-            instead += f", put a list into brackets, \"{key}=[{values}]\""
-        return f"{key}={values}: commas separate the values of a sweep: {instead}, or add --multirun"
+            instead += f', put a list into brackets, "{key}=[{values}]"'
+        return (
+            f"{key}={values}: commas separate the values of a sweep: {instead}, or add --multirun"
+        )
     known = re.match(r"Could not append to config. An item is already at '(.+?)'", message)
     if known:
         return f"+{known[1]}: {known[1]} is a key already: give {known[1]}=..., without +"
