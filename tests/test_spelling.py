@@ -198,15 +198,7 @@ A = (
     *("one-eyed cat", "ukulele", "ship", "SHIP", "FROG", "T-shirt", "1950s car", "10"),
     *("UNESCO site", "UEFA cup", "Uruguay map", "Uyghur hat", "xylophone", "Ouagadougou street"),
     *("house", "honeycomb", "ewe", "used car", "U-boat", "yacht", "L'Oréal bottle", "eucalyptus"),
-    *(
-        "YMCA hall",
-        "YSL bag",
-        "YETI",
-        "Ewing jersey",
-        "unanimous jury",
-        "Oaxacan rug",
-        "1,100 pins",
-    ),
+    *("YMCA hall", "YSL bag", "YETI", "Ewing jersey", "unanimous jury", "Oaxacan rug"),
 )
 
 

@@ -1,8 +1,8 @@
 """Captions beside a user's images, in the formats of this project and of other trainers.
 
-The first that exists is read: prompts.csv (file, prompt: one row per image); metadata.jsonl, .csv or
-.tsv (file_name and caption, prompt or text) in the folder or beside it; one text file per image,
-1.txt, 1.caption or 1.png.txt beside 1.png.
+The first that exists is read: prompts.csv (file, prompt: one row per image); metadata.jsonl, .csv
+or .tsv (file_name and caption, prompt or text) in the folder or beside it; one text file per
+image, 1.txt, 1.caption or 1.png.txt beside 1.png.
 """
 
 from __future__ import annotations
