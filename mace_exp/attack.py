@@ -15,11 +15,11 @@ from typing import Any
 from mace_exp.cli.arguments import expand
 from mace_exp.cli.common import run_command
 from mace_exp.cli.config_dir import add_folder, flags, folder_of_options
-from mace_exp.cli.quoting import at_home
 from mace_exp.cli.run_settings import fitting
 from mace_exp.config import composed_run
 from mace_exp.runs.claims import claimed
 from mace_exp.runs.ranks import dismissed_workers, is_worker
+from mace_exp.utils.files import at_home
 
 NAME = "python -m mace_exp.attack"
 OWN = ("attack", "stages", "resume", "hydra")

@@ -144,7 +144,11 @@ def test_what_is_left_out_is_counted_and_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [".DS_Store", "._1.png", "Thumbs.db", "desktop.ini", "__MACOSX/._1.png", ".ipynb/1.png"]
+    "name",
+    [
+        *(".DS_Store", "._1.png", "Thumbs.db", "desktop.ini", "__MACOSX/._1.png", ".ipynb/1.png"),
+        *("1.png:Zone.Identifier", "$RECYCLE.BIN/1.png", "~$notes.docx", "#recycle/1.png"),
+    ],
 )
 def test_files_of_operating_systems_are_passed_over_in_silence(tmp_path: Path, name: str) -> None:
     own = tmp_path / "melania trump"
@@ -227,6 +231,9 @@ def test_the_content_of_a_file_counts_and_not_its_suffix(tmp_path: Path) -> None
     [
         {"prompts.csv": "File; Prompt\n1.png; of it, a\n./2.png; of it, b\n"},
         {"1.TXT": "of it, a", "2.TXT": "of it, b"},
+        {"Prompts.CSV": "file,prompt\n1.png,'of it, a'\n2.png,'of it, b'\n".replace("'", '"')},
+        {"Metadata.tsv": "id\tfile_name\ttext\n1\t/x/1.png\tof it, a\n2\tX\\2.PNG\tof it, b\n"},
+        {"metadata.csv": "file_name;text\n1;of it, a\ntrain/2;of it, b\ntest/3;x\n"},
         {"1.png.txt": "of it, a", "2.png.caption": "of it, b"},
         {"metadata.csv": "file_name,text\n1.jpg,x\n", "1.txt": "of it, a", "2.txt": "of it, b"},
     ],
@@ -240,6 +247,45 @@ def test_captions_of_other_spellings_are_read(tmp_path: Path, files: dict[str, s
     found = captions_beside(own, [own / "1.png", own / "2.png"])
     assert found.texts == {"1.png": "of it, a", "2.png": "of it, b"}
     assert any("names '1.jpg', and none" in each for each in found.remarks) == (len(files) == 3)
+
+
+def test_a_caption_that_may_be_of_two_images_is_of_none(tmp_path: Path) -> None:
+    images(tmp_path, "1.png")
+    rows = "file_name,text\ntrain/1.png,one\ntest/1.png,another\n"
+    (tmp_path / "metadata.csv").write_text(rows)
+    found = captions_beside(tmp_path, [tmp_path / "1.png"])
+    assert not found.texts and "names 'train/1.png', and none" in found.remarks[0]
+    (tmp_path / "metadata.csv").write_text(rows + "1.png,its own\n")
+    assert captions_beside(tmp_path, [tmp_path / "1.png"]).texts == {"1.png": "its own"}
+    (tmp_path / "prompts.csv").write_text("file,prompt\n1.png,one\n1.png,another\n")
+    with pytest.raises(ValueError, match="two prompts for 1.png"):
+        captions_beside(tmp_path, [tmp_path / "1.png"])
+
+
+def test_captions_in_a_form_that_is_not_read_are_told(tmp_path: Path) -> None:
+    own = tmp_path / "melania trump"
+    images(own, "1.png")
+    (own / "captions.parquet").write_bytes(b"PAR1")
+    [said] = folder_images(tmp_path).remarks(MELANIA)
+    assert "1 .parquet left out" in said
+    assert "Captions are read from the first of prompts.csv, metadata.jsonl" in said
+
+
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1", "a Git LFS pointer: run `git lfs pull`"),
+        (b"<!doctype html>", "a web page"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0", r"HEIC, AVIF or a film by another name \(heic\)"),
+        (b"", "no image, or a damaged one"),
+    ],
+)
+def test_what_is_no_image_is_told_as_what_it_is(tmp_path: Path, start: bytes, said: str) -> None:
+    own = tmp_path / "melania trump"
+    images(own, "1.png")
+    (own / "2.jpg").write_bytes(start)
+    with pytest.raises(ValueError, match=rf"2.jpg can't be read: it is {said}"):
+        prompts(tmp_path)
 
 
 def test_a_comma_that_would_cut_a_prompt_is_refused(tmp_path: Path) -> None:

@@ -217,3 +217,18 @@ def test_names_of_plain_numbers_and_quoted_ones_are_read_as_they_are(tmp_path: P
     written(tmp_path, "experiment/mine", HEAD + content)
     config = composed_run("experiment=mine", config_dir=tmp_path, files=False)
     assert [each.name for each in config.concept_list()] == ["1984", "007", "50 Cent"]
+
+
+def test_a_tilde_in_a_file_is_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    content = (
+        "defaults: [{override /images: folder}, {override /masks: none}]\n"
+        "images: {path: ~/photos}\ncache_dir: ~/c\nmodel: {source: ~}\n"
+        "concepts: {names: [~x~, Ada]}\noverrides: {Ada: {images.path: ~/ada}}"
+    )
+    written(tmp_path, "experiment/mine", HEAD + content)
+    config = composed_run("experiment=mine", config_dir=tmp_path, files=False)
+    assert config.images.path == "/home/ada/photos"  # type: ignore[attr-defined]
+    assert (config.cache_dir, config.model.source) == ("/home/ada/c", None)
+    assert config.overrides["Ada"]["images.path"] == "/home/ada/ada"
+    assert config.concepts.names == ["~x~", "Ada"]

@@ -244,6 +244,7 @@ def masks_that_do_not_say() -> dict[str, Image.Image | np.ndarray]:
     return {
         "instances.png": labels,
         "labels-and-border.png": np.where(labels == 2, 255, numbers).astype(np.uint8),
+        "voc-border.png": np.where(INSIDE, 255, np.eye(*INSIDE.shape, dtype=np.uint8)),
         "one-two.png": numbers + 1,
         "classes.png": palette([BLACK, (128, 0, 0), (0, 128, 0)], labels),
         "shades.png": palette([BLACK, (64, 0, 0), (192, 0, 0)], labels),

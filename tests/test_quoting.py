@@ -27,6 +27,7 @@ def value_of(argument: str) -> object:
     "name",
     [
         *("Timothée Chalamet", "P!nk", "<v1>", "O'Brien", "*NSYNC", "Ke$ha", "T. S. Eliot"),
+        *("&Co", "!Ada", "#Ada", "Zoë #1", "> x", "*NSYNC é", "range(1)", "glob(*)", "Zoë: x"),
         *("A$AP (1)", "Emoji 😀", "-dash", "a=b", "D’Angelo", "100%"),
         *("Björk", "AC/DC", "Zoë & Max", "李小龙 Bruce Lee", "a(b)", "will.i.am", "50 Cent", "~x~"),
     ],
@@ -46,7 +47,7 @@ def test_names_of_digits_are_no_numbers(name: str) -> None:
     "value",
     [
         *("/ckpt/epoch=3.safetensors", "/data/x (v1)", "/data/ü", "it's a cat", "/a/b#c", "a;b&c"),
-        "C:\\models\\sd (1)",
+        *("C:\\models\\sd (1)", "\\\\server\\sd"),
     ],
 )
 def test_paths_and_texts_are_taken_as_typed(value: str) -> None:
@@ -112,6 +113,12 @@ def test_lists_of_names_are_texts(key: str) -> None:
         ("concepts=[Ada,null]", r"concepts.names\[1\] is null: a value is needed here"),
         ("anchors.per_concept={Zoë: null}", "anchors.per_concept.Zoë is null"),
         ("concepts.kinds={Zoë: objct}", "concepts.kinds.Zoë: 'objct' is not allowed"),
+        ("anchors.per_concept={Amy Adams: {a: b}}", "concept: .* is not a name: give one text"),
+        ("concepts.kinds={Zoë: object, Zoë: style}", "kinds holds 'Zoë' twice: give it once"),
+        ("concepts.kinds={!Ada: object}", "'!' can't stand there without quotation marks"),
+        ("concepts.kinds={Zoë=object}", "Write mappings in braces, {name: value}"),
+        ("concepts=[ ,]", "concepts.names is empty"),
+        ("cache_dir=/a,b", "values of a sweep: quote .* \"cache_dir='/a,b'\", put a list into br"),
         ("concepts.kinds={Amy Adams: [object]}", "gives 'Amy Adams' the list .*: one value"),
         ("preservation.terms.boats=5", "boats = 5: it takes keys with values, as in .*captions="),
         (
@@ -161,7 +168,7 @@ def test_a_sweep_over_options_takes_keys_of_theirs() -> None:
 
 def test_choices_of_a_sweep_stay_choices() -> None:
     assert expand(["-m", "concepts=[Zoë Kravitz],[Amy Adams]"])[-1] == (
-        "concepts.names=['Zoë Kravitz'],['Amy Adams']"
+        "concepts.names=['Zoë Kravitz'],[Amy Adams]"
     )
     rest = ["lora.rank=1,2", "overrides.ship.lora.rank=1,4", "~sweep", "a=range(1,4)"]
     assert expand(rest)[:1] + expand(rest)[2:] == [rest[0], *rest[2:]]

@@ -191,12 +191,14 @@ AN = (
     *("unidentified object", "underpass", "8-bit console", "11-year-old", "18-wheeler", "F-16"),
     *("Xbox", "nth guest", "HIV test", "NYPD car", "Øresund bridge", "œuvre", "unironed shirt"),
     *("urn", "LED", "SUV", "HTML page", "Élan", "uninvited guest", "egg", "FBI agent", "igloo"),
+    *("YVONNE", "Ewok", "FAA chart", "SAT book", "8,000 pins", "H2O bottle", "XVIII century hall"),
 )
 A = (
     *("unicorn", "European", "NASA rocket", "UFO", "USB stick", "uniform", "university"),
     *("one-eyed cat", "ukulele", "ship", "SHIP", "FROG", "T-shirt", "1950s car", "10"),
     *("UNESCO site", "UEFA cup", "Uruguay map", "Uyghur hat", "xylophone", "Ouagadougou street"),
     *("house", "honeycomb", "ewe", "used car", "U-boat", "yacht", "L'Oréal bottle", "eucalyptus"),
+    *("YMCA hall", "YSL bag", "YETI", "Ewing jersey", "unanimous jury", "Oaxacan rug"),
 )
 
 

@@ -11,17 +11,20 @@ from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from mace_exp.cli.quoting import as_typed, at_home
+from mace_exp.cli.quoting import as_typed
 from mace_exp.cli.run_settings import kept_options, settings_of
 from mace_exp.concepts.schema import KeptConfig
 from mace_exp.config import CONF, VARIANTS, named_option, quoted
 from mace_exp.config.open_keys import NO_TEXT, TERMS, is_open
 from mace_exp.runs.ranks import rank_count
+from mace_exp.utils.files import at_home
 
 NAMES = ("concepts.names", *(f"kept.{part.name}" for part in fields(KeptConfig)))
 """Lists of names."""
-_NUMBER = re.compile(rf"(?<=[\[,])\s*((?!null\b)(?:{NO_TEXT}))\s*(?=[,\]])", re.I)
-"""A name in a list that Hydra would not read as text: 1e5, +44, true."""
+_LIST = re.compile(r"\[([^\[\]{}]*)\]")
+"""A list in which commas separate names, and all else is part of one."""
+_PLAIN = re.compile(rf"null|(?!(?:{NO_TEXT})$)[^\W\d][\w ./\-]*", re.IGNORECASE | re.ASCII)
+"""A name that Hydra reads as this text, and the null that is refused by its key."""
 _LAUNCHERS = {"slurm": "hydra-submitit-launcher", "ray_gpu": "hydra-ray-launcher"}
 """The package that each option of hydra/launcher needs; the option's first word is the extra."""
 
@@ -60,8 +63,18 @@ def expand(arguments: Sequence[str]) -> list[str]:
 
 
 def _names(value: str) -> str:
-    """Return a list of names in which all are texts."""
-    return value if set("'\"") & set(value) else _NUMBER.sub(r"'\1'", value)
+    """Return a list of names in which each is a text: Hydra reads 1e5 as a number and range(1,5) as
+    a sweep, and YAML reads marks such as !, & and #. Where there are quotation marks, or the
+    backslashes of Hydra's grammar, the user has told which text is meant."""
+    if set("'\"\\") & set(value):
+        return value
+    return _LIST.sub(lambda found: f"[{_texts(found[1])}]", value)
+
+
+def _texts(listed: str) -> str:
+    listed = listed.strip().removesuffix(",")
+    names = [each.strip() for each in listed.split(",")] if listed else []
+    return ",".join(each if _PLAIN.fullmatch(each) else quoted(each) for each in names)
 
 
 def _of_term(argument: str) -> str:

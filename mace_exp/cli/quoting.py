@@ -6,7 +6,6 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -15,13 +14,13 @@ from hydra.errors import HydraException
 
 from mace_exp.config import quoted
 from mace_exp.config.open_keys import NAMED_KEYS, NO_TEXT, encoded, is_open
+from mace_exp.utils.files import at_home
 
 _FLAT = ("concepts.kinds.", "anchors.per_concept.")
 """Mappings to a single value: what follows is the name, whatever dots it has."""
 _STRUCTURED = "[{'\""
 _NO_NAME = re.compile(rf"(?<=[{{,])\s*({NO_TEXT})\s*(?=:)", re.IGNORECASE)
 """A key of a mapping that Hydra would not read as text: {1984: object}."""
-_HOME = re.compile(r"~$|~[\w.-]*(?=/)")
 
 
 def as_typed(arguments: Sequence[str]) -> list[str]:
@@ -41,8 +40,12 @@ def _as_typed(parser: OverridesParser, argument: str) -> str:
     if not equals or argument.startswith("-"):
         return argument
     value = at_home(value)
+    if value.startswith("\\\\"):  # a network drive of Windows; Hydra would halve them
+        value = quoted(value)
     if is_open(key.lstrip("+")) and not set("'\"") & set(value):
         value = _NO_NAME.sub(lambda found: encoded(found[1]), value)
+    if is_open(key.lstrip("+")):
+        _check_keys(key, value)
     argument = f"{key}={value}"
     flat = key.lstrip("+").startswith(_FLAT) and key.count(".") > 2
     if _parses(parser, argument) and not flat:
@@ -53,16 +56,6 @@ def _as_typed(parser: OverridesParser, argument: str) -> str:
     if not _parses(parser, repaired):
         raise ValueError(_message(key, value))
     return repaired
-
-
-def at_home(path: str) -> str:
-    """Return a value whose leading `~/` or `~user/` is replaced by this home, as in a shell."""
-    if not _HOME.match(path):
-        return path
-    try:
-        return str(Path(path).expanduser())
-    except RuntimeError:  # there is no such user
-        return path
 
 
 def _parses(parser: OverridesParser, argument: str) -> bool:
@@ -82,17 +75,37 @@ def _value(key: str, value: str) -> str:
     if value.lstrip()[0] in "'\"":
         raise ValueError(_message(key, value))
     try:
+        _check_plain(f"[{value}]")
         choices = yaml.load(f"[{value}]", Loader=yaml.BaseLoader)
         return ",".join(_written(each, names=is_open(key.lstrip("+"))) for each in choices)
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(_message(key, value)) from error
 
 
+def _check_plain(text: str) -> None:
+    """Raise ValueError where YAML takes marks of the text for its own: tags (!), anchors (&)."""
+    for event in yaml.parse(text, yaml.BaseLoader):
+        if getattr(event, "anchor", None) or getattr(event, "tag", None):
+            raise ValueError("a name with a mark of YAML's needs quotation marks")
+
+
+def _check_keys(key: str, value: str) -> None:
+    """Raise ValueError for a mapping that holds a name twice, of which Hydra takes the last."""
+    try:
+        node = yaml.compose(f"{{{value.strip()[1:-1]}}}", yaml.BaseLoader)
+    except yaml.YAMLError:  # Hydra's grammar, which takes more, or a mistake that it tells
+        return
+    names = [each.value for each, _ in getattr(node, "value", [])] if value[:1] == "{" else []
+    twice = next((each for each in names if names.count(each) > 1), None)
+    if twice is not None:
+        raise ValueError(f"{key.lstrip('+')} holds {twice!r} twice: give it once")
+
+
 def _written(value: Any, *, names: bool) -> str:
     """Return a YAML value in Hydra's grammar; with `names`, its keys may be any text."""
     if isinstance(value, dict):
-        if any(":" in key and each == "" for key, each in value.items()):
-            raise ValueError("a colon without the space that YAML needs after it")
+        if any(set(":=") & set(key) and each == "" for key, each in value.items()):
+            raise ValueError("an equals sign, or a colon without the space that YAML needs")
         pairs = (f"{_key(k, names=names)}: {_written(v, names=False)}" for k, v in value.items())
         return "{" + ", ".join(pairs) + "}"
     if isinstance(value, list):
@@ -114,7 +127,7 @@ def _message(key: str, value: str) -> str:
     argument, odd = f"{key}={value}", _odd(value)
     what = f"{odd!r} can't stand there without quotation marks" if odd else "this is not key=value"
     if value.lstrip().startswith(("[", "{")):
-        inner = value.strip().strip("[]")
+        inner = value.strip().removeprefix("[").removesuffix("]")
         names = [_unquoted(each.strip()) for each in inner.split(",") if each.strip()]
         listed = f"{key}=[{','.join(map(quoted, names))}]"
         if value.lstrip().startswith("{"):

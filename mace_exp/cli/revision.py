@@ -16,12 +16,12 @@ from hydra.core.override_parser.types import Override
 
 from mace_exp.cli.arguments import expand
 from mace_exp.cli.config_dir import flags, folder_of_options
-from mace_exp.cli.quoting import at_home
 from mace_exp.cli.run_settings import kept_options, settings_of
 from mace_exp.concepts.spelling import name_key
 from mace_exp.config import quoted
 from mace_exp.config.open_keys import OPEN_KEYS, decoded
 from mace_exp.runs.folder import RunFolder
+from mace_exp.utils.files import at_home
 from mace_exp.utils.texts import plain_text
 from mace_exp.utils.yaml_files import read_plain
 

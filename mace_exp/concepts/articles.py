@@ -12,18 +12,19 @@ _NUMBER_AN = re.compile(r"8|11(?!\d)|18(?!\d)|1[18]\d\d(?!\d)")
 _SILENT_H = re.compile(r"hour(?!i)|hono(?!lulu)u?r|honest|heir|hors\b")
 _LIKE_YOU = re.compile(
     r"uni(?!n|mp|mag|dent|ll|gn|ss|ron)|us(?=[aeu])|ut(?=[eio]|ah)|ur(?=[aeio]|ug)|uk|ubi|uv|ufo|"
-    r"ugand|unesco|uefa|uygh|eu(?!ler)|ewe|one(?=$|[^a-z]|s|n)|once\b|oua|oui"
+    r"ugand|unanim|unesco|uefa|uygh|eu(?!ler)|ew(?!ok)|one(?=$|[^a-z]|s|n)|once\b|oax|oua|oui"
 )
 """Words with an initial vowel letter that sounds like "you" or "one"."""
 _LIKE_E = re.compile(r"[xy](?=[b-df-hj-np-tv-xz])|[fhlmnrsx]th\b")
 """Words with an initial consonant letter that sounds like a vowel: Yggdrasil, Xbox, nth."""
 _BEGINNING = re.compile(
-    r"[^aeiouy]?[aeiouy]|[bcdfgkpstw][hlrw][aeiouy]|s[cfkmnpqt][hlr]?[aeiouy]|"
+    r"y\w{4}|[^aeiouy]?[aeiou]|[^aeiouy]y|[bcdfgkpstw][hlrw][aeiouy]|s[cfkmnpqt][hlr]?[aeiouy]|"
     r"sch[lmnrw]?[aeiouy]|squ|kn[aeiou]|gn[aeiou]|ps[aeiouy]|thr|shr"
 )
 """Beginnings of words in capitals that are read as words, not letter by letter."""
 _SPELLED = frozenset(
-    "led suv sos faq raf sas lsd mot mig nes ufo hiv lapd lax mit nyc nypd nyu".split()
+    "led suv sos faq raf sas sat sec sti faa nih lsd mot mig nes ufo hiv lapd lax mit nyc nypd "
+    "nyu".split()
 )
 """Abbreviations that are read letter by letter although they could be read as words."""
 _LIGATURES = str.maketrans({"ø": "o", "Ø": "O", "æ": "ae", "Æ": "Ae", "œ": "oe", "Œ": "Oe"})

@@ -113,6 +113,8 @@ def build_concepts(
 def _named(key: str, given: str) -> str:
     """Return a name as it is used. Raises ValueError, naming `key`, for one that can't be read, or
     can't be used in a file name."""
+    if not isinstance(given, str):  # a mapping in the mapping passes the schema
+        raise ValueError(f"{key}: {given!r} is not a name: give one text")
     try:
         name = read_name(given)
         slug = slugify(name)

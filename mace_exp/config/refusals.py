@@ -114,7 +114,17 @@ def _composition_problem(error: Exception) -> str:
 
 
 def _unknown_group(message: str) -> str:
-    """Suggest a group if a file overrides an unknown one; say that a key needs no plus."""
+    """Suggest a group if a file overrides an unknown one; say that a key needs no plus, and what a
+    comma means."""
+    several = re.match(r"Ambiguous value for argument '([^=]+)=(.*)'\n", message)
+    if several:
+        key, values = several.groups()
+        instead = f"quote one value that has a comma, \"{key}='{values}'\""
+        if "[" not in values:
+            instead += f', put a list into brackets, "{key}=[{values}]"'
+        return (
+            f"{key}={values}: commas separate the values of a sweep: {instead}, or add --multirun"
+        )
     known = re.match(r"Could not append to config. An item is already at '(.+?)'", message)
     if known:
         return f"+{known[1]}: {known[1]} is a key already: give {known[1]}=..., without +"

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass, replace
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import AnyNode, DictConfig, OmegaConf, StringNode
 
 from mace_exp.config.open_keys import decode_names
 from mace_exp.config.overrides import typed_overrides
@@ -15,6 +15,7 @@ from mace_exp.config.suggestions import unknown_key
 from mace_exp.methods.base import OPTIONAL_GROUPS
 from mace_exp.preservation.captions import CaptionSource
 from mace_exp.preservation.schema import TermConfig
+from mace_exp.utils.files import at_home
 from mace_exp.utils.ranges import out_of_range
 from mace_exp.utils.texts import unmeant_texts
 
@@ -32,6 +33,7 @@ def to_run_config(
             contradict each other, or (with `files`) a file that does not exist.
     """
     decode_names(composed)
+    _expand_homes(composed)
     _refuse(_unknown_keys(composed))
     _complete_terms(composed)
     _refuse(f"{key} is not set: give {key}=..." for key in sorted(OmegaConf.missing_keys(composed)))
@@ -60,6 +62,17 @@ def _complete_terms(composed: DictConfig) -> None:
         for field in fields(TermConfig):
             if OmegaConf.is_missing(term, field.name):
                 term[field.name] = _NOTHING.get(field.name)
+
+
+def _expand_homes(node: DictConfig) -> None:
+    """Replace a leading `~/` of every value, in place, as the command line does: paths are also
+    given in option files and from Python."""
+    for key in node:
+        value = node._get_node(key)
+        if isinstance(value, DictConfig) and not value._is_none() and not value._is_missing():
+            _expand_homes(value)
+        elif isinstance(value, StringNode | AnyNode) and isinstance(value._value(), str):
+            value._set_value(at_home(value._value()))
 
 
 def _unread(config: RunConfig, given: Sequence[str]) -> Iterator[str]:

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mace_exp.data.folders import counted as counted
 from mace_exp.data.folders import (
+    CAPTION_SUFFIXES,
     image_files,
     images_in,
     left_out,
@@ -21,7 +21,8 @@ from mace_exp.data.folders import (
     named_folder,
     visible,
 )
-from mace_exp.data.image_captions import captions_beside
+from mace_exp.data.folders import counted as counted
+from mace_exp.data.image_captions import METADATA, PROMPTS, captions_beside
 from mace_exp.data.pixel_modes import Size as Size
 from mace_exp.data.pixel_modes import image_size
 from mace_exp.utils.files import read_text
@@ -82,6 +83,8 @@ def remarks_on(folder: Path) -> list[str]:
     said = list(captions.remarks)
     if others:
         said.append(f"{folder}: {len(images)} images are read{_and_others(others)}")
+    if not captions.texts and any(each.suffix.lower() in CAPTION_SUFFIXES for each in others):
+        said[-1] += f". {_CAPTIONS}"
     return said
 
 
@@ -91,6 +94,10 @@ def _and_others(others: Sequence[Path]) -> str:
     return f"; {counted(others)} left out, such as {others[0].name} ({_READ})"
 
 
+_CAPTIONS = (
+    f"Captions are read from the first of {PROMPTS}, {', '.join(METADATA)}, or one text file per "
+    "image, 1.txt"
+)
 _READ = "PNG, JPEG, WebP and BMP files are read by their suffix"
 
 

@@ -17,14 +17,31 @@ MASK_ENDINGS = ("_mask", "-mask", " mask")
 """Endings of a mask's file name: `1_mask.png` belongs to `1.png`."""
 MASK_FOLDER_ENDINGS = (" mask", " masks")
 _MASK_FOLDERS = ("masks", "mask")
-_OF_SYSTEMS = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir")
-"""Files that Windows, macOS and network drives create in folders, besides dot files."""
+_OF_SYSTEMS = (
+    *("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),
+    *("icon\r", "__macosx", "@eadir", "#recycle", "lost+found", "picasa.ini"),
+)
+"""Files that Windows, macOS, Linux and network drives create in folders, besides dot files."""
+_STREAMS = ("zone.identifier", ":encryptable")
+"""Endings of what a copy from Windows makes of the marks on a file."""
+CAPTION_SUFFIXES = (".txt", ".caption", ".csv", ".tsv", ".json", ".jsonl", ".parquet", ".xlsx")
+"""Suffixes of files that may hold captions."""
 
 
 def visible(folder: Path) -> list[Path]:
     """Return the entries of a folder, sorted by name, without files of the operating system."""
-    found = (each for each in folder.iterdir() if not each.name.startswith("."))
-    return sorted(each for each in found if each.name.casefold() not in _OF_SYSTEMS)
+    return sorted(each for each in folder.iterdir() if not _is_hidden(each.name.casefold()))
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith((".", "~$")) or name in _OF_SYSTEMS or name.endswith(_STREAMS)
+
+
+def named_file(folder: Path, name: str) -> Path | None:
+    """Return the file of this name, or else of this name in upper and lower case, or None."""
+    if (folder / name).exists():
+        return folder / name
+    return next((each for each in visible(folder) if each.name.casefold() == name), None)
 
 
 def images_in(folder: Path) -> list[Path]:

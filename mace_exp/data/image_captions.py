@@ -1,22 +1,23 @@
 """Captions beside a user's images, in the formats of this project and of other trainers.
 
-The first that exists is read: prompts.csv (file, prompt: one row per image); metadata.jsonl or
-metadata.csv (file_name and caption, prompt or text) in the folder or beside it, with relative
-paths; one text file per image, 1.txt, 1.caption or 1.png.txt beside 1.png.
+The first that exists is read: prompts.csv (file, prompt: one row per image); metadata.jsonl, .csv
+or .tsv (file_name and caption, prompt or text) in the folder or beside it; one text file per
+image, 1.txt, 1.caption or 1.png.txt beside 1.png.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from mace_exp.data.folders import named_file
 from mace_exp.utils.files import read_text
 from mace_exp.utils.tables import Table, read_table
 from mace_exp.utils.texts import fault_of, plain_text
 
 PROMPTS = "prompts.csv"
-METADATA = ("metadata.jsonl", "metadata.csv")
+METADATA = ("metadata.jsonl", "metadata.csv", "metadata.tsv")
 SIDECARS = (".txt", ".caption")
 CAPTIONS = ("caption", "prompt", "text")
 FILE_COLUMNS = ("file_name", "file", "filename", "image", "path")
@@ -35,11 +36,12 @@ def captions_beside(folder: Path, images: Sequence[Path]) -> ImageCaptions:
     """Return the captions of a folder's images.
 
     Raises:
-        ValueError: prompts.csv lacks an image or names another file; a file can't be read, or a
-            caption is not valid text.
+        ValueError: prompts.csv lacks an image, has two rows for one or names another file; a file
+            can't be read, or a caption is not valid text.
     """
-    if (folder / PROMPTS).exists():
-        return ImageCaptions(_prompts(folder / PROMPTS, images), (folder / PROMPTS,))
+    own = named_file(folder, PROMPTS)
+    if own is not None:
+        return ImageCaptions(_prompts(own, images), (own,))
     found = _of_metadata(folder, images)
     if not found.texts:
         beside = _of_sidecars(images)
@@ -69,7 +71,11 @@ def _prompts(file: Path, images: Sequence[Path]) -> dict[str, str]:
         raise ValueError(f"{file} has the columns {listed}: it needs the columns file, prompt")
     names = {plain_text(image.name): image.name for image in images}
     rows = ((_plain_path(row.get(column, "")), row.get(texts, "")) for row in table.rows)
-    prompts = {names.get(name, name): plain_text(text) for name, text in rows}
+    prompts: dict[str, str] = {}
+    for given, text in rows:
+        name = names.get(given, given)
+        if prompts.setdefault(name, plain_text(text)) != plain_text(text):
+            raise ValueError(f"{file} has two prompts for {name}: it needs one row per image")
     missing = [image.name for image in images if not prompts.get(image.name)]
     unknown = sorted(set(prompts) - {image.name for image in images})
     if missing:
@@ -84,7 +90,7 @@ def _of_metadata(folder: Path, images: Sequence[Path]) -> ImageCaptions:
     is none that names an image."""
     unread = ImageCaptions()
     for place, prefix in ((folder, ""), (folder.parent, f"{folder.name}/")):
-        for file in (place / name for name in METADATA if (place / name).is_file()):
+        for file in filter(None, (named_file(place, name) for name in METADATA)):
             table = read_table(file)
             names, texts = table.column(FILE_COLUMNS), table.column(CAPTIONS)
             if names is None or texts is None:
@@ -97,12 +103,33 @@ def _of_metadata(folder: Path, images: Sequence[Path]) -> ImageCaptions:
                 if text:
                     by_path.setdefault(_plain_path(row.get(names, "")), text)
             keys = {image.name: _plain_path(f"{prefix}{image.name}") for image in images}
-            found = {name: by_path[key] for name, key in keys.items() if key in by_path}
+            found = _found(keys, by_path)
             if found:
                 return ImageCaptions(found, (file,))
             if place == folder and images:
                 unread = ImageCaptions({}, (file,), (_no_image(file, images[0], [*by_path]),))
     return unread
+
+
+def _found(keys: Mapping[str, str], by_path: Mapping[str, str]) -> dict[str, str]:
+    """Return the captions by file name; `keys` are the paths of the images from the table's place.
+
+    A row also belongs to an image if its path ends with the image's, as those of another machine
+    do, if it differs in upper and lower case, or has no suffix; but not if two such rows differ."""
+    found: dict[str, str] = {}
+    for name, key in keys.items():
+        depth, stem = key.count("/") + 1, key.removesuffix(PurePosixPath(key).suffix)
+        ends = (key.casefold(), stem.casefold())
+        texts = {t for path, t in by_path.items() if _ending(path, depth).casefold() in ends}
+        if key in by_path:
+            found[name] = by_path[key]
+        elif len(texts) == 1:
+            found[name] = texts.pop()
+    return found
+
+
+def _ending(path: str, depth: int) -> str:
+    return "/".join(path.split("/")[-depth:])
 
 
 def _no_image(file: Path, image: Path, named: Sequence[str]) -> str:

@@ -42,6 +42,13 @@ _DARK = 16
 _STRAY = 0.02
 """Share of the pixels that may have another colour, as on edges."""
 
+_NO_IMAGES = {
+    b"version https://git-lfs": "a Git LFS pointer: run `git lfs pull` in its folder",
+    b"<": "a web page, or an SVG: download the image itself, or save it as PNG",
+    b"": "no image, or a damaged one",
+}
+"""First bytes of files that are found in place of images, and what these files are."""
+
 
 class _AmbiguousPixels(ValueError):
     """A file can be read, but its values are ambiguous; the message names it."""
@@ -145,7 +152,7 @@ def mask_digest(path: Path) -> str:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    from PIL import Image  # here, as a wrong key needs no image
+    from PIL import Image, UnidentifiedImageError  # here, as a wrong key needs no image
 
     try:
         with Image.open(regular(path)) as image:
@@ -154,8 +161,20 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise ValueError(f"image {path} is missing") from None
     except _AmbiguousPixels:
         raise
+    except UnidentifiedImageError:
+        raise ValueError(f"image {path} can't be read: it is {_other_content(path)}") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"image {path} can't be read: {error}") from error
+
+
+def _other_content(path: Path) -> str:
+    """Return what a file holds that is no image that is read."""
+    with path.open("rb") as file:
+        start = file.read(24)
+    if start[4:8] == b"ftyp":
+        kind = start[8:12].decode("ascii", "replace")
+        return f"HEIC, AVIF or a film by another name ({kind}): save it as PNG or JPEG"
+    return next(said for begin, said in _NO_IMAGES.items() if start.startswith(begin))
 
 
 def _has_alpha(image: Image.Image) -> bool:
@@ -218,9 +237,14 @@ def _inside(path: Path, levels: np.ndarray, stored: np.ndarray) -> np.ndarray:
 
     inside = levels > 0.5
     low = (levels > 0) & ~inside
-    if not low.any() or (inside.any() and low.sum() <= inside.sum()):
+    if not low.any():
         return inside
     values = np.unique(stored)
+    # 0, 1 and 255, as in Pascal VOC: what is bright is the edge of a label, or unlabelled.
+    labels = low & (stored > values[0]) & (levels * 255 <= _DARK)
+    few = len(values) <= 4 and labels.sum() > _STRAY * inside.sum()
+    if inside.any() and low.sum() <= inside.sum() and not few:
+        return inside
     if not inside.any() and (len(values) == 1 or (len(values) == 2 and values[0] == 0)):
         return levels > 0
     if inside.any() and len(values) > 4:  # a soft edge, or the noise of a JPEG

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 _LEFTOVER = re.compile(r"\.(.+)\.[0-9a-f]{8}(\.[^.]*)?")
+_HOME = re.compile(r"~$|~[\w.-]*(?=/)")
 _NO_ROOM = {getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EFBIG")} - {None}
 
 
@@ -100,6 +101,16 @@ def regular(path: Path) -> Path:
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} is no regular file")
     return path
+
+
+def at_home(path: str) -> str:
+    """Return a value whose leading `~/` or `~user/` is replaced by this home, as in a shell."""
+    if not _HOME.match(path):
+        return path
+    try:
+        return str(Path(path).expanduser())
+    except RuntimeError:  # there is no such user
+        return path
 
 
 def read_text(path: Path) -> str:
