@@ -1,7 +1,8 @@
 """`python experiments/table.py <run folder>...`: the metrics of runs as rows of a results.csv.
 
-One row per run and part: top-1 accuracy of the judge after the edit, its 95 % Wilson interval,
-number of images, and the accuracy on the original model; then the same for top-5 accuracy.
+One row per run and part: top-1 accuracy of the judge after the edit, its 95 % interval over
+concepts (docs/evaluation.md), the number of images, and the accuracy on the original model; then
+the same for top-5 accuracy.
 """
 
 import csv

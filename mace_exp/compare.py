@@ -22,12 +22,8 @@ from rich.text import Text
 
 from mace_exp.cli.common import run_command
 from mace_exp.evaluation.judges.none import NoJudge
-from mace_exp.evaluation.paired import (
-    concept_differences,
-    differences,
-    most_different,
-    paired,
-)
+from mace_exp.evaluation.most_different import most_different
+from mace_exp.evaluation.paired import concept_differences, differences, paired
 from mace_exp.evaluation.scores import ScoredPictures, read_scores
 from mace_exp.evaluation.stored_judge import stored_judge
 from mace_exp.evaluation.suite import specificity_in

@@ -50,7 +50,8 @@ from mace_exp.stages.preservation import (
     sum_preservation,
 )
 from mace_exp.stages.prompts import Prompts, check_prompts, training_prompts
-from mace_exp.stages.samples import SuiteSamples, draw_suite
+from mace_exp.stages.sample_files import SuiteSamples
+from mace_exp.stages.samples import draw_suite
 
 
 class Recipe:

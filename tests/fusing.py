@@ -60,5 +60,6 @@ def close(
         torch.testing.assert_close(weight, second[name], rtol=tolerance, atol=tolerance)
 
 
-def learned(sums: FusionSums) -> dict[str, torch.Tensor | None]:
-    return {path: sums.learned(path) for path in sums.factors}
+def learned(sums: FusionSums) -> dict[str, torch.Tensor]:
+    found = {path: sums.learned(path) for path in sums.factors}
+    return {path: total for path, total in found.items() if total is not None}

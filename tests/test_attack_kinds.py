@@ -19,7 +19,7 @@ from mace_exp.methods.esd.guidance import Sampler
 from mace_exp.models.conditions import condition_on, unconditional
 from mace_exp.models.sampling import sample
 from mace_exp.models.schedulers import scheduler_for
-from mace_exp.models.text import phrase_ids
+from mace_exp.models.tokens import phrase_ids
 from mace_exp.report.attack_view import attack_rows, print_rates, read_attacks
 from mace_exp.report.run_page import write_report
 from mace_exp.utils.files import save_png, write_json, write_table

@@ -22,7 +22,7 @@ from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.record import Tracker
 from mace_exp.runs.result import Result
 from mace_exp.stages.metrics import measure
-from mace_exp.stages.samples import SuiteSamples
+from mace_exp.stages.sample_files import SuiteSamples
 from tests.composing import composed
 from tests.whole_run import read, read_table
 

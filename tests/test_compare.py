@@ -16,7 +16,8 @@ from mace_exp.compare import main as compare
 from mace_exp.evaluation.evaluate import measure_pictures
 from mace_exp.evaluation.measured import Measured
 from mace_exp.evaluation.metrics.perceptual import perceptual_distances
-from mace_exp.evaluation.paired import RATES, differences, most_different, paired
+from mace_exp.evaluation.most_different import most_different
+from mace_exp.evaluation.paired import RATES, differences, paired
 from mace_exp.evaluation.prompts import EvaluationPrompt
 from mace_exp.evaluation.scores import ScoredPictures, read_scores
 from mace_exp.metrics import changed_settings, remeasure

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from mace_exp.cli.published_keys import RENAMED, UNCONVERTED
 from mace_exp.config import CONF, VARIANTS, composed_run
 from mace_exp.config.chosen_options import leave_out
-from mace_exp.convert import RENAMED, UNCONVERTED, convert, read
+from mace_exp.convert import convert, read
 from mace_exp.data.masks.grounded_sam import GroundedSamMasks
 from mace_exp.data.masks.none import NoMasks
 from mace_exp.data.prior_images.base import NoPriorImages

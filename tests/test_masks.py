@@ -15,7 +15,6 @@ from mace_exp.data.masks.cross_attention import (
     attention_masks,
     concept_maps,
     gathered_evidence,
-    noise_latents,
     working_grid,
 )
 from mace_exp.data.masks.pixels import (
@@ -29,6 +28,7 @@ from mace_exp.data.masks.pixels import (
     overlay,
     without_holes,
 )
+from mace_exp.models.denoiser import noise_latents
 from tests.tiny import tiny_pipeline
 
 

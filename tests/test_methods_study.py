@@ -31,7 +31,8 @@ from experiments.unlisted_names.positions import own_gram
 from mace_exp.concepts.concept import Concept, Kind
 from mace_exp.config import composed_run
 from mace_exp.methods.gates import fitting, states
-from mace_exp.models.text import end_positions, stable_diffusion_encoder
+from mace_exp.models.text import stable_diffusion_encoder
+from mace_exp.models.tokens import end_positions
 from tests.tiny import tiny_pipeline
 
 METRICS: dict[str, Any] = {

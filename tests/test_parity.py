@@ -27,13 +27,8 @@ from mace_exp.methods.mace.step import Batch, lora_optimizer, lora_step, lora_tr
 from mace_exp.methods.mace.timesteps import focal_density
 from mace_exp.models.editing import edited_weights
 from mace_exp.models.projections import projection_weights
-from mace_exp.models.text import (
-    Branch,
-    PromptEncoder,
-    end_positions,
-    paired_positions,
-    phrase_positions,
-)
+from mace_exp.models.text import Branch, PromptEncoder
+from mace_exp.models.tokens import end_positions, paired_positions, phrase_positions
 from mace_exp.preservation.terms import weighted_sum
 
 ORACLE = Path(__file__).parents[2] / "shared" / "oracle"

@@ -19,7 +19,7 @@ from mace_exp.convert import convert, read
 from mace_exp.data.training_images import load_images
 from mace_exp.evaluation.neighbours import read_neighbours
 from mace_exp.evaluation.scores import ABOUT, COLUMNS, read_scores
-from mace_exp.models.text import paired_positions, phrase_positions
+from mace_exp.models.tokens import paired_positions, phrase_positions
 from mace_exp.preservation.statistics import PreservationStatistics, read_statistics
 from mace_exp.report.read_run import read_table
 from mace_exp.utils.files import read_json

@@ -20,7 +20,8 @@ from mace_exp.methods.mace.refinement import (
 from mace_exp.methods.mace.stages.cfr import solve_refinement
 from mace_exp.methods.mace.stages.fusion import fuse_loras
 from mace_exp.models.projections import projection_weights
-from mace_exp.models.text import PromptEncoder, paired_positions
+from mace_exp.models.text import PromptEncoder
+from mace_exp.models.tokens import paired_positions
 from mace_exp.preservation.terms import Preservation
 from mace_exp.runs.result import Result
 from tests.recipes import recipe_in

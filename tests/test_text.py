@@ -5,15 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from mace_exp.models.text import (
-    Branch,
-    PromptEncoder,
-    end_positions,
-    paired_positions,
-    phrase_positions,
-    stable_diffusion_encoder,
-    token_ids,
-)
+from mace_exp.models.text import Branch, PromptEncoder, stable_diffusion_encoder
+from mace_exp.models.tokens import end_positions, paired_positions, phrase_positions, token_ids
 from tests.tiny import tiny_pipeline, tiny_tokenizer
 
 PROMPTS = ["a photo of adam driver in the park", "", "Adam Driver's dog"]

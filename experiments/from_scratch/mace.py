@@ -46,7 +46,8 @@ from mace_exp.models.editing import edited_weights
 from mace_exp.models.loading import load_pipeline
 from mace_exp.models.projections import projection_weights
 from mace_exp.models.sampling import sample_with_latents
-from mace_exp.models.text import PromptEncoder, paired_positions, stable_diffusion_encoder
+from mace_exp.models.text import PromptEncoder, stable_diffusion_encoder
+from mace_exp.models.tokens import paired_positions
 from mace_exp.preservation.statistics import gram
 from mace_exp.utils.files import save_png
 from mace_exp.utils.seeding import generator

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from mace_exp.attacks.base import Aim, Attempt, renamed
 from mace_exp.attacks.denoising import Denoising, Recorder, descend, frozen_weights, loss_scale
 from mace_exp.models.conditions import traced_condition
-from mace_exp.models.text import Branch, occurrences, phrase_ids, stable_diffusion_encoder
+from mace_exp.models.text import Branch, stable_diffusion_encoder
+from mace_exp.models.tokens import occurrences, phrase_ids
 from mace_exp.utils.seeding import generator
 
 LEARNING_RATE = "attack.learning_rate"

@@ -19,7 +19,8 @@ from mace_exp.attacks.denoising import Denoising, Noised, Recorder, frozen_weigh
 from mace_exp.attacks.embedding import LearnedPhrase
 from mace_exp.concepts.concept import Concept
 from mace_exp.models.conditions import condition_on, traced_condition
-from mace_exp.models.text import phrase_ids, stable_diffusion_encoder
+from mace_exp.models.text import stable_diffusion_encoder
+from mace_exp.models.tokens import phrase_ids
 from mace_exp.utils.seeding import generator
 
 WORD_END = "</w>"

@@ -20,8 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from mace_exp.utils.conf import CONF
 
-MOST = 32
-"""Sets of options that are kept; each takes about a megabyte."""
+MOST = 64
+"""Sets of options that are kept; each takes about 0.3 MB."""
 
 _compose = ConfigLoaderImpl._compose_config_from_defaults_list
 _listed: dict[Any, tuple[Any, Any]] = {}

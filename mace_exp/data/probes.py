@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from mace_exp.concepts.concept import Concept
-from mace_exp.data.masks.cross_attention import noise_latents, timestep_at
 from mace_exp.data.training_images import TrainingImages
-from mace_exp.models.denoiser import added_conditions
+from mace_exp.models.denoiser import added_conditions, noise_latents, timestep_at
 from mace_exp.models.model import Model
 from mace_exp.models.probe import Probe
 

@@ -1,4 +1,4 @@
-"""Call the denoiser, with SDXL's added conditions.
+"""Call the denoiser, with SDXL's added conditions, on noised latents.
 
 Stable Diffusion 1.x and 2.x have none. SDXL adds to the timestep embedding the pooled prompt
 embedding of its second text encoder and the image size. Neither passes through cross-attention, so
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mace_exp.models.devices import execution_device
 from mace_exp.models.text import has_two_encoders, stable_diffusion_encoder
+from mace_exp.utils.seeding import generator
 
 if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
@@ -92,3 +93,21 @@ def predict(
     if added is not None:
         conditions = {"text_embeds": to_unet(added.pooled), "time_ids": to_unet(added.time_ids)}
     return unet(to_unet(noised), timesteps, to_unet(states), added_cond_kwargs=conditions).sample
+
+
+def timestep_at(pipeline: DiffusionPipeline, thousandths: int) -> int:
+    """Return the timestep at a number of thousandths of the model's noise schedule."""
+    return thousandths * pipeline.scheduler.config.num_train_timesteps // 1000
+
+
+def noise_latents(
+    pipeline: DiffusionPipeline, latents: Tensor, timestep: int, *, seed: tuple[int, int]
+) -> Tensor:
+    """Return sqrt(a) latents + sqrt(1 - a) noise, with a = alphas_cumprod at `timestep`.
+
+    The noise is drawn from `seed`, on the CPU. Written out, because `add_noise` of several
+    schedulers only knows the timesteps of their inference schedule.
+    """
+    alpha = pipeline.scheduler.alphas_cumprod[timestep].cpu()
+    noise = torch.randn(latents.shape, generator=generator(seed[0], "masks", timestep, seed[1]))
+    return alpha.sqrt() * latents.cpu() + (1 - alpha).sqrt() * noise

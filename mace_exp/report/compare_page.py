@@ -7,13 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mace_exp.evaluation.paired import (
-    OVERALL,
-    RATES,
-    ConceptDifference,
-    Difference,
-    PicturePair,
-)
+from mace_exp.evaluation.most_different import PicturePair
+from mace_exp.evaluation.paired import OVERALL, RATES, ConceptDifference, Difference
 from mace_exp.report import formatting
 from mace_exp.report.metrics_view import PARTS
 from mace_exp.report.page import render, save

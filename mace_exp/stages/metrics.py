@@ -14,7 +14,7 @@ from mace_exp.evaluation.scores import ScoredPictures
 from mace_exp.runs.context import Context
 from mace_exp.runs.result import Result, result_key
 from mace_exp.runs.stale import forget_key, record_key
-from mace_exp.stages.samples import SuiteSamples, write_prompts
+from mace_exp.stages.sample_files import SuiteSamples, write_prompts
 from mace_exp.utils.files import write_json
 
 log = logging.getLogger(__name__)

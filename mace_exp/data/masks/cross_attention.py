@@ -41,14 +41,15 @@ from mace_exp.models.denoiser import (
     AddedConditions,
     added_conditions,
     concatenate,
+    noise_latents,
     predict,
     select_rows,
+    timestep_at,
 )
 from mace_exp.models.devices import execution_device, in_batches, on_device
 from mace_exp.models.text import stable_diffusion_encoder
 from mace_exp.models.unet import attention_layers, halvings_before_attention, replaced_processors
 from mace_exp.utils.progress import Progress
-from mace_exp.utils.seeding import generator
 
 TIMESTEPS = (200, 400, 600)
 """In thousandths of the noise schedule: late enough in denoising for the layout to be fixed, early
@@ -241,24 +242,6 @@ def _read_grids(grid: Grid) -> list[Grid]:
     """Return the sizes (h, w) of the layers whose cross-attention is recorded: the working grid and
     half of it."""
     return [grid, ((grid[0] + 1) // 2, (grid[1] + 1) // 2)]
-
-
-def timestep_at(pipeline: DiffusionPipeline, thousandths: int) -> int:
-    """Return the timestep at a number of thousandths of the model's noise schedule."""
-    return thousandths * pipeline.scheduler.config.num_train_timesteps // 1000
-
-
-def noise_latents(
-    pipeline: DiffusionPipeline, latents: Tensor, timestep: int, *, seed: tuple[int, int]
-) -> Tensor:
-    """Return sqrt(a) latents + sqrt(1 - a) noise, with a = alphas_cumprod at `timestep`.
-
-    The noise is drawn from `seed`, on the CPU. Written out, because `add_noise` of several
-    schedulers only knows the timesteps of their inference schedule.
-    """
-    alpha = pipeline.scheduler.alphas_cumprod[timestep].cpu()
-    noise = torch.randn(latents.shape, generator=generator(seed[0], "masks", timestep, seed[1]))
-    return alpha.sqrt() * latents.cpu() + (1 - alpha).sqrt() * noise
 
 
 def working_grid(latent_size: Grid, *, halvings: int = 0) -> Grid:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from mace_exp.methods.closed_form import refinement_transform
 from mace_exp.models.devices import as_float64
-from mace_exp.models.text import PromptEncoder, paired_positions
+from mace_exp.models.text import PromptEncoder
+from mace_exp.models.tokens import paired_positions
 
 
 class PromptPair(NamedTuple):
