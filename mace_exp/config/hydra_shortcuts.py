@@ -52,7 +52,8 @@ def plain_hydra() -> Iterator[None]:
 @contextmanager
 def alike_composed_once() -> Iterator[None]:
     """Inside the block, compose the files of configurations with the same options once: the jobs of
-    a sweep mostly differ in values, which are set in a copy."""
+    a sweep mostly differ in values, which are set in a copy. All must have one search path, as the
+    jobs of a sweep do."""
     listed: dict[Any, Any] = {}
     composed: dict[str, DictConfig] = {}
 
