@@ -9,6 +9,7 @@ import pytest
 
 from mace_exp.config import composed_run
 from mace_exp.config.unknown_keys import unknown_keys
+from mace_exp.config.unknown_options import unknown_options
 from mace_exp.config.wrong_numbers import wrong_numbers
 from mace_exp.utils.threads import SPINS, limit_spinning
 
@@ -37,6 +38,7 @@ def packages() -> list[str]:
     [
         *(["--help"], ["--help", "masks"], ["--version"]),
         *(["lora.rnk=4"], ["sead=1", "masks.x=1"], ["lora.rank=0"], ["lora.rank=4.5", "seed=1"]),
+        ["concepts=celebrty"],
     ],
     ids=" ".join,
 )
@@ -107,6 +109,35 @@ def test_a_wrong_number_is_refused_early_in_the_words_of_validation(arguments: l
 )
 def test_what_may_be_right_is_left_to_validation(arguments: list[str]) -> None:
     assert not [*wrong_numbers(arguments)]
+
+
+@pytest.mark.parametrize("group", ["concepts", "model", "experiment", "attack", "masks", "sweep"])
+def test_an_unknown_option_is_refused_early_in_the_words_of_composition(group: str) -> None:
+    """`celebrity-1` and `Off` show how options are suggested."""
+    for option in ("nothere", "celebrity-1", "Off", "mace_v1"):
+        argument = f"{group}={option}"
+        found = [*unknown_options([argument, argument])]
+        with pytest.raises(ValueError) as refused:
+            composed_run(argument)
+        assert found == ([str(refused.value)] if group != "sweep" else [])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["concepts=celebrity_10", "model=mini", "seed=nothere", "cfr.nothere=x"],
+        ["concepts=Null", "experiment=null", "masks=true", "concepts=[ship]", "masks='none'"],
+        ["experiment=published/celebrity_1", "experiment=published/nothere", "hydra/launcher=x"],
+        ["concepts=mine", "--config-dir", "mine"],
+        ["concepts=mine", "hydra.searchpath=[mine]"],
+        ["concepts=mine", "resume=run"],  # with the options that the run's folder keeps
+        ["masks=nothere", "-m"],
+        ["masks=nothere", "sweep=seeds"],
+    ],
+    ids=" ".join,
+)
+def test_options_that_may_be_known_are_left_to_hydra(arguments: list[str]) -> None:
+    assert not [*unknown_options(arguments)]
 
 
 @pytest.mark.parametrize("command", [["--help"], ["--cfg", "job"]], ids=" ".join)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from mace_exp.config.unknown_keys import unknown_keys
+from mace_exp.config.unknown_options import unknown_options
 from mace_exp.config.wrong_numbers import wrong_numbers
 from mace_exp.runs.ranks import rank_count
 from mace_exp.utils.texts import shown
@@ -31,15 +32,16 @@ def _explained(error: Exception) -> str:
 
 
 def refuse_early(arguments: Sequence[str]) -> None:
-    """Refuse arguments with unknown keys or wrong numbers before Hydra is imported.
+    """Refuse unknown keys, unknown options and wrong numbers before Hydra is imported.
 
     Under torchrun this is left to the first rank's composition: the other ranks wait for it.
     """
     if rank_count() > 1:
         return
-    problems = "\n".join([*unknown_keys(arguments)] or wrong_numbers(arguments))
+    found = (list(find(arguments)) for find in (unknown_keys, unknown_options, wrong_numbers))
+    problems = next(filter(None, found), [])
     if problems:
-        end(Refusal(ValueError(problems)))
+        end(Refusal(ValueError("\n".join(problems))))
 
 
 def end(refusal: Refusal) -> None:

@@ -23,6 +23,7 @@ from mace_exp.config.open_keys import is_open
 from mace_exp.config.options import CONF, VARIANTS
 from mace_exp.config.run_config import RunConfig
 from mace_exp.config.suggestions import as_typed, suggestion, unknown_key
+from mace_exp.config.unknown_options import no_such_option, options_of
 from mace_exp.utils.ranges import expected
 from mace_exp.utils.texts import cut
 from mace_exp.utils.yaml_files import syntax_problem
@@ -66,15 +67,9 @@ def _explained(error: Exception) -> str:
 
 def _unknown_option(wanted: str, options: Sequence[str]) -> str:
     group, _, option = wanted.rpartition("/")
-    choice = f"{group}={option}" if group else option
-    known = sorted(options) or sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-    hint = suggestion(option, known, f"{group}=")
-    own = ""
-    if group == "concepts" and option:
-        own = f" To erase other names, use brackets: concepts='[{option}]'."
     typed = any(each.startswith(f"{group}=") for each in sys.argv)
     where = "" if typed else next(_files_that_choose(group, option), "")
-    return f"{where}{choice}: there is no such option.{hint}{own} {group} takes {', '.join(known)}."
+    return where + no_such_option(group, option, sorted(options) or options_of(group))
 
 
 def _files_that_choose(group: str, option: str) -> Iterator[str]:

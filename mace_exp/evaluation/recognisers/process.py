@@ -34,6 +34,7 @@ EXPECTED = "expected are lines of file,class,probability after this header, at l
 LAST_LINES = 5
 """Lines of standard error quoted in an error message."""
 TRIAL = (1, 64, 64, 3)
+"""Shape [n, H, W, 3] of the picture on which a command is tried."""
 MOST_PER_FILE = 1 << 20
 """Bytes of output per picture: a program that prints more, perhaps without end, is ended."""
 POLL = 0.05
