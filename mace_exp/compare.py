@@ -29,9 +29,10 @@ from mace_exp.evaluation.stored_judge import stored_judge
 from mace_exp.evaluation.suite import specificity_in
 from mace_exp.report.compare_page import Comparison, cells, part_title, write_comparison
 from mace_exp.report.jobs import is_sweep, job_folders
-from mace_exp.report.read_run import read_config, read_json
+from mace_exp.report.read_run import group_in, read_config, read_json
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.manifest import check_unchanged
+from mace_exp.runs.record import number
 from mace_exp.utils.errors import naming_setting
 from mace_exp.utils.files import write_json
 from mace_exp.utils.texts import shown
@@ -83,7 +84,9 @@ def compared(
         _comparable((runs[0], run), first, scores)
         for run, scores in zip(runs[1:], others, strict=True)
     ]
-    names, specificity = short_names(runs), specificity_in(read_config(runs[0]))
+    names, config = short_names(runs), read_config(runs[0])
+    with naming_setting(str(runs[0] / "config.yaml")):
+        specificity = specificity_in(config)
     return [
         Comparison(
             runs[0],
@@ -102,8 +105,8 @@ def _scores_of(run: Path, threshold: float | None) -> ScoredPictures:
     the run's `evaluation.threshold`)."""
     check_unchanged(RunFolder(run), [SCORES])
     found, config = read_scores(run / SCORES), read_config(run)
-    judge = stored_judge(found.judge, config.get("judge") or {}, {}) or NoJudge()
-    own = (config.get("evaluation") or {}).get("threshold", 0.0)
+    judge = stored_judge(found.judge, group_in(config, "judge"), {}) or NoJudge()
+    own = number(group_in(config, "evaluation").get("threshold")) or 0.0
     min_score = judge.min_score(own if threshold is None else threshold)
     return replace(found, min_score=min_score, min_person_score=judge.min_person_score())
 
@@ -141,7 +144,7 @@ def _comparable(
 def _judged_by(run: Path, scores: ScoredPictures) -> dict[str, Any]:
     """Return the judge's name and its settings by key, without those that change no answer, and the
     least probability that counts."""
-    config = read_config(run).get("judge") or {}
+    config = group_in(read_config(run), "judge")
     settings = {f"judge.{key}": each for key, each in config.items() if key not in NO_ANSWER}
     return {"judge": scores.judge} | settings | {"threshold": scores.min_score}
 

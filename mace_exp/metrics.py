@@ -28,12 +28,13 @@ from mace_exp.evaluation.metrics import METRICS
 from mace_exp.evaluation.scores import ScoredPictures, read_scores
 from mace_exp.evaluation.stored_judge import PREFIX, stored_judge
 from mace_exp.evaluation.suite import specificity_in
-from mace_exp.report.read_run import read_config, read_json
+from mace_exp.report.read_run import group_in, read_config, read_json
 from mace_exp.report.run_page import write_report
 from mace_exp.report.terminal import print_result
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.manifest import check_unchanged, record_files
 from mace_exp.runs.stale import forget_key
+from mace_exp.utils.errors import naming_setting, reading
 from mace_exp.utils.files import write_json
 
 NAME = "python -m mace_exp.metrics"
@@ -55,7 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
     def command() -> None:
         """Measure, and print the table."""
         remeasure(chosen.run, changed_settings(chosen.changes))
-        print_result(chosen.run)
+        with reading(chosen.run):
+            print_result(chosen.run)
 
     return run_command(NAME, command)
 
@@ -101,23 +103,32 @@ def remeasure(run: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: there are no scores, or others than the run wrote; a metric is none; a key of
             the judge that stored scores can't be measured by.
     """
-    folder = RunFolder(run)
+    with reading(run):
+        return _remeasured(RunFolder(run), changes)
+
+
+def _remeasured(folder: RunFolder, changes: Mapping[str, Any]) -> dict[str, Any]:
     check_unchanged(folder, [folder.scores.name, folder.detections.name])
-    pictures, config = read_scores(folder.scores), read_config(run)
-    settings = config.get("evaluation") or {}
-    names = changes.get(KEYS[0], settings.get("metrics") or list(METRICS))
-    threshold = float(changes.get(KEYS[1], settings.get("threshold", 0.0)))
-    judge = stored_judge(pictures.judge, config.get("judge") or {}, changes) or NoJudge()
+    pictures, config = read_scores(folder.scores), read_config(folder.root)
+    stored = group_in(config, "evaluation").items()
+    settings = {f"evaluation.{key}": each for key, each in stored if each is not None}
+    with naming_setting(str(folder.config)):
+        _check(settings)
+        specificity = specificity_in(config)
+    settings |= changes
+    names = settings.get(KEYS[0]) or list(METRICS)
+    threshold = float(settings.get(KEYS[1], 0.0))
+    judge = stored_judge(pictures.judge, group_in(config, "judge"), changes) or NoJudge()
     _check_detections(folder, judge, changes)
-    scored = _scored(folder, pictures, judge, threshold, specificity=specificity_in(config))
+    scored = _scored(folder, pictures, judge, threshold, specificity=specificity)
     former = read_json(folder.metrics)
     found = measure_again(scored, names, former, further=judge.metrics()).metrics
     if found != former:
         write_json(folder.metrics, found)
         record_files(folder, [folder.metrics.name])
         forget_key(folder, "metrics")  # they are no longer those of the run's own settings
-        if (run / "report.html").is_file():
-            write_report(run)
+        if (folder.root / "report.html").is_file():
+            write_report(folder.root)
     return found
 
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from mace_exp.cache import main as tend
 from mace_exp.models import sampling
 from mace_exp.recipe import Recipe
 from mace_exp.runs.cache import (
@@ -164,6 +166,32 @@ def test_leftovers_go_when_nobody_makes_their_entry(tmp_path: Path) -> None:
         assert not left[0].exists() and left[1].exists()
     cache.tidy()
     assert not left[1].exists() and fresh.exists() and mine.exists()
+
+
+@pytest.mark.parametrize("days", [-400, 0, 400])
+def test_a_clock_that_was_set_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: int
+) -> None:
+    """Whole entries are read, leftovers go, what is held stays, and ages of the future are none."""
+    from filelock import FileLock
+
+    cache = Cache(tmp_path)
+    make = lambda missing: [stored(path) for path in missing.values()]  # noqa: E731
+    entry = cache.get_all("images", {"a": "abc"}, make, stage="images")["a"]
+    left, held = (tmp_path / "images" / f".{name}.0123abcd" for name in ("gone", "held"))
+    own = tmp_path / CHECKSUMS / ".images-gone.0123abcd"
+    for path in (left, held, own):
+        path.touch()
+    moment = time.time() + days * 24 * 3600
+    monkeypatch.setattr(time, "time", lambda: moment)
+    with FileLock(lock_file(tmp_path / "images" / "held"), is_singleton=False):
+        cache.tidy()
+        assert held.exists() and not left.exists() and own.exists() == (days == 0)
+    again = Cache(tmp_path)
+    again.get_all("images", {"a": "abc"}, None, stage="images")
+    assert again.reused == {"images": 1}
+    assert tend([str(tmp_path), "--older", "300"]) == 0
+    assert entry.exists() == (days < 300)
 
 
 def test_a_run_that_goes_on_draws_in_the_same_batches(

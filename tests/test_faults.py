@@ -31,7 +31,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     [
         ("SIGKILL at a write boundary", (75, 110)),
         ("SIGKILL at a random time", (0, 1)),
-        ("disk full", (0, 1)),
+        ("disk full", (0, 25)),
         ("memory used up", (0, 3)),
         ("two at once", (0, 1)),
         ("cache entry damaged", (10, 13)),

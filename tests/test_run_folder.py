@@ -1,6 +1,7 @@
 """Paths, the cache that jobs share, and the status of a run."""
 
 import csv
+import errno
 import json
 import os
 import shutil
@@ -143,6 +144,36 @@ def test_a_disk_that_fills_up_says_where_and_how_to_go_on(tmp_path: Path, writte
     assert said.startswith(str(folder.refined if written == "tensors" else tmp_path))
     assert said in json.loads(folder.status.read_text())["error"]
     assert not [path for path in tmp_path.iterdir() if path.suffix == ".safetensors"]
+
+
+def test_a_cache_that_becomes_read_only_says_where_and_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As root a test can't take its own permission, so the system's answer is a stand-in."""
+    folder, cache = RunFolder(tmp_path), Cache(tmp_path / "cache")
+
+    def refused(path: Path, *_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    with pytest.raises(OSError) as stop, recorded_status(folder), monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", refused)
+        cache.get_all("images", {"a": "key"}, write_all, stage="images")
+    assert str(stop.value) == (
+        f"{cache.root / 'images'}: can't be written to ({os.strerror(errno.EROFS)}): make it "
+        f"writable, then resume={tmp_path}"
+    )
+    assert json.loads(folder.status.read_text())["error"].endswith(str(stop.value))
+
+
+def test_a_folder_that_is_read_only_is_refused_before_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path, data: bytes) -> int:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", refused)
+    with pytest.raises(ValueError, match=r"cache_dir = .* can't be written to \(.*\): choose"):
+        check_writable(tmp_path, "cache_dir")
 
 
 def test_the_status_tells_how_a_run_ended(tmp_path: Path) -> None:

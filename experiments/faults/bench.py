@@ -42,7 +42,9 @@ RUN_FILES = (
 )
 """Files of a run folder that are damaged."""
 STAGES = ("images", "masks", "preservation", "lora", "fusion", "samples", "metrics")
-"""Stages from which on there is no memory."""
+"""Stages from which on there is no memory, or no room on the disk."""
+FROM_THE_START = 20
+"""Trials in which the disk is full from the start of a run on; further ones: from a stage on."""
 ALONE, TOGETHER = "one at a time", "together"
 LORAS = {ALONE: "lora.concepts_per_batch=1", TOGETHER: "lora.concepts_per_batch=2"}
 """How LoRAs are trained: their last digits depend on those that they share forward passes with."""
@@ -97,11 +99,13 @@ class Bench:
         return self._resumed(what)
 
     def full_disk(self, number: int) -> Tried:
-        """Limit the size of files, as if the disk were full; then resume without the limit."""
+        """Limit the size of files, as if the disk were full, from the start or from a stage on;
+        then resume without the limit."""
         size = int(2 ** _random("full", number).uniform(4, 17))
-        what = f"files of at most {size} bytes"
+        stage = STAGES[number % len(STAGES)] if number >= FROM_THE_START else None
+        what = f"files of at most {size} bytes from {stage or 'the start'} on"
         self._clear()
-        code = run(self._command(self._place), self._place.printed, without_room(size))
+        code = run(self._command(self._place), self._place.printed, without_room(size, stage))
         if code not in (0, 1, 2) or "Traceback" in self._place.printed.read_text():
             return Tried(what, TRACEBACK, self._place.root)
         return self._resumed(what)

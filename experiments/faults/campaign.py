@@ -27,7 +27,7 @@ from experiments.faults.bench import BAD, FAULTS, LORAS, OUTCOMES, Bench, Tried,
 from mace_exp.utils.files import write_table
 
 COLUMNS = ("loras", "fault", "number", "what", "outcome")
-COUNTS = dict(zip(FAULTS, (None, 40, 20, 14, 10, 35, 50), strict=True))
+COUNTS = dict(zip(FAULTS, (None, 40, 34, 14, 10, 35, 50), strict=True))
 """Trials of each fault, for each way to train LoRAs. None: all, before and after each boundary."""
 Case = tuple[str, str, int]
 """How LoRAs are trained, the fault, and the number of the trial."""

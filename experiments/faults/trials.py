@@ -157,33 +157,39 @@ def keeping_states(place: Place, states: Path) -> Callable[[], None]:
     return prepare
 
 
-def without_room(size: int) -> Callable[[], None]:
-    """Return a function that limits the files of its process to `size` bytes."""
+def without_room(size: int, stage: str | None) -> Callable[[], None]:
+    """Return a function that limits the files of its process to `size` bytes, from its start or
+    from a stage on."""
 
-    def prepare() -> None:
+    def limit() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
-    return prepare
+    return limit if stage is None else lambda: _before(stage, limit)
 
 
 def short_of_memory(stage: str, size: int) -> Callable[[], None]:
     """Return a function that leaves its process `size` bytes of memory more than it has when a
     stage begins, as `ulimit -v` does."""
 
-    def prepare() -> None:
-        timed = pipeline._timed
+    def limit() -> None:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        most = pages * resource.getpagesize() + size
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
-        def limited(context: Context, name: str, step: Callable[[], object]) -> dict[str, Any]:
-            if name == stage:
-                pages = int(Path("/proc/self/statm").read_text().split()[0])
-                most = pages * resource.getpagesize() + size
-                resource.setrlimit(resource.RLIMIT_AS, (most, most))
-            return timed(context, name, step)
+    return lambda: _before(stage, limit)
 
-        pipeline._timed = limited
 
-    return prepare
+def _before(stage: str, action: Callable[[], object]) -> None:
+    """Let this process call a function when a stage begins."""
+    timed = pipeline._timed
+
+    def acting(context: Context, name: str, step: Callable[[], object]) -> dict[str, Any]:
+        if name == stage:
+            action()
+        return timed(context, name, step)
+
+    pipeline._timed = acting
 
 
 def results(folder: Path) -> dict[str, str]:

@@ -94,7 +94,7 @@ def _options(group: str, default: str) -> tuple[str, ...]:
 def _natural(name: str) -> list[tuple[int, str]]:
     """Return a natural sort key: celebrity_5 before celebrity_10, folders last."""
     parts = re.split(r"(\d+)", name)
-    return [(name.count("/"), ""), *((int(p), "") if p.isdigit() else (-1, p) for p in parts)]
+    return [(name.count("/"), ""), *((int(p), "") if p.isdecimal() else (-1, p) for p in parts)]
 
 
 def _table(texts: Mapping[str, str]) -> str:

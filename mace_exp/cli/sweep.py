@@ -145,10 +145,14 @@ def _telling(overrides: Sequence[str]) -> tuple[str, ...]:
     return tuple(each for each in overrides if not each.startswith(_OWN))
 
 
-def _seconds(started: str | None, finished: str | None) -> float | None:
-    if not started or not finished:
+def _seconds(started: object, finished: object) -> float | None:
+    """Return the time between two moments of status.json; None where they are none, or the clock
+    was put back in between."""
+    try:
+        took = datetime.fromisoformat(str(finished)) - datetime.fromisoformat(str(started))
+    except (ValueError, TypeError):  # TypeError: only one of them has a time zone
         return None
-    return (datetime.fromisoformat(finished) - datetime.fromisoformat(started)).total_seconds()
+    return took.total_seconds() if took.total_seconds() >= 0 else None
 
 
 def _first_line(text: str) -> str:

@@ -19,6 +19,7 @@ from mace_exp.evaluation.prompts import (
     Subject,
 )
 from mace_exp.utils.seeding import derive, short_seed
+from mace_exp.utils.texts import cut
 
 SPECIFICITY = {
     Kind.person: PRESERVED,
@@ -31,11 +32,18 @@ SPECIFICITY = {
 
 def specificity_in(config: Mapping[str, Any]) -> str:
     """Return the part that is the paper's specificity in a run's config.yaml, by the kind of its
-    first concept."""
+    first concept.
+
+    Raises:
+        ValueError: its concepts are none of a run.
+    """
     concepts = config.get("concepts") or {}
-    first = " ".join(str((concepts.get("names") or [""])[0]).split())
-    kind = (concepts.get("kinds") or {}).get(first, concepts.get("kind", "person"))
-    return SPECIFICITY[Kind[str(kind)]]
+    try:
+        first = " ".join(str((concepts.get("names") or [""])[0]).split())
+        kind = (concepts.get("kinds") or {}).get(first, concepts.get("kind", "person"))
+        return SPECIFICITY[Kind[str(kind)]]
+    except (AttributeError, LookupError, TypeError) as error:
+        raise ValueError(f"concepts = {cut(repr(concepts))}: no run erases these") from error
 
 
 def build_suite(

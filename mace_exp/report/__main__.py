@@ -17,6 +17,7 @@ from mace_exp.report.jobs import SWEEP_MARKS, is_sweep
 from mace_exp.report.read_run import RUN_MARKS, is_run
 from mace_exp.report.run_page import write_report
 from mace_exp.report.sweep_page import write_sweep_report
+from mace_exp.utils.errors import reading
 
 NAME = "python -m mace_exp.report"
 log = logging.getLogger("mace_exp.report")
@@ -41,18 +42,17 @@ def report(folder: Path, *, figures: bool = False) -> None:
     Raises:
         ValueError: it is neither a run nor a sweep, or matplotlib is missing.
     """
-    if is_sweep(folder):
-        log.info("wrote %s", write_sweep_report(folder))
-    elif is_run(folder):
-        log.info("wrote %s", write_report(folder))
-    else:
+    if not is_sweep(folder) and not is_run(folder):
         run, sweep = " or ".join(RUN_MARKS), " or ".join(SWEEP_MARKS)
         raise ValueError(
             f"{folder} is neither a run folder (with {run}) nor a sweep folder (with {sweep}, or "
             "two runs in it)"
         )
-    if figures:
-        draw(folder)
+    write = write_sweep_report if is_sweep(folder) else write_report
+    with reading(folder):
+        log.info("wrote %s", write(folder))
+        if figures:
+            draw(folder)
 
 
 def draw(folder: Path) -> None:

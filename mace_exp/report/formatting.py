@@ -46,8 +46,9 @@ def quantity(value: Any) -> str:
     return str(found) if isinstance(found, int) else f"{found:.4g}"
 
 
-def duration(seconds: float | None) -> str:
-    """ "12.3 s", "4 min 05 s", "2 h 10 min"."""
+def duration(value: object) -> str:
+    """ "12.3 s", "4 min 05 s", "2 h 10 min", of seconds."""
+    seconds = number(value)
     if seconds is None or not math.isfinite(seconds):
         return NONE
     if seconds < 60:
@@ -58,11 +59,12 @@ def duration(seconds: float | None) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def megabytes(value: float | None) -> str:
+def megabytes(value: object) -> str:
     """Return memory in MB, in GB from 1000 MB on."""
-    if value is None or not math.isfinite(value):
+    size = number(value)
+    if size is None or not math.isfinite(size):
         return NONE
-    return f"{value / 1000:.2f} GB" if value >= 1000 else f"{value:.0f} MB"
+    return f"{size / 1000:.2f} GB" if size >= 1000 else f"{size:.0f} MB"
 
 
 def moment(text: Any) -> str:

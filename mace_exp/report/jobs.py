@@ -75,7 +75,7 @@ def is_sweep(folder: Path) -> bool:
 
 def job_place(name: str) -> tuple[bool, int, str]:
     """Return the sort key of a job's name: numbers first, then other names."""
-    return not name.isdigit(), int(name) if name.isdigit() else 0, name
+    return not name.isdecimal(), int(name) if name.isdecimal() else 0, name
 
 
 def never_began(sweep_dir: Path) -> dict[str, list[str]]:

@@ -140,6 +140,12 @@ def read_config(path: Path) -> dict[str, Any]:
     return _readable(path / "config.yaml", read_plain, {})
 
 
+def group_in(config: Mapping[str, Any], group: str) -> dict[str, Any]:
+    """Return a group's settings in a run's config.yaml; empty if that holds something else."""
+    found = config.get(group)
+    return found if isinstance(found, dict) else {}
+
+
 def read_samples(folder: Path) -> list[Sample]:
     """Read samples/prompts.csv."""
     return [

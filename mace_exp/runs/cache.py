@@ -27,7 +27,8 @@ _NAME = re.compile(r"(\w+)-(\w[\w.]*)")
 """What a bookkeeping folder calls an entry: its kind and its name."""
 
 MOMENT = 3600.0
-"""Seconds after which a temporary file in a bookkeeping folder counts as abandoned."""
+"""Seconds after which a temporary file in a bookkeeping folder counts as abandoned. One that is of
+so much later than now is, too: the clock was put back since."""
 
 
 @dataclass
@@ -209,9 +210,10 @@ def lock_file(entry: Path) -> Path:
 
 
 def _age(path: Path) -> float:
-    """Return the seconds since a file was written; 0 if it has got its name in the meantime."""
+    """Return the seconds between now and when a file was written; 0 if it has got its name in the
+    meantime."""
     try:
-        return time.time() - path.stat().st_mtime
+        return abs(time.time() - path.stat().st_mtime)
     except FileNotFoundError:
         return 0.0
 

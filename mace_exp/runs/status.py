@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import platform
@@ -72,7 +73,7 @@ def recorded_status(folder: RunFolder) -> Iterator[Status]:
     A full disk while writing it never masks the original error.
 
     Raises:
-        OSError: the disk is full; the message names the file and says how to resume the run.
+        OSError: as `explain_full_disk`.
     """
     status = Status(folder)
     status.update()
@@ -87,14 +88,19 @@ def recorded_status(folder: RunFolder) -> Iterator[Status]:
 
 @contextmanager
 def explain_full_disk(root: Path) -> Iterator[None]:
-    """Re-raise a disk-full error with a hint to free space and resume the run in `root`."""
+    """Re-raise the error of a disk that is full, or can no longer be written to, with what to do
+    and how to resume the run in `root`."""
     try:
         yield
     except OSError as error:
-        if not is_out_of_room(error):
+        if error.errno == errno.EROFS:
+            what, remedy = "can't be written to", "make it writable"
+        elif is_out_of_room(error):
+            what, remedy = "no space left", "make room"
+        else:
             raise
         raise OSError(
-            f"{error.filename or root}: no space left ({error.strerror or error}): make room, "
+            f"{error.filename or root}: {what} ({error.strerror or error}): {remedy}, "
             f"then resume={root}"
         ) from error
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class Refused(ValueError):
@@ -20,6 +21,23 @@ def naming_setting(setting: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(f"{setting}: {error}") from error
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Make a message of the errors that values lead to which no run writes: a list for a number, or
+    an entry that is missing. What is read for its shape first names its file; this is for the rest.
+
+    Raises:
+        ValueError: one of these errors; the message names the folder.
+    """
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ArithmeticError) as error:
+        raise ValueError(
+            f"a file in {folder} holds what no run writes ({type(error).__name__}: {error}): "
+            f"resume={folder} writes its files again"
+        ) from error
 
 
 @contextmanager

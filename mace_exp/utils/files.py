@@ -6,6 +6,7 @@ import codecs
 import csv
 import errno
 import json
+import math
 import os
 import re
 import shutil
@@ -140,10 +141,11 @@ def _sync(file: Path) -> None:
 
 
 def inside(folder: Path, path: Path) -> bool:
-    """Return whether a path, with its links followed, is in a folder. A link to itself is not."""
+    """Return whether a path, with its links followed, is in a folder. A link to itself is not, nor
+    is a name that no file can have."""
     try:
         return path.resolve().is_relative_to(folder.resolve())
-    except (OSError, RuntimeError):  # Python below 3.13 calls a loop of links a RuntimeError
+    except (OSError, RuntimeError, ValueError):  # a loop of links: RuntimeError before Python 3.13
         return False
 
 
@@ -198,14 +200,23 @@ def read_json(path: Path) -> Any:
 
     Raises:
         OSError: it can't be opened.
-        ValueError: it is no regular file, not UTF-8 or no JSON, or nested too deeply; the message
-            names it.
+        ValueError: it is no regular file, not UTF-8 or no JSON, nested too deeply, or has a number
+            that is not finite; the message names it.
     """
     regular(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        return json.loads(text, parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} can't be read as JSON: {error}") from error
+
+
+def _finite(text: str) -> float:
+    """Return a number of JSON, which Python reads beyond the standard: NaN, Infinity, 1e999."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no finite number")
+    return value
 
 
 def write_text(path: Path, text: str) -> None:
