@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -16,6 +17,7 @@ from mace_exp.check.__main__ import main
 from mace_exp.check.text import file_lines, work_lines
 from mace_exp.runs.work import FILE
 from mace_exp.utils.files import write_json
+from tests.pictures import disc, save
 from tests.whole_run import PEOPLE, SMALL
 
 
@@ -134,6 +136,25 @@ def test_files_are_counted_without_torch(tiny_folder: Path, tmp_path: Path) -> N
     assert "work" not in found and not list(tmp_path.glob("outputs"))
     said = "\n".join(file_lines(found))
     assert "1 .png, 1 .jpg" in said and "2 .md:" in said
+
+
+def test_masks_that_are_empty_or_cropped_away_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "own"
+    for name, at in (("seen", 30), ("aside", 2), ("none", -90)):
+        save(own / "cat" / f"{name}.png", np.zeros((20, 60, 3), dtype=bool))
+        save(own / "cat mask" / f"{name}.png", disc(20, 60, at=(10, at), radius=4))
+    settings = ["concepts=[cat]", "concepts.kind=object", "images=folder", f"images.path={own}"]
+    found = checked(capsys, *settings, "masks=precomputed", "--files")
+    names = [str(own / "cat mask" / name) for name in ("aside.png", "none.png")]
+    assert found["images"]["empty_masks"] == names
+    assert f"2, for which the whole image is used: {', '.join(names)}" in "\n".join(
+        file_lines(found)
+    )
+    whole = checked(capsys, *settings, "masks=precomputed", "images.crop=none", "--files")
+    assert whole["images"]["empty_masks"] == names[1:]
+    assert checked(capsys, *settings, "masks=none", "--files")["images"]["empty_masks"] == []
 
 
 def test_it_refuses_what_a_run_refuses_in_the_same_words(

@@ -74,6 +74,17 @@ def one_shard_is_missing(folder: Path) -> None:
     (folder / "unet" / f"{WEIGHTS}.safetensors.index.json").write_text(listed)
 
 
+def with_mark(file: str, encoding: str) -> Change:
+    """Return a change of a text's encoding, as editors on Windows save it."""
+    return lambda folder: (folder / file).write_text((folder / file).read_text(), encoding)
+
+
+def to_nothing(folder: Path) -> None:
+    """Leave what an interrupted download leaves in the hub's cache."""
+    (folder / "unet" / f"{WEIGHTS}.safetensors").unlink()
+    (folder / "unet" / f"{WEIGHTS}.safetensors").symlink_to("../blobs/x")
+
+
 UNFIT: dict[str, tuple[Change, str]] = {
     "a Git LFS pointer": (
         replaced(f"unet/{WEIGHTS}.safetensors", LFS_POINTER),
@@ -132,6 +143,48 @@ UNFIT: dict[str, tuple[Change, str]] = {
         "text_encoder is a BertModel; supported are CLIPTextModel",
     ),
     "no UNet": (index(unet=None), "model_index.json has no unet"),
+    "EDM in the list": (
+        index(scheduler=["diffusers", "EDMEulerScheduler"]),
+        "scheduler is a EDMEulerScheduler, whose noise is not given by betas",
+    ),
+    "negative betas": (setting("scheduler", beta_start=-1), r"betas .* are not between 0 and 1"),
+    "few betas": (setting("scheduler", trained_betas=[0.1]), "trained_betas has 1 values"),
+    "timesteps": (setting("scheduler", num_train_timesteps="9"), "num_train_timesteps is '9'"),
+    "a variance": (setting("unet", out_channels=8), "predicts 8 channels"),
+    "text in self-attention": (setting("unet", only_cross_attention=True), "only_cross_attention"),
+    "added keys": (
+        setting("unet", mid_block_type="UNetMidBlock2DSimpleCrossAttn"),
+        "blocks of the type UNetMidBlock2DSimpleCrossAttn",
+    ),
+    "many widths": (setting("unet", cross_attention_dim=[32, 64]), r"several widths, \[32, 64\]"),
+    "a tiny autoencoder": (
+        index(vae=["diffusers", "AutoencoderTiny"]),
+        "vae is a AutoencoderTiny; supported is AutoencoderKL",
+    ),
+    "a class that is not known": (index(unet=["diffusers", "MyUNet"]), "unet is a MyUNet; supp"),
+    "a mark in the list": (
+        with_mark("model_index.json", "utf-8-sig"),
+        "model_index.json begins with a byte order mark, at which diffusers",
+    ),
+    "UTF-16": (
+        with_mark("scheduler/scheduler_config.json", "utf-16"),
+        "scheduler_config.json is in UTF-16, .* save it in UTF-8",
+    ),
+    "a pointer to a text": (
+        replaced("tokenizer/tokenizer_config.json", LFS_POINTER),
+        "tokenizer_config.json is a Git LFS pointer.*git lfs pull",
+    ),
+    "an empty text": (replaced("unet/config.json", ""), "unet/config.json is empty: get it again"),
+    "a link to nothing": (
+        to_nothing,
+        rf"{WEIGHTS}.safetensors is missing: it is a link to .*blobs/x, which is not there",
+    ),
+    "another name": (
+        lambda folder: (folder / "vae" / f"{WEIGHTS}.safetensors").rename(
+            folder / "vae" / "a.onnx"
+        ),
+        r"vae has no .safetensors weights .*; it holds a.onnx, config.json",
+    ),
     "no vocabulary": (
         lambda folder: [f.unlink() for f in (folder / "tokenizer").glob("*.*")],
         "tokenizer has no vocabulary",
@@ -200,6 +253,13 @@ def test_a_safety_checker_that_is_not_there_can_be_left_out(
         find_model(tmp_path / "model")
     loaded: Any = load_pipeline(tmp_path / "model", device="cpu", safety_checker=False)
     assert loaded.safety_checker is None and fingerprint(loaded) == fingerprint(pipeline)
+
+
+def test_an_optional_part_that_is_not_there_is_left_out(saved: Path, tmp_path: Path) -> None:
+    shutil.copytree(saved, tmp_path / "model")
+    index(image_encoder=["transformers", "CLIPVisionModelWithProjection"])(tmp_path / "model")
+    pipeline: Any = load_pipeline(tmp_path / "model", device="cpu")
+    assert pipeline.image_encoder is None
 
 
 def test_what_only_loading_finds_is_one_message(saved: Path, tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
+from mace_exp.cli.config_dir import keep_options
 from mace_exp.config import composed_run
 from mace_exp.utils.yaml_files import read_plain
 
@@ -144,6 +146,21 @@ def test_settings_sweeps_and_launchers_are_taken(tmp_path: Path) -> None:
     assert found.lora.rank == 3, "also after a byte order mark"  # type: ignore[attr-defined]
 
 
+def test_a_file_in_the_encoding_of_windows_is_read_and_kept(tmp_path: Path) -> None:
+    """Files that no run reads are kept as they are, too."""
+    own = tmp_path / "own"
+    content = f"{HEAD}concepts: {{names: [Zoë]}}\r\n".encode("utf-16")
+    (own / "experiment").mkdir(parents=True)
+    (own / "experiment" / "mine.yaml").write_bytes(content)
+    (own / "experiment" / "old.yaml").write_bytes(b"\xe9")
+    config = composed_run("experiment=mine", config_dir=own, files=False)
+    assert config.concepts.names == ["Zoë"]
+    keep_options([SimpleNamespace(schema="file", path=str(own))], tmp_path / "run")
+    kept = tmp_path / "run" / "settings"
+    assert (kept / "experiment" / "mine.yaml").read_bytes() == content
+    assert composed_run("experiment=mine", config_dir=kept, files=False) == config
+
+
 def test_a_launcher_of_known_keys_is_taken(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     written(tmp_path, "hydra/launcher/mine", "defaults: [submitit_slurm, _self_]\npartition: gpus")
@@ -155,7 +172,7 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
         b"lora: {rank: 2}",
         "its first line has to be '# @package _global_'",
     ),
-    "in another encoding": (HEAD.encode("utf-16"), "is not UTF-8 text"),
+    "in another encoding": (HEAD.encode("utf-16-le"), "is not UTF-8 text (it holds NUL"),
     "in an old encoding": (HEAD.encode() + b"seed: '\xe9'", "is not UTF-8 text"),
     "a bomb": (
         HEAD.encode()

@@ -13,6 +13,7 @@ from diffusers.models.attention_processor import (
     AttnProcessor2_0,
     CustomDiffusionAttnProcessor,
 )
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_img2img import (
     StableDiffusionImg2ImgPipeline,
 )
@@ -26,6 +27,7 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
 )
 from peft import LoraConfig
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from mace_exp.api import erase
 from mace_exp.models.projections import projection_weights
@@ -103,6 +105,42 @@ def with_zero_snr(pipeline: Any) -> None:
     pipeline.scheduler = DDIMScheduler(rescale_betas_zero_snr=True)
 
 
+def compiled_in_place(pipeline: Any) -> None:
+    """What module.compile() sets (compiling takes seconds)."""
+    pipeline.unet.mid_block._compiled_call_impl = pipeline.unet.mid_block.forward
+
+
+def with_groups_offloaded(pipeline: Any) -> None:
+    pipeline.unet.enable_group_offload(torch.device("cpu"), offload_type="leaf_level")
+
+
+def cast_layer_by_layer(pipeline: Any) -> None:
+    pipeline.unet.enable_layerwise_casting(torch.bfloat16, torch.float32)
+
+
+def with_normed_weights(pipeline: Any) -> None:
+    weight_norm(pipeline.unet.mid_block.attentions[0].transformer_blocks[0].attn2.to_k)
+
+
+def with_an_untrainable_text_encoder(pipeline: Any) -> None:
+    with torch.inference_mode():
+        pipeline.text_encoder.final_layer_norm.weight = nn.Parameter(
+            torch.ones(32), requires_grad=False
+        )
+
+
+def with_a_tiny_autoencoder(pipeline: Any) -> None:
+    pipeline.vae = AutoencoderTiny()
+
+
+def with_a_variance(pipeline: Any) -> None:
+    pipeline.unet.register_to_config(out_channels=8)
+
+
+def with_text_in_self_attention(pipeline: Any) -> None:
+    pipeline.unet.register_to_config(only_cross_attention=[False, True, False])
+
+
 UNREADY: dict[str, tuple[Callable[[Any], None], str]] = {
     "fused": (fused, r"Call pipe.unet.unfuse_qkv_projections\(\) first"),
     "a LoRA": (with_a_lora, r"LoRA is loaded into pipe.unet: call pipe.unload_lora_weights\(\)"),
@@ -119,6 +157,14 @@ UNREADY: dict[str, tuple[Callable[[Any], None], str]] = {
     "in parallel": (in_parallel, "pipe.unet is a DataParallel; supported is"),
     "an IP-adapter": (with_an_adapter, r"call pipe.unload_ip_adapter\(\)"),
     "own weights": (with_processors_of_their_own_weights, "has weights of its own"),
+    "compiled in place": (compiled_in_place, "block of it, is compiled in place: load it anew"),
+    "group offload": (with_groups_offloaded, r"offloaded layer by layer \(sequential or group"),
+    "layerwise casting": (cast_layer_by_layer, "weights in torch.bfloat16 .*cast layer by layer"),
+    "weight norm": (with_normed_weights, "computes weights from others .*remove_parametrizations"),
+    "inference mode": (with_an_untrainable_text_encoder, r"loaded under torch.inference_mode\(\)"),
+    "a tiny autoencoder": (with_a_tiny_autoencoder, "AutoencoderTiny; supported is AutoencoderKL"),
+    "a variance": (with_a_variance, "predicts 8 channels, of which the 4"),
+    "text in self-attention": (with_text_in_self_attention, "only_cross_attention = .*in other"),
     "no text encoder": (lambda p: setattr(p, "text_encoder", None), "has no text_encoder"),
 }
 

@@ -15,6 +15,7 @@ from mace_exp.data.masks.grounding import GroundedSam
 from mace_exp.data.masks.pixels import Masks
 from mace_exp.recipe import Recipe
 from tests.chat_server import ChatServer, Reply, chat_server
+from tests.pictures import disc, save
 from tests.recipes import recipe_in
 from tests.test_llm import save_language_model
 from tests.tiny_detectors import save_detector, save_segmenter
@@ -112,6 +113,21 @@ def test_the_garbage_of_a_local_model_becomes_templates_with_a_warning(
         assert work.sentences == {c.slug: training_prompts(c, 3) for c in work.concepts}
     assert work.prompts.fallbacks == 6
     assert "3 of the 3 prompts of 'Adam Driver' are templates" in caplog.text
+
+
+def test_empty_masks_are_told_before_anything_is_drawn(
+    build: Build, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("Adam Driver", "cat"):
+        for index in range(2):
+            save(tmp_path / "own" / name / f"{index}.png", disc(32, 32, at=(9, 9), radius=5))
+    empty = tmp_path / "own" / "cat" / "1.png"
+    save(empty, np.zeros((32, 32), dtype=bool))
+    work = build("own", "masks=precomputed", f"masks.path={tmp_path / 'own'}")
+    with caplog.at_level(logging.WARNING):
+        assert work.masks.key and work.context.cache.made == {}
+    assert caplog.text.count("is empty") == caplog.text.count(f"the mask of {empty} is empty") == 1
+    assert work.config.masks.empty(work.concepts[1], work.config.images, (32, 32)) == [empty]
 
 
 def test_every_stage_reads_the_same_sentences_and_masks_are_found_by_words(

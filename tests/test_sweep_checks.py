@@ -130,3 +130,39 @@ def test_jobs_of_a_sweep_over_attacks_have_its_settings(
     assert len(jobs.runs) == 2
     said = str(ends("-m", HERE, "attack=inversion,relearning", "attack.rank=2"))
     assert "job 0: attack.rank: attack=inversion has no such key, it is one of attack=" in said
+
+
+def own_experiment(folder: Path, masks: str, *params: str) -> list[str]:
+    """Write an experiment with masks of the user's and a sweep; return its arguments."""
+    (folder / "experiment").mkdir(parents=True)
+    (folder / "masks").mkdir()
+    swept = f"hydra: {{mode: MULTIRUN, sweeper: {{params: {{{', '.join(params)}}}}}}}\n"
+    (folder / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\ndefaults: [{override /masks: precomputed}]\n"
+        f"masks: {{path: '{folder / 'masks'}'{masks}}}\n{swept if params else ''}"
+    )
+    return ["--config-dir", str(folder), "experiment=mine", HERE, "concepts.kind=style"]
+
+
+def masks_of(jobs: Jobs) -> list[str]:
+    return [type(config.masks).__name__ for config, _ in jobs.runs]
+
+
+def test_swept_options_leave_out_what_only_the_files_option_has(
+    jobs: Jobs, ends: Command, tmp_path: Path
+) -> None:
+    given = own_experiment(tmp_path / "own", "")
+    assert ends("-m", *given, "masks=precomputed,none,whole") == 0
+    assert masks_of(jobs) == ["PrecomputedMasks", "NoMasks", "WholeMasks"]
+
+
+def test_a_file_may_sweep_over_options_and_is_refused_job_by_job(
+    jobs: Jobs, ends: Command, tmp_path: Path
+) -> None:
+    given = own_experiment(tmp_path / "own", "", "masks: 'none,precomputed'", "lora.rank: '1,2'")
+    assert ends(*given) == 0 and jobs.ranks == [1, 2, 1, 2]
+    given = own_experiment(tmp_path / "other", "", "masks: 'none,whole'", "lora.rank: '1,x'")
+    said = str(ends(*given))
+    assert "\njobs 1, 3: lora.rank = x: it takes" in said and len(jobs.runs) == 4
+    given = own_experiment(tmp_path / "wrong", ", pth: x", "masks: 'none,whole'")
+    assert "pth" in str(ends(*given)) and len(jobs.runs) == 4

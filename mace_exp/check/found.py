@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mace_exp.config import VARIANTS
+from mace_exp.config.preflight import drawn_size
 from mace_exp.config.run_config import RunConfig
 from mace_exp.data.files import UserImage
 from mace_exp.data.folders import images_in, left_out, mask_folder_of, masked_stem, visible
@@ -94,6 +95,7 @@ def images_found(config: RunConfig) -> dict[str, Any]:
         return {}
     found: dict[str, Any] = {"drawn": 0, "read": 0, "by_suffix": Counter(), "with_a_prompt": 0}
     left: list[Path] = []
+    empty: list[Path] = []
     folders: set[Path] = set()
     for concept in config.concept_list():
         settings = config.settings(concept.name)
@@ -104,6 +106,7 @@ def images_found(config: RunConfig) -> dict[str, Any]:
         found["by_suffix"].update(each.image.suffix.lower() for each in files)
         found["with_a_prompt"] += sum(each.prompt is not None for each in files)
         left += _left_out(files)
+        empty += settings.masks.empty(concept, settings.images, drawn_size(config))
         folders.update(each.image.parent for each in files)
     found["by_suffix"] = dict(found["by_suffix"])
     found["masks"] = dict(Counter(_option("masks", each) for each in _masks(config)))
@@ -112,6 +115,7 @@ def images_found(config: RunConfig) -> dict[str, Any]:
     return found | {
         "class_images": len(prior),
         "left_out": _counted(left),
+        "empty_masks": [str(each) for each in empty],
         **_unread_folders(folders),
     }
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from mace_exp.check.found import MAX_NAMED
 from mace_exp.runs.work import total_time
 
 LABEL = 18
@@ -57,6 +58,10 @@ def _image_lines(images: Mapping[str, Any]) -> Iterator[str]:
         yield _row("read", _counts(images["by_suffix"]))
         yield _row("with a prompt", f"{images['with_a_prompt']} of {images['read']}")
     yield _row("masks", _counts(images["masks"], "concepts"))
+    if images["empty_masks"]:
+        named = _first(images["empty_masks"])
+        count = len(images["empty_masks"])
+        yield _row("empty masks", f"{count}, for which the whole image is used: {named}")
     if images["class_images"]:
         yield _row("class images", str(images["class_images"]))
     if "unread_folders" in images:
@@ -64,6 +69,10 @@ def _image_lines(images: Mapping[str, Any]) -> Iterator[str]:
     for kind, left in images["left_out"].items():
         more = ", ..." if left["count"] > len(left["such_as"]) else ""
         yield _row("left out", f"{left['count']} {kind}: {', '.join(left['such_as'])}{more}")
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:MAX_NAMED]) + ", ..." * (len(names) > MAX_NAMED)
 
 
 def work_lines(facts: Mapping[str, Any]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mace_exp.config import CONF
-from mace_exp.utils.files import write_text
+from mace_exp.utils.files import atomic_file
 
 FLAG = "--config-dir"
 FOLDER = "settings"
@@ -28,8 +28,8 @@ def keep_options(sources: Iterable[Any], folder: Path) -> None:
             continue
         for group in sorted(each.name for each in CONF.iterdir() if each.is_dir()):
             for file in sorted((place / group).rglob("*.yaml")):
-                text = file.read_text(encoding="utf-8")
-                write_text(target / file.relative_to(place), text)
+                with atomic_file(target / file.relative_to(place)) as temporary:
+                    temporary.write_bytes(file.read_bytes())  # whatever those not read hold
 
 
 def add_folder(parser: argparse.ArgumentParser) -> None:

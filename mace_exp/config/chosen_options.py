@@ -1,5 +1,6 @@
-"""Keys of an option file that an option chosen on the command line does not have: left out there,
-as beside `resume=`. So prior_images=none can be given beside a file with prior_images.path."""
+"""Keys of an option file that an option chosen on the command line, or swept, does not have: left
+out there, as beside `resume=`. So prior_images=none can be given beside a file with
+prior_images.path."""
 
 from __future__ import annotations
 

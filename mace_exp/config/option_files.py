@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.plugins import Plugins
@@ -44,12 +45,27 @@ def check_user_files(variants: Variants) -> None:
     UserFiles.variants = variants
     Plugins.instance()  # registers Hydra's sources, of which one is replaced
     SourcesRegistry.instance().types["file"] = UserFiles
+    ConfigLoaderImpl.load_sweep_config = _load_job  # type: ignore[method-assign]
+
+
+_load_sweep_config = ConfigLoaderImpl.load_sweep_config
+
+
+def _load_job(loader: ConfigLoaderImpl, sweep: DictConfig, overrides: list[str]) -> DictConfig:
+    """Compose a job of a sweep: its options decide what is left out of the files that it reads."""
+    UserFiles.chosen = overrides
+    try:
+        return _load_sweep_config(loader, sweep, overrides)
+    finally:
+        UserFiles.chosen = []
 
 
 class UserFiles(FileConfigSource):
     """Hydra's source of files, which reads files of conf/ unchecked and checks all others."""
 
     variants: ClassVar[Variants] = {}
+    chosen: ClassVar[list[str]] = []
+    """The overrides of the job that is composed, of a sweep; those of a run are arguments."""
 
     def load_config(self, config_path: str) -> ConfigResult:
         """Return the content of a file.
@@ -68,7 +84,7 @@ class UserFiles(FileConfigSource):
         text = checked_options(shown, config_path.rpartition("/")[0], given)
         content = OmegaConf.load(named_stream(text, shown))
         if isinstance(content, DictConfig) and config_path.split("/")[0] in _GLOBAL:
-            leave_out(content, self.variants, sys.argv[1:])
+            leave_out(content, self.variants, [*sys.argv[1:], *self.chosen])
         return ConfigResult(
             config=content,  # type: ignore[arg-type]
             path=f"{self.scheme()}://{self.path}",

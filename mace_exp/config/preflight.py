@@ -65,7 +65,7 @@ def _missing_captions(config: RunConfig) -> Iterator[str]:
 def _of_concepts(config: RunConfig) -> Iterator[str]:
     """Yield a message for each concept whose prompts, images or masks are missing; it begins with
     the key that names them."""
-    size, reads = _drawn_size(config), config.method.reads()
+    size, reads = drawn_size(config), config.method.reads()
     evaluation = config.evaluation.active()
     templates = 0 if evaluation is None else evaluation.templates
     for concept in config.concept_list():
@@ -82,7 +82,7 @@ def _of_concepts(config: RunConfig) -> Iterator[str]:
             yield f"overrides.{concept.name}.{message}" if key in given else message
 
 
-def _drawn_size(config: RunConfig) -> Size | None:
+def drawn_size(config: RunConfig) -> Size | None:
     """Return the (height, width) of the images that the model draws, or None if unknown."""
     model, sampling = config.model, config.sampling
     if sampling.height is not None and sampling.width is not None:
@@ -100,7 +100,7 @@ def _misjudged_size(config: RunConfig) -> Iterator[str]:
     side = config.judge.side
     if side is None or not config.measures():
         return
-    size = _drawn_size(config)
+    size = drawn_size(config)
     if size not in (None, (side, side)):
         source = config.model.source
         yield (

@@ -6,17 +6,23 @@ import.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 FAMILIES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 DENOISER = "UNet2DConditionModel"
+AUTOENCODER = "AutoencoderKL"
 TEXT_ENCODERS = ("CLIPTextModel", "CLIPTextModelWithProjection")
 PREDICTIONS = ("epsilon", "v_prediction")
 BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2")
 """Names of noise schedules that all samplers know."""
-WITHOUT_BETAS = ("EDM", "FlowMatch", "FlowMap", "KarrasVe", "ScoreSde", "CMStochastic")
-"""Name prefixes of diffusers' schedulers whose noise schedule is not given by betas."""
+WITHOUT_BETAS = (
+    *("EDM", "FlowMatch", "FlowMap", "KarrasVe", "ScoreSde", "CMStochastic", "CosineDPM", "SCM"),
+    *("DDPMWuerstchen", "CogVideoX", "VQDiffusion", "Amused", "IPNDM"),
+)
+"""Name prefixes of diffusers' schedulers whose noise schedule is not given by betas alone."""
 _WITH_AN_IMAGE = ("Img2Img", "Inpaint", "Depth2Img", "Upscale", "InstructPix2Pix", "ImageVariation")
 _BESIDE_THE_MODEL = ("ControlNet", "Adapter", "PAG", "AnimateDiff", "GLIGEN", "Panorama", "Safe")
 
@@ -56,6 +62,7 @@ def check_schedule(scheduler: str, config: Mapping[str, Any], where: object) -> 
             "flow matching): LoRAs are trained, and pictures drawn, on a DDPM noise schedule. Take "
             "a model that was trained on one, such as Stable Diffusion 1.x, 2.x or XL base"
         )
+    _check_numbers(config, where)
     prediction = config.get("prediction_type", PREDICTIONS[0])
     if prediction not in PREDICTIONS:
         raise ValueError(
@@ -75,6 +82,30 @@ def check_schedule(scheduler: str, config: Mapping[str, Any], where: object) -> 
         )
 
 
+def _check_numbers(config: Mapping[str, Any], where: object) -> None:
+    """Check the number of timesteps, and that noise is added in each."""
+    count, given = config.get("num_train_timesteps", 1000), config.get("trained_betas")
+    betas = given if given is not None else [config["beta_start"], config["beta_end"]]
+    if not isinstance(count, int) or count < 1:
+        raise ValueError(f"{where}: num_train_timesteps is {count!r}: give a whole number, as 1000")
+    if not all(isinstance(each, Real) and 0 < each < 1 for each in betas):
+        raise ValueError(f"{where}: the betas of its noise, {betas}, are not between 0 and 1")
+    if given is not None and len(given) != count:
+        raise ValueError(
+            f"{where}: trained_betas has {len(given)} values, num_train_timesteps is {count}: one "
+            "for each timestep is needed"
+        )
+
+
+def check_autoencoder(kind: str, where: object) -> None:
+    """Check that the autoencoder gives a distribution of latents, whose mode is trained on."""
+    if kind != AUTOENCODER:
+        raise ValueError(
+            f"{where} is a {kind}; supported is {AUTOENCODER}: put the model's own autoencoder "
+            "back, pipe.vae = AutoencoderKL.from_pretrained(MODEL, subfolder='vae')"
+        )
+
+
 def check_denoiser(unet: Mapping[str, Any], vae: Mapping[str, Any], where: object) -> None:
     """Check that the UNet reads only noisy latents and text states."""
     kind = unet.get("_class_name", DENOISER)
@@ -87,6 +118,12 @@ def check_denoiser(unet: Mapping[str, Any], vae: Mapping[str, Any], where: objec
         raise ValueError(
             f"{where} reads {reads} channels{purpose}; text-to-image needs the {latent} of the "
             "latents: take the text-to-image model that it was made of"
+        )
+    predicts = unet.get("out_channels", 4)
+    if predicts != latent:
+        raise ValueError(
+            f"{where} predicts {predicts} channels, of which the {latent} of the latents are noise "
+            "or v: a model that also predicts its variance is not supported"
         )
     _check_inputs(unet, where)
     added = unet.get("encoder_hid_dim_type")
@@ -104,19 +141,34 @@ _PLAIN = {
     "addition_embed_type": (None, "text_time"),
     "attention_type": (None, "default"),
     "time_cond_proj_dim": (None,),
+    "encoder_hid_dim": (None,),
+    "dual_cross_attention": (None, False),
+    "only_cross_attention": (None, False),
+    "mid_block_only_cross_attention": (None, False),
 }
 """Keys of a UNet by which it reads more than latents, timesteps and text, and what they may be."""
 
 
 def _check_inputs(unet: Mapping[str, Any], where: object) -> None:
-    """Refuse a UNet that reads class labels, boxes or a guidance scale."""
+    """Refuse a UNet that reads class labels, boxes or a guidance scale, or text in other layers
+    than the cross-attention of transformer blocks."""
     for key, allowed in _PLAIN.items():
-        if unet.get(key) not in allowed:
+        value = unet.get(key)
+        each_block = value if isinstance(value, list | tuple) else [value]
+        if any(each not in allowed for each in each_block):
             raise ValueError(
-                f"{where}: {key} = {unet[key]}: it reads more than noisy latents, timesteps and "
-                "text (class labels, boxes, or the guidance of a consistency model). Take the "
-                "text-to-image model that it was made of"
+                f"{where}: {key} = {value}: it reads more than noisy latents, timesteps and text "
+                "(class labels, boxes, or the guidance of a consistency model), or text in other "
+                "layers. Take the text-to-image model that it was made of"
             )
+    keys = ("down_block_types", "up_block_types")
+    blocks = [unet.get("mid_block_type"), *(each for key in keys for each in unet.get(key, ()))]
+    other = next((each for each in blocks if re.search("SimpleCross|KCross", str(each))), None)
+    if other is not None:
+        raise ValueError(
+            f"{where} has blocks of the type {other}, whose attention reads text and image "
+            "together (DeepFloyd IF, Kandinsky): the methods edit cross-attention alone"
+        )
 
 
 def check_widths(
@@ -124,6 +176,13 @@ def check_widths(
 ) -> None:
     """Check that the UNet's cross-attention width is the sum of the text encoders' widths."""
     wanted = unet.get("cross_attention_dim")
+    if isinstance(wanted, list):
+        if len({str(each) for each in wanted}) > 1:
+            raise ValueError(
+                f"{where}: its UNet reads text states of several widths, {wanted}: one transform "
+                "of them has to fit all layers"
+            )
+        wanted = wanted[0] if wanted else None
     widths = [each.get("hidden_size") for each in encoders]
     given = [each for each in widths if isinstance(each, int)]
     if isinstance(wanted, int) and len(given) == len(widths) and sum(given) != wanted:

@@ -169,10 +169,11 @@ def check_finite(pipeline: Any) -> None:
 def _load_folder(
     location: ModelLocation, options: dict[str, Any], variant: str | None, *, allow_download: bool
 ) -> DiffusionPipeline:
-    """Load a folder, or a hub id."""
-    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+    """Load a folder, or a hub id. Only the class of the family knows which parts are optional."""
+    import diffusers
 
-    return DiffusionPipeline.from_pretrained(
+    family = read_index(location.folder).get("_class_name", "DiffusionPipeline")
+    return getattr(diffusers, family).from_pretrained(
         str(location.folder or location.hub_id),
         variant=variant,
         local_files_only=not (allow_download and location.hub_id),

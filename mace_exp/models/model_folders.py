@@ -10,14 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from mace_exp.models.assumptions import (
+    AUTOENCODER,
+    DENOISER,
     FAMILIES,
     TEXT_ENCODERS,
+    check_autoencoder,
     check_denoiser,
     check_family,
     check_schedule,
     check_widths,
 )
-from mace_exp.models.weight_files import by_variant, component_weights, read_header, read_object
+from mace_exp.models.weight_files import (
+    by_variant,
+    check_downloaded,
+    component_weights,
+    read_header,
+    read_object,
+)
 from mace_exp.utils.trusted import check_no_code
 
 LIBRARIES = ("diffusers", "transformers", "stable_diffusion")  # remote code is not run
@@ -55,20 +64,34 @@ def check_folder(
             ("vae", "config.json"),
         )
     )
-    check_schedule(scheduler.get("_class_name", ""), scheduler, folder / "scheduler")
+    for each in {scheduler.get("_class_name", ""), parts["scheduler"][1]}:
+        check_schedule(each, scheduler, folder / "scheduler")
+    if parts["unet"][1] != DENOISER:
+        raise ValueError(f"{folder / 'unet'} is a {parts['unet'][1]}; supported is {DENOISER}")
+    for each in {vae.get("_class_name", AUTOENCODER), parts["vae"][1]}:
+        check_autoencoder(each, folder / "vae")
     check_denoiser(unet, vae, folder / "unet")
     encoders = [read_object(folder / each / "config.json") for each in ENCODERS if each in parts]
     check_widths(unet, encoders, str(folder))
     for each in TOKENIZERS:
-        if each in parts and not any(
-            all((folder / each / file).is_file() for file in files) for files in _VOCABULARY
-        ):
-            raise ValueError(f"{folder / each} has no vocabulary: vocab.json and merges.txt")
+        if each in parts:
+            _check_tokenizer(folder / each)
     if weights:
         for file in weight_files(folder, variant=variant, parts=parts):
             read_header(file)
         if safety_checker:
             _check_checker(folder, parts, variant)
+
+
+def _check_tokenizer(folder: Path) -> None:
+    """Check that a tokenizer has its vocabulary, and that its files are what they are named."""
+    if not any(all((folder / file).is_file() for file in files) for files in _VOCABULARY):
+        raise ValueError(f"{folder} has no vocabulary: vocab.json and merges.txt")
+    for file in sorted(folder.glob("*.json")):
+        read_object(file)
+    merges = folder / "merges.txt"
+    if merges.is_file():
+        check_downloaded(merges)
 
 
 def weight_files(

@@ -11,10 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from mace_exp.models.assumptions import (
+    AUTOENCODER,
     DENOISER,
     FAMILIES,
+    check_autoencoder,
     check_denoiser,
     check_family,
     check_schedule,
@@ -52,6 +55,8 @@ def check_pipeline(pipeline: Any) -> None:
             _check_module(module, part)
     if DENOISER not in [each.__name__ for each in type(pipeline.unet).__mro__]:
         raise ValueError(f"pipe.unet is a {type(pipeline.unet).__name__}; supported is {DENOISER}")
+    if AUTOENCODER not in [each.__name__ for each in type(pipeline.vae).__mro__]:
+        check_autoencoder(type(pipeline.vae).__name__, "pipe.vae")
     check_denoiser(_config(pipeline.unet), _config(pipeline.vae), "pipe.unet")
     scheduler = pipeline.scheduler
     check_schedule(type(scheduler).__name__, scheduler.config, "pipe.scheduler")
@@ -64,25 +69,51 @@ def _config(module: Any) -> Mapping[str, Any]:
 
 def _check_module(module: nn.Module, part: str) -> None:
     """Refuse wrapped, adapted, quantized and offloaded weights."""
+    parts = list(module.modules())
     if hasattr(module, "_orig_mod"):
         raise ValueError(
             f"pipe.{part} is compiled: erase from pipe.{part} = pipe.{part}._orig_mod, and compile "
             "it again after the edit"
         )
-    if any(type(each).__module__.startswith("peft.") for each in module.modules()):
+    if any(getattr(each, "_compiled_call_impl", None) is not None for each in parts):
+        raise ValueError(
+            f"pipe.{part}, or a block of it, is compiled in place: load it anew and erase before "
+            "compile() and compile_repeated_blocks()"
+        )
+    if any(type(each).__module__.startswith("peft.") for each in parts):
         raise ValueError(
             f"a LoRA is loaded into pipe.{part}: call pipe.unload_lora_weights() to erase without "
             "it, or before that pipe.fuse_lora() to erase from the model with it"
         )
-    registry = getattr(module, "_diffusers_hook", None)
-    grouped = registry is not None and registry.get_hook("group_offloading") is not None
-    if grouped or any(each.is_meta for each in module.parameters()):
+    hooks = {name for each in parts for name in _hook_names(each)}
+    if "group_offloading" in hooks or any(each.is_meta for each in module.parameters()):
         raise ValueError(
             f"the weights of pipe.{part} are offloaded layer by layer (sequential or group "
             "offload), so none can be edited: load the pipeline anew without it; "
             "pipe.enable_model_cpu_offload() works"
         )
+    _check_weights(module, part, is_cast="layerwise_casting" in hooks)
+
+
+def _hook_names(module: nn.Module) -> Iterable[str]:
+    return getattr(getattr(module, "_diffusers_hook", None), "hooks", {})
+
+
+def _check_weights(module: nn.Module, part: str, *, is_cast: bool) -> None:
+    """Refuse weights that are not what the forward pass computes with, or that can't be edited."""
+    if any(is_parametrized(each) for each in module.modules()):
+        raise ValueError(
+            f"pipe.{part} computes weights from others (torch.nn.utils.parametrize, as weight_norm "
+            "does): call remove_parametrizations of it on these layers"
+        )
+    if any(each.is_inference() for each in module.parameters()):
+        raise ValueError(
+            f"pipe.{part} was loaded under torch.inference_mode(), in which no weight can be "
+            "edited: load the pipeline outside of it"
+        )
     wrong = next((p.dtype for p in module.parameters() if p.dtype not in TYPES), None)
+    if wrong is None and is_cast:
+        wrong = next(module.parameters()).dtype
     if wrong is not None:
         raise ValueError(
             f"pipe.{part} has weights in {wrong} (quantized, or cast layer by layer): load it in "

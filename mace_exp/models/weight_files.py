@@ -5,6 +5,7 @@ No heavy import: a wrong file is refused before torch is imported.
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Mapping
@@ -27,9 +28,22 @@ _NO_WEIGHTS = {
     b"PK": "a pickle (PyTorch's format) by another name: only safetensors is read",
     b"\x80": "a pickle (PyTorch's format) by another name: only safetensors is read",
     b"<": "a web page, not the weights: the download asked for a login or an agreement",
+    b"GGUF": "a GGUF file by another name: only safetensors is read",
     b"": "no safetensors file: get it again",
 }
 """First bytes of files that are found in place of weights, and what these files are."""
+_NO_TEXT = {
+    b"version https://git-lfs": "is a Git LFS pointer, not the file: run `git lfs pull` in its "
+    "folder, or download the file itself",
+    b"<": "is a web page, not the file: the download asked for a login or an agreement",
+    codecs.BOM_UTF8: "begins with a byte order mark, at which diffusers and transformers stop: "
+    "save it in UTF-8 without one",
+    codecs.BOM_UTF16_LE: "is in UTF-16, which diffusers and transformers don't read: save it in "
+    "UTF-8",
+    codecs.BOM_UTF16_BE: "is in UTF-16, which diffusers and transformers don't read: save it in "
+    "UTF-8",
+}
+"""First bytes of files that are found in place of a model's texts, and what these files are."""
 _MAX_HEADER_BYTES = 100 * 2**20
 """Largest header in bytes, which is the limit of safetensors itself."""
 
@@ -51,8 +65,17 @@ def read_header(file: Path) -> Mapping[str, StoredTensor]:
     try:
         facts = file.stat()
         return _header(file, facts.st_size, facts.st_mtime_ns)
+    except FileNotFoundError:
+        raise ValueError(f"{file} is missing{_link(file)}") from None
     except OSError as error:
         raise ValueError(f"{file} can't be read: {error.strerror or error}") from error
+
+
+def _link(file: Path) -> str:
+    """Return what a link leads to, as in the hub's cache; nothing for a file."""
+    if not file.is_symlink():
+        return ""
+    return f": it is a link to {file.readlink()}, which is not there; download the model again"
 
 
 @lru_cache(maxsize=64)
@@ -125,7 +148,12 @@ def _nothing_read(folder: Path, variants: list[str], variant: str | None) -> str
             "code and are not read; get the model's .safetensors files, or load it by a program "
             "that you trust and save_pretrained it"
         )
-    return f"{folder} has no .safetensors weights (diffusion_pytorch_model or model)"
+    there = sorted(each.name for each in folder.iterdir() if each.is_file())
+    holds = ", ".join(there[:5]) + ", ..." * (len(there) > 5)
+    return (
+        f"{folder} has no .safetensors weights (diffusion_pytorch_model or model); it holds "
+        f"{holds or 'no file'}"
+    )
 
 
 def _shards(index: Path) -> list[str]:
@@ -143,11 +171,28 @@ def read_object(file: Path) -> dict[str, Any]:
         ValueError: the file is missing, can't be read, or contains something else.
     """
     try:
+        check_downloaded(file)
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"{file} is missing") from None
-    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is missing{_link(file)}") from None
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{file} can't be read: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{file} holds no settings: it must be a JSON object")
     return content
+
+
+def check_downloaded(file: Path) -> None:
+    """Check that a text of a model is what its name says, in the encoding in which it is read.
+
+    Raises:
+        OSError: it can't be opened.
+        ValueError: it is empty, a pointer or a web page, or in another encoding.
+    """
+    with file.open("rb") as opened:
+        start = opened.read(24)
+    if not start:
+        raise ValueError(f"{file} is empty: get it again")
+    for begins, what in _NO_TEXT.items():
+        if start.startswith(begins):
+            raise ValueError(f"{file} {what}")

@@ -69,6 +69,8 @@ def find_masks(
         if concept.kind not in UNMASKED and not per_concept[concept.slug].trains_whole
     }
     keys = {slug: finder.key for slug, finder in finders.items()}
+    # Now, as the warnings of empty ones are to be seen before images are drawn.
+    given = {slug: finder.given() for slug, finder in finders.items()}
 
     def make() -> ConceptMasks:
         drawn = images.value
@@ -77,7 +79,7 @@ def find_masks(
         with progress("masks", sum(map(len, drawn.values())), "image") as advance:
             for slug, each in drawn.items():
                 if slug in finders:
-                    found[slug] = finders[slug].masks(each, opened)
+                    found[slug] = given[slug] or finders[slug].masks(each, opened)
                 advance(len(each))
         if context.may_make(STAGE):
             _warn_of_unread_masks(settings, sources)
@@ -104,6 +106,11 @@ class _Finder:
         return result_key(
             STAGE, VERSION, images=self.images_key, **self.settings.inputs(self.request)
         )
+
+    def given(self) -> Masks | None:
+        """Return the masks if they are read from files."""
+        with noting(f"the masks of {self.request.concept.name}"):
+            return self.settings.given(self.request)
 
     def masks(self, images: TrainingImages, opened: Any) -> Masks:
         """Return the masks, from the cache if the settings use it."""

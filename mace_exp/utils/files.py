@@ -125,13 +125,19 @@ def read_text(path: Path) -> str:
     content = regular(path).read_bytes()
     if content.startswith(b"PK\x03\x04"):
         raise ValueError("it is a zip archive, as workbooks of Excel are: save it as CSV UTF-8")
-    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        text = content.decode("utf-16" if wide else "utf-8-sig")
+        return decoded_text(content)
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{error.reason} at byte {error.start}: save it in UTF-8 (in Excel: CSV UTF-8)"
         ) from error
+
+
+def decoded_text(content: bytes) -> str:
+    """Return the text of a file, its lines ended by line feeds. Raises UnicodeDecodeError if it is
+    neither UTF-8 nor UTF-16 with a byte order mark."""
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = content.decode("utf-16" if wide else "utf-8-sig")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

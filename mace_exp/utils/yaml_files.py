@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from mace_exp.utils.files import regular
+from mace_exp.utils.files import decoded_text, regular
 
 LARGEST = 500_000
 """Largest file in bytes: enough for some ten thousand names."""
@@ -21,7 +21,8 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C, where PyYAML wa
 
 
 def read_plain(file: Path) -> Any:
-    """Read a file of settings; interpolations in it stay text. A byte order mark is skipped.
+    """Read a file of settings; interpolations in it stay text. A byte order mark is
+    skipped, and that of UTF-16 obeyed.
 
     Raises:
         OSError: it can't be opened.
@@ -38,9 +39,14 @@ def checked_text(file: Path) -> str:
     if size > LARGEST:
         raise ValueError(f"{file} has {size} bytes: at most {LARGEST} are read")
     try:
-        return file.read_text(encoding="utf-8-sig")
+        text = decoded_text(file.read_bytes())
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not UTF-8 text: {error}; save it in that encoding") from error
+        raise ValueError(
+            f"{file} is not UTF-8 text ({error.reason} at byte {error.start}): save it in UTF-8"
+        ) from error
+    if "\0" in text:
+        raise ValueError(f"{file} is not UTF-8 text (it holds NUL characters): save it in UTF-8")
+    return text
 
 
 def parsed(text: str, file: Path) -> Any:

@@ -102,6 +102,11 @@ class ImagesConfig(ABC):
         `path` as in `masks.path`; `size` is the size at which the model draws, if known.
         """
 
+    def empty_masks(self, concept: Concept, path: str | None, size: Size | None) -> list[Path]:
+        """Return the precomputed masks of a concept that are empty, by themselves or by the crop;
+        parameters as in `mask_problems`, which has found nothing."""
+        return []
+
     @abstractmethod
     def of(self, concept: Concept, prompts: Sequence[str], drawing: Drawing) -> ConceptImages:
         """Return the source of a concept's images; `prompts` are its training prompts."""

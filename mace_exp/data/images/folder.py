@@ -79,6 +79,21 @@ class FolderImages(ImagesConfig):
         except ValueError as error:
             yield f"images.path = {self.path}: {error}"
 
+    def empty_masks(self, concept: Concept, path: str | None, size: Size | None) -> list[Path]:
+        files = masked_files(concept, self.files(concept), path)
+        seeds = view_seeds(self.seed, concept.slug, files)
+        wanted = self.fixed_size() or size
+        empty = []
+        for file, seed in zip(files, seeds, strict=True):
+            assert file.mask is not None
+            mask = read_mask(file.mask)
+            if wanted is not None:
+                height, width = mask.shape
+                mask = self._views(wanted).draw((height, width), seed).mask(mask)
+            if not mask.any():
+                empty.append(file.mask)
+        return empty
+
     def given(self, concept: Concept) -> list[UserImage]:
         return self.files(concept)
 
@@ -100,8 +115,6 @@ class FolderImages(ImagesConfig):
     def of(self, concept: Concept, prompts: Sequence[str], drawing: Drawing) -> UserImages:
         """As in `ImagesConfig`. An image without a prompt gets one of `prompts` without a scene,
         because it is not known what else the image shows."""
-        from mace_exp.data.views import Views
-
         for remark in self.remarks(concept):
             log.warning("%s", remark)
         files = self.files(concept)
@@ -114,10 +127,13 @@ class FolderImages(ImagesConfig):
                 for index, file in enumerate(files)
             ],
             seeds=view_seeds(self.seed, concept.slug, files),
-            views=Views(
-                size=drawing.size, crop=self.crop.name, share=self.crop_share, flip=self.flip
-            ),
+            views=self._views(drawing.size),
         )
+
+    def _views(self, size: Size) -> Views:
+        from mace_exp.data.views import Views
+
+        return Views(size=size, crop=self.crop.name, share=self.crop_share, flip=self.flip)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,6 +44,10 @@ class GeneratedImages(ImagesConfig):
         except ValueError as error:
             yield f"masks.path: {error}"
 
+    def empty_masks(self, concept: Concept, path: str | None, size: Size | None) -> list[Path]:
+        files = generated_masks(concept, path, self.per_concept)
+        return [file for file in files if not read_mask(file).any()]
+
     def of(self, concept: Concept, prompts: Sequence[str], drawing: Drawing) -> DrawnImages:
         count = range(self.per_concept)
         return DrawnImages(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mace_exp.concepts.concept import Concept
@@ -60,6 +61,15 @@ class MasksConfig(ABC):
         `size` (height, width) is the size at which the model draws, if known.
         """
         yield from ()
+
+    def empty(self, concept: Concept, images: ImagesConfig, size: Size | None) -> list[Path]:
+        """Return the files of masks that are empty, for which whole images are used; parameters as
+        in `concept_problems`, which has found nothing."""
+        return []
+
+    def given(self, request: MaskRequest) -> Masks | None:
+        """Return the masks if they are read from files, without the images; else None."""
+        return None
 
     def open(self, device: str) -> Any:
         """Return resources that all concepts share while masks are computed, such as models."""

@@ -45,8 +45,16 @@ class PrecomputedMasks(MasksConfig):
         missing = list(self.problems(images))
         yield from missing or images.mask_problems(concept, self.path, size)
 
+    def empty(self, concept: Concept, images: ImagesConfig, size: Size | None) -> list[Path]:
+        if concept.kind in UNMASKED:
+            return []
+        return images.empty_masks(concept, self.path, size)
+
+    def given(self, request: MaskRequest) -> Masks:
+        return request.source.read_masks(request.source.mask_files(self.path))
+
     def inputs(self, request: MaskRequest) -> Mapping[str, Any]:
         return {"files": [mask_digest(file) for file in request.source.mask_files(self.path)]}
 
     def find(self, request: MaskRequest, seen: SeenImages, opened: Any) -> Masks:
-        return request.source.read_masks(request.source.mask_files(self.path))
+        return self.given(request)
