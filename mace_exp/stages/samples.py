@@ -24,7 +24,7 @@ from mace_exp.runs.manifest import changed_files
 from mace_exp.runs.record import Picture
 from mace_exp.runs.result import Result, result_key
 from mace_exp.runs.stale import record_key, recorded_keys
-from mace_exp.utils.files import atomic_file, atomic_folder, save_png, write_table
+from mace_exp.utils.files import atomic_file, atomic_folder, save_array, save_png, write_table
 from mace_exp.utils.progress import progress
 
 STAGE, EDITED = "samples", "edited"
@@ -222,7 +222,7 @@ def _on_cpu(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _keep(images: Sequence[np.ndarray], entry: Path) -> None:
     with atomic_file(entry) as temporary:
-        np.save(temporary, np.stack(images))
+        save_array(temporary, np.stack(images))
     seal(entry)
 
 
