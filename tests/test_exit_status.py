@@ -1,5 +1,6 @@
 """Every end of a command is clear: one message, an exit status, nothing left of what is refused."""
 
+import logging
 import os
 import re
 import signal
@@ -17,6 +18,7 @@ from mace_exp.utils.errors import OutOfMemory
 from mace_exp.utils.files import atomic_file, read_json, regular
 from mace_exp.utils.tensors import load_tensors
 from mace_exp.utils.texts import cut
+from tests.full_disk import no_file_over
 
 SHIP = ("concepts=[ship]", "concepts.kind=object")
 
@@ -74,6 +76,25 @@ def test_a_full_disk_names_the_file_that_had_no_room(tmp_path: Path) -> None:
         with atomic_file(tmp_path / "cache" / "entry.npy"):
             raise OSError("1024 requested and 12 written")  # as numpy says it
     assert refused.value.filename == str(tmp_path / "cache" / "entry.npy")
+
+
+def test_a_log_without_room_shows_no_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = logging.getLogger("full")
+    handler = logging.FileHandler(tmp_path / "run.log")
+    log.addHandler(handler)
+    try:
+        with ended("x"), no_file_over(64):
+            for _ in range(9):
+                log.error("a line of some length")
+        assert "Traceback" not in capsys.readouterr().err
+        with no_file_over(64):
+            log.error("the same outside of a command")
+        assert "Traceback" in capsys.readouterr().err
+    finally:
+        log.removeHandler(handler)
+        handler.close()
 
 
 def test_a_refused_run_leaves_its_folder_as_it_was(tmp_path: Path) -> None:

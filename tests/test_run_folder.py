@@ -22,7 +22,7 @@ from mace_exp.runs.cache import Cache
 from mace_exp.runs.folder import RunFolder, check_writable
 from mace_exp.runs.interrupts import exiting_on_signals
 from mace_exp.runs.status import recorded_status, status_of
-from mace_exp.utils.files import write_json, write_table
+from mace_exp.utils.files import atomic_file, save_array, write_json, write_table
 from mace_exp.utils.tensors import save_tensors
 from tests.full_disk import no_file_over
 
@@ -174,6 +174,17 @@ def test_a_folder_that_is_read_only_is_refused_before_the_run(
     monkeypatch.setattr(Path, "write_bytes", refused)
     with pytest.raises(ValueError, match=r"cache_dir = .* can't be written to \(.*\): choose"):
         check_writable(tmp_path, "cache_dir")
+
+
+@pytest.mark.parametrize("room", [10, 200, 2000, 3199])
+def test_no_array_is_cut_off_without_an_error(tmp_path: Path, room: int) -> None:
+    """Of 3200 bytes: what `np.save` could not write at the end of a small file, it does not say."""
+    array = np.arange(3072, dtype=np.uint8).reshape(32, 32, 3)
+    with pytest.raises(OSError), no_file_over(room), atomic_file(tmp_path / "a.npy") as temporary:
+        save_array(temporary, array)
+    assert not list(tmp_path.iterdir())
+    save_array(tmp_path / "a.npy", array)
+    assert np.array_equal(np.load(tmp_path / "a.npy"), array)
 
 
 def test_the_status_tells_how_a_run_ended(tmp_path: Path) -> None:

@@ -100,8 +100,8 @@ class Bench:
 
     def full_disk(self, number: int) -> Tried:
         """Limit the size of files, as if the disk were full, from the start or from a stage on;
-        then resume without the limit."""
-        size = int(2 ** _random("full", number).uniform(4, 17))
+        then resume without the limit. The output is a file, too: it has room for the message."""
+        size = int(2 ** _random("full", number).uniform(10, 17))
         stage = STAGES[number % len(STAGES)] if number >= FROM_THE_START else None
         what = f"files of at most {size} bytes from {stage or 'the start'} on"
         self._clear()

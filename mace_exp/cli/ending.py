@@ -6,6 +6,7 @@ No heavy import, so that this is active while other modules are imported.
 from __future__ import annotations
 
 import io
+import logging
 import os
 import signal
 import sys
@@ -20,8 +21,9 @@ from mace_exp.runs.interrupts import INTERRUPTED, exiting_on_signals, stopped_by
 @contextmanager
 def ended(name: str, *, said: bool = True) -> Iterator[None]:
     """Run a command: a signal or Ctrl-C ends it with one line (if `said`) and the exit status that
-    shells expect; a closed output pipe (`| head`) is no error."""
+    shells expect; a closed output pipe (`| head`) is no error, nor is a log without room."""
     with ExitStack() as exits:
+        exits.enter_context(_quiet_logs())
         for stream in ("stdout", "stderr"):
             exits.enter_context(_unbroken(stream))
         try:
@@ -36,6 +38,18 @@ def ended(name: str, *, said: bool = True) -> Iterator[None]:
             if reason:
                 _say(name, reason, said)
             raise
+
+
+@contextmanager
+def _quiet_logs() -> Iterator[None]:
+    """Print no traceback for each line that a log file has no room for: what else is written to the
+    full disk says so."""
+    former = logging.raiseExceptions
+    logging.raiseExceptions = False
+    try:
+        yield
+    finally:
+        logging.raiseExceptions = former
 
 
 def end_on_interrupts() -> None:

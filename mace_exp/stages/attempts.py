@@ -35,7 +35,7 @@ from mace_exp.runs.context import Context
 from mace_exp.runs.result import Result, result_key
 from mace_exp.stages.images import draw_training_images
 from mace_exp.utils.errors import naming_setting, noting
-from mace_exp.utils.files import atomic_folder, read_json, write_json
+from mace_exp.utils.files import atomic_folder, read_json, save_array, write_json
 from mace_exp.utils.progress import progress
 
 STAGE = "attacks"
@@ -224,7 +224,7 @@ def _keep(attempt: Attempt, entry: Path) -> None:
         "found": dict(attempt.found),
     }
     with atomic_folder(entry) as temporary:
-        np.save(temporary / "images.npy", attempt.images)
+        save_array(temporary / "images.npy", attempt.images)
         write_json(temporary / "attempt.json", facts)
     seal(entry)
 

@@ -20,7 +20,7 @@ from mace_exp.runs.cache import seal
 from mace_exp.runs.context import Context
 from mace_exp.runs.result import Result, result_key
 from mace_exp.stages.sample_files import STAGE, SuiteSamples, read_after, write_samples
-from mace_exp.utils.files import atomic_file
+from mace_exp.utils.files import atomic_file, save_array
 from mace_exp.utils.progress import progress
 
 EDITED = "edited"
@@ -206,7 +206,7 @@ def _on_cpu(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _keep(images: Sequence[np.ndarray], entry: Path) -> None:
     with atomic_file(entry) as temporary:
-        np.save(temporary, np.stack(images))
+        save_array(temporary, np.stack(images))
     seal(entry)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import errno
+import io
 import json
 import math
 import os
@@ -161,6 +162,20 @@ def remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write an array as .npy. `np.save` writes into a buffer of C's, whose end is lost without an
+    error where the disk is full.
+
+    Raises:
+        OSError: it could not be written as a whole.
+    """
+    import numpy as np
+
+    content = io.BytesIO()
+    np.save(content, array, allow_pickle=False)
+    path.write_bytes(content.getbuffer())
 
 
 def save_png(path: Path, image: np.ndarray) -> None:
