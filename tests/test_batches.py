@@ -78,7 +78,8 @@ def digests(cache: Path) -> dict[str, str]:
 def test_a_lost_lora_comes_back_to_the_bit(tmp_path: Path) -> None:
     pipeline, cache = tiny_pipeline(), tmp_path / "cache"
     recipe = trained(tmp_path / "first", cache, pipeline)
-    [key] = [key for slug, key in recipe.method.loras.parts.items() if "amy-adams" in slug]
+    method: Any = recipe.method
+    [key] = [key for slug, key in method.loras.parts.items() if "amy-adams" in slug]
     whole, damaged = digests(cache), cache / "loras" / key
     (damaged / "lora.safetensors").write_bytes(b"")
     assert trained(tmp_path / "again", cache, pipeline).context.cache.made == {"loras": 1}

@@ -4,7 +4,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -176,7 +176,11 @@ def test_a_clock_that_was_set_loses_nothing(
     from filelock import FileLock
 
     cache = Cache(tmp_path)
-    make = lambda missing: [stored(path) for path in missing.values()]  # noqa: E731
+
+    def make(missing: Mapping[str, Path]) -> None:
+        for path in missing.values():
+            stored(path)
+
     entry = cache.get_all("images", {"a": "abc"}, make, stage="images")["a"]
     left, held = (tmp_path / "images" / f".{name}.0123abcd" for name in ("gone", "held"))
     own = tmp_path / CHECKSUMS / ".images-gone.0123abcd"

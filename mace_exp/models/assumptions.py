@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from numbers import Real
 from typing import Any
 
 FAMILIES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
@@ -88,7 +87,7 @@ def _check_numbers(config: Mapping[str, Any], where: object) -> None:
     betas = given if given is not None else [config["beta_start"], config["beta_end"]]
     if not isinstance(count, int) or count < 1:
         raise ValueError(f"{where}: num_train_timesteps is {count!r}: give a whole number, as 1000")
-    if not all(isinstance(each, Real) and 0 < each < 1 for each in betas):
+    if not all(isinstance(each, int | float) and 0 < each < 1 for each in betas):
         raise ValueError(f"{where}: the betas of its noise, {betas}, are not between 0 and 1")
     if given is not None and len(given) != count:
         raise ValueError(
