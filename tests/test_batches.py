@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mace_exp.methods.mace.batches import save_batch, units
+from mace_exp.methods.mace.batches import ON_CPU, most_at_once, save_batch, units
 from mace_exp.recipe import Recipe
 from mace_exp.utils.hashing import file_digest
 from tests.composing import composed
@@ -30,7 +30,7 @@ def entries(tmp_path: Path) -> dict[str, Path]:
     return found
 
 
-def again(entries: dict[str, Path], missing: str, most: int | None = 8) -> list[str]:
+def again(entries: dict[str, Path], missing: str, most: int | str = 8) -> list[str]:
     settings = dict.fromkeys(entries, replace(SETTINGS, concepts_per_batch=most))
     return ["".join(unit) for unit in units(entries, [*missing], settings, on_cpu=False)]
 
@@ -54,11 +54,17 @@ def test_what_is_missing_is_trained_with_its_batch(
 
 def test_a_batch_that_does_not_fit_or_is_not_whole_is_left_alone(entries: dict[str, Path]) -> None:
     assert again(entries, "a", most=1) == ["a"]
-    assert again(entries, "a", most=None) == ["ab"]
+    assert again(entries, "a", most="auto") == ["ab"]
     del entries["b"]
     assert again(entries, "ad") == ["cd", "a"]
     (entries["c"] / "batch.json").unlink()  # of an earlier version
     assert again(entries, "d") == ["d"]
+
+
+def test_as_many_as_fit_are_tried_at_once() -> None:
+    auto = replace(SETTINGS, concepts_per_batch="auto")
+    assert most_at_once(auto, on_cpu=False) is None, "all, halved when memory is used up"
+    assert most_at_once(auto, on_cpu=True) == ON_CPU, "where more save no time"
 
 
 def trained(folder: Path, cache: Path, pipeline: Any, names: Sequence[str] = NAMES) -> Recipe:

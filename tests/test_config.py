@@ -36,6 +36,8 @@ def test_the_default_run_is_ten_people_of_the_embedded_model() -> None:
         ("lora.rank=0", "lora.rank = 0 is out of range: it must be at least 1"),
         ("lora.dropout=1", "it must be at least 0 and below 1, as in lora.dropout=0"),
         ("lora.learning_rate=0", "it must be above 0"),
+        ("lora.concepts_per_batch=0", "lora.concepts_per_batch = 0: it takes a whole number, at"),
+        ("lora.concepts_per_batch=many", "or auto, as in lora.concepts_per_batch=auto"),
         ("lora.learning_rate=nan", "lora.learning_rate = nan is out of range"),
         ("lora.learning_rate=inf", "lora.learning_rate = inf is out of range"),
         ("masks.threshold=1.5", "it must be at least 0 and at most 1"),

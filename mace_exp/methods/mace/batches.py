@@ -14,14 +14,16 @@ from mace_exp.methods.mace.schema import LoraConfig
 from mace_exp.utils.files import read_record
 
 ON_CPU = 8
-"""LoRAs per forward pass on a CPU with `lora.concepts_per_batch=null`: more do not save time."""
+"""LoRAs per forward pass on a CPU with `lora.concepts_per_batch=auto`: more do not save time."""
 FILE = "batch.json"
 _KEY = "entries"
 
 
 def most_at_once(settings: LoraConfig, *, on_cpu: bool) -> int | None:
     """Return how many LoRAs may share a forward pass; None: all that have equal settings."""
-    return settings.concepts_per_batch or (ON_CPU if on_cpu else None)
+    if isinstance(settings.concepts_per_batch, int):
+        return settings.concepts_per_batch
+    return ON_CPU if on_cpu else None
 
 
 def save_batch(folder: Path, entries: Sequence[str]) -> None:

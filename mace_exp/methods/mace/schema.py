@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from mace_exp.preservation.schema import WeightedConfig
 from mace_exp.utils.ranges import NONNEGATIVE, POSITIVE, WHOLE, Range
 
+AUTO = "auto"
 NON_DETERMINING_KEYS = ("concepts_per_batch", "gradient_checkpointing", "snapshots")
 """Keys of `LoraConfig` that do not change the LoRAs: speed, memory and what is recorded."""
 JOINT_LORA_KEY = "lora.end_of_text"
@@ -53,8 +54,8 @@ class LoraConfig:
     learning_rate: Annotated[float, POSITIVE]
     steps: Annotated[int, WHOLE]
     batch_size: Annotated[int, WHOLE]  # images per step and concept
-    # LoRAs per forward pass, for speed and memory only; null: as many as fit into GPU memory
-    concepts_per_batch: Annotated[int | None, WHOLE]
+    # LoRAs per forward pass, for speed and memory only; auto: as many as fit into GPU memory
+    concepts_per_batch: Any  # a whole number or auto: unions of OmegaConf cannot be merged
     weight_decay: Annotated[float, NONNEGATIVE]
     max_grad_norm: Annotated[float, POSITIVE]
     gradient_checkpointing: bool  # less memory, about a third more time
@@ -72,6 +73,12 @@ class LoraConfig:
             raise ValueError(
                 f"lora.targets = {self.targets} names {unknown[0] if unknown else 'nothing'}: "
                 f"it takes some of {', '.join(LORA_TARGETS)}, as in lora.targets=[to_k,to_v]"
+            )
+        count = self.concepts_per_batch
+        if count != AUTO and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
+            raise ValueError(
+                f"lora.concepts_per_batch = {count!r}: it takes a whole number, at least 1, or "
+                f"{AUTO}, as in lora.concepts_per_batch={AUTO}"
             )
         if self.gradient_checkpointing and self.dropout:
             raise ValueError(
