@@ -96,6 +96,7 @@ _WORDS = {
     float: "a number",
     bool: "true or false",
     str: "text",
+    Any: "a number or a word",
     list: "a list in brackets",
     dict: "names with values, in braces",
 }
