@@ -111,7 +111,7 @@ def test_tables_as_spreadsheets_write_them(
         ("prompt\n" + "a" * 200_000, "line 2: field larger than field limit"),
         ("prompt\n" + "a" * 20_000, "at most 10000 are allowed"),
         ("prompt\na \x1b[2J cat\n", "holds .*no character to be read"),
-        ("prompt\na cat\n".encode("utf-16-le"), "no column of prompts"),
+        ("prompt\na cat\n".encode("utf-16-le"), "UTF-16 or UTF-32 without"),
         ("prompt\na caf\xe9\n".encode("latin-1"), "at byte 12: save it in UTF-8 .*CSV UTF-8"),
     ],
 )

@@ -4,6 +4,7 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
+from mace_exp.concepts.captions import NoSuchColumn
 from mace_exp.concepts.prompts import evaluation_prompts
 from mace_exp.config.run_config import RunConfig
 from mace_exp.data.files import Size
@@ -13,7 +14,6 @@ from mace_exp.models.sources import location_of, native_size
 from mace_exp.preservation.schema import term_key
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.schema import WandbMode, WandbTracking
-from mace_exp.utils.tables import is_table
 
 _NEED_WANDB = (WandbMode.online, WandbMode.offline)
 
@@ -50,11 +50,18 @@ def _missing_captions(config: RunConfig) -> Iterator[str]:
     for name, term in config.preservation.by_name().items():
         if term.file is not None and not Path(term.file).is_file():
             yield (f"{term_key(name)}.file = {term.file} is not a file: give one caption per line")
-        elif term.file is not None and (is_table(Path(term.file)) or term.column):
+        elif term.file is not None:
             try:
                 term.read_file()
-            except ValueError as error:
+            except NoSuchColumn as error:
                 yield f"{term_key(name)}.file: {error} ({term_key(name)}.column=...)"
+            except ValueError as error:
+                yield f"{term_key(name)}.file: {error}"
+        elif term.column is not None:
+            yield (
+                f"{term_key(name)}.column = {term.column} is of no file: give {term_key(name)}.file"
+                " too, or leave it out"
+            )
         if term.cache is not None and not Path(term.cache).is_file():
             yield (
                 f"{term_key(name)}.cache = {term.cache} is not a file: give one that `python -m "

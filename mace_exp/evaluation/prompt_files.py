@@ -39,8 +39,9 @@ class PromptRow:
 def read_prompts(path: Path, columns: Mapping[str, Sequence[str]]) -> list[PromptRow]:
     """Return the prompts of a file, in its order.
 
-    A name that ends in `.csv`, `.tsv` or `.jsonl`: a table, of which the first of `columns[field]`
-    that it has is read as `field` of `FIELDS`, case ignored, and all other columns are not.
+    A name that ends in `.csv`, `.tsv`, `.jsonl` or `.ndjson`: a table, of which the first of
+    `columns[field]` that it has is read as `field` of `FIELDS`, case ignored, and all other columns
+    are not.
     `.json`: COCO's caption JSON, one caption an image. Anything else: text, one prompt per line.
 
     Raises:
@@ -69,8 +70,8 @@ def _table(path: Path, columns: Mapping[str, Sequence[str]]) -> list[PromptRow]:
 
 def _columns(table: Table, columns: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """Return the column of each field that the table has."""
-    path, names = table.path, [plain_text(name).casefold() for name in table.columns]
-    if not any(names):
+    path = table.path
+    if not any(map(plain_text, table.columns)):
         raise ValueError(f"{path} is empty: its first line must name the columns")
     found = {field: table.column(columns[field]) for field in FIELDS}
     if found[PROMPT] is None:
@@ -79,16 +80,12 @@ def _columns(table: Table, columns: Mapping[str, Sequence[str]]) -> dict[str, st
             f"columns are {shown(', '.join(table.columns))[:300]}. Name one of them in "
             "evaluation.prompt_sets.columns.prompt"
         )
-    fields = {field: column for field, column in found.items() if column is not None}
-    for column in fields.values():
-        if names.count(plain_text(column).casefold()) > 1:
-            raise ValueError(f"{path} has two columns named {column!r}: which is meant?")
-    return fields
+    return {field: column for field, column in found.items() if column is not None}
 
 
 def _row(table: Table, number: int, columns: Mapping[str, str]) -> PromptRow:
     where, cells = f"{table.path}, line {number}", table.lines[number]
-    if len(cells) < len(set(table.columns)) and table.path.suffix.lower() != ".jsonl":
+    if len(cells) < len(set(table.columns)) and not table.may_lack_cells:
         raise ValueError(
             f"{where} has {len(cells)} cells, the first line names {len(table.columns)} columns"
         )

@@ -115,23 +115,49 @@ def at_home(path: str) -> str:
         return path
 
 
+_NO_TEXT = {
+    b"PK\x03\x04": "a zip archive, as workbooks of Excel are: save it as CSV UTF-8",
+    b"\xd0\xcf\x11\xe0": "a workbook of Excel: save it as CSV UTF-8",
+    b"\x1f\x8b": "compressed by gzip: unpack it (gunzip)",
+    b"\xfd7zXZ\0": "compressed by xz: unpack it (unxz)",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd: unpack it (unzstd)",
+    b"PAR1": "a Parquet file: write its texts as .csv or .jsonl (pandas: read_parquet, to_csv)",
+    b"ARROW1\0": "an Arrow file: write its texts as .csv or .jsonl",
+    b"SQLite format 3\0": "a database of SQLite: write its texts as .csv or .jsonl",
+    b"\x93NUMPY": "an array of NumPy: write its texts one per line, or as .csv or .jsonl",
+    **dict.fromkeys(
+        (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"),
+        "a pickle, which is not read: write its texts one per line, or as .csv or .jsonl",
+    ),
+    b"version https://git-lfs": "a Git LFS pointer, not the file: run `git lfs pull` in its folder",
+}
+"""First bytes of files that are found in place of texts, and what these files are."""
+_PAGE = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html\b)", re.IGNORECASE)
+
+
 def read_text(path: Path) -> str:
     """Read a text file of the user: UTF-8, or what begins with the byte order mark of UTF-16, as
     spreadsheets and editors on Windows write it.
 
     Raises:
         OSError: it can't be opened.
-        ValueError: it is no regular file, a zip archive, or in another encoding.
+        ValueError: it is no regular file, something else than text, or in another encoding.
     """
     content = regular(path).read_bytes()
-    if content.startswith(b"PK\x03\x04"):
-        raise ValueError("it is a zip archive, as workbooks of Excel are: save it as CSV UTF-8")
+    what = next((said for begin, said in _NO_TEXT.items() if content.startswith(begin)), None)
+    if what is None and _PAGE.match(content):
+        what = "a web page, not the file: the download asked for a login, or found nothing"
+    if what is not None:
+        raise ValueError(f"it is {what}")
     try:
-        return decoded_text(content)
+        text = decoded_text(content)
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{error.reason} at byte {error.start}: save it in UTF-8 (in Excel: CSV UTF-8)"
         ) from error
+    if text.count("\0") * 3 > len(text):
+        raise ValueError("it is in UTF-16 or UTF-32 without a byte order mark: save it in UTF-8")
+    return text
 
 
 def decoded_text(content: bytes) -> str:

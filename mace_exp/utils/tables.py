@@ -1,4 +1,4 @@
-"""Tables of the user: .csv, .tsv and .jsonl files, read by the names of their columns."""
+"""Tables of the user: .csv, .tsv and .jsonl (.ndjson) files, read by the names of their columns."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from pathlib import Path
 from mace_exp.utils.files import read_text
 from mace_exp.utils.texts import plain_text
 
-SUFFIXES = (".csv", ".tsv", ".jsonl")
-_DELIMITERS = ",;\t|"
+_JSON_LINES = (".jsonl", ".ndjson")
+SUFFIXES = (".csv", ".tsv", *_JSON_LINES)
+DELIMITERS = ",;\t|"
 _SEPARATOR = re.compile(r"\"?sep=(.)\1*\"?\1*\n", re.IGNORECASE)
 """The line that Excel writes before a table, to name its delimiter."""
 Rows = dict[int, dict[str, str]]
@@ -32,6 +33,11 @@ class Table:
     """Why the cells of a column are no texts, by column."""
 
     @property
+    def may_lack_cells(self) -> bool:
+        """Whether a row may leave out columns, as JSON objects do."""
+        return is_json_lines(self.path)
+
+    @property
     def rows(self) -> list[dict[str, str]]:
         """The rows, in their order."""
         return list(self.lines.values())
@@ -41,16 +47,27 @@ class Table:
 
         Raises ValueError if the cells of this column are no texts, or two columns have its name.
         """
-        known = {plain_text(column).casefold(): column for column in reversed(self.columns)}
-        found = next((known[name.casefold()] for name in names if name.casefold() in known), None)
-        if found in self.unclear:
-            raise ValueError(f"{self.path}: {self.unclear[found]}")
-        return found
+        for name in (plain_text(each).casefold() for each in names):
+            alike = [each for each in self.columns if plain_text(each).casefold() == name]
+            if len(alike) > 1:
+                raise ValueError(
+                    f"{self.path}: two columns are named {name!r}: which is meant? Rename the other"
+                )
+            if alike and alike[0] in self.unclear:
+                raise ValueError(f"{self.path}: {self.unclear[alike[0]]}")
+            if alike:
+                return alike[0]
+        return None
 
 
 def is_table(path: Path) -> bool:
     """Return whether the suffix is that of a table."""
     return path.suffix.lower() in SUFFIXES
+
+
+def is_json_lines(path: Path) -> bool:
+    """Return whether the suffix is that of one JSON object per line."""
+    return path.suffix.lower() in _JSON_LINES
 
 
 def read_table(path: Path) -> Table:
@@ -63,7 +80,7 @@ def read_table(path: Path) -> Table:
         text = read_text(path)
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} can't be read as UTF-8 text: {error}") from error
-    return _json_table(path, text) if path.suffix.lower() == ".jsonl" else _separated(path, text)
+    return _json_table(path, text) if is_json_lines(path) else _separated(path, text)
 
 
 def delimited(path: Path, text: str) -> tuple[str, str]:
@@ -72,38 +89,44 @@ def delimited(path: Path, text: str) -> tuple[str, str]:
     if named:
         return named[1], text[named.end() :]
     head = re.sub(r'"[^"]*"', "", text.lstrip()).partition("\n")[0]  # names may be quoted
-    tabs = path.suffix.lower() == ".tsv"
-    return "\t" if tabs else max(_DELIMITERS, key=head.count), text
+    best = max(DELIMITERS, key=head.count)
+    tabs = path.suffix.lower() == ".tsv" and ("\t" in head or best not in head)
+    return "\t" if tabs else best, text
 
 
 def _separated(path: Path, text: str) -> Table:
     """Read a table whose first line with text has the columns; lines without text are none of its
     rows."""
     delimiter, text = delimited(path, text)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True
+    )
     lines: Rows = {}
     try:
-        columns = next(filter(any, reader), [])
+        columns = next((cells for cells in reader if any(map(str.strip, cells))), [])
         for cells in reader:
             if len(cells) > len(columns):
                 raise ValueError(
                     f"{path}, line {reader.line_num} has {len(cells)} cells, more than the "
                     f"{len(columns)} columns: put texts that hold {delimiter!r} into quotation "
-                    "marks"
+                    f"marks. The first line names the columns {', '.join(map(repr, columns))}"
                 )
             if any(cell.strip() for cell in cells):
                 lines[reader.line_num] = dict(zip(columns, cells, strict=False))
     except csv.Error as error:
         raise ValueError(
-            f"{path}, line {reader.line_num}: {error}: is there a quote that nobody closes?"
+            f"{path}, line {reader.line_num}: {error}: is there a quote that nobody closes? One "
+            "within a quoted text is written twice"
         ) from error
-    twice = {n: f"two columns are named {n!r}" for n in columns if columns.count(n) > 1}
-    return Table(path, columns, lines, twice)
+    return Table(path, columns, lines)
 
 
 def _cell(value: object) -> str:
     """Return a cell's text; Python writes a missing value as null or NaN, which is not itself."""
     return "" if value is None or value != value else str(value)
+
+
+_KINDS: dict[type, str] = {dict: "an object", list: "a list", bool: "true or false"}
 
 
 def _json_table(path: Path, text: str) -> Table:
@@ -119,8 +142,8 @@ def _json_table(path: Path, text: str) -> Table:
         if not isinstance(row, dict):
             raise ValueError(f"{path}, line {number} is no JSON object: one is needed a line")
         for key, cell in row.items():
-            if isinstance(cell, dict | list):
-                what = "a list" if isinstance(cell, list) else "an object"
+            if isinstance(cell, dict | list | bool):
+                what = _KINDS[type(cell)]
                 nested.setdefault(key, f"line {number}, {key!r} is {what}: one text is needed")
         lines[number] = {key: _cell(value) for key, value in row.items()}
     columns = list(dict.fromkeys(column for row in lines.values() for column in row))

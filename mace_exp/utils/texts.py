@@ -35,6 +35,8 @@ def plain_text(text: str) -> str:
     """Return a text as its reader sees it: what can't be seen is left out, white space of any kind
     is one space, letters are composed (NFC; macOS writes file names in NFD), and ligatures and
     full-width letters are plain ones."""
+    if text.isascii():  # as most of half a million captions are
+        return " ".join(text.split())
     text = _JOINERS.sub("", _BLANK.sub(" ", _UNSEEN.sub("", text)))
     text = _FORMS.sub(lambda found: unicodedata.normalize("NFKC", found[0]), text)
     return " ".join(unicodedata.normalize("NFC", text).split())
@@ -65,6 +67,8 @@ class ShownFormatter(logging.Formatter):
 
 def fault_of(text: str) -> str | None:
     """Say why a text can't be meant, or None."""
+    if text.isprintable() and len(text) <= LONGEST:
+        return None
     found = _CONTROL.search(text) or _SURROGATE.search(text)
     if found:
         called = unicodedata.name(found[0], "")
