@@ -77,7 +77,7 @@ def _files_that_choose(group: str, option: str) -> Iterator[str]:
     name = re.escape(option)
     chosen = re.compile(rf"^\s*-.*\b{group}(@\S+)?:\s*['\"]?{name}['\"]?\s*(#.*)?$", re.MULTILINE)
     for folder in _folders():
-        for file in sorted(folder.rglob("*.yaml")):
+        for file in sorted(each for each in folder.rglob("*.yaml") if each.is_file()):
             if chosen.search(file.read_text(encoding="utf-8", errors="replace")):
                 yield f"{file}: "
 
