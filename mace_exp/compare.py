@@ -74,8 +74,15 @@ def compared(
     top-1 prediction, None for each run's own.
 
     Raises:
-        ValueError: fewer than two runs, one without scores, or no picture in common.
+        ValueError: fewer than two runs, one without scores, or no picture in common; a negative
+            number of pictures, or a threshold that is no probability.
     """
+    if pictures < 0:
+        raise ValueError(f"--pictures {pictures}: at least 0 are shown")
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise ValueError(
+            f"--threshold {threshold:g}: at least 0 and at most 1, as in --threshold 0.5"
+        )
     runs = [run for folder in folders for run in _runs_in(folder)]
     if len(runs) < 2:
         raise ValueError(f"{len(runs)} run to compare: name two, or a sweep with two that measured")

@@ -15,6 +15,7 @@ A run saves its edited weights (edit.safetensors), and in erased.json the model 
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -28,6 +29,7 @@ from mace_exp.runs.edits import edit_facts
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.manifest import check_unchanged
 from mace_exp.utils.errors import naming_setting
+from mace_exp.utils.files import new_entry
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NAME = "python -m mace_exp.export"
+log = logging.getLogger("mace_exp.export")
 SHAPES = ("folder", "edit", "compact", "lora", "kohya", "checkpoint")
 
 
@@ -96,14 +99,16 @@ def export(
     with naming_setting(str(file)):
         check_edit(pipeline, edit)
     stored = None if dtype is None else getattr(torch, dtype)
-    if shape.format == FOLDER.format:
-        _write_folder(pipeline, edit, target, stored)
-        return
-    from mace_exp.cli.edit_files import FORMATS, Work
+    with new_entry(target) as temporary:
+        if shape.format == FOLDER.format:
+            _write_folder(pipeline, edit, temporary, stored)
+            return
+        from mace_exp.cli.edit_files import FORMATS, Work
 
-    stored = stored or next(iter(edit.values())).dtype
-    work = Work(pipeline=pipeline, folder=folder, edit=edit, dtype=stored, rank=shape.rank)
-    FORMATS[shape.format](work, target)
+        stored = stored or next(iter(edit.values())).dtype
+        work = Work(pipeline=pipeline, folder=folder, edit=edit, dtype=stored, rank=shape.rank)
+        FORMATS[shape.format](work, temporary)
+    log.info("%s: %.1f MB", target, target.stat().st_size / 1e6)
 
 
 def _check_weights(folder: RunFolder, file: Path) -> None:

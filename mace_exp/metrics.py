@@ -31,6 +31,7 @@ from mace_exp.evaluation.suite import specificity_in
 from mace_exp.report.read_run import group_in, read_config, read_json
 from mace_exp.report.run_page import write_report
 from mace_exp.report.terminal import print_result
+from mace_exp.runs.claims import claimed
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.manifest import check_unchanged, record_files
 from mace_exp.runs.stale import forget_key
@@ -124,9 +125,10 @@ def _remeasured(folder: RunFolder, changes: Mapping[str, Any]) -> dict[str, Any]
     former = read_json(folder.metrics)
     found = measure_again(scored, names, former, further=judge.metrics()).metrics
     if found != former:
-        write_json(folder.metrics, found)
-        record_files(folder, [folder.metrics.name])
-        forget_key(folder, "metrics")  # they are no longer those of the run's own settings
+        with claimed(folder.root, "run"):
+            write_json(folder.metrics, found)
+            record_files(folder, [folder.metrics.name])
+            forget_key(folder, "metrics")  # they are no longer those of the run's own settings
         if (folder.root / "report.html").is_file():
             write_report(folder.root)
     return found

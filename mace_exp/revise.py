@@ -15,6 +15,7 @@ import argparse
 from collections.abc import Sequence
 
 from mace_exp.cli.config_dir import add_folder, flags
+from mace_exp.cli.ending import ended
 from mace_exp.runs.ranks import is_worker
 
 
@@ -34,6 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         command()
         return
+    with ended("mace_exp.revise"):
+        _revise(given)
+
+
+def _revise(given: Sequence[str]) -> None:
+    """Run the revised run, or restore the original weights if nothing is left to erase."""
     from mace_exp.cli.common import refusals_shown
     from mace_exp.cli.job import run  # imports Hydra
     from mace_exp.cli.revision import read_revision

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 
@@ -21,8 +20,6 @@ from mace_exp.cli.revision import read_revision
 from mace_exp.cli.sweep import close_sweep
 from mace_exp.compare import compared
 from mace_exp.config import explain
-from mace_exp.evaluation.prompts import EvaluationPrompt
-from mace_exp.evaluation.scores import ScoredPictures, Scores
 from mace_exp.export import export
 from mace_exp.metrics import remeasure
 from mace_exp.report.__main__ import report
@@ -34,6 +31,7 @@ from mace_exp.runs.stale import recorded_keys, remove_stale
 from mace_exp.runs.status import status_of
 from mace_exp.utils.errors import reading
 from tests.fake_run import make_run
+from tests.fake_scores import write_scores
 
 DAMAGES: dict[str, bytes] = {
     "empty": b"",
@@ -193,28 +191,6 @@ def test_scores_that_the_run_did_not_write_are_not_measured(whole: Path, tmp_pat
     for command in (lambda: remeasure(run.root, {}), lambda: compared([run.root, run.root])):
         with pytest.raises(ValueError, match=r"scores\.csv is not what the run wrote"):
             command()
-
-
-def write_scores(folder: Path) -> None:
-    """Write the scores that the metrics of a folder are measured from."""
-    prompts = [EvaluationPrompt("erased", "Amy Adams", "a photo of Amy Adams", 0, "Amy Adams")]
-    unknown = np.full(1, np.nan)
-    scores = Scores(
-        subject=["Amy Adams"],
-        subject_probability=np.ones(1),
-        subject_rank=np.ones(1),
-        scene=[""],
-        expected_scene=[""],
-        scene_probability=unknown,
-        scene_rank=unknown,
-        person=np.ones(1),
-        text_image=unknown,
-        pixel_change=np.zeros(1),
-        subject_classes=unknown,
-        scene_classes=unknown,
-        perceptual=unknown,
-    )
-    ScoredPictures(prompts, scores, scores, "mini").write(folder / "scores.csv")
 
 
 ODD: dict[str, tuple[str, Callable[[str], str]]] = {

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,74 @@ def test_signals_end_a_command_in_one_line(number: int, name: str) -> None:
     out, error = process.communicate(timeout=60)
     assert process.returncode == 128 + number and out == "closed\n"
     assert error == f"mace_exp: stopped by {name}\n"
+
+
+INTERRUPTED_LIBRARY = """
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+from mace_exp.cli.common import run_command
+def library():
+    try:
+        print("begun", flush=True)
+        time.sleep(60)
+    except BaseException:
+        raise ERROR("half of it was done")
+sys.exit(run_command("mace_exp", library))
+"""
+
+
+@pytest.mark.parametrize("error", ["ValueError", "AttributeError"])
+@pytest.mark.parametrize(
+    "number, name",
+    [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM"), (signal.SIGHUP, "SIGHUP")],
+)
+def test_a_signal_is_not_mistaken_for_what_a_library_makes_of_it(
+    number: int, name: str, error: str
+) -> None:
+    """OmegaConf, interrupted while it composes, fails to restore what it had changed."""
+    process = in_process(INTERRUPTED_LIBRARY.replace("ERROR", error))
+    assert process.stdout is not None and process.stdout.readline() == "begun\n"
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (128 + number, f"mace_exp: stopped by {name}\n")
+
+
+@pytest.mark.parametrize(
+    "command, works",
+    [
+        ("__main__", "mace_exp.cli.refusal.refuse_early"),
+        ("attack", "mace_exp.attack.attack"),
+        ("cache", "mace_exp.cache.tend"),
+        ("check.__main__", "mace_exp.check.__main__.expand"),
+        ("compare", "mace_exp.compare.compared"),
+        ("convert", "mace_exp.convert.read"),
+        ("export", "mace_exp.export.export"),
+        ("metrics", "mace_exp.metrics.remeasure"),
+        ("preservation.__main__", "mace_exp.preservation.statistics.read_statistics"),
+        ("report.__main__", "mace_exp.report.__main__.report"),
+        ("revise", "mace_exp.cli.revision.read_revision"),
+    ],
+)
+def test_ctrl_c_ends_every_command_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, works: str
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    arguments = {
+        "attack": ["run=x", "attack=completion"],
+        "preservation.__main__": ["show", "x"],
+        "export": ["x", "y"],
+        "cache": ["."],
+    }
+    module = import_module(f"mace_exp.{command}")
+    monkeypatch.setattr(works, interrupted)
+    monkeypatch.setattr(sys, "argv", ["x", *arguments.get(command, ["x"])])
+    with pytest.raises(SystemExit) as stop:
+        module.main()
+    said = capsys.readouterr().err
+    assert stop.value.code == 130 and said.count("\n") == 1 and "stopped by Ctrl-C" in said
 
 
 def test_nohup_is_kept() -> None:

@@ -19,8 +19,10 @@ from mace_exp.check.text import file_lines, work_lines
 from mace_exp.cli.arguments import expand
 from mace_exp.cli.common import REFUSALS
 from mace_exp.cli.config_dir import add_folder, flags, folder_of_options
+from mace_exp.cli.ending import ended
 from mace_exp.config import composed_run, explain
 from mace_exp.config.run_config import RunConfig
+from mace_exp.runs.interrupts import check_stopped
 from mace_exp.utils.texts import shown
 
 NAME = "python -m mace_exp.check"
@@ -31,6 +33,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Check the settings; return 0 if a run with them can start, else 2."""
     chosen = _parser().parse_args(_settings_last(sys.argv[1:] if arguments is None else arguments))
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    with ended(NAME):
+        return _check(chosen)
+
+
+def _check(chosen: argparse.Namespace) -> int:
     found: dict[str, Any] = {"fits": True, "problems": []}
     try:
         config = _composed(chosen)
@@ -38,6 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
         if not chosen.files:
             _add(found, _work(config), chosen, work_lines)
     except REFUSALS as error:
+        check_stopped()
         found |= {"fits": False, "problems": explain(error).splitlines()}
         if not chosen.json:
             sys.stderr.write(f"{NAME}: {shown(explain(error))}\n")

@@ -16,6 +16,7 @@ from mace_exp.cli.ending import ended
 from mace_exp.cli.refusal import Refusal, end
 from mace_exp.config import explain, model_named, quoted
 from mace_exp.models.schema import Device, ModelConfig, Precision
+from mace_exp.runs.interrupts import check_stopped
 from mace_exp.runs.ranks import RankError
 from mace_exp.utils.files import is_out_of_room
 from mace_exp.utils.texts import ShownFormatter
@@ -93,6 +94,7 @@ def run_command(name: str, command: Callable[[], None]) -> int:
         try:
             command()
         except REFUSALS as error:
+            check_stopped()
             if os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
             log.error("%s: %s", name, explain(error))
@@ -106,6 +108,7 @@ def refusing() -> Iterator[None]:
     try:
         yield
     except REFUSALS as error:
+        check_stopped()
         raise Refusal(error) from error
 
 

@@ -27,7 +27,7 @@ def keep_options(sources: Iterable[Any], folder: Path) -> None:
         if source.schema != "file" or place.resolve() in (CONF.resolve(), target.resolve()):
             continue
         for group in sorted(each.name for each in CONF.iterdir() if each.is_dir()):
-            for file in sorted((place / group).rglob("*.yaml")):
+            for file in sorted(each for each in (place / group).rglob("*.yaml") if each.is_file()):
                 with atomic_file(target / file.relative_to(place)) as temporary:
                     temporary.write_bytes(file.read_bytes())  # whatever those not read hold
 

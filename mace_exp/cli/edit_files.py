@@ -124,4 +124,3 @@ def _write(
     target: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str] | None = None
 ) -> None:
     save_tensors(target, tensors, facts)
-    log.info("%s: %.1f MB", target, target.stat().st_size / 1e6)

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 from typing import Any, TextIO
 
-from mace_exp.runs.interrupts import INTERRUPTED, exiting_on_signals, stopped_by
+from mace_exp.runs.interrupts import INTERRUPTED, check_stopped, exiting_on_signals, stopped_by
 
 
 @contextmanager
@@ -28,7 +28,11 @@ def ended(name: str, *, said: bool = True) -> Iterator[None]:
             exits.enter_context(_unbroken(stream))
         try:
             with exiting_on_signals():
-                yield
+                try:
+                    yield
+                except BaseException:
+                    check_stopped()
+                    raise
         except KeyboardInterrupt:
             _ignore_interrupts()  # a second one would print a traceback at interpreter shutdown
             _say(name, "stopped by Ctrl-C", said)

@@ -25,6 +25,7 @@ from mace_exp.config import CONF, quick_hydra, register, to_run_config
 from mace_exp.config.run_config import RunConfig
 from mace_exp.runs.claims import claimed, release
 from mace_exp.runs.folder import Contents, RunFolder, check_writable
+from mace_exp.runs.interrupts import check_stopped
 from mace_exp.runs.ranks import dismissed_workers
 from mace_exp.utils.errors import Refused
 
@@ -98,6 +99,7 @@ def _refused_whole(run_dir: Path) -> Iterator[None]:
     try:
         yield
     except REFUSALS as error:
+        check_stopped()
         refused = isinstance(error, Refused)
         begun = _content(folder.status) != started and not refused
         if refused:

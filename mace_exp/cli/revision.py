@@ -13,6 +13,7 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 
 from mace_exp.cli.arguments import expand
 from mace_exp.cli.config_dir import flags, folder_of_options
@@ -119,7 +120,12 @@ def _names(key: str, value: str) -> list[str]:
     """Return the names in `[A,B]`, or the one name in `A`."""
     if not value:
         return []
-    parsed: Any = _parsed(f"{key}={value}").value()
+    try:
+        parsed: Any = _parsed(f"{key}={value}").value()
+    except HydraException as error:
+        raise ValueError(
+            f"{key} = {value} can't be read: give a list, as in {key}='[name,name]'"
+        ) from error
     names = parsed if isinstance(parsed, list) else [parsed]
     for name in names:
         if not isinstance(name, str) or not plain_text(name):

@@ -22,6 +22,7 @@ from mace_exp.report.read_run import read_json
 from mace_exp.report.sweep_page import write_sweep_report
 from mace_exp.runs.arguments import run_arguments
 from mace_exp.runs.folder import RunFolder
+from mace_exp.runs.interrupts import check_stopped
 from mace_exp.runs.status import Status, status_of
 from mace_exp.utils.texts import shown
 
@@ -48,6 +49,7 @@ def attempt(run_dir: Path, work: Callable[[], object]) -> None:
     except Exception as error:
         if status_of(folder) != "failed":
             status.fail(error)
+        check_stopped()
         log.error(
             "job %s failed: %s", run_dir.name, _first_line(str(error)) or type(error).__name__
         )

@@ -1,5 +1,6 @@
 """Explain errors of Hydra and OmegaConf in one message with a remedy."""
 
+import errno
 import re
 import sys
 from argparse import ArgumentParser
@@ -29,6 +30,16 @@ from mace_exp.utils.texts import cut
 from mace_exp.utils.yaml_files import syntax_problem
 
 _NULL = "is null: a value is needed here; the word itself is written 'null', in quotes"
+_ROOM, _RIGHTS = "make room, or name another place", "change its permissions, or name another place"
+_REMEDIES = {
+    errno.ENOSPC: _ROOM,
+    errno.EFBIG: _ROOM,
+    getattr(errno, "EDQUOT", errno.ENOSPC): _ROOM,
+    errno.EROFS: "name a place that can be written to",
+    errno.EACCES: _RIGHTS,
+    errno.EPERM: _RIGHTS,
+}
+"""What to do after an error of the system, by its number."""
 
 
 def named_option(argument: str) -> str:
@@ -60,6 +71,8 @@ def _explained(error: Exception) -> str:
             )
         case HydraException() | OmegaConfBaseException():
             return _composition_problem(error)
+        case OSError(filename=str() | Path()) if error.errno in _REMEDIES:
+            return f"{error.filename}: {error.strerror}: {_REMEDIES[error.errno]}"
         case yaml.MarkedYAMLError(problem_mark=yaml.Mark()):
             return syntax_problem(error)
     return str(error)
@@ -77,7 +90,7 @@ def _files_that_choose(group: str, option: str) -> Iterator[str]:
     name = re.escape(option)
     chosen = re.compile(rf"^\s*-.*\b{group}(@\S+)?:\s*['\"]?{name}['\"]?\s*(#.*)?$", re.MULTILINE)
     for folder in _folders():
-        for file in sorted(folder.rglob("*.yaml")):
+        for file in sorted(each for each in folder.rglob("*.yaml") if each.is_file()):
             if chosen.search(file.read_text(encoding="utf-8", errors="replace")):
                 yield f"{file}: "
 

@@ -7,12 +7,10 @@ masks are refused, with a message that says what they contain.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mace_exp.utils.files import regular
+from mace_exp.data.opened_images import AmbiguousPixels, opened
 from mace_exp.utils.hashing import file_digest
 
 if TYPE_CHECKING:
@@ -42,17 +40,6 @@ _DARK = 16
 _STRAY = 0.02
 """Share of the pixels that may have another colour, as on edges."""
 
-_NO_IMAGES = {
-    b"version https://git-lfs": "a Git LFS pointer: run `git lfs pull` in its folder",
-    b"<": "a web page, or an SVG: download the image itself, or save it as PNG",
-    b"": "no image, or a damaged one",
-}
-"""First bytes of files that are found in place of images, and what these files are."""
-
-
-class _AmbiguousPixels(ValueError):
-    """A file can be read, but its values are ambiguous; the message names it."""
-
 
 def read_image(path: Path) -> np.ndarray:
     """Return an image, [H, W, 3], uint8: upright, the first frame of an animation, transparent
@@ -64,7 +51,7 @@ def read_image(path: Path) -> np.ndarray:
     import numpy as np  # here, so that early error messages do not wait for the imports
     from PIL import Image, ImageOps
 
-    with _opened(path) as image:
+    with opened(path) as image:
         upright = ImageOps.exif_transpose(image)
         if upright.mode in _DEEP:
             levels = _levels(path, upright)
@@ -95,7 +82,7 @@ def read_mask(path: Path) -> np.ndarray:
     import numpy as np
     from PIL import ImageOps
 
-    with _opened(path) as image:
+    with opened(path) as image:
         upright = ImageOps.exif_transpose(image)
         if upright.mode in _DEEP:
             return _inside(path, _levels(path, upright), np.asarray(upright))
@@ -111,7 +98,7 @@ def read_mask(path: Path) -> np.ndarray:
                 return _inside_of_colours(path, colours, few=image.mode in ("P", "PA"))
         grey = np.asarray(upright.convert("L"))
         if not grey.any() and upright.mode in ("RGB", "RGBA") and _is_deep_png(path):
-            raise _AmbiguousPixels(
+            raise AmbiguousPixels(
                 f"mask {path} holds no colour of 16 bits above 255, which is black: save it as "
                 "8-bit PNG with white (255) for the concept"
             )
@@ -122,8 +109,8 @@ def image_size(path: Path) -> Size:
     """Return (height, width), upright, from the file's header. Raises as `read_image`."""
     from PIL.Image import Image as BaseImage
 
-    with _opened(path) as image:
-        if _has_late_texts(path):
+    with opened(path) as image:
+        if image.format == "TIFF" or _has_late_texts(path):  # Pillow turns a TIFF itself
             image.load()
         # PngImageFile.getexif would decode the pixels, to search the chunks after them.
         exif = BaseImage.getexif(image)
@@ -134,7 +121,7 @@ def image_size(path: Path) -> Size:
 def image_digest(path: Path) -> str:
     """Return the digest of a file, with a suffix for modes that are not plain: an earlier version
     clipped such images or put them on black, so that its cache entries must not be reused."""
-    with _opened(path) as image:
+    with opened(path) as image:
         plain = image.mode in PLAIN and not _has_alpha(image)
     return file_digest(path) + ("" if plain else "-scaled-on-white")
 
@@ -145,36 +132,9 @@ def mask_digest(path: Path) -> str:
     import numpy as np
     from PIL import ImageOps
 
-    with _opened(path) as image:
+    with opened(path) as image:
         grey = np.asarray(ImageOps.exif_transpose(image).convert("L"))
     return file_digest(path) + ("" if np.array_equal(grey > 127, read_mask(path)) else "-shown")
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    from PIL import Image, UnidentifiedImageError  # here, as a wrong key needs no image
-
-    try:
-        with Image.open(regular(path)) as image:
-            yield image
-    except FileNotFoundError:
-        raise ValueError(f"image {path} is missing") from None
-    except _AmbiguousPixels:
-        raise
-    except UnidentifiedImageError:
-        raise ValueError(f"image {path} can't be read: it is {_other_content(path)}") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"image {path} can't be read: {error}") from error
-
-
-def _other_content(path: Path) -> str:
-    """Return what a file holds that is no image that is read."""
-    with path.open("rb") as file:
-        start = file.read(24)
-    if start[4:8] == b"ftyp":
-        kind = start[8:12].decode("ascii", "replace")
-        return f"HEIC, AVIF or a film by another name ({kind}): save it as PNG or JPEG"
-    return next(said for begin, said in _NO_IMAGES.items() if start.startswith(begin))
 
 
 def _has_alpha(image: Image.Image) -> bool:
@@ -205,7 +165,7 @@ def _levels(path: Path, image: Image.Image) -> np.ndarray:
 
     values = np.asarray(image).astype(np.float64)
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > 65535:
-        raise _AmbiguousPixels(
+        raise AmbiguousPixels(
             f"image {path} (mode {image.mode}) holds values from {values.min():g} to "
             f"{values.max():g}: grey levels are 0 to 1, to 255 or to 65535; save it as 8-bit PNG"
         )
@@ -250,7 +210,7 @@ def _inside(path: Path, levels: np.ndarray, stored: np.ndarray) -> np.ndarray:
     if inside.any() and len(values) > 4:  # a soft edge, or the noise of a JPEG
         return inside
     listed = ", ".join(f"{value:g}" for value in values[:5]) + ", ..." * (len(values) > 5)
-    raise _AmbiguousPixels(
+    raise AmbiguousPixels(
         f"mask {path} holds the values {listed}: a map of labels, or too dark for a mask; "
         "save it with white (255) for the concept and black (0) elsewhere"
     )
@@ -272,7 +232,7 @@ def _inside_of_alpha(path: Path, alpha: np.ndarray, colours: np.ndarray) -> np.n
     shown = colours[alpha > 0]
     black, white = (shown <= _DARK).all(axis=1), (shown >= 255 - _DARK).all(axis=1)
     if (black | white).all() and min(black.mean(), white.mean()) > _STRAY:
-        raise _AmbiguousPixels(
+        raise AmbiguousPixels(
             f"mask {path} is black and white, and partly transparent: which of them shows the "
             "concept is not known; save it without transparency"
         )
@@ -302,7 +262,7 @@ def _inside_of_colours(path: Path, colours: np.ndarray, *, few: bool) -> np.ndar
         return brightness * 2 > brightness.max()
     found, counts = np.unique(colours.reshape(-1, 3), axis=0, return_counts=True)
     common = [tuple(map(int, found[i])) for i in np.argsort(-counts)[:4]]
-    raise _AmbiguousPixels(
+    raise AmbiguousPixels(
         f"mask {path} holds several colours, such as {', '.join(map(str, common))}: which of "
         "them is the concept is not known; save it with white for the concept and black elsewhere"
     )

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mace_exp.data.pixel_modes import read_image
 from mace_exp.models.sampling import SamplingSettings, sample_with_latents
-from mace_exp.utils.files import atomic_folder, save_png
+from mace_exp.utils.files import atomic_folder, regular, save_png
 from mace_exp.utils.progress import Progress
 from mace_exp.utils.tensors import load_tensors, save_tensors
 
@@ -113,7 +113,7 @@ def stack_images(paths: Sequence[Path]) -> np.ndarray:
 
 def _read_rows(file: Path) -> list[dict[str, str]]:
     try:
-        with file.open(newline="", encoding="utf-8") as lines:
+        with regular(file).open(newline="", encoding="utf-8") as lines:
             rows = list(csv.DictReader(lines))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{file} can't be read: {error}") from error

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mace_exp.evaluation.judges.base import Boxes, Detection
 from mace_exp.evaluation.scores import PHASES, sample_file
-from mace_exp.utils.files import write_table
+from mace_exp.utils.files import regular, write_table
 
 COLUMNS = (
     *("file", "phase", "judge", "class", "confidence"),
@@ -50,7 +50,7 @@ def read_detections(path: Path, count: int) -> tuple[list[list[Detection]], list
     }
     found: tuple[list[list[Detection]], ...] = tuple([[] for _ in range(count)] for _ in PHASES)
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with regular(path).open(encoding="utf-8", newline="") as file:
             table = csv.DictReader(file)
             for name in set(COLUMNS).difference(table.fieldnames or []):
                 raise KeyError(name)  # also in a file without rows, which else says: no boxes

@@ -11,6 +11,7 @@ from typing import Any
 
 from mace_exp.models.addresses import HUB_ID, corrected
 from mace_exp.models.sources import hub_cached
+from mace_exp.utils.files import regular
 from mace_exp.utils.trusted import check_no_code
 
 
@@ -72,7 +73,7 @@ def _check_folder(folder: Path, model_type: str | None) -> None:
 
 def _config(folder: Path) -> dict[str, Any]:
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = json.loads(regular(folder / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError("is not a transformers model: config.json is missing") from None
     except (OSError, ValueError) as error:

@@ -27,6 +27,7 @@ from mace_exp.models.weight_files import (
     read_header,
     read_object,
 )
+from mace_exp.utils.files import regular
 from mace_exp.utils.trusted import check_no_code
 
 LIBRARIES = ("diffusers", "transformers", "stable_diffusion")  # remote code is not run
@@ -52,6 +53,9 @@ def check_folder(
         ValueError: the message names the file and what to do.
     """
     parts = _parts(folder)
+    for each in (*folder.iterdir(), *folder.glob("*/*")):
+        if not each.is_dir():
+            regular(each)
     check_no_code(folder)
     for name in parts:
         if name not in OPTIONAL and not (folder / name).is_dir():

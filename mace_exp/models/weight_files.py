@@ -14,6 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from mace_exp.utils.files import regular
+
 STEMS = ("diffusion_pytorch_model", "model")
 """Names of weights in a component's folder: of diffusers, and of transformers."""
 _NAME = re.compile(
@@ -63,7 +65,7 @@ def read_header(file: Path) -> Mapping[str, StoredTensor]:
         ValueError: it can't be read, is something else (the message says what), or is cut off.
     """
     try:
-        facts = file.stat()
+        facts = regular(file).stat()
         return _header(file, facts.st_size, facts.st_mtime_ns)
     except FileNotFoundError:
         raise ValueError(f"{file} is missing{_link(file)}") from None
@@ -187,9 +189,9 @@ def check_downloaded(file: Path) -> None:
 
     Raises:
         OSError: it can't be opened.
-        ValueError: it is empty, a pointer or a web page, or in another encoding.
+        ValueError: it is no regular file, empty, a pointer or a web page, or in another encoding.
     """
-    with file.open("rb") as opened:
+    with regular(file).open("rb") as opened:
         start = opened.read(24)
     if not start:
         raise ValueError(f"{file} is empty: get it again")

@@ -55,6 +55,10 @@ def import_published(arguments: argparse.Namespace) -> None:
     """Check a published cache against the model's weights and write its single matrix."""
     if not arguments.file.is_file():
         raise ValueError(f"{arguments.file} is not a file")
+    if not arguments.tolerance >= 0:
+        raise ValueError(
+            f"--tolerance {arguments.tolerance:g}: at least 0, as in --tolerance 0.001"
+        )
     model = chosen_model(arguments)
     from mace_exp.models.fingerprints import text_fingerprint
     from mace_exp.preservation import published

@@ -12,6 +12,8 @@ from typing import TypeVar
 
 from PIL import Image
 
+from mace_exp.data.opened_images import opened
+
 log = logging.getLogger(__name__)
 
 EDGE = 192  # pixels; twice the displayed size, for high-resolution screens
@@ -45,10 +47,10 @@ class Thumbnails:
 def encode(path: Path, edge: int, quality: int = QUALITY) -> str | None:
     """Shrink an image to at most `edge` pixels and encode it; None, logged, if unreadable."""
     try:
-        with Image.open(path) as picture:
+        with opened(path) as picture:
             small = picture.convert("RGB")
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        log.warning("%s can't be read (%s) and is left out of the report", path, error)
+    except ValueError as error:
+        log.warning("%s: it is left out of the report", error)
         return None
     small.thumbnail((edge, edge), Image.Resampling.LANCZOS)
     file = io.BytesIO()

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
-from mace_exp.utils.files import atomic_folder, leftover_of, remove, write_text
+from mace_exp.utils.files import atomic_folder, leftover_of, regular, remove, write_text
 from mace_exp.utils.hashing import content_digest
 
 log = logging.getLogger(__name__)
@@ -173,10 +173,12 @@ def is_whole(entry: Path) -> bool:
         return False
     file = checksum_file(entry)
     try:
-        return file.read_bytes() == content_digest(entry).encode()
+        return regular(file).read_bytes() == content_digest(entry).encode()
     except FileNotFoundError:
         seal(entry)
         return True
+    except ValueError:  # a pipe or a device, of which nothing is read
+        return False
 
 
 def _found(entry: Path) -> bool:
@@ -190,7 +192,7 @@ def _found(entry: Path) -> bool:
         aside.parent.mkdir(parents=True, exist_ok=True)
         entry.rename(aside)
         log.warning("%s is not what was written: it is now %s, and is made again", entry, aside)
-    checksum_file(entry).unlink(missing_ok=True)
+    remove(checksum_file(entry))
     for waiting in (entry.parents[1] / GROUPS).glob(f"[!.]*/{_name(entry)}"):
         _move(waiting, entry)
         return True

@@ -23,13 +23,14 @@ def claim(folder: Path, key: str) -> None:
     The operating system releases the lock of a killed process.
 
     Raises:
-        ValueError: another process holds the lock, the folder is not writable, or a symbolic link
-            in it points outside, where appended logs would be written. The message names `key`.
+        ValueError: another process holds the lock, the folder is not writable, or holds a symbolic
+            link that points outside, where appended logs would be written, or a pipe, which would
+            wait for its other end. The message names `key`.
     """
     if folder.absolute() in _HELD:
         return
     check_writable(folder, key)
-    _check_links(folder, key)
+    _check_entries(folder, key)
     lock = FileLock(folder / LOCK, timeout=0)
     try:
         lock.acquire()
@@ -41,12 +42,16 @@ def claim(folder: Path, key: str) -> None:
     _HELD[folder.absolute()] = lock
 
 
-def _check_links(folder: Path, key: str) -> None:
+def _check_entries(folder: Path, key: str) -> None:
     for path in folder.iterdir():
         if path.is_symlink() and not inside(folder, path):
             raise ValueError(
                 f"{key} = {folder}: {path.name} in it is a link out of the folder, to "
                 f"{os.readlink(path)}: remove it, or put the file itself there"
+            )
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise ValueError(
+                f"{key} = {folder}: {path.name} in it is a pipe, a socket or a device: remove it"
             )
 
 

@@ -11,6 +11,8 @@ INTERRUPTED = 128 + signal.SIGINT
 _STOPS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 """Signals of a scheduler or a shutdown, and of a closed terminal (not on Windows)."""
 _SAID = {INTERRUPTED: "Ctrl-C", **{128 + each: each.name for each in _STOPS}}
+_RECEIVED: list[int] = []
+"""Signals of `exiting_on_signals` that this process has received."""
 
 
 def exit_code(error: BaseException | None) -> int:
@@ -33,26 +35,45 @@ def stopped_by(error: BaseException) -> str | None:
 @contextmanager
 def exiting_on_signals() -> Iterator[None]:
     """Raise `SystemExit` (143, 129) on SIGTERM and SIGHUP inside the block, so that files and runs
-    are closed.
+    are closed, and remember that they came, as Ctrl-C (`check_stopped`).
 
     An existing handler (such as a launcher's, for preemption, or nohup's) is kept.
     """
     main_thread = threading.current_thread() is threading.main_thread()
-    ours = [each for each in _STOPS if main_thread and signal.getsignal(each) is signal.SIG_DFL]
+    ours = {each: signal.SIG_DFL for each in _STOPS} | {signal.SIGINT: signal.default_int_handler}
+    ours = {k: v for k, v in ours.items() if main_thread and signal.getsignal(k) is v}
+    if ours:
+        _RECEIVED.clear()
 
     def stop(number: int, frame: object) -> None:
-        for each in ours:
+        _RECEIVED.append(number)
+        for each in ours if number != signal.SIGINT else ():
             signal.signal(each, signal.SIG_IGN)  # a second signal must not interrupt clean-up
-        raise SystemExit(128 + number)
+        check_stopped()
 
     for each in ours:
         signal.signal(each, stop)
     try:
         yield
     finally:
-        for each in ours:
+        for each, former in ours.items():
             if signal.getsignal(each) in (stop, signal.SIG_IGN):
-                signal.signal(each, signal.SIG_DFL)
+                signal.signal(each, former)
+
+
+def check_stopped() -> None:
+    """Raise the end that a signal asks for, if one was received: a library that it interrupts may
+    raise an error of its own in its place.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C.
+        SystemExit: SIGTERM or SIGHUP.
+    """
+    if not _RECEIVED:
+        return
+    if _RECEIVED[0] == signal.SIGINT:
+        raise KeyboardInterrupt from None
+    raise SystemExit(128 + _RECEIVED[0]) from None
 
 
 def stay_on_sigterm() -> None:

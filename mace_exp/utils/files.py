@@ -49,7 +49,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         _sync(temporary)
         os.replace(temporary, path)
     except OSError as error:
-        raise _named(error, path) from error
+        raise _named(error, path, temporary) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -63,8 +63,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, old = _temporary(path), _temporary(path)
-    temporary.mkdir()
     try:
+        temporary.mkdir()
         yield temporary
         mode = temporary.stat().st_mode
         for file in temporary.rglob("*"):
@@ -79,16 +79,45 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                 os.replace(old, path)
             raise
     except OSError as error:
-        raise _named(error, path) from error
+        raise _named(error, path, temporary) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _named(error: OSError, path: Path) -> OSError:
-    """Return the error of a full disk with the file that had no room, which writing does not name;
-    others as they are."""
-    if not is_out_of_room(error):
+@contextmanager
+def new_entry(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, which is free, for a file or a folder that is complete
+    when the block ends and then gets the name. It is removed on an error.
+
+    Raises:
+        ValueError: another process has taken the name meanwhile.
+    """
+    temporary = _temporary(path)
+    try:
+        yield temporary
+        try:
+            if temporary.is_dir():
+                os.rename(temporary, path)  # not over a folder that holds something, nor a file
+            else:
+                os.link(temporary, path)
+        except OSError as error:
+            if not path.exists():  # a file system without links
+                os.replace(temporary, path)
+                return
+            raise ValueError(
+                f"{path} exists: another command wrote it meanwhile. Name another, or remove it"
+            ) from error
+    except OSError as error:
+        raise _named(error, path, temporary) from error
+    finally:
+        remove(temporary)
+
+
+def _named(error: OSError, path: Path, temporary: Path) -> OSError:
+    """Return the error of a full disk with the file that had no room, which writing does not name,
+    and one of the temporary path with the name that it was to get; others as they are."""
+    if not is_out_of_room(error) and not str(error.filename).startswith(str(temporary)):
         return error
     number = error.errno or errno.ENOSPC
     return OSError(number, os.strerror(number), str(path))

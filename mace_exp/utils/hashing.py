@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mace_exp.utils.files import regular
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -26,15 +28,20 @@ def key_of(inputs: Mapping[str, Any]) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """Return 64 hex digits: the hash of a file's bytes. Raises OSError as `open` does."""
-    with path.open("rb") as file:
+    """Return 64 hex digits: the hash of a file's bytes.
+
+    Raises:
+        OSError: as `open` does.
+        ValueError: it is no regular file, such as a pipe, which would wait for its other end.
+    """
+    with regular(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def content_digest(path: Path) -> str:
     """Return 64 hex digits: the hash of a file, or of all files in a folder with their names.
 
-    Raises OSError as `open` does.
+    Raises OSError and ValueError as `file_digest`.
     """
     if not path.is_dir():
         return file_digest(path)
