@@ -10,17 +10,21 @@ from typing import Any
 from mace_exp.evaluation.most_different import PicturePair
 from mace_exp.evaluation.paired import OVERALL, RATES, ConceptDifference, Difference
 from mace_exp.report import formatting
+from mace_exp.report.jobs import setting_text, varying_settings
 from mace_exp.report.metrics_view import PARTS
 from mace_exp.report.page import render, save
 from mace_exp.report.pictures import Thumbnails
 from mace_exp.report.read_run import image_in
 
+NO_RESULT = ("tracking.", "cache_dir", "reads", "revises")
+"""Beginnings of keys that change no result, or follow from others."""
 PICTURE_BYTES = 1_500_000  # base64 bytes of all pictures
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What one run differs in from the first: `pictures` by part, the farthest apart first."""
+    """What one run differs in from the first: `pictures` by part, the farthest apart first, and
+    `settings` with the values of both."""
 
     first: Path
     second: Path
@@ -28,12 +32,14 @@ class Comparison:
     differences: Sequence[Difference]
     concepts: Sequence[ConceptDifference]
     pictures: Mapping[str, Sequence[PicturePair]]
+    settings: Sequence[tuple[str, str, str]] = ()
 
     def facts(self) -> dict[str, Any]:
         """Return the content of compare.json for this pair of runs."""
         return {
             "first": str(self.first),
             "second": str(self.second),
+            "settings": {key: values for key, *values in self.settings},
             "differences": [vars(each) for each in self.differences],
             "concepts": [vars(each) for each in self.concepts],
             "pictures": [
@@ -54,11 +60,22 @@ def part_title(part: str) -> str:
     return PARTS.get(part, part.replace("_", " ").capitalize())
 
 
+def differing_settings(
+    first: Mapping[str, Any], second: Mapping[str, Any]
+) -> list[tuple[str, str, str]]:
+    """Return the settings in which two configurations differ, with both values; of those that
+    follow one another, as interpolated weights, the first."""
+    both = [formatting.settings(each) for each in (first, second)]
+    told = [{k: v for k, v in each.items() if not k.startswith(NO_RESULT)} for each in both]
+    keys = varying_settings(told) if all(told) else []
+    return [(key, *(setting_text(each.get(key)) for each in told)) for key in keys]
+
+
 def cells(found: Difference) -> tuple[str, str, str, str]:
     """Return both values, their difference and its interval as text, rates in percent."""
     rate = found.measure in RATES or found.part == OVERALL
     text = formatting.percent if rate else "{:.3f}".format
-    signed = formatting.signed_percent if rate else "{:+.3f}".format
+    signed = formatting.signed_percent if rate else formatting.signed
     ends = f"{signed(found.low)} to {signed(found.high)}"
     return text(found.first), text(found.second), signed(found.difference), ends
 
@@ -69,6 +86,7 @@ def write_comparison(path: Path, comparisons: Sequence[Comparison]) -> Path:
     views = [
         {
             "names": each.names,
+            "settings": each.settings,
             "rows": [(part_title(d.part), d, cells(d), _is_sure(d)) for d in each.differences],
             "pictures": [
                 (part_title(part), _shown(each, pairs, thumbnails))
