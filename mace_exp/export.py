@@ -15,6 +15,7 @@ A run saves its edited weights (edit.safetensors), and in erased.json the model 
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -28,6 +29,7 @@ from mace_exp.runs.edits import edit_facts
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.manifest import check_unchanged
 from mace_exp.utils.errors import naming_setting
+from mace_exp.utils.progress import announce_loading
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NAME = "python -m mace_exp.export"
+log = logging.getLogger(__name__)
 SHAPES = ("folder", "edit", "compact", "lora", "kohya", "checkpoint")
 
 
@@ -82,6 +85,7 @@ def export(
     if target.exists():
         raise ValueError(f"{target} exists: name a new folder, or remove it")
 
+    announce_loading()
     from mace_exp.models.editing import check_edit
 
     moved: dict[str, Any] = {} if model is None else {"source": model, "variant": None}
@@ -144,6 +148,8 @@ def _write_folder(
 
     apply_edit(pipeline, edit)
     save_pipeline(pipeline, target, dtype=dtype)
+    size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
+    log.info("%s: %.1f MB", target, size / 1e6)
 
 
 def _positive(text: str) -> int:
