@@ -10,14 +10,14 @@ from typing import Any
 from mace_exp.evaluation.most_different import PicturePair
 from mace_exp.evaluation.paired import OVERALL, RATES, ConceptDifference, Difference
 from mace_exp.report import formatting
-from mace_exp.report.jobs import setting_text, varying_settings
+from mace_exp.report.jobs import job_settings, setting_text, varying_settings
 from mace_exp.report.metrics_view import PARTS
 from mace_exp.report.page import render, save
 from mace_exp.report.pictures import Thumbnails
 from mace_exp.report.read_run import image_in
 
-NO_RESULT = ("tracking.", "cache_dir", "reads", "revises")
-"""Beginnings of keys that change no result, or follow from others."""
+NO_RESULT = ("tracking", "cache_dir")
+"""Beginnings of keys that change no result."""
 PICTURE_BYTES = 1_500_000  # base64 bytes of all pictures
 
 
@@ -65,7 +65,7 @@ def differing_settings(
 ) -> list[tuple[str, str, str]]:
     """Return the settings in which two configurations differ, with both values; of those that
     follow one another, as interpolated weights, the first."""
-    both = [formatting.settings(each) for each in (first, second)]
+    both = [job_settings(each) for each in (first, second)]
     told = [{k: v for k, v in each.items() if not k.startswith(NO_RESULT)} for each in both]
     keys = varying_settings(told) if all(told) else []
     return [(key, *(setting_text(each.get(key)) for each in told)) for key in keys]
