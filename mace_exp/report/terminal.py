@@ -65,7 +65,7 @@ def result(run_dir: Path) -> RenderableType:
             ends = formatting.interval(*mean_interval(metrics, key))
             told = Text.assemble(f"  {title}  ", (formatting.percent(mean), "bold"))
             lines.append(told.append(f"  {ends}") if ends else told)
-    lines += [Text(f"  {texts.shown(each)}") for each in unmeasured(metrics)]
+    lines += [Padding(Text(texts.shown(each)), (0, 0, 0, 2)) for each in unmeasured(metrics)]
     return Padding(Group(*lines), (1, 0, 0, 0))
 
 
