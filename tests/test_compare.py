@@ -207,6 +207,15 @@ def test_settings_that_differ_are_told_once_and_others_not() -> None:
     assert differing_settings(first, {}) == [], "a folder without a configuration"
 
 
+def test_of_other_options_the_settings_that_both_have_are_told() -> None:
+    uce = {"method": {"ridge": 0.5, "tokens": "last"}, "options": {"method": "uce"}}
+    speed = {"method": {"ridge": 0.1, "slack": 0}, "options": {"method": "speed"}}
+    found = differing_settings(uce, speed)
+    assert found == [("method", "uce", "speed"), ("method.ridge", "0.5", "0.1")]
+    first, second = ({"lora": {"rank": n, "batch_size": n}} for n in (4, 8))
+    assert len(differing_settings(first, second)) == 2, "equal values by chance"
+
+
 def test_a_sign_is_that_of_the_number_even_where_it_is_rounded_to_zero() -> None:
     numbers = (-0.0004, 0.0, 0.0004, -1.5)
     assert [signed(each) for each in numbers] == ["−0.000", "±0.000", "+0.000", "−1.500"]

@@ -10,7 +10,7 @@ from typing import Any
 from mace_exp.evaluation.most_different import PicturePair
 from mace_exp.evaluation.paired import OVERALL, RATES, ConceptDifference, Difference
 from mace_exp.report import formatting
-from mace_exp.report.jobs import job_settings, setting_text, varying_settings
+from mace_exp.report.jobs import REDUNDANT_SETTINGS, job_settings, setting_text
 from mace_exp.report.metrics_view import PARTS
 from mace_exp.report.page import render, save
 from mace_exp.report.pictures import Thumbnails
@@ -63,12 +63,27 @@ def part_title(part: str) -> str:
 def differing_settings(
     first: Mapping[str, Any], second: Mapping[str, Any]
 ) -> list[tuple[str, str, str]]:
-    """Return the settings in which two configurations differ, with both values; of those that
-    follow one another, as interpolated weights, the first."""
+    """Return the settings in which two configurations differ, with both values: of those that
+    follow one another (interpolated weights) the first, of a group with another option in each the
+    keys that both options have."""
     both = [job_settings(each) for each in (first, second)]
-    told = [{k: v for k, v in each.items() if not k.startswith(NO_RESULT)} for each in both]
-    keys = varying_settings(told) if all(told) else []
-    return [(key, *(setting_text(each.get(key)) for each in told)) for key in keys]
+    found: dict[tuple[str, ...], str] = {}
+    for key in dict.fromkeys(key for each in both for key in each) if all(both) else ():
+        values = [formatting.setting(each.get(key)) for each in both]
+        if values[0] != values[1] and _tells(key, both):
+            found.setdefault((key.rpartition(".")[2], *values), key)
+    return [
+        (key, setting_text(both[0].get(key)), setting_text(both[1].get(key)))
+        for key in found.values()
+    ]
+
+
+def _tells(key: str, both: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether a key that differs is one of a result, and not only one option's."""
+    if key in REDUNDANT_SETTINGS or key.startswith(NO_RESULT):
+        return False
+    options = {str(each.get(key.partition(".")[0])) for each in both}
+    return len(options) == 1 or all(key in each for each in both)
 
 
 def cells(found: Difference) -> tuple[str, str, str, str]:
