@@ -18,8 +18,11 @@ from mace_exp.cli.config_dir import add_folder, flags, folder_of_options
 from mace_exp.cli.run_settings import fitting
 from mace_exp.config import composed_run
 from mace_exp.runs.claims import claimed
+from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.ranks import dismissed_workers, is_worker
 from mace_exp.utils.files import at_home
+from mace_exp.utils.progress import announce_loading
+from mace_exp.utils.texts import shown
 
 NAME = "python -m mace_exp.attack"
 OWN = ("attack", "stages", "resume", "hydra")
@@ -72,12 +75,16 @@ def attack(run: Path, settings: Sequence[str], options: Path | None = None) -> N
     """
     folder, own = folder_of_options(run_settings(run, options))
     config = composed_run(*fitting(own, settings), *expand(settings), config_dir=folder)
+    announce_loading()
     from mace_exp import pipeline  # imports torch
     from mace_exp.report.attack_view import print_rates
 
     with dismissed_workers(), claimed(run, "run"):
         found: dict[str, Any] = pipeline.attack(config, run)
     print_rates(found)
+    places = {"report": run / "report.html", "pictures": RunFolder(run).attack(config.attack.name)}
+    for what, path in places.items():
+        sys.stdout.write(f"  {what:<8}  {shown(str(path))}\n")
 
 
 def run_settings(run: Path, options: Path | None = None) -> list[str]:

@@ -27,7 +27,13 @@ from mace_exp.evaluation.paired import concept_differences, differences, paired
 from mace_exp.evaluation.scores import ScoredPictures, read_scores
 from mace_exp.evaluation.stored_judge import stored_judge
 from mace_exp.evaluation.suite import specificity_in
-from mace_exp.report.compare_page import Comparison, cells, part_title, write_comparison
+from mace_exp.report.compare_page import (
+    Comparison,
+    cells,
+    differing_settings,
+    part_title,
+    write_comparison,
+)
 from mace_exp.report.jobs import is_sweep, job_folders
 from mace_exp.report.read_run import group_in, read_config, read_json
 from mace_exp.runs.folder import RunFolder
@@ -64,6 +70,9 @@ def _compare(chosen: argparse.Namespace) -> None:
     console = Console()
     for each in found:
         console.print(table(each))
+        for key, *values in each.settings:
+            both = shown(" and ".join(values))
+            console.print(f"  {shown(key)}: {both}", soft_wrap=True, markup=False)
     console.print(f"  page  {page}", soft_wrap=True, markup=False)
 
 
@@ -102,6 +111,7 @@ def compared(
             differences(first, scores, specificity=specificity),
             concept_differences(first, scores),
             most_different(first, scores, pictures),
+            differing_settings(config, read_config(run)),
         )
         for run, name, scores in zip(runs[1:], names[1:], others, strict=True)
     ]
@@ -174,9 +184,12 @@ def _runs_in(folder: Path) -> list[Path]:
 
 
 def short_names(runs: Sequence[Path]) -> list[str]:
-    """Return as many of the last parts of each path as tell them all apart."""
+    """Return as many of the last parts of each path as tell them all apart. The number of a job
+    tells nothing beside runs that are not of its sweep."""
     paths = [run.resolve().parts for run in runs]
-    for count in range(1, max(map(len, paths)) + 1):
+    numbered = any(parts[-1].isdecimal() for parts in paths)
+    least = 2 if numbered and len({parts[:-1] for parts in paths}) > 1 else 1
+    for count in range(least, max(map(len, paths)) + 1):
         names = ["/".join(parts[-count:]) for parts in paths]
         if len(set(names)) == len(names):
             return names

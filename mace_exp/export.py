@@ -30,6 +30,7 @@ from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.manifest import check_unchanged
 from mace_exp.utils.errors import naming_setting
 from mace_exp.utils.files import new_entry
+from mace_exp.utils.progress import announce_loading
 
 if TYPE_CHECKING:
     import torch
@@ -85,6 +86,7 @@ def export(
     if target.exists():
         raise ValueError(f"{target} exists: name a new folder, or remove it")
 
+    announce_loading()
     from mace_exp.models.editing import check_edit
 
     moved: dict[str, Any] = {} if model is None else {"source": model, "variant": None}
@@ -149,6 +151,8 @@ def _write_folder(
 
     apply_edit(pipeline, edit)
     save_pipeline(pipeline, target, dtype=dtype)
+    size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
+    log.info("%s: %.1f MB", target, size / 1e6)
 
 
 def _positive(text: str) -> int:

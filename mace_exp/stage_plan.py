@@ -75,7 +75,9 @@ def _work(recipe: Recipe, stage: str) -> Work:
             return Work(unit=stage, size=len(terms), stored=all_stored(*terms))
         case "samples":
             stored = recipe.samples.stored if recipe.suite else {}
-            return Work(unit="sampling", size=sampled * sampler_steps, stored=stored)
+            together = recipe.samples.together if recipe.suite else ()
+            size = sampled * sampler_steps
+            return Work(unit="sampling", size=size, stored=stored, together=together)
         case "metrics":
             return Work(unit=f"metrics {config.judge.name}", size=sampled)
         case "attacks":

@@ -71,7 +71,8 @@ def test_an_attack_writes_its_folder_and_is_not_made_again(pipeline: Any, tmp_pa
     found = recipe.attacks.value
     folder = tmp_path / "a" / "attacks" / "relearning"
     written = json.loads((folder / "rates.json").read_text())
-    assert written == json.loads(json.dumps(found, default=str))
+    assert written == json.loads(json.dumps(found))
+    assert set(written["settings"]["show"]) <= {"concept", "others"}, "as they are given"
     with (folder / "pictures.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
     assert len(table) == 3 * 2 * 2 * 2 * 2  # sides, people, variants, points, pictures

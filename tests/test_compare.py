@@ -22,6 +22,8 @@ from mace_exp.evaluation.prompts import EvaluationPrompt
 from mace_exp.evaluation.scores import ScoredPictures, read_scores
 from mace_exp.metrics import changed_settings, remeasure
 from mace_exp.metrics import main as metrics
+from mace_exp.report.compare_page import differing_settings
+from mace_exp.report.formatting import signed
 from mace_exp.utils.files import write_json
 from tests.random_evaluation import RandomJudge, random_pictures, random_suite
 
@@ -192,6 +194,31 @@ def test_the_command_writes_table_json_and_page(
 def test_names_are_as_short_as_tells_runs_apart(tmp_path: Path) -> None:
     runs = [tmp_path / "a" / "0", tmp_path / "b" / "0", tmp_path / "b" / "1"]
     assert short_names(runs) == ["a/0", "b/0", "b/1"]
+    assert short_names(runs[1:]) == ["0", "1"]
+    assert short_names([tmp_path / "c" / "one", runs[2]]) == ["c/one", "b/1"], "of which sweep"
+
+
+def test_settings_that_differ_are_told_once_and_others_not() -> None:
+    first = {"lora": {"rank": 4}, "preservation": {"prior_weight": 1}, "cfr": {"prior_weight": 1}}
+    second = {"lora": {"rank": 4}, "preservation": {"prior_weight": 2}, "cfr": {"prior_weight": 2}}
+    elsewhere = {"cache_dir": "other", "tracking": {"group": "other"}}
+    found = differing_settings(first, second | elsewhere)
+    assert found == [("preservation.prior_weight", "1", "2")]
+    assert differing_settings(first, {}) == [], "a folder without a configuration"
+
+
+def test_of_other_options_the_settings_that_both_have_are_told() -> None:
+    uce = {"method": {"ridge": 0.5, "tokens": "last"}, "options": {"method": "uce"}}
+    speed = {"method": {"ridge": 0.1, "slack": 0}, "options": {"method": "speed"}}
+    found = differing_settings(uce, speed)
+    assert found == [("method", "uce", "speed"), ("method.ridge", "0.5", "0.1")]
+    first, second = ({"lora": {"rank": n, "batch_size": n}} for n in (4, 8))
+    assert len(differing_settings(first, second)) == 2, "equal values by chance"
+
+
+def test_a_sign_is_that_of_the_number_even_where_it_is_rounded_to_zero() -> None:
+    numbers = (-0.0004, 0.0, 0.0004, -1.5)
+    assert [signed(each) for each in numbers] == ["−0.000", "±0.000", "+0.000", "−1.500"]
 
 
 def write_run(folder: Path, found: ScoredPictures, **config: Any) -> Path:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from mace_exp.report.__main__ import main
-from mace_exp.report.figures import write_run_figures, write_sweep_figures
+from mace_exp.report.figures import _names_on_front, write_run_figures, write_sweep_figures
+from mace_exp.report.scatter import Point
 from tests.fake_run import HOSTILE, make_failed_run, make_run
 from tests.fake_sweep import make_sweep
 
@@ -51,6 +52,13 @@ def test_sweep_charts(tmp_path: Path) -> None:
     assert "domain_weight" in chart and "Harmonic mean" in chart
     legend = (tmp_path / "figures" / "loss.svg").read_text(encoding="utf-8")
     assert "job 3: domain_weight 300, closeness 0.1, rank 4" in legend
+
+
+def test_jobs_with_equal_rates_share_one_label() -> None:
+    places = {"0": 1.0, "1": 1.0, "2": 0.9}
+    points = [Point(name, "", 1.0, y, on_front=True) for name, y in places.items()]
+    points.append(Point("3", "", 1.0, 1.0))
+    assert [*_names_on_front(points).values()] == [["0", "1"], ["2"]]
 
 
 def test_nothing_is_drawn_of_a_run_that_measured_nothing(tmp_path: Path) -> None:

@@ -8,7 +8,13 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_pndm import PNDMScheduler
 
 from mace_exp.models import sampling
-from mace_exp.models.sampling import SamplingSettings, decode, sample, sample_with_latents
+from mace_exp.models.sampling import (
+    SamplingSettings,
+    decode,
+    sample,
+    sample_batches,
+    sample_with_latents,
+)
 from mace_exp.models.saving import save_pipeline
 from mace_exp.models.schedulers import SCHEDULERS, scheduler_for, swapped_scheduler
 from tests.tiny import tiny_pipeline
@@ -55,6 +61,19 @@ def test_prompt_and_seed_both_matter(pipeline):
         pipeline, ["a cat", "a cat", "a dog"], [1, 2, 1], settings()
     ).latents
     assert not torch.allclose(first, second) and not torch.allclose(first, third)
+
+
+def test_prompts_are_encoded_with_those_of_their_piece_alone(pipeline, monkeypatch):
+    """Last digits of text states depend on the texts beside, and a run that goes on draws fewer."""
+    encode, encoded = pipeline.encode_prompt, []
+
+    def spied(texts, *more, **named):
+        encoded.append(texts)
+        return encode(texts, *more, **named)
+
+    monkeypatch.setattr(pipeline, "encode_prompt", spied)
+    sample_batches(pipeline, PROMPTS, SEEDS, settings(batch_size=2), lambda _: None, pieces=[3, 2])
+    assert [each for each in encoded if each and each != [""]] == [PROMPTS[:2], PROMPTS[3:]]
 
 
 def test_a_batch_that_does_not_fit_is_halved(pipeline, monkeypatch):

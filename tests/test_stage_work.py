@@ -37,6 +37,21 @@ def test_what_is_left_is_the_share_that_is_not_in_the_cache(cache: Cache) -> Non
     assert Work(unit="fusion", size=3).left(cache) == 3, "what is not stored is made again"
 
 
+def test_what_is_made_in_one_batch_is_made_again_with_what_is_missing_of_it(cache: Cache) -> None:
+    stored, batches = {"samples": {"a": 1, "b": 2, "c": 4}}, [{"a", "b"}, {"c"}]
+    work = Work(unit="sampling", size=7, stored=stored, together=batches)
+    entries(cache, "samples", "a", "c")
+    assert work.found(cache) == {"samples": (4, 7)} and work.left(cache) == 3
+    entries(cache, "samples", "b")
+    assert work.left(cache) == 0
+
+
+def test_pictures_before_and_after_are_counted_together(cache: Cache) -> None:
+    both = Work(unit="sampling", size=4, stored={"samples": {"a": 2}, "edited": {"b": 2}})
+    entries(cache, "samples", "a")
+    assert plan(cache, samples=both).reused().endswith("2 of 4 pictures")
+
+
 def test_a_run_says_at_once_what_it_will_reuse(cache: Cache) -> None:
     lora = Work(unit="lora", size=1, stored={"loras": {"a": 1, "b": 1}})
     masks = Work(unit="masks", size=1, stored={"masks": {"m": 1}})
@@ -44,7 +59,7 @@ def test_a_run_says_at_once_what_it_will_reuse(cache: Cache) -> None:
     entries(cache, "loras", "a")
     entries(cache, "masks", "m")
     said = plan(cache, masks=masks, lora=lora).reused()
-    assert said == "in the cache, not made again: 1 masks, 1 of 2 loras"
+    assert said == "in the cache, not made again: 1 masks, 1 of 2 LoRAs"
 
 
 def test_time_is_said_of_what_was_timed_and_of_the_rest_that_it_is_not_in_it(cache: Cache) -> None:
@@ -104,3 +119,10 @@ def test_the_work_of_a_run_is_what_its_settings_ask_for(tmp_path: Path, pipeline
     assert works["images"].size == 2 * 2 * 2, "concepts x pictures x steps"
     assert {kind: len(set(n)) for kind, n in works["lora"].stored.items()} == {"loras": 2}
     assert {*works["samples"].stored} == {"samples", "edited"}
+
+
+def test_each_picture_is_drawn_in_one_batch(tmp_path: Path, pipeline: Any) -> None:
+    work = stage_works(recipe_in(tmp_path, "judge=none", *FEW, pipeline=pipeline))["samples"]
+    batches = [name for names in work.together for name in names]
+    stored = [name for names in work.stored.values() for name in names]
+    assert sorted(batches) == sorted(stored)

@@ -15,9 +15,16 @@ from PIL import Image
 from mace_exp.report.charts import Scale
 from mace_exp.report.contact_sheet import sheet
 from mace_exp.report.job_table import stage_table
-from mace_exp.report.jobs import Job, job_folders, label, read_job, varying_settings
+from mace_exp.report.jobs import (
+    Job,
+    job_folders,
+    job_settings,
+    label,
+    read_job,
+    varying_settings,
+)
 from mace_exp.report.metrics_view import Estimate
-from mace_exp.report.parallel import Axis, measure_axis, setting_axis
+from mace_exp.report.parallel import CHARACTER, Axis, _heading, measure_axis, setting_axis
 from mace_exp.report.read_run import RunContents
 from mace_exp.report.scatter import Point, place_names
 from mace_exp.report.sweep_page import write_sweep_report
@@ -194,6 +201,25 @@ def test_a_setting_of_a_single_concept_is_told_from_the_runs(tmp_path: Path) -> 
 def test_settings_that_go_together_take_one_column() -> None:
     jobs = [{"prior": w, "cfr.prior": float(w), "rank": w % 2} for w in (1, 2, 3)]
     assert varying_settings(jobs) == ["prior", "rank"]
+
+
+def test_of_a_swept_option_the_keys_that_follow_from_it_are_left_out() -> None:
+    """They are null in jobs with another option, or have its default."""
+    chosen = (("uce", {"ridge": 0.5}), ("gates", {"rank": 4}), ("gates", {"rank": 1}))
+    jobs = [
+        job_settings({"method": keys, "reads": [name], "options": {"method": name}})
+        for name, keys in chosen
+    ]
+    assert varying_settings(jobs[:2]) == ["method"]
+    assert varying_settings(jobs) == ["method", "method.rank"], "swept beside it"
+
+
+def test_titles_of_many_axes_do_not_overlap() -> None:
+    axis = Axis("Preserved people", "", [], [])
+    assert _heading(axis, 200) == ("tick", "", "Preserved people")
+    assert _heading(axis, 80) == ("name", "Preserved", "people")
+    _, group, title = _heading(Axis("null_threshold", "method.", [], []), 80)
+    assert max(map(len, (group, title))) * CHARACTER <= 80
 
 
 def test_sweep_of_failed_jobs_has_a_page(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from pathlib import Path
 
@@ -40,6 +41,12 @@ def test_a_part_takes_one_line_of_eighty_columns(tmp_path: Path) -> None:
     assert max(len(line) for line in lines if str(tmp_path) not in line) <= 80
     (preserved,) = [line for line in lines if "Preserved" in line]
     assert preserved.rstrip().endswith("100") and "people ↑" in preserved.casefold()
+
+
+def test_terminal_says_what_could_not_be_measured(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "one")
+    (run / "metrics.json").write_text(json.dumps({"missing": ["no judge for this model"]}))
+    assert "  no judge for this model" in shown(run, 160)
 
 
 def test_terminal_says_nothing_of_what_is_not_there(tmp_path: Path) -> None:

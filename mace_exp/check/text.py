@@ -6,20 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mace_exp.check.found import MAX_NAMED
-from mace_exp.runs.work import total_time
+from mace_exp.runs.work import THINGS, total_time
 
 LABEL = 18
-THINGS = {
-    "images": "images",
-    "prior_images": "class images",
-    "masks": "masks",
-    "statistics": "captions",
-    "refinements": "refinements",
-    "loras": "LoRAs",
-    "samples": "pictures",
-    "edited": "pictures",
-}
-"""Names of what is counted, by kind of cache entry."""
 
 
 def file_lines(facts: Mapping[str, Any]) -> Iterator[str]:

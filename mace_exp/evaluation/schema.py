@@ -80,7 +80,7 @@ class SampledEvaluation(EvaluationConfig):
     parts: list[Part]
     prompt_sets: PromptSetsConfig
     images_per_part: Annotated[int, WHOLE]
-    bystander_images: Annotated[int, WHOLE]  # of `unlisted` and of `neighbours`, each
+    bystander_images: Annotated[int | None, WHOLE]  # of `unlisted` and of `neighbours`, each
     unlisted: list[str] | None  # people that the model knows; null: all that the judge recognises
     unlisted_file: str | None  # further names, one per line or in the name column of a table
     neighbours: Annotated[int, WHOLE]  # nearest subjects of each erased one
@@ -106,6 +106,10 @@ class SampledEvaluation(EvaluationConfig):
     def choice(self) -> Choice:
         """Return what is measured, and how."""
         return Choice(self.metrics, self.threshold, self.distances)
+
+    def images_of_bystanders(self) -> int:
+        """Return the number of images of `unlisted`, and of `neighbours`."""
+        return self.bystander_images or max(1, self.images_per_part // 2)
 
     def nearest_count(self) -> int:
         """Return the number of neighbours per erased concept."""
@@ -134,7 +138,7 @@ class SampledEvaluation(EvaluationConfig):
             {ERASED: erased, **kept_subjects(kept), **bystanders},
             scene_prompts(self.images_per_part),
             images_per_part=self.images_per_part,
-            images=dict.fromkeys(BYSTANDERS, self.bystander_images),
+            images=dict.fromkeys(BYSTANDERS, self.images_of_bystanders()),
             templates=self.templates,
             seed=self.seed,
         )

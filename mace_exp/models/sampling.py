@@ -6,9 +6,11 @@ pipeline's supports every model family.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 
 import numpy as np
@@ -119,25 +121,32 @@ def sample_batches(
 ) -> None:
     """Sample in batches, in order; `on_batch` receives each batch before the next one starts.
 
-    `checked` as in `sample_with_latents`. No batch goes beyond the end of one of the `pieces` that
-    the prompts consist of, which are as many as they say: the last digits of a picture depend on
-    the batch that it is drawn in. A batch that does not fit into the device's memory, and those
-    after it, are halved: the pictures are the same but for these digits.
+    `checked` as in `sample_with_latents`. No batch of pictures or texts goes beyond the end of one
+    of the `pieces` that the prompts consist of, which are as many as they say: the last digits of a
+    picture depend on what it is drawn, and its prompt encoded, beside. A batch that does not fit
+    into the device's memory, and those after it, are halved: the pictures are the same but for
+    these digits.
 
     Raises:
         ValueError: no prompts, not one seed per prompt, an unknown scheduler, a size that the
             autoencoder can't downsample, or pictures that are not finite.
     """
     _check(pipeline, prompts, seeds, settings)
+    ends = [*accumulate(pieces or [len(prompts)])]
     with swapped_scheduler(pipeline, settings.scheduler), _without_progress_bar(pipeline):
-        states = TextStates(pipeline, prompts, guided=settings.guidance > 1)
+
+        @lru_cache(maxsize=1)
+        def states(piece: int) -> TextStates:
+            texts = prompts[ends[piece - 1] if piece else 0 : ends[piece]]
+            return TextStates(pipeline, texts, guided=settings.guidance > 1)
 
         def batch(part: slice) -> Samples:
-            latents = _denoise(pipeline, states.of(prompts[part]), seeds[part], settings)
+            texts = states(bisect_right(ends, part.start)).of(prompts[part])
+            latents = _denoise(pipeline, texts, seeds[part], settings)
             with naming_setting(f"{prompts[part.start]!r}"):
                 return Samples(decode(pipeline, latents, checked=checked), latents.float().cpu())
 
-        names, ends = [*map(repr, prompts)], accumulate(pieces or [len(prompts)])
+        names = [*map(repr, prompts)]
         for done in in_batches(batch, names, settings.batch_size, "sampling.batch_size", ends=ends):
             on_batch(done)
 

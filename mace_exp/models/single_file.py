@@ -38,6 +38,9 @@ VAE_ATTENTION = {
 }
 
 
+ONE_FILE = "a checkpoint in one file is written for Stable Diffusion 1.x"
+
+
 def original_names(pipeline: Any) -> dict[str, Tensor]:
     """Return all weights of a Stable Diffusion 1.x pipeline under their original names.
 
@@ -45,11 +48,11 @@ def original_names(pipeline: Any) -> dict[str, Tensor]:
         ValueError: another family, whose text encoders have other names and layouts in one file.
     """
     if getattr(pipeline, "text_encoder_2", None) is not None:
-        raise ValueError("a checkpoint in one file is written for Stable Diffusion 1.x, not SDXL")
+        raise ValueError(f"{ONE_FILE}, not SDXL: take --format folder")
     if pipeline.unet.config.use_linear_projection:
         raise ValueError(
-            "a checkpoint in one file is written for Stable Diffusion 1.x: 2.x keeps its text "
-            "encoder in another layout there"
+            f"{ONE_FILE}: this UNet, as that of the embedded model, has the linear projections of "
+            "2.x, whose text encoder has another layout there; take --format folder"
         )
     text = pipeline.text_encoder.state_dict()
     prefix = "cond_stage_model.transformer.text_model."

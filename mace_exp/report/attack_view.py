@@ -74,7 +74,7 @@ def attack_view(folder: Path, rates: Mapping[str, Any]) -> AttackView:
             for variant, sides in rates["curves"].items()
             if (figure := _figure(variant, sides, unit))
         ],
-        pairs=_pairs(folder),
+        pairs=_pairs(folder, unit),
         found=[(place, variant or name, text) for place, variant, text in _found(rates)],
     )
 
@@ -132,7 +132,7 @@ def _found(rates: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     ]
 
 
-def _pairs(folder: Path) -> list[Pair]:
+def _pairs(folder: Path, unit: str) -> list[Pair]:
     """Return pairs of pictures of the edited model, at the first and at the last point of a curve,
     for the same variant, concept and seed; with one point, both are the same picture."""
     groups: dict[tuple[str, ...], list[Mapping[str, str]]] = {}
@@ -143,19 +143,20 @@ def _pairs(folder: Path) -> list[Pair]:
     chosen = list(groups.values())[:: max(1, -(-len(groups) // MAX_PAIRS))]
     thumbnails, pairs = Thumbnails(PICTURE_BYTES), []
     for rows in chosen:
-        sample = _sample(folder, rows[0], rows[-1])
+        sample = _sample(folder, rows[0], rows[-1], unit)
         if not thumbnails.spent:
             before, after = (thumbnails.uri(file) for file in (sample.before, sample.after))
             pairs.append(Pair(sample, before, after))
     return pairs
 
 
-def _sample(folder: Path, first: Mapping[str, str], last: Mapping[str, str]) -> Sample:
-    about = " ".join(filter(None, (last.get("variant"), last.get("at"))))
+def _sample(folder: Path, first: Mapping[str, str], last: Mapping[str, str], unit: str) -> Sample:
+    at = f"{unit} {last['at']}" if unit and last.get("at") else ""
+    about = ", ".join(filter(None, (last.get("variant"), at)))
     return Sample(
         part="attack",
         concept=last.get("concept") or "",
-        prompt=f"{last.get('prompt')} [{about}]",
+        prompt=f"{last.get('prompt')} [{about}]" if about else last.get("prompt") or "",
         seed=last.get("seed") or "",
         expected=last.get("concept") or "",
         before=image_in(folder, first.get("file")),

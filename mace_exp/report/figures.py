@@ -5,6 +5,7 @@ matplotlib is in the extra `figures`; this is the only module that imports it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from mace_exp.report.jobs import Job, label, varying_settings
 from mace_exp.report.metrics_view import Estimate, PartResult, read_parts
 from mace_exp.report.parallel import axes_of
 from mace_exp.report.read_run import RunContents, median_curve, read_curves, read_run
-from mace_exp.report.scatter import steps
+from mace_exp.report.scatter import Point, steps
 from mace_exp.report.sweep_page import pareto_points, read_sweep, scatter_labels
 from mace_exp.report.training_view import MEASURES
 from mace_exp.utils.files import atomic_file
@@ -120,6 +121,7 @@ def write_charts(folder: Path, charts: Iterator[Chart]) -> list[Path]:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise RuntimeError(INSTALL) from error
+    logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of each table of a font
     written = []
     for name, width, height, draw in charts:
         with rc_context(STYLE):
@@ -206,13 +208,23 @@ def draw_tradeoff(axes: Axes, jobs: Sequence[Job], varying: Sequence[str]) -> No
                 axes.plot(*line, color="#cccccc", lw=0.5, zorder=1)
         face = KEPT if p.on_front else "white"
         axes.plot(x, y, "o", mfc=face, mec=KEPT if p.on_front else GREY, ms=4, zorder=3)
-        if p.on_front:
-            axes.annotate(plain(p.job), (x, y), (4, 3), textcoords="offset points", fontsize=6)
+    for (x, y), names in _names_on_front(points).items():
+        text = plain(", ".join(names))
+        axes.annotate(text, (100 * x, 100 * y), (4, 3), textcoords="offset points", fontsize=6)
     front = steps(sorted((p for p in points if p.on_front), key=lambda p: p.x))
     axes.plot([100 * p.x for p in front], [100 * p.y for p in front], "--", color=KEPT, lw=0.8)
     x_label, y_label = scatter_labels(jobs)
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
+
+
+def _names_on_front(points: Sequence[Point]) -> dict[tuple[float, float], list[str]]:
+    """Return the jobs of the Pareto front at each place: those with equal rates share a mark."""
+    found: dict[tuple[float, float], list[str]] = {}
+    for p in points:
+        if p.on_front:
+            found.setdefault((p.x, p.y), []).append(p.job)
+    return found
 
 
 CLEAR = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.4}

@@ -33,6 +33,11 @@ def signed_percent(value: float | None) -> str:
     return f"{sign}{abs(rounded):.1f}"
 
 
+def signed(value: float) -> str:
+    """Return a difference with its own sign (a typographic minus), and three decimals."""
+    return f"{MINUS if value < 0 else '+' if value > 0 else '±'}{abs(value):.3f}"
+
+
 def interval(low: float | None, high: float | None) -> str:
     """Return the two ends of an interval in percent; empty without one."""
     return f"{percent(low)} to {percent(high)}" if low is not None and high is not None else ""

@@ -33,9 +33,10 @@ from mace_exp.runs.record import number
 
 LONG = 40  # maximum characters of a setting's value in the table
 SWEEP_MARKS = (PLAN, "multirun.yaml")
-REDUNDANT_SETTINGS = frozenset({"resume", "arguments", "overrides"})
-"""Keys that repeat other settings: the values of `arguments` (called overrides in runs of earlier
-versions) and of per-concept settings have separate keys."""
+REDUNDANT_SETTINGS = frozenset({"resume", "revises", "reads", "arguments", "overrides"})
+"""Keys that repeat other settings, or follow from them: the values of `arguments` (called overrides
+in runs of earlier versions) and of per-concept settings have separate keys."""
+OPTIONS = "options."
 
 
 def job_folders(sweep_dir: Path) -> list[Path]:
@@ -135,7 +136,7 @@ def as_job(run: RunContents) -> Job:
     further = {f"{part.title}, {e.name}": e for part in parts for e in part.further}
     return Job(
         run=run,
-        settings=formatting.settings(run.config),
+        settings=job_settings(run.config),
         harmonic_mean=harmonic_mean(run.metrics),
         with_unlisted=read_estimate("", {"value": run.metrics.get(WITH_UNLISTED)}),
         accuracies={part.title: part.accuracy for part in parts if part.accuracy},
@@ -145,19 +146,39 @@ def as_job(run: RunContents) -> Job:
     )
 
 
+def job_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration by dotted keys, and the option of each group under the group's name,
+    as on the command line."""
+    flat = formatting.settings(config)
+    chosen = {k.removeprefix(OPTIONS): v for k, v in flat.items() if k.startswith(OPTIONS)}
+    others = {k: v for k, v in flat.items() if not k.startswith(OPTIONS) and k not in chosen}
+    return chosen | others
+
+
 def varying_settings(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the keys whose values differ between the jobs that have a configuration.
 
-    Of keys with the same values in every job (interpolated weights) only the first is returned.
+    Of keys with the same values in every job (interpolated weights) only the first is returned, and
+    none that differs only because the option of its group does.
     """
     known = [each for each in settings if each]
     keys = dict.fromkeys(key for each in known for key in each if key not in REDUNDANT_SETTINGS)
     columns: dict[tuple[str, ...], str] = {}
     for key in keys:
         values = tuple(formatting.setting(each.get(key)) for each in known)
-        if len(set(values)) > 1:
+        if len(set(values)) > 1 and not _follows_option(key, known):
             columns.setdefault(values, key)
     return list(columns.values())
+
+
+def _follows_option(key: str, known: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether a group has several options, and a key one value for each of them."""
+    group = key.partition(".")[0]
+    found: dict[str, set[str]] = {}
+    for each in known:
+        option, value = formatting.setting(each.get(group)), formatting.setting(each.get(key))
+        found.setdefault(option, set()).add(value)
+    return key != group and len(found) > 1 and all(len(values) == 1 for values in found.values())
 
 
 def setting_key(value: Any) -> float | str:

@@ -147,3 +147,9 @@ def mean_interval(metrics: Mapping[str, Any], key: str) -> tuple[float | None, f
     if not isinstance(ends, list) or len(ends) != 2:
         return None, None
     return number(ends[0]), number(ends[1])
+
+
+def unmeasured(metrics: Mapping[str, Any]) -> list[str]:
+    """Return the evaluation's explanations of what it could not measure."""
+    reasons = metrics.get("missing")
+    return [str(reason) for reason in reasons] if isinstance(reasons, list) else []

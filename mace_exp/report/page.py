@@ -19,6 +19,7 @@ FILTERS = (
     "signed_percent",
     "interval",
     "quantity",
+    "signed",
     "duration",
     "megabytes",
     "moment",

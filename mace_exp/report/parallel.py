@@ -17,6 +17,7 @@ WIDTH, HEIGHT = 1140, 330
 TOP, BOTTOM, SIDE = 54, 22, 70
 MAX_STEPS = 8  # settings with at most this many values are spaced evenly, one tick per value
 MAX_SETTINGS = 6
+CHARACTER = 6.6  # width of one in an axis' title
 WIDE_RANGE = 30  # a setting whose values differ by more is drawn on a logarithmic axis
 
 
@@ -114,7 +115,8 @@ def parallel(jobs: Sequence[Job], varying: Sequence[str], front: set[str]) -> Ma
         for index, job in enumerate(jobs)
     )
     drawn = joined(
-        _axis(axis, x, number) for number, (axis, x) in enumerate(zip(axes, across, strict=True))
+        _axis(axis, x, number, step)
+        for number, (axis, x) in enumerate(zip(axes, across, strict=True))
     )
     return Markup(
         '<svg class="chart parallel" viewBox="0 0 {0} {1}" width="{0}" height="{1}" role="group" '
@@ -148,10 +150,21 @@ def _line(
     )
 
 
-def _axis(axis: Axis, x: float, number: int) -> Markup:
+def _heading(axis: Axis, width: float) -> tuple[str, str, str]:
+    """Return the class and text of an axis' upper line and the text of its lower one: its group and
+    title, or the words of a title that is too long for one line, cut to the width."""
+    most = min(22, max(6, int(width / CHARACTER)))
+    first, space, rest = axis.title.partition(" ")
+    if space and not axis.group and len(axis.title) > most:
+        return "name", shortened(first, most), shortened(rest, most)
+    return "tick", shortened(axis.group, most), shortened(axis.title, most)
+
+
+def _axis(axis: Axis, x: float, number: int, width: float) -> Markup:
+    kind, upper, lower = _heading(axis, width)
     figures = joined(svg_tick(x - 6, _height(at) + 3.5, text, "end") for at, text in axis.ticks)
     return Markup(
-        '<g class="scale" data-axis="{0}" aria-label="{1}"><text class="tick" x="{2}" y="14" '
+        '<g class="scale" data-axis="{0}" aria-label="{1}"><text class="{12}" x="{2}" y="14" '
         'text-anchor="middle">{3}</text><text class="name" x="{2}" y="29" text-anchor="middle">{4}'
         '</text><line class="base" x1="{2}" x2="{2}" y1="{5}" y2="{6}"/>{7}'
         '<rect class="brush" x="{8}" y="{5}" width="16" height="0"/>'
@@ -160,8 +173,8 @@ def _axis(axis: Axis, x: float, number: int) -> Markup:
         number,
         f"{axis.group}{axis.title}",
         x,
-        shortened(axis.group, 22),
-        shortened(axis.title, 22),
+        upper,
+        lower,
         TOP,
         HEIGHT - BOTTOM,
         figures,
@@ -169,4 +182,5 @@ def _axis(axis: Axis, x: float, number: int) -> Markup:
         x - 16,
         TOP - 8,
         HEIGHT - BOTTOM - TOP + 16,
+        kind,
     )

@@ -23,6 +23,7 @@ from mace_exp.report.metrics_view import (
     mean_interval,
     read_overall,
     read_parts,
+    unmeasured,
 )
 from mace_exp.report.page import render, save
 from mace_exp.report.read_run import RunContents, read_curves, read_run
@@ -51,6 +52,11 @@ STATUS_KEYS = (
 )
 FIRST_MEMBERS = 20  # concepts shown per part, the others on demand
 DRAWN_MEMBERS = 120  # concepts drawn per part; of more, name and value
+MEANS = {
+    "harmonic_mean": "Harmonic mean",
+    WITH_UNLISTED: "With unlisted people",
+    WITH_GENERALITY: "With synonyms",
+}
 FEW_NAMES = 3  # concepts with overrides named in the headline; more are counted
 LONG_SETTING = 72  # characters; longer values are collapsed
 
@@ -87,10 +93,7 @@ def run_content(run: RunContents) -> dict[str, Any]:
         "unmeasured": unmeasured(run.metrics),
         "detections": detection_figures(run.metrics),
         "detected": read_detection_counts(run.metrics),
-        "harmonic_mean": harmonic_mean(run.metrics),
-        "mean_with_unlisted": harmonic_mean(run.metrics, WITH_UNLISTED),
-        "mean_with_generality": harmonic_mean(run.metrics, WITH_GENERALITY),
-        "mean_interval": formatting.interval(*mean_interval(run.metrics, "harmonic_mean")),
+        "means": means(run.metrics),
         "neighbours": run.neighbours,
         "galleries": [g for g in galleries(run.samples) if g.pairs],
         "attention": attention_strips(run.attention),
@@ -211,16 +214,20 @@ def part_view(part: PartResult) -> dict[str, Any]:
     }
 
 
+def means(metrics: Mapping[str, Any]) -> list[tuple[str, float, str]]:
+    """Return title, value and interval of each harmonic mean that was measured."""
+    found = [(title, key, harmonic_mean(metrics, key)) for key, title in MEANS.items()]
+    return [
+        (title, value, formatting.interval(*mean_interval(metrics, key)))
+        for title, key, value in found
+        if value is not None
+    ]
+
+
 def further(metrics: Mapping[str, Any], parts: Sequence[PartResult]) -> list[tuple[str, Estimate]]:
     """Return all other measures with the titles of their parts."""
     of_parts = [(part.title, estimate) for part in parts for estimate in part.further]
     return of_parts + [("All", estimate) for estimate in read_overall(metrics)]
-
-
-def unmeasured(metrics: Mapping[str, Any]) -> list[str]:
-    """Return the evaluation's explanations of what it could not measure."""
-    reasons = metrics.get("missing")
-    return [str(reason) for reason in reasons] if isinstance(reasons, list) else []
 
 
 def _renamed(estimate: Estimate | None, name: str) -> Estimate:

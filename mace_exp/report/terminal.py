@@ -20,6 +20,7 @@ from mace_exp.report.metrics_view import (
     harmonic_mean,
     mean_interval,
     read_parts,
+    unmeasured,
 )
 from mace_exp.report.read_run import read_json
 from mace_exp.runs.accounting import entries_text
@@ -52,7 +53,7 @@ def print_result(run_dir: Path, console: Console | None = None) -> None:
 
 
 def result(run_dir: Path) -> RenderableType:
-    """Return the table and the harmonic means."""
+    """Return the table, the harmonic means, and what could not be measured."""
     metrics = read_json(run_dir / "metrics.json")
     parts = read_parts(metrics)
     lines: list[RenderableType] = [result_table(parts)] if parts else []
@@ -64,6 +65,7 @@ def result(run_dir: Path) -> RenderableType:
             ends = formatting.interval(*mean_interval(metrics, key))
             told = Text.assemble(f"  {title}  ", (formatting.percent(mean), "bold"))
             lines.append(told.append(f"  {ends}") if ends else told)
+    lines += [Padding(Text(texts.shown(each)), (0, 0, 0, 2)) for each in unmeasured(metrics)]
     return Padding(Group(*lines), (1, 0, 0, 0))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic, TypeVar
@@ -20,13 +20,15 @@ class Result(Generic[T]):
     and the *keys* of the results that it is made from, recursively. It never includes computed
     tensors, whose last digits depend on the number of threads. `parts` are the keys of the parts of
     a composite value, by name (a concept's slug). `stored` are the names of the cache entries that
-    hold the value, by kind, each with the number of items in it.
+    hold the value, by kind, each with the number of items in it, `together` those of them that are
+    made again together where one of them is missing.
     """
 
     key: str
     make: Callable[[], T] = field(repr=False)
     parts: Mapping[str, str] = field(default_factory=dict)
     stored: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    together: Sequence[Collection[str]] = ()
 
     @cached_property
     def value(self) -> T:

@@ -7,7 +7,7 @@ device. Work without a timing is not estimated: the estimate then says "or more"
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,17 @@ from mace_exp.utils.files import read_record, write_json
 
 FILE = "pace.json"
 """In the cache's folder, by model and machine: seconds per unit of work, and the highest memory."""
+THINGS = {
+    "images": "images",
+    "prior_images": "class images",
+    "masks": "masks",
+    "statistics": "captions",
+    "refinements": "refinements",
+    "loras": "LoRAs",
+    "samples": "pictures",
+    "edited": "pictures",
+}
+"""Names of what is counted, by kind of cache entry."""
 PEAKS = ("peak_memory_mb", "peak_gpu_memory_mb")
 
 
@@ -23,17 +34,27 @@ PEAKS = ("peak_memory_mb", "peak_gpu_memory_mb")
 class Work:
     """The work of a stage: its size in `unit`, which stages may share (such as pictures times
     steps), and the names of the cache entries that hold its results, by kind, each with its number
-    of images, captions, pictures or LoRAs."""
+    of images, captions, pictures or LoRAs. Of the entries that are made `together`, none counts as
+    there where one is missing."""
 
     unit: str
     size: float
     stored: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    together: Sequence[Collection[str]] = ()
 
     def found(self, cache: Cache) -> dict[str, tuple[int, int]]:
-        """Return the numbers of existing things and of all things, by kind."""
+        """Return the numbers of reused things and of all things, by kind."""
+        missing = {
+            name
+            for kind, names in self.stored.items()
+            for name in names
+            if not cache.path(kind, name).exists()
+        }
+        again = (names for names in self.together if not missing.isdisjoint(names))
+        missing = missing.union(*again)
         return {
             kind: (
-                sum(count for name, count in names.items() if cache.path(kind, name).exists()),
+                sum(count for name, count in names.items() if name not in missing),
                 sum(names.values()),
             )
             for kind, names in self.stored.items()
@@ -89,13 +110,17 @@ class Plan:
     def __init__(self, works: Mapping[str, Work], cache: Cache, pace: Pace) -> None:
         self._works, self._pace = works, pace
         self.found = {stage: work.found(cache) for stage, work in works.items()}
-        """By stage and kind, how many things are in the cache, and how many there will be."""
+        """By stage and kind, how many things are reused, and how many there will be."""
         self._left = {stage: work.left(cache) for stage, work in works.items()}
 
     def reused(self) -> str:
         """Return one line that says which results are in the cache, "" if none is."""
-        found = [item for kinds in self.found.values() for item in kinds.items()]
-        said = [_counted(kind, there, whole) for kind, (there, whole) in found if there]
+        totals: dict[str, tuple[int, int]] = {}
+        for kind, (there, whole) in (item for each in self.found.values() for item in each.items()):
+            thing = THINGS.get(kind, kind)
+            before = totals.get(thing, (0, 0))
+            totals[thing] = (before[0] + there, before[1] + whole)
+        said = [_counted(thing, *counts) for thing, counts in totals.items() if counts[0]]
         return f"in the cache, not made again: {', '.join(said)}" if said else ""
 
     def seconds(self, stage: str) -> float | None:

@@ -61,7 +61,8 @@ def draw_suite(
         return drawn
 
     stored = {kind: drawing.entries(kind, edited) for kind, edited in phases.items()}
-    return Result(key, make, stored=stored)
+    together = [names for each in phases.items() for names in drawing.batches(*each)]
+    return Result(key, make, stored=stored, together=together)
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,19 @@ class _Drawing:
         pieces = shards(self.suite)
         return {f"{k}{SUFFIX}": len(pieces[name]) for name, k in self.keys(kind, edit).items()}
 
+    def batches(self, kind: str, edit: str | None) -> list[set[str]]:
+        """Return the names of the cache entries that are drawn in the same batches."""
+        keys, drawn = self.keys(kind, edit), self._drawn(kind, edit)
+        found = groups(drawn, self.sampling.batch_size)
+        return [{f"{keys[name]}{SUFFIX}" for name in names} for names in found]
+
+    def _drawn(self, kind: str, edit: str | None) -> dict[str, list[EvaluationPrompt]]:
+        """Return the shards without repeated ones: a neighbour in the retain set can have the same
+        prompts, and so the same key."""
+        keys, pieces = self.keys(kind, edit), shards(self.suite)
+        first = {key: name for name, key in reversed(keys.items())}
+        return {name: pieces[name] for name in pieces if first[keys[name]] == name}
+
     def pictures(
         self, kind: str, edit: Result[Edit] | None, before: np.ndarray | None = None
     ) -> np.ndarray:
@@ -99,14 +113,12 @@ class _Drawing:
 
         `before` are the original model's, from which those that the edit can't change are copied.
         """
-        shared, pieces = self.context, shards(self.suite)
-        keys = self.keys(kind, None if edit is None else edit.key)
+        shared, edited = self.context, None if edit is None else edit.key
+        keys = self.keys(kind, edited)
 
         def make(missing: Mapping[str, Path]) -> None:
             weights = None if edit is None else _on_cpu(edit.value.weights)
-            # Keys may repeat: a neighbour in the retain set can have the same prompts.
-            first = {key: name for name, key in reversed(keys.items())}
-            drawn = {name: pieces[name] for name in pieces if first[keys[name]] == name}
+            drawn = self._drawn(kind, edited)
             jobs = [
                 [(drawn[name], missing.get(name)) for name in group]
                 for group in groups(drawn, self.sampling.batch_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -55,6 +56,13 @@ def announce(text: str) -> None:
     """Print a line among the bars, unless they are hidden or there is nothing to say."""
     if text and not _silent.get():
         Console().print(Text(text, style="bold"), soft_wrap=True)
+
+
+def announce_loading() -> None:
+    """Say that torch is imported and the model loaded, which may take a minute, unless torch is
+    there already."""
+    if "torch" not in sys.modules:
+        announce("loading torch and the model")
 
 
 @contextmanager
