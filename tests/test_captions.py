@@ -175,7 +175,7 @@ def test_text_of_windows_is_read_and_a_table_under_its_name_is_told(tmp_path: Pa
     ("content", "said"),
     [
         (b"PK\x03\x04...", "a zip archive, as workbooks of Excel are: save it as CSV UTF-8"),
-        (gzip.compress(b"caption\na cat\n"), "compressed by gzip: unpack it"),
+        (gzip.compress(b"caption\na cat\n", mtime=0), "compressed by gzip: unpack it"),
         (b"PAR1 a cat PAR1", "a Parquet file: write its texts as .csv"),
         (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer, .*: run `git lfs"),
         (b"\n<!DOCTYPE html><html>", "a web page, not the file"),

@@ -44,6 +44,10 @@ ATTACKS: dict[str, tuple[str, ...]] = {
     "inversion, from the anchor": ("attack=inversion", "attack.start=anchor"),
     "relearning": ("attack=relearning",),
     "tokens": ("attack=tokens",),
+    "relearning, 200 steps": (
+        *("attack=relearning", "attack.train=[lora]", "attack.show=[concept]"),
+        "attack.steps=[0,10,50,200]",
+    ),
 }
 """Settings of each attack, the cheapest first."""
 SHORT: dict[str, tuple[str, ...]] = {
@@ -53,6 +57,7 @@ SHORT: dict[str, tuple[str, ...]] = {
     "inversion, from the anchor": ("attack.steps=[0,60]",),
     "relearning": ("attack.steps=[0,10,50]",),
     "tokens": ("attack.steps=[0,10]", "attack.candidates=8", "attack.batch_size=2"),
+    "relearning, 200 steps": (),
 }
 """Settings of an attack without `--full`; four pictures are drawn of each person at each point."""
 SHORT_IMAGES = 4
