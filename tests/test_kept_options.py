@@ -122,9 +122,9 @@ def test_options_that_do_more_than_set_a_run_are_refused(
     file.write_text(text)
     with pytest.raises(ValueError, match="or give --config-dir DIR beside resume="):
         expand([f"resume={tmp_path}"])
-    assert expand(["--config-dir", "mine", f"resume={tmp_path}"])[:3] == [
-        *("--config-dir", "mine", "experiment=a")
-    ]
+    (tmp_path / "mine").mkdir()
+    own = ("--config-dir", f"{tmp_path / 'mine'}")
+    assert expand([*own, f"resume={tmp_path}"])[:3] == [*own, "experiment=a"]
 
 
 def test_a_key_that_is_given_is_that_of_the_file_s_package(tmp_path: Path) -> None:
