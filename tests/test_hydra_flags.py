@@ -52,6 +52,10 @@ def test_flags_may_stand_anywhere(mine: Path, given: str) -> None:
         ("--config-dir mine/experiment/own.yaml", "own.yaml is a file: give the folder"),
         ("-cd mine/experiment", "is the folder of a group: give --config-dir mine$"),
         ("--config-dir=flat", "flat has no folder named .*: put own.yaml into flat/experiment"),
+        ("--config-dir mine experiment=dots", r"dots.yaml: lora.rank: .* write lora: {rank: ...}$"),
+        ("--config-dir mine experiment=twice", "twice.yaml: .* write '- override /masks: none'"),
+        ("--config-dir mine experiment=other", "rename .*other.yml to other.yaml"),
+        ("--config-dir hides", "mini_style.yaml has the name of an option of this project"),
         ("masks@masks=none", "masks is a group of a run: give masks=none"),
         ("masks=[none,whole]", "masks takes one option: -m masks=none,whole runs each"),
         ("kept=[cat]", r"kept takes one option: kept.people='\[...\]'"),
@@ -65,8 +69,17 @@ def test_flags_may_stand_anywhere(mine: Path, given: str) -> None:
 def test_what_is_no_flag_or_option_is_told(
     refusal: Callable[..., str], mine: Path, given: str, said: str
 ) -> None:
-    (mine.parent / "flat").mkdir()
-    (mine.parent / "flat" / "own.yaml").write_text("lora: {rank: 3}\n")
+    head = "# @package _global_\n"
+    files = {
+        "flat/own.yaml": "lora: {rank: 3}\n",
+        "mine/experiment/dots.yaml": f"{head}lora.rank: 3\n",
+        "mine/experiment/twice.yaml": f"{head}defaults:\n  - /masks: none\n",
+        "mine/experiment/other.yml": f"{head}lora: {{rank: 3}}\n",
+        "hides/experiment/mini_style.yaml": f"{head}lora: {{rank: 3}}\n",
+    }
+    for name, text in files.items():
+        (mine.parent / name).parent.mkdir(parents=True, exist_ok=True)
+        (mine.parent / name).write_text(text)
     assert re.search(said, told := refusal(*given.split())), told
 
 

@@ -72,6 +72,13 @@ def test_a_run_is_resumed_with_and_without_the_folder_that_it_was_composed_of(
     assert (place / FOLDER / "concepts" / "pair.yaml").read_text() == PAIR
 
 
+def test_a_file_of_a_run_is_told_its_folder(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("arguments: [lora.rank=3]\n")
+    with pytest.raises(ValueError, match=f"config.yaml is a file: .* resume={tmp_path}$"):
+        expand([f"resume={file}"])
+
+
 def test_a_sweep_is_run_again(
     runs: Runs, command: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

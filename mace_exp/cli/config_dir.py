@@ -56,6 +56,18 @@ def options_folder(path: str) -> Path:
     return folder
 
 
+def check_names(folder: Path) -> None:
+    """Raise ValueError for an option with the name of one of this project, which Hydra would read
+    instead; copies that are unchanged may stay."""
+    for own in sorted(CONF.glob("*/**/*.yaml")):
+        file = folder / own.relative_to(CONF)
+        if file.is_file() and own.read_bytes() != file.read_bytes():
+            raise ValueError(
+                f"{FLAG} {folder}: {file} has the name of an option of this project, which would "
+                "be read instead: rename it"
+            )
+
+
 def _above(folder: Path) -> Path:
     return folder.resolve().parent if folder.name in ("", "..") else folder.parent
 

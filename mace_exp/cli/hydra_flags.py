@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hydra._internal.utils import get_args_parser
 
-from mace_exp.cli.config_dir import FLAG, options_folder
+from mace_exp.cli.config_dir import FLAG, check_names, options_folder
 from mace_exp.config.run_config import RunConfig
 
 _FOLDERS = (FLAG, "-cd")
@@ -44,6 +44,7 @@ def flags_first(arguments: Sequence[str]) -> list[str]:
         _check(name, value)
         if name in _FOLDERS:
             name, value = FLAG, str(options_folder(value))
+            check_names(Path(value))
         found += [name, value] if value else [name]
     return [*found, *settings]
 

@@ -44,6 +44,8 @@ def settings_of(folder: Path, given: Sequence[str], *, key: str = "resume") -> l
     if sweep.is_file():
         hydra, task = _sweep_overrides(sweep)
         return [*_of_hydra(hydra, folder, keys), *_of_a_run(task, folder, keys, key)]
+    if folder.is_file():
+        raise ValueError(f"{key} = {folder} is a file: give its folder, {key}={folder.parent}")
     arguments = run_arguments(folder)
     if arguments is None:
         raise ValueError(

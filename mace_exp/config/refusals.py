@@ -73,13 +73,17 @@ def _unknown_option(wanted: str, options: Sequence[str]) -> str:
     typed = any(each.startswith(f"{group}=") for each in sys.argv)
     where = "" if typed else next(_files_that_choose(group, option), "")
     nested = [each for each in options_of(group) if "/" in each]
+    for file in (folder / group / f"{option}.yml" for folder in _folders()):
+        if file.is_file():
+            return f"{where}{group}={option}: rename {file} to {option}.yaml, as Hydra needs it"
     return where + no_such_option(group, option, sorted({*options, *nested}) or options_of(group))
 
 
-def _files_that_choose(group: str, option: str) -> Iterator[str]:
-    """Yield the files whose defaults list contains the option; Hydra does not name them."""
+def _files_that_choose(group: str, option: str, *, begins: str = r"\s*-.*") -> Iterator[str]:
+    """Yield the files whose defaults list contains the option; Hydra does not name them. `begins`
+    is a pattern of what precedes the group in its line."""
     name = re.escape(option)
-    chosen = re.compile(rf"^\s*-.*\b{group}(@\S+)?:\s*['\"]?{name}['\"]?\s*(#.*)?$", re.MULTILINE)
+    chosen = re.compile(rf"^{begins}\b{group}(@\S+)?:\s*['\"]?{name}['\"]?\s*(#.*)?$", re.MULTILINE)
     for folder in _folders():
         for file in sorted(folder.rglob("*.yaml")):
             if chosen.search(file.read_text(encoding="utf-8", errors="replace")):
@@ -127,6 +131,11 @@ def _unknown_group(message: str) -> str:
             f"{key}={values}: commas separate the values of a sweep: {said}{'or ' * bool(said)}add "
             "--multirun"
         )
+    twice = re.match(r"Multiple values for ([\w/]+)\. To override .*: (\S+)'", message)
+    if twice:
+        group, option = twice.groups()
+        where = next(_files_that_choose(group, option, begins=r"\s*-\s*/?"), "")
+        return f"{where}{group} is chosen already: write '- override /{group}: {option}'"
     known = re.match(r"Could not append to config. An item is already at '(.+?)'", message)
     if known:
         return f"+{known[1]}: {known[1]} is a key already: give {known[1]}=..., without +"
@@ -142,6 +151,9 @@ def _key_problem(cause: OmegaConfBaseException, *, typed: bool) -> str:
     key = unquote(key) if is_open(key) else key
     group = key.split(".")[0]
     unknown = isinstance(cause, ConfigKeyError | ConfigAttributeError)
+    if unknown and not typed and isinstance(cause.key, str) and "." in cause.key:
+        written = cause.key.replace(".", ": {") + ": ..." + "}" * cause.key.count(".")
+        return f"{cause.key}: keys of a file are nested, without dots: write {written}"
     if unknown and is_dataclass(cause.object_type):
         known = [field.name for field in fields(cause.object_type)]
         others = _options_with(key, group)
