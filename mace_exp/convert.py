@@ -27,6 +27,7 @@ from mace_exp.utils.yaml_files import read_plain
 
 NAME = "python -m mace_exp.convert"
 _MAX_PROMPTS = len(TRAINING_TEMPLATES)
+_KNOWN = {"multi_concept", "mapping_concept", *RENAMED, *ALIASES, *UNCONVERTED}
 
 
 class Experiment(NamedTuple):
@@ -59,7 +60,10 @@ def convert(theirs: Mapping[str, Any]) -> Experiment:
     ours, left, remarks = {}, dict(theirs), []
     for alias, key in ALIASES.items():
         other = left.pop(alias, None)
-        left[key] = other if left.get(key) is None else left[key]
+        if left.get(key) is None:
+            left[key] = other
+        elif other not in (None, left[key]):
+            remarks.append(f"{alias} = {other}: {key} is read instead")
     for part in (_model, _concepts, _masks, _weights, _prior_images, _tracking):
         part(ours, left)  # removes the converted keys from `left`
     for key, (kind, *names) in RENAMED.items():
@@ -76,7 +80,7 @@ def convert(theirs: Mapping[str, Any]) -> Experiment:
             value = float(value) if isinstance(value, str) else value
         if value is not None and not reason:
             remarks.append(f"{key}: unknown")  # without the value, which may be a secret
-        elif value not in (None, neutral):
+        elif value not in (None, neutral, ""):
             remarks.append(f"{key} = {left[key]}: {reason}")
     options = {key: value for key, value in ours.items() if key.startswith("/")}
     values = {key: value for key, value in ours.items() if key not in options and value != {}}
@@ -99,7 +103,9 @@ def _concepts(ours: dict[str, Any], left: dict[str, Any]) -> None:
     pairs = _pairs(left.pop("multi_concept", None) or [])
     anchors = _texts(left.pop("mapping_concept", None) or "", "mapping_concept")
     if not pairs:
-        raise ValueError("multi_concept names nothing: it holds [name, kind] for every concept")
+        raise ValueError(
+            "multi_concept names nothing, or is missing: it holds [name, kind] for every concept"
+        )
     if len(anchors) == 1:
         anchors *= len(pairs)
     if len(anchors) != len(pairs):
@@ -170,13 +176,13 @@ def _weights(ours: dict[str, Any], left: dict[str, Any]) -> None:
 
 
 def _prior_images(ours: dict[str, Any], left: dict[str, Any]) -> None:
-    given = left.get("class_data_dir")
-    if isinstance(given, list) and len(given) == 1:
-        left["class_data_dir"] = given[0]
-    elif isinstance(given, list):  # a folder for each of several kinds: no one of them is all
+    given = _texts(left.get("class_data_dir") or [], "class_data_dir or preserve_data_dir")
+    if len(given) > 1:  # a folder for each of several kinds: no one of them is all
         return
+    left["class_data_dir"] = next(iter(given), None)
     folder, weight = _take(left, "class_data_dir", str), _take(left, "prior_loss_weight", float)
-    prompts = _texts(left.pop("preserve_prompt", None) or [], "preserve_prompt")
+    given = left.pop("preserve_prompt", None) or []
+    prompts = _texts(given, "preserve_prompt or class_prompt")
     complete = folder and len(prompts) == 1 and weight != 0
     if complete and _take(left, "with_prior_preservation", bool):
         ours |= {"/prior_images": "folder", "prior_images.path": folder}
@@ -210,6 +216,8 @@ def _texts(node: Any, key: str) -> list[str]:
     """Return the texts in nested lists of any depth."""
     if isinstance(node, list):
         return [text for each in node for text in _texts(each, key)]
+    if isinstance(node, dict) or node is None:
+        raise ValueError(f"{key} holds {node!r}: it takes a text, or a list of texts")
     if not isinstance(node, str):
         raise ValueError(f"{key} holds {node!r}, which is not text: put it into quotation marks")
     return [node]
@@ -225,17 +233,36 @@ def read(path: Path) -> Mapping[str, Any]:
             raise ValueError(
                 f"{path} holds {text[:60]!r}, which stands for another value: write that value"
             )
-    blocks = [key for key, each in content.items() if isinstance(each, dict)]
     if {"defaults", "concepts"} & content.keys():
         raise ValueError(
             f"{path} is a settings file of this project, which needs no conversion: put it into "
             f"DIR/experiment/, and give --config-dir DIR experiment={path.stem}"
         )
-    named = [key for key in blocks if "multi_concept" in content[key]]
-    chosen = named if len(named) == 1 else blocks if len(blocks) == 1 else []
-    if "multi_concept" not in content and chosen:
-        content |= content.pop(chosen[0])
-    return content
+    return _without_block(content, path)
+
+
+def _without_block(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return the keys with those of their one block of known keys, at any depth.
+
+    Raises ValueError if several blocks name concepts, or a key is in the block and beside it."""
+    blocks = {key: _without_block(v, path) for key, v in content.items() if isinstance(v, dict)}
+    named = [key for key, block in blocks.items() if "multi_concept" in block]
+    if len(named) > 1:
+        raise ValueError(
+            f"{path} has multi_concept in {' and in '.join(named)}: put each into a file of its own"
+        )
+    if not named and len(blocks) == 1:
+        named = [key for key, block in blocks.items() if _KNOWN.intersection(block)]
+    if not named:
+        return content
+    block, beside = blocks[named[0]], {k: v for k, v in content.items() if k != named[0]}
+    for key in block.keys() & beside.keys():
+        if block[key] != beside[key]:
+            raise ValueError(
+                f"{path}: {key} = {block[key]} in {named[0]}, and {beside[key]} beside it: leave "
+                "one of them"
+            )
+    return beside | block
 
 
 def _texts_in(node: Any) -> Iterator[str]:

@@ -20,19 +20,27 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m mace_exp.rerun", description=__doc__)
     parser.add_argument("sweep", type=Path, metavar="SWEEP", help="the sweep's folder")
     parser.add_argument("changes", nargs="*", metavar="key=value", help="settings to change")
-    chosen = parser.parse_args(arguments)
+    chosen, flags = parser.parse_known_intermixed_args(arguments)
     sweep = chosen.sweep.resolve()
     if not (sweep / "multirun.yaml").is_file():
-        said = f"mace_exp.rerun: {sweep} is not the folder of a sweep: it has no multirun.yaml"
-        sys.stderr.write(f"{said}\n")
+        sys.stderr.write(f"mace_exp.rerun: {_no_sweep(sweep)}\n")
         sys.exit(2)
     started_in = _started_in(sweep)
     if started_in is not None and started_in.is_dir():
         os.chdir(started_in)
-    sys.argv = ["mace_exp", f"resume={sweep}", *chosen.changes]
+    sys.argv = ["mace_exp", *flags, f"resume={sweep}", *chosen.changes]
     from mace_exp.__main__ import main as command
 
     command()
+
+
+def _no_sweep(folder: Path) -> str:
+    """Say what a folder is that is not a sweep's."""
+    if not folder.is_dir():
+        return f"{folder} is not a folder"
+    if (folder / "config.yaml").is_file():
+        return f"{folder} is the folder of one run: go on with python -m mace_exp resume={folder}"
+    return f"{folder} is not the folder of a sweep: it has no multirun.yaml"
 
 
 def _started_in(sweep: Path) -> Path | None:

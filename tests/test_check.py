@@ -199,3 +199,58 @@ def test_settings_of_a_folder_and_the_table(
     [lora] = [line.split() for line in table if line.strip().startswith("lora")]
     assert lora[:4] == ["lora", "2", "0", "LoRAs"] and "minute" in lora
     assert table[-1].startswith("The run can start")
+
+
+def test_captions_are_counted_by_where_they_come_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "captions.csv"
+    file.write_text("id,caption\n1,a cat\n2,\n3,a dog\n")
+    given = ("preservation=captions", f"preservation.prior.file={file}", "--files")
+    found = checked(capsys, *given, "preservation.domain.captions=[a man]")
+    assert found["captions"]["prior"] == {
+        **{"templates": 0, "given": 0},
+        **{"file": str(file), "read": 2, "without": 1},
+    }
+    assert found["captions"]["domain"] == {"templates": 1000, "given": 1}
+    said = "\n".join(file_lines(found))
+    assert f"2 of {file} (1 rows without)" in said and "1000 from templates, 1 of the" in said
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("cache_dir=/dev/null", "cache_dir = /dev/null can't be written to (Not a directory)"),
+        ("hydra.run.dir=/dev/null/x", "hydra.run.dir = /dev/null/x can't be written to"),
+        ("-m seed=1,2", "a sweep checks all its jobs before the first begins"),
+        ("sweep=seeds", "give the settings of one job, or resume=SWEEP/NUMBER"),
+        ("--cfg job", "--cfg is a flag of python -m mace_exp, not of the check"),
+    ],
+)
+def test_what_a_run_would_refuse_beside_its_settings_is_told(
+    given: str,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert said in checked(capsys, *given.split(), "--files", code=2)["problems"][0]
+    assert not any(tmp_path.iterdir()), "nothing is written"
+
+
+def test_pictures_of_an_edit_need_one(
+    settings: list[str], people_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = (*settings, "stages=[samples]", "fusion.closeness=50")
+    [problem] = checked(capsys, *given, code=2)["problems"]
+    assert "a new run folder holds none: add fusion, which makes it, or give resume=RUN" in problem
+    checked(capsys, *given, f"hydra.run.dir={people_run}")
+
+
+def test_a_model_is_not_downloaded_by_the_check(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("mace_exp.check.work.load_model", None)
+    found = checked(capsys, "model=path", "model.source=a/b", "model.allow_download=true")
+    assert found["work"] is None and "once the model is downloaded" in found["unknown"]

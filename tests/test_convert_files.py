@@ -33,10 +33,41 @@ def test_keys_may_stand_under_one_name(beside: str, tmp_path: Path) -> None:
         assert config.seed == 7 and remarks(dict(read(file)))[0].startswith("exp_name = cats: ")
 
 
+def test_a_block_may_lie_deeper_or_hold_a_part(tmp_path: Path) -> None:
+    file = tmp_path / "theirs.yaml"
+    for text in (
+        "config: {MACE: {multi_concept: [[[cat, object]]], rank: 3}}\n",
+        f"{CAT}MACE: {{rank: 3}}\n",
+        f"rank: 3\nMACE: {{rank: 3, {CAT.strip()}}}\n",
+    ):
+        file.write_text(text)
+        assert composed(dict(read(file)), tmp_path).lora.rank == 3
+        assert not remarks(dict(read(file)))
+
+
+@pytest.mark.parametrize("folder", ["/a", "[/a]", "[[/a]]"])
+def test_class_images_may_be_in_lists(tmp_path: Path, folder: str) -> None:
+    file = tmp_path / "theirs.yaml"
+    prior = f"with_prior_preservation: true\npreserve_data_dir: {folder}\nclass_prompt: [a man]\n"
+    file.write_text(f"{CAT}{prior}prior_preservation_cache_path: ''\n")
+    made = convert(read(file))
+    assert made.values["prior_images.path"] == "/a" and not made.remarks
+    file.write_text(f"{CAT}{prior}class_data_dir: /b\n")
+    made = convert(read(file))
+    assert made.values["prior_images.path"] == "/b"
+    assert [each.split(":")[1] for each in made.remarks] == [" class_data_dir is read instead"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("- 1\n", "holds no configuration"),
+        ("rank: 4\n", "multi_concept names nothing, or is missing"),
+        (f"A: {{{CAT.strip()}}}\nB: {{{CAT.strip()}}}", "has multi_concept in A and in B"),
+        (f"rank: 2\nA: {{rank: 3, {CAT.strip()}}}", "rank = 3 in A, and 2 beside it"),
+        (f"{CAT}rank: 2\nrank: 3\n", "line 3: duplicate key rank"),
+        (f"{CAT}mapping_concept: {{cat: sky}}", "{'cat': 'sky'}: it takes a text, or a list"),
+        (f"{CAT}preserve_data_dir: 7", "class_data_dir or preserve_data_dir holds 7"),
         (f"{CAT}output_dir: {{a: ['${{oc.env:HOME}}']}}", "'${oc.env:HOME}', which stands for"),
         (f"{CAT}'${{now:%Y}}': 1", "which stands for another value"),
         ("a: [", "line 1: expected the node content"),

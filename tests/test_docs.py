@@ -11,7 +11,7 @@ import re
 import shlex
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import get_type_hints
@@ -128,6 +128,14 @@ class Accepted(Exception):
     """The arguments were read."""
 
 
+def accepting(read: Callable[..., object]) -> Callable[..., None]:
+    def parse(parser: argparse.ArgumentParser, args: list[str] | None = None) -> None:
+        read(parser, args)
+        raise Accepted
+
+    return parse
+
+
 @pytest.mark.parametrize(("where", "module", "rest"), OTHERS)
 def test_another_command_of_the_pages_is_accepted(
     where: str, module: str, rest: str, monkeypatch: pytest.MonkeyPatch
@@ -138,13 +146,11 @@ def test_another_command_of_the_pages_is_accepted(
     alone = not arguments or arguments == ["build"]  # named in a sentence, without its arguments
     if alone:
         return
-    read = argparse.ArgumentParser.parse_args
-
-    def parse(parser: argparse.ArgumentParser, args: list[str] | None = None) -> None:
-        read(parser, args)
-        raise Accepted
-
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
+    for read in (
+        argparse.ArgumentParser.parse_args,
+        argparse.ArgumentParser.parse_known_intermixed_args,
+    ):
+        monkeypatch.setattr(argparse.ArgumentParser, read.__name__, accepting(read))
     monkeypatch.setattr(sys, "argv", [module, *arguments])
     name = f"{module}.__main__" if spec.submodule_search_locations else module
     with pytest.raises(Accepted):

@@ -72,6 +72,13 @@ def test_a_run_is_resumed_with_and_without_the_folder_that_it_was_composed_of(
     assert (place / FOLDER / "concepts" / "pair.yaml").read_text() == PAIR
 
 
+def test_a_file_of_a_run_is_told_its_folder(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("arguments: [lora.rank=3]\n")
+    with pytest.raises(ValueError, match=f"config.yaml is a file: .* resume={tmp_path}$"):
+        expand([f"resume={file}"])
+
+
 def test_a_sweep_is_run_again(
     runs: Runs, command: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,9 +129,9 @@ def test_options_that_do_more_than_set_a_run_are_refused(
     file.write_text(text)
     with pytest.raises(ValueError, match="or give --config-dir DIR beside resume="):
         expand([f"resume={tmp_path}"])
-    assert expand(["--config-dir", "mine", f"resume={tmp_path}"])[:3] == [
-        *("--config-dir", "mine", "experiment=a")
-    ]
+    (tmp_path / "mine").mkdir()
+    own = ("--config-dir", f"{tmp_path / 'mine'}")
+    assert expand([*own, f"resume={tmp_path}"])[:3] == [*own, "experiment=a"]
 
 
 def test_a_key_that_is_given_is_that_of_the_file_s_package(tmp_path: Path) -> None:

@@ -118,7 +118,8 @@ def test_lists_of_names_are_texts(key: str) -> None:
         ("concepts.kinds={!Ada: object}", "'!' can't stand there without quotation marks"),
         ("concepts.kinds={Zoë=object}", "Write mappings in braces, {name: value}"),
         ("concepts=[ ,]", "concepts.names is empty"),
-        ("cache_dir=/a,b", "values of a sweep: quote .* \"cache_dir='/a,b'\", put a list into br"),
+        ("cache_dir=/a,b", "values of a sweep: quote .* \"cache_dir='/a,b'\", or add --mult"),
+        ("concepts.names=A,B", 'put a list into brackets, "concepts.names=.A,B.", or add'),
         ("concepts.kinds={Amy Adams: [object]}", "gives 'Amy Adams' the list .*: one value"),
         ("preservation.terms.boats=5", "boats = 5: it takes keys with values, as in .*captions="),
         (

@@ -3,6 +3,7 @@
 import gc
 import io
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,31 @@ def test_a_failed_job_does_not_stop_the_others(
     assert "lora.rank" in lines[0] and "seed" not in lines[2], "what all have in common is left out"
     assert lines[3] == "1 of 3 jobs finished"
     assert lines[-1] == f"again:  python -m mace_exp.rerun {Path('swept').absolute()}"
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "hydra.sweep.subdir=a/${hydra.job.num}",
+        "hydra.sweep.subdir='${hydra.job.override_dirname}'",
+        "hydra.sweep.subdir=rank/${lora.rank}/x",
+        "hydra/job_logging=none",
+        "hydra/launcher=basic",
+        "hydra.verbose=false",
+        "tracking.project=${oc.env:NOWHERE,x}",
+    ],
+)
+@pytest.mark.parametrize("place", [[HERE], []])
+def test_the_printed_command_runs_the_jobs_again(
+    jobs: Jobs, ends: Command, capsys: pytest.CaptureFixture[str], setting: str, place: list[str]
+) -> None:
+    jobs.breaks = {8: broken}
+    assert ends("-m", setting, *place, "lora.rank=8,4") == 1
+    again = capsys.readouterr().out.split("again:  python -m mace_exp.rerun ")[1]
+    jobs.breaks = {}
+    assert ends(command=lambda: rerun(shlex.split(again))) == 0
+    assert jobs.ranks == [8, 4, 8]
+    assert "2 of 2 jobs finished" in capsys.readouterr().out
 
 
 def test_a_failed_job_leaves_its_traceback_in_its_own_folder(jobs: Jobs, ends: Command) -> None:

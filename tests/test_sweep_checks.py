@@ -38,6 +38,30 @@ def test_no_job_begins_before_all_can(
     assert not jobs.runs and not any(tmp_path.iterdir()), "a refused sweep leaves nothing"
 
 
+@pytest.mark.parametrize(
+    ("subdir", "said"),
+    [
+        ("same", "hydra.sweep.subdir = same is the folder of two jobs"),
+        ("../out/${hydra.job.num}", "subdir = ../out/${hydra.job.num} is no folder within that"),
+        ("/abs/${hydra.job.num}", "is no folder within that of the sweep: give one such as"),
+        ("''", "is no folder within that of the sweep"),
+    ],
+)
+def test_folders_of_jobs_are_their_own_and_within_the_sweeps(
+    jobs: Jobs, ends: Command, tmp_path: Path, subdir: str, said: str
+) -> None:
+    assert said in str(ends("-m", HERE, f"hydra.sweep.subdir={subdir}", "lora.rank=1,2"))
+    assert not jobs.runs and not any(tmp_path.iterdir())
+
+
+def test_slurm_is_looked_for_before_jobs_are_submitted(jobs: Jobs, ends: Command) -> None:
+    pytest.importorskip("submitit", reason="the extra `slurm` is not installed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", "/nowhere")
+        said = str(ends("-m", "lora.rank=1,2", "hydra/launcher=slurm"))
+    assert "hydra/launcher=slurm submits to Slurm, and there is no srun" in said
+
+
 def test_the_plan_of_a_sweep_composes_each_job_once(
     jobs: Jobs, ends: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

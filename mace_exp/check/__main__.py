@@ -12,26 +12,37 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from mace_exp.check.found import images_found, model_found, settings_found
+from mace_exp.check.found import (
+    captions_found,
+    images_found,
+    is_local,
+    model_found,
+    settings_found,
+)
 from mace_exp.check.text import file_lines, work_lines
-from mace_exp.cli.arguments import expand
+from mace_exp.cli.arguments import expand, is_sweep
 from mace_exp.cli.common import REFUSALS
 from mace_exp.cli.config_dir import add_folder, flags, folder_of_options
 from mace_exp.cli.ending import ended
 from mace_exp.config import composed_run, explain
 from mace_exp.config.run_config import RunConfig
+from mace_exp.runs.folder import check_may_write
 from mace_exp.runs.interrupts import check_stopped
 from mace_exp.utils.texts import shown
 
 NAME = "python -m mace_exp.check"
 ASKS_FIRST = "known once the language model has written the sentences of the prompts"
+NOT_HERE = {"work": None, "unknown": "known once the model is downloaded, which the run does"}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Check the settings; return 0 if a run with them can start, else 2."""
-    chosen = _parser().parse_args(_settings_last(sys.argv[1:] if arguments is None else arguments))
+    given = sys.argv[1:] if arguments is None else arguments
+    chosen, unknown = _parser().parse_known_intermixed_args(given)
+    chosen.settings = [*unknown, *chosen.settings]  # `expand` tells what is wrong with them
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     with ended(NAME):
         return _check(chosen)
@@ -40,10 +51,12 @@ def main(arguments: list[str] | None = None) -> int:
 def _check(chosen: argparse.Namespace) -> int:
     found: dict[str, Any] = {"fits": True, "problems": []}
     try:
-        config = _composed(chosen)
+        config, run_dir = _composed(chosen)
         _add(found, _files(config), chosen, file_lines)
         if not chosen.files:
-            _add(found, _work(config), chosen, work_lines)
+            work = _work(config) if is_local(config.model) else NOT_HERE
+            _check_edit(config, run_dir, work["work"])
+            _add(found, work, chosen, work_lines)
     except REFUSALS as error:
         check_stopped()
         found |= {"fits": False, "problems": explain(error).splitlines()}
@@ -54,12 +67,6 @@ def _check(chosen: argparse.Namespace) -> int:
     elif found["fits"]:
         sys.stdout.write("\nThe run can start: the settings, the model and the files fit.\n")
     return 0 if found["fits"] else 2
-
-
-def _settings_last(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with the settings moved behind the options, as argparse needs them."""
-    settings = [each for each in arguments if "=" in each and not each.startswith("-")]
-    return [each for each in arguments if each not in settings] + settings
 
 
 def _add(
@@ -75,14 +82,47 @@ def _add(
         sys.stdout.flush()
 
 
-def _composed(chosen: argparse.Namespace) -> RunConfig:
-    """Return the settings as a run composes and validates them."""
-    if chosen.multirun or any(each.startswith("sweep=") for each in chosen.settings):
+def _composed(chosen: argparse.Namespace) -> tuple[RunConfig, Path | None]:
+    """Return the settings as a run composes and validates them, and the run folder if named."""
+    given = ["-m"] * chosen.multirun + chosen.settings
+    swept = is_sweep(given)
+    given = given if swept else expand([*flags(chosen.config_dir), *given])
+    if swept or "hydra.mode=MULTIRUN" in given:
         raise ValueError(
-            "a sweep checks all its jobs before the first begins: give the settings of one job"
+            "a sweep checks all its jobs before the first begins: give the settings of one job, or "
+            "resume=SWEEP/NUMBER"
         )
-    folder, settings = folder_of_options(expand([*flags(chosen.config_dir), *chosen.settings]))
-    return composed_run(*settings, config_dir=folder)
+    folder, settings = folder_of_options(given)
+    for each in settings:
+        if each.startswith("-"):
+            raise ValueError(f"{each} is a flag of python -m mace_exp, not of the check")
+    config = composed_run(*settings, config_dir=folder)
+    run_dir = _run_dir(settings)
+    check_may_write(run_dir or Path("outputs"), "hydra.run.dir")
+    check_may_write(Path(config.cache_dir), "cache_dir")
+    return config, run_dir
+
+
+def _run_dir(settings: Sequence[str]) -> Path | None:
+    """Return the run folder that the settings name, as also those of a resumed run do."""
+    key = "hydra.run.dir="
+    named = [each.removeprefix(key).strip("'") for each in settings if each.startswith(key)]
+    return Path(named[-1]) if named else None
+
+
+def _check_edit(config: RunConfig, run_dir: Path | None, work: Sequence[Any] | None) -> None:
+    """Raise ValueError if pictures of an edit are to be drawn that no stage makes, in a new folder:
+    it has no edit yet."""
+    step = config.method.steps()[-1]
+    draws = any(
+        each["stage"] == "samples" and any(entry["made"] for entry in each["entries"])
+        for each in work or ()
+    )
+    if draws and step not in config.chosen_stages() and run_dir is None:
+        raise ValueError(
+            f"stages = {config.stages} draws pictures of an edit, and a new run folder holds none: "
+            f"add {step}, which makes it, or give resume=RUN"
+        )
 
 
 def _files(config: RunConfig) -> dict[str, Any]:
@@ -90,6 +130,7 @@ def _files(config: RunConfig) -> dict[str, Any]:
         "settings": settings_found(config),
         "model": model_found(config.model),
         "images": images_found(config),
+        "captions": captions_found(config),
     }
 
 

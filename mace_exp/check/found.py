@@ -17,6 +17,7 @@ from mace_exp.models.model_folders import ENCODERS, read_index, weight_files
 from mace_exp.models.schema import ModelConfig
 from mace_exp.models.sources import ModelLocation, hub_cached, location_of, native_size
 from mace_exp.models.weight_files import read_header, read_object
+from mace_exp.utils.tables import is_table, read_table
 
 MAX_NAMED = 5
 """Most names of left-out files that are listed; all files are counted."""
@@ -61,6 +62,15 @@ def model_found(model: ModelConfig) -> dict[str, Any]:
         "prediction": scheduler.get("prediction_type", "epsilon"),
         "safety_checker": "used" if used else "left out" if checker else "none",
     }
+
+
+def is_local(model: ModelConfig) -> bool:
+    """Return whether a model can be loaded without a download.
+
+    Raises ValueError as `find_model`."""
+    location = location_of(model)
+    folder = location.folder or _snapshot(location)
+    return folder is not None and bool(_weights(location.file, folder, model.variant))
 
 
 def _snapshot(location: ModelLocation) -> Path | None:
@@ -118,6 +128,25 @@ def images_found(config: RunConfig) -> dict[str, Any]:
         "empty_masks": [str(each) for each in empty],
         **_unread_folders(folders),
     }
+
+
+def captions_found(config: RunConfig) -> dict[str, Any]:
+    """Return the numbers of captions of each preservation term, by where they come from; of a table
+    also the rows without one."""
+    if "preservation" not in config.method.reads():
+        return {}
+    found = {}
+    for name, term in config.preservation.by_name().items():
+        counts: dict[str, Any] = {"templates": term.count if term.cache is None else 0}
+        counts["given"] = len(term.captions)
+        if term.file is not None:
+            file, read = Path(term.file), len(term.read_file())
+            rows = len(read_table(file).rows) if is_table(file) else read
+            counts |= {"file": term.file, "read": read, "without": rows - read}
+        if term.cache is not None:
+            counts["cache"] = term.cache
+        found[name] = counts
+    return found
 
 
 def _left_out(files: Sequence[UserImage]) -> list[Path]:

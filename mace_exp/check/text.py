@@ -28,6 +28,25 @@ def file_lines(facts: Mapping[str, Any]) -> Iterator[str]:
     if images:
         yield ""
         yield from _image_lines(images)
+    if facts["captions"]:
+        yield ""
+        yield "Captions to preserve"
+        yield from (_row(name, _captions(term)) for name, term in facts["captions"].items())
+
+
+def _captions(term: Mapping[str, Any]) -> str:
+    """Return where the captions of a term come from."""
+    found = []
+    if "file" in term:
+        without = f" ({term['without']} rows without)" if term["without"] else ""
+        found.append(f"{term['read']} of {term['file']}{without}")
+    if "cache" in term:
+        found.append(f"sums of {term['cache']}")
+    found += [f"{term[key]} {said}" for key, said in _OWN_CAPTIONS.items() if term[key]]
+    return ", ".join(found) or "none"
+
+
+_OWN_CAPTIONS = {"templates": "from templates", "given": "of the settings"}
 
 
 def _weight_rows(weights: Mapping[str, Any]) -> Iterator[str]:

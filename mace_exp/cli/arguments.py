@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from mace_exp.cli.hydra_flags import flags_first
 from mace_exp.cli.quoting import as_typed
 from mace_exp.cli.run_settings import kept_options, settings_of
 from mace_exp.concepts.schema import KeptConfig
@@ -38,9 +39,10 @@ def expand(arguments: Sequence[str]) -> list[str]:
 
     Raises:
         ValueError: an argument that can't be parsed, a launcher that is not installed, or a folder
-            without a run or sweep.
+            without a run or sweep; as `flags_first`.
     """
     expanded: list[str] = []
+    arguments = flags_first(arguments)
     for argument in arguments:
         key, _, value = argument.partition("=")
         if key == "hydra/launcher":
@@ -86,7 +88,8 @@ def _of_term(argument: str) -> str:
     return f"{TERMS}={{{name}: {f'{{{setting}: {value}}}' if setting else value}}}"
 
 
-def _is_sweep(arguments: Sequence[str]) -> bool:
+def is_sweep(arguments: Sequence[str]) -> bool:
+    """Return whether a command is a sweep by its arguments."""
     return any(
         each in ("-m", "--multirun", "hydra.mode=MULTIRUN")
         or (each.startswith("sweep=") and each != "sweep=null")
@@ -97,7 +100,7 @@ def _is_sweep(arguments: Sequence[str]) -> bool:
 def _swept(arguments: list[str]) -> list[str]:
     """Return the arguments of a sweep over options with a choice of one for each other key of their
     groups, which Hydra would look up in the option that is chosen without the sweep."""
-    if not _is_sweep(arguments):
+    if not is_sweep(arguments):
         return arguments
     settings = [each for each in arguments if "=" in each and not each.startswith("-")]
     parsed = OverridesParser.create().parse_overrides(settings)
@@ -115,7 +118,7 @@ def _swept(arguments: list[str]) -> list[str]:
 
 def check_ranks(arguments: Sequence[str]) -> None:
     """Raise ValueError if torchrun is used to start a sweep."""
-    if _is_sweep(arguments) and rank_count() > 1:
+    if is_sweep(arguments) and rank_count() > 1:
         raise ValueError(
             "a sweep can't be started by torchrun: start it with python; for one GPU per job use "
             "hydra/launcher=ray_gpu or hydra/launcher=slurm"
@@ -123,14 +126,19 @@ def check_ranks(arguments: Sequence[str]) -> None:
 
 
 def _check_group(key: str, value: str) -> None:
-    """Raise ValueError for a group with a plus, and for another main file."""
-    group = key.lstrip("+")
-    if key != group and group.isidentifier() and (CONF / group).is_dir():
+    """Raise ValueError for a group with a plus, a place or a list: it takes one option."""
+    group = key.lstrip("+").partition("@")[0]
+    if not group.isidentifier() or not (CONF / group).is_dir():
+        return
+    if key.startswith("+"):
         raise ValueError(f"{key}={value}: {group} is a group: give {group}={value}, without +")
-    if key in ("--config-name", "-cn", "--config-path", "-cp"):
+    if "@" in key:
+        raise ValueError(f"{key}={value}: {group} is a group of a run: give {group}={value}")
+    if value.startswith("["):
+        names = "kept.people='[...]', kept.artists=, .objects= and .styles= are lists of names"
+        instead = f"-m {group}={value.strip('[]')} runs each"
         raise ValueError(
-            f"{key}={value}: settings of your own are an option of experiment: put the file into "
-            f"DIR/experiment/, and give --config-dir DIR experiment={Path(value).stem or 'NAME'}"
+            f"{key}={value}: {group} takes one option: {names if group == 'kept' else instead}"
         )
 
 

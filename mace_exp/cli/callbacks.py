@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mace_exp.cli.common import refusing
 from mace_exp.cli.config_dir import keep_options
@@ -73,6 +74,7 @@ def _begin_sweep(config: DictConfig) -> Path:
     """
     from mace_exp.cli.sweep import is_finished
 
+    _check_cluster(config.hydra)
     jobs = planned_jobs(config.hydra)
     folder = Path(config.hydra.sweep.dir).absolute()
     numbered = are_numbered(config.hydra)
@@ -85,6 +87,16 @@ def _begin_sweep(config: DictConfig) -> Path:
     return folder
 
 
+def _check_cluster(settings: DictConfig) -> None:
+    """Raise ValueError if jobs are to be submitted to Slurm, and it is not on this machine."""
+    if settings.launcher._target_.endswith("SlurmLauncher") and shutil.which("srun") is None:
+        raise ValueError(
+            f"hydra/launcher={settings.runtime.choices['hydra/launcher']} submits to Slurm, and "
+            "there is no srun on this machine: start the sweep on one where sbatch and srun work, "
+            "or leave the launcher out"
+        )
+
+
 def _claimed(config: DictConfig, mode: Literal["run", "sweep"]) -> Path:
     """Claim the folder that a run or a sweep writes to; one that is named by the time is made anew,
     if need be under another name, as two commands may begin in one second.
@@ -95,7 +107,8 @@ def _claimed(config: DictConfig, mode: Literal["run", "sweep"]) -> Path:
     key = f"hydra.{mode}.dir"
     folder = Path(config.hydra[mode].dir).absolute()
     overrides = config.hydra.overrides.hydra
-    if any(each.lstrip("+").startswith(f"{key}=") for each in overrides):
+    given: Any = OmegaConf.to_container(overrides, resolve=False)  # ${hydra.job.num} has no value
+    if any(each.lstrip("+").startswith(f"{key}=") for each in given):
         claim(folder, key)
         return folder
     chosen = claim_new(folder, key)

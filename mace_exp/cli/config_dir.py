@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mace_exp.config import CONF
-from mace_exp.utils.files import atomic_file
+from mace_exp.utils.files import at_home, atomic_file
 
 FLAG = "--config-dir"
 FOLDER = "settings"
@@ -32,14 +32,56 @@ def keep_options(sources: Iterable[Any], folder: Path) -> None:
                     temporary.write_bytes(file.read_bytes())  # whatever those not read hold
 
 
+def options_folder(path: str) -> Path:
+    """Return the folder that `--config-dir` names.
+
+    Raises ValueError, with what to give instead, if it is none, or has no folder of a group."""
+    folder = Path(at_home(path))
+    groups = {each.name for each in CONF.iterdir() if each.is_dir()}
+    if not path or not folder.is_dir():
+        found = "is a file" if folder.is_file() else "is not a folder"
+        raise ValueError(
+            f"{FLAG} {path} {found}: give the folder in which your options are, each in a folder "
+            "named by its group, as experiment/mine.yaml"
+        )
+    there = {each.name for each in folder.iterdir() if each.is_dir()}
+    if groups.isdisjoint(there) and folder.resolve().name in groups:
+        raise ValueError(f"{FLAG} {path} is the folder of a group: give {FLAG} {_above(folder)}")
+    alone = sorted(folder.glob("*.yaml"))
+    if groups.isdisjoint(there) and alone:
+        raise ValueError(
+            f"{FLAG} {path} has no folder named by a group, such as experiment: put "
+            f"{alone[0].name} into {folder / 'experiment'}"
+        )
+    return folder
+
+
+def check_names(folder: Path) -> None:
+    """Raise ValueError for an option with the name of one of this project, which Hydra would read
+    instead; copies that are unchanged may stay."""
+    for own in sorted(CONF.glob("*/**/*.yaml")):
+        file = folder / own.relative_to(CONF)
+        if file.is_file() and own.read_bytes() != file.read_bytes():
+            raise ValueError(
+                f"{FLAG} {folder}: {file} has the name of an option of this project, which would "
+                "be read instead: rename it"
+            )
+
+
+def _above(folder: Path) -> Path:
+    return folder.resolve().parent if folder.name in ("", "..") else folder.parent
+
+
 def add_folder(parser: argparse.ArgumentParser) -> None:
     """Add `--config-dir` to the arguments of a command that takes settings of a run."""
-    parser.add_argument(FLAG, "-cd", type=Path, metavar="FOLDER", help="as of a run")
+    parser.add_argument(FLAG, "-cd", metavar="FOLDER", help="as of a run")
 
 
-def flags(folder: Path | None) -> list[str]:
-    """Return the arguments by which Hydra finds the options in `folder`."""
-    return [] if folder is None else [FLAG, str(folder.absolute())]
+def flags(folder: Path | str | None) -> list[str]:
+    """Return the arguments by which Hydra finds the options in `folder`.
+
+    Raises ValueError as `options_folder`."""
+    return [] if folder is None else [FLAG, str(options_folder(str(folder)).absolute())]
 
 
 def folder_of_options(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:

@@ -23,6 +23,12 @@ from mace_exp.utils.yaml_files import read_plain
 _REACHES = re.compile(rf"\b({'|'.join(REACHING)})\b['\"]?\s*[=:](?!\s*(?:false|null)\b)", re.I)
 _PLACES = ("hydra.mode=", "hydra.run.dir=", "hydra.sweep.dir=")
 """Settings of Hydra's that a resumed command gets anew in any case."""
+_CHOICES = {
+    "hydra/launcher": {"basic", *(f.stem for f in (CONF / "hydra" / "launcher").glob("*.yaml"))},
+    "hydra/job_logging": {"default", "disabled", "mace_exp", "none", "stdout"},
+    "hydra/hydra_logging": {"default", "disabled", "none"},
+}
+"""Choices of Hydra's that are taken: whatever a folder names, they do no harm."""
 
 
 def settings_of(folder: Path, given: Sequence[str], *, key: str = "resume") -> list[str]:
@@ -37,7 +43,9 @@ def settings_of(folder: Path, given: Sequence[str], *, key: str = "resume") -> l
     sweep = folder / "multirun.yaml"
     if sweep.is_file():
         hydra, task = _sweep_overrides(sweep)
-        return [*_launcher(hydra, folder, keys), *_of_a_run(task, folder, keys, key)]
+        return [*_of_hydra(hydra, folder, keys), *_of_a_run(task, folder, keys, key)]
+    if folder.is_file():
+        raise ValueError(f"{key} = {folder} is a file: give its folder, {key}={folder.parent}")
     arguments = run_arguments(folder)
     if arguments is None:
         raise ValueError(
@@ -99,12 +107,27 @@ def _sweep_overrides(file: Path) -> tuple[list[str], list[str]]:
     return hydra, task
 
 
-def _launcher(hydra: Sequence[str], folder: Path, given: set[str]) -> Iterator[str]:
-    """Yield which of our launchers ran a sweep; whatever else Hydra was told is given anew."""
-    known = {file.stem for file in (CONF / "hydra" / "launcher").glob("*.yaml")} | {"basic"}
+def withheld(sweep_dir: Path) -> list[str]:
+    """Return the arguments of a sweep that are not taken from its folder: to be given again."""
+    hydra, task = _sweep_overrides(sweep_dir / "multirun.yaml")
+    own = [each for each in hydra if not each.startswith(_PLACES) and not _is_taken(each)]
+    return own + [each for each in task if RESOLVER.search(each) or _key(each) in _reaching(each)]
+
+
+def _is_taken(argument: str) -> bool:
+    """Return whether a setting of Hydra's is taken from a folder: one of `_CHOICES`, or a name of
+    the jobs' folders. That these are within the sweep's is checked with the jobs."""
+    key, _, value = argument.partition("=")
+    if key == "hydra.sweep.subdir":
+        return not RESOLVER.search(value)
+    return value in _CHOICES.get(key, ())
+
+
+def _of_hydra(hydra: Sequence[str], folder: Path, given: set[str]) -> Iterator[str]:
+    """Yield which of our launchers ran a sweep, and where; whatever else Hydra was told is given
+    anew."""
     for each in hydra:
-        key, _, value = each.partition("=")
-        if key == "hydra/launcher" and value in known:
+        if _is_taken(each):
             yield each
         elif not each.startswith(_PLACES) and _key(each) not in given:
             raise ValueError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -16,6 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from mace_exp.cli.run_settings import withheld
 from mace_exp.report.formatting import duration
 from mace_exp.report.jobs import job_folders, job_name, job_place, never_began
 from mace_exp.report.read_run import read_json
@@ -133,7 +135,15 @@ def print_jobs(
     if report is not None:
         console.print(Text(f"report: {report}"), soft_wrap=True)
     if finished < len(jobs):
-        console.print(Text(f"again:  python -m mace_exp.rerun {sweep_dir}"), soft_wrap=True)
+        again = shlex.join([str(sweep_dir), *_withheld(sweep_dir)])
+        console.print(Text(f"again:  python -m mace_exp.rerun {again}"), soft_wrap=True)
+
+
+def _withheld(sweep_dir: Path) -> list[str]:
+    try:
+        return withheld(sweep_dir)
+    except (OSError, ValueError):  # what is wrong with its file, the rerun says
+        return []
 
 
 def _overrides(run_dir: Path) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from mace_exp.config.open_keys import is_open
 from mace_exp.config.options import CONF, VARIANTS
 from mace_exp.config.run_config import RunConfig
 from mace_exp.config.suggestions import as_typed, suggestion, unknown_key
+from mace_exp.config.unknown_keys import types_of
 from mace_exp.config.unknown_options import no_such_option, options_of
 from mace_exp.utils.ranges import expected
 from mace_exp.utils.texts import cut
@@ -46,7 +47,7 @@ def named_option(argument: str) -> str:
     """Quote the null of `masks=null`, so that it is refused like any unknown option: Hydra, which
     expects text, would not name the group."""
     group, _, value = argument.partition("=")
-    is_group = group.isidentifier() and (CONF / group).is_dir()
+    is_group = group.startswith("hydra/") or (group.isidentifier() and (CONF / group).is_dir())
     no_text = re.fullmatch(r"null|true|false|[-+]?\d[\d._]*", value, re.IGNORECASE)
     return f"{group}='{value}'" if is_group and no_text else argument
 
@@ -79,16 +80,23 @@ def _explained(error: Exception) -> str:
 
 
 def _unknown_option(wanted: str, options: Sequence[str]) -> str:
-    group, _, option = wanted.rpartition("/")
+    parts = wanted.split("/")
+    depth = 2 if parts[0] == "hydra" else 1 if len(parts) > 1 else 0
+    group, option = "/".join(parts[:depth]), "/".join(parts[depth:])
     typed = any(each.startswith(f"{group}=") for each in sys.argv)
     where = "" if typed else next(_files_that_choose(group, option), "")
-    return where + no_such_option(group, option, sorted(options) or options_of(group))
+    nested = [each for each in options_of(group) if "/" in each]
+    for file in (folder / group / f"{option}.yml" for folder in _folders()):
+        if file.is_file():
+            return f"{where}{group}={option}: rename {file} to {option}.yaml, as Hydra needs it"
+    return where + no_such_option(group, option, sorted({*options, *nested}) or options_of(group))
 
 
-def _files_that_choose(group: str, option: str) -> Iterator[str]:
-    """Yield the files whose defaults list contains the option; Hydra does not name them."""
+def _files_that_choose(group: str, option: str, *, begins: str = r"\s*-.*") -> Iterator[str]:
+    """Yield the files whose defaults list contains the option; Hydra does not name them. `begins`
+    is a pattern of what precedes the group in its line."""
     name = re.escape(option)
-    chosen = re.compile(rf"^\s*-.*\b{group}(@\S+)?:\s*['\"]?{name}['\"]?\s*(#.*)?$", re.MULTILINE)
+    chosen = re.compile(rf"^{begins}\b{group}(@\S+)?:\s*['\"]?{name}['\"]?\s*(#.*)?$", re.MULTILINE)
     for folder in _folders():
         for file in sorted(each for each in folder.rglob("*.yaml") if each.is_file()):
             if chosen.search(file.read_text(encoding="utf-8", errors="replace")):
@@ -127,12 +135,20 @@ def _unknown_group(message: str) -> str:
     several = re.match(r"Ambiguous value for argument '([^=]+)=(.*)'\n", message)
     if several:
         key, values = several.groups()
-        instead = f"quote one value that has a comma, \"{key}='{values}'\""
-        if "[" not in values:
-            instead += f', put a list into brackets, "{key}=[{values}]"'
+        hints = [] if (CONF / key).is_dir() else [str(each) for each in types_of(key)]
+        instead = [f"quote one value that has a comma, \"{key}='{values}'\""] if hints else []
+        if "[" not in values and any("list[" in each for each in hints):
+            instead.append(f'put a list into brackets, "{key}=[{values}]"')
+        said = "".join(f"{each}, " for each in instead)
         return (
-            f"{key}={values}: commas separate the values of a sweep: {instead}, or add --multirun"
+            f"{key}={values}: commas separate the values of a sweep: {said}{'or ' * bool(said)}add "
+            "--multirun"
         )
+    twice = re.match(r"Multiple values for ([\w/]+)\. To override .*: (\S+)'", message)
+    if twice:
+        group, option = twice.groups()
+        where = next(_files_that_choose(group, option, begins=r"\s*-\s*/?"), "")
+        return f"{where}{group} is chosen already: write '- override /{group}: {option}'"
     known = re.match(r"Could not append to config. An item is already at '(.+?)'", message)
     if known:
         return f"+{known[1]}: {known[1]} is a key already: give {known[1]}=..., without +"
@@ -148,6 +164,9 @@ def _key_problem(cause: OmegaConfBaseException, *, typed: bool) -> str:
     key = unquote(key) if is_open(key) else key
     group = key.split(".")[0]
     unknown = isinstance(cause, ConfigKeyError | ConfigAttributeError)
+    if unknown and not typed and isinstance(cause.key, str) and "." in cause.key:
+        written = cause.key.replace(".", ": {") + ": ..." + "}" * cause.key.count(".")
+        return f"{cause.key}: keys of a file are nested, without dots: write {written}"
     if unknown and is_dataclass(cause.object_type):
         known = [field.name for field in fields(cause.object_type)]
         others = _options_with(key, group)

@@ -180,7 +180,7 @@ class RunConfig:
                 )
 
     def _check_weights(self) -> None:
-        """Refuse a weight of a term without captions, or of an unknown term."""
+        """Refuse weights of terms without captions, and of unknown terms."""
         terms = self.preservation.by_name()
         for name, term in terms.items():
             if term.cache and (term.captions or term.file):
@@ -188,18 +188,25 @@ class RunConfig:
                     f"{term_key(name)}.cache = {term.cache} replaces all captions: do not give "
                     f"{term_key(name)}.captions or {term_key(name)}.file with it"
                 )
-        for group, weights in self.method.term_weights(self).items():
-            for name, weight in weights.items():
-                self._check_weight(group, name, weight, terms.get(name))
+        problems = "\n".join(
+            problem
+            for group, weights in self.method.term_weights(self).items()
+            for name, weight in weights.items()
+            for problem in self._weight_problems(group, name, weight, terms.get(name))
+        )
+        if problems:
+            raise ValueError(problems)
 
-    def _check_weight(self, group: str, name: str, weight: float, term: TermConfig | None) -> None:
+    def _weight_problems(
+        self, group: str, name: str, weight: float, term: TermConfig | None
+    ) -> Iterator[str]:
         key = weight_key(group, name)
         if term is None:
-            raise ValueError(unknown_term(group, name, weight, list(self.preservation.by_name())))
-        if not weight >= 0:
-            raise ValueError(f"{key} = {weight:g}: it must be at least 0")
-        if weight and not self._has_captions(term):
-            raise ValueError(
+            yield unknown_term(group, name, weight, list(self.preservation.by_name()))
+        elif not weight >= 0:
+            yield f"{key} = {weight:g}: it must be at least 0"
+        elif weight and not self._has_captions(term):
+            yield (
                 f"{key} = {weight:g}, but the term has no captions: give {term_key(name)}.count "
                 f"(with names in kept that are not erased), .captions, .file or .cache, or {key}=0"
             )

@@ -1,5 +1,6 @@
 """List the jobs of a sweep, and check each before the first starts."""
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mace_exp.config.refusals import explain, named_option
 from mace_exp.config.validation import to_run_config
 
+_OWN_PLACE = "hydra.sweep.subdir=jobs/${hydra.job.num}"
 _HERE = "BasicLauncher"
 """The launcher that runs jobs on this machine; with others, jobs may see other files."""
 
@@ -52,8 +54,9 @@ def check_jobs(sweep: DictConfig, jobs: Mapping[int, list[str]]) -> None:
         ValueError: some jobs are invalid; one message names them with the reasons.
     """
     wrong: dict[str, list[int]] = {}
+    taken: dict[Path, int] = {}
     for number, overrides in jobs.items():
-        problem = _problem(sweep, number, overrides)
+        problem = _problem(sweep, number, overrides, taken)
         if problem is not None:
             wrong.setdefault(problem, []).append(number)
     if not wrong:
@@ -66,16 +69,41 @@ def check_jobs(sweep: DictConfig, jobs: Mapping[int, list[str]]) -> None:
     raise ValueError("\n".join(["no job was started, because some are invalid", *lines]))
 
 
-def _problem(sweep: DictConfig, number: int, overrides: list[str]) -> str | None:
-    """Return why a job is invalid; None if it is valid."""
+def _problem(
+    sweep: DictConfig, number: int, overrides: list[str], taken: dict[Path, int]
+) -> str | None:
+    """Return why a job is invalid; None if it is valid. `taken` are the folders of the jobs."""
     try:
         named = [named_option(each) for each in overrides]
         with _composed_job(sweep, number, named) as composed:
+            _take_place(sweep.hydra.sweep, number, taken)
             files = sweep.hydra.launcher._target_.endswith(_HERE)
             to_run_config(composed, files=files, given=overrides)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         return explain(error)
     return None
+
+
+def _take_place(settings: DictConfig, number: int, taken: dict[Path, int]) -> None:
+    """Note the folder of the job that is composed.
+
+    Raises ValueError if it is that of another job, or not in that of the sweep: its status would
+    not be found."""
+    root = Path(os.path.abspath(settings.dir))
+    place = Path(os.path.normpath(HydraConfig.get().runtime.output_dir))
+    subdir: Any = OmegaConf.to_container(settings, resolve=False)
+    given = f"hydra.sweep.subdir = {subdir['subdir']}"
+    if place == root or not place.is_relative_to(root):
+        raise ValueError(
+            f"{given} is no folder within that of the sweep: give one such as "
+            f"'{_OWN_PLACE}', with its quotation marks"
+        )
+    other = taken.setdefault(place, number)
+    if other != number:
+        raise ValueError(
+            f"{given} is the folder of two jobs: give one with the number of the job in it, such "
+            f"as '{_OWN_PLACE}', with its quotation marks"
+        )
 
 
 @contextmanager

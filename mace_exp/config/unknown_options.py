@@ -16,6 +16,8 @@ from mace_exp.utils.conf import CONF
 _CHOICE = re.compile(r"([a-z_]+)=([A-Za-z_][\w-]*)")
 """`group=option`; Hydra reads null, true and false as no text."""
 _NO_TEXT = ("null", "true", "false")
+_WHOLE = ("experiment", "sweep")
+"""Groups that users add files to, and that a run needs no option of."""
 
 
 def unknown_options(arguments: Sequence[str]) -> Iterator[str]:
@@ -32,8 +34,10 @@ def unknown_options(arguments: Sequence[str]) -> Iterator[str]:
 
 
 def options_of(group: str) -> list[str]:
-    """Return the options of a group, sorted."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    """Return the options of a group, sorted; those in a subfolder with its name."""
+    folder = CONF / group
+    files = folder.rglob("*.yaml") if group else ()
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in files)
 
 
 def no_such_option(group: str, option: str, known: Sequence[str]) -> str:
@@ -43,4 +47,9 @@ def no_such_option(group: str, option: str, known: Sequence[str]) -> str:
     own = ""
     if group == "concepts" and option:
         own = f" To erase other names, use brackets: concepts='[{option}]'."
+    if group in _WHOLE and option.lower() in ("", *_NO_TEXT, "none"):
+        own = f" Leave {group} out for none."
+    elif group in _WHOLE:
+        name = option.rpartition("/")[2].removesuffix(".yaml")
+        own = f" A file of yours is found by --config-dir DIR, as DIR/{group}/{name}.yaml."
     return f"{choice}: there is no such option.{hint}{own} {group} takes {', '.join(known)}."

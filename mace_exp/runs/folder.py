@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,10 +107,34 @@ def check_writable(folder: Path, key: str) -> None:
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as error:
-        raise ValueError(
-            f"{key} = {folder} can't be written to ({error.strerror}): choose another folder"
-        ) from error
-    free = shutil.disk_usage(folder).free
+        raise _unwritable(folder, key, error) from error
+    _check_room(folder, folder, key)
+
+
+def check_may_write(folder: Path, key: str) -> None:
+    """Check the same without making the folder: nothing is left on the disk.
+
+    Raises:
+        ValueError: as `check_writable`.
+    """
+    there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise _unwritable(folder, key, error) from error
+    _check_room(folder, there, key)
+
+
+def _unwritable(folder: Path, key: str, error: OSError) -> ValueError:
+    return ValueError(
+        f"{key} = {folder} can't be written to ({error.strerror}): choose another folder"
+    )
+
+
+def _check_room(folder: Path, there: Path, key: str) -> None:
+    """Raise ValueError if the disk of `there`, where `folder` is or will be, is full."""
+    free = shutil.disk_usage(there).free
     if free < MIN_FREE_BYTES:
         raise ValueError(
             f"{key} = {folder} has {free / 2**20:.0f} MB free, "

@@ -17,7 +17,20 @@ DEEPEST = 40
 """Most levels of nesting; the schemas of the package have five."""
 MAX_VALUES = 200_000
 """Most values in a file, where values repeated by aliases count at every place."""
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C, where PyYAML was built with it
+_Quick: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C, where PyYAML was built with it
+
+
+class _Loader(_Quick):
+    """Refuses a key that a mapping has twice, of which only the last would count."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        known: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in known and key.value != "<<":
+                said = f"duplicate key {key.value}"
+                raise yaml.constructor.ConstructorError(None, None, said, key.start_mark)
+            known.add(str(key.value))
+        return super().construct_mapping(node, deep=deep)
 
 
 def read_plain(file: Path) -> Any:
@@ -77,13 +90,16 @@ def syntax_problem(error: yaml.MarkedYAMLError) -> str:
 
 
 def _located(error: yaml.YAMLError, text: str, file: Path) -> str:
-    """Return the message of an error from the loader in Python, which is more detailed."""
+    """Return the message of an error, that of the loader in Python if it has one: it is more
+    detailed."""
     try:
         yaml.load(named_stream(text, file), yaml.SafeLoader)
     except yaml.MarkedYAMLError as told:
         return syntax_problem(told)
     except (yaml.YAMLError, ValueError, RecursionError):
         pass
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return syntax_problem(error)
     return f"{file} can't be read as YAML: {' '.join(str(error).split())}"
 
 
