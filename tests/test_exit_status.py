@@ -254,6 +254,19 @@ def test_who_reads_no_further_makes_no_error() -> None:
     assert process.wait(timeout=60) == 0 and process.stderr.read() == ""
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", ">&- 2>&- <&-"])
+def test_closed_streams_are_no_error(closed: str) -> None:
+    code = (
+        "import sys; from mace_exp.cli.ending import ended\n"
+        "with ended('x'):\n"
+        "    sys.stdout.write('out'); sys.stderr.write('error'); sys.exit(2)\n"
+    )
+    command = f'exec {sys.executable} -c "{code}" {closed}'
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    left = {">&-": ("", "error"), "2>&-": ("out", "")}.get(closed, ("", ""))
+    assert (done.returncode, done.stdout, done.stderr) == (2, *left)
+
+
 @pytest.mark.parametrize(
     "error",
     [MemoryError(), RuntimeError("CUDA out of memory."), OSError(12, "Cannot allocate memory")],

@@ -105,9 +105,18 @@ def _closed_reader(stream: io.TextIOWrapper) -> Iterator[None]:
 
 @contextmanager
 def _unbroken(name: str) -> Iterator[None]:
-    """Replace a standard stream by a `_PipeStream`, unless something else has replaced it."""
+    """Replace a standard stream by a `_PipeStream`, unless something else has replaced it; one that
+    was closed before the command began (`>&-`) by a stream to nowhere."""
     stream: Any = getattr(sys, name)
-    if stream is None or stream is not getattr(sys, f"__{name}__"):
+    if stream is None:
+        with open(os.devnull, "w") as nowhere:
+            setattr(sys, name, nowhere)
+            try:
+                yield
+            finally:
+                setattr(sys, name, None)
+        return
+    if stream is not getattr(sys, f"__{name}__"):
         yield
         return
     stream.flush()
