@@ -1,5 +1,6 @@
 """How commands end by signals, and where streams or the working folder are gone."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -143,6 +144,16 @@ def test_nohup_is_kept() -> None:
         signal.signal(signal.SIGHUP, former)
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_while_a_command_is_imported_is_said(name: str) -> None:
+    code = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
+    code += "import sys; sys.argv = ['-m']; import mace_exp; sys.argv = ['x']\n"
+    process = in_process(f"{code}signal.raise_signal(signal.{name})")
+    _, error = process.communicate(timeout=60)
+    assert error == f"mace_exp: stopped by {name}\n"
+    assert process.returncode == 128 + getattr(signal, name)
+
+
 def test_ctrl_c_while_a_command_is_imported_shows_no_traceback() -> None:
     code = (
         "import sys; sys.argv = ['-m']; import mace_exp; sys.argv = ['x']\nraise KeyboardInterrupt"
@@ -163,6 +174,37 @@ def test_who_reads_no_further_makes_no_error() -> None:
     process.stdout.readline()
     process.stdout.close()
     assert process.wait(timeout=60) == 0 and process.stderr.read() == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has it")
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_an_output_that_has_no_room_is_told(stream: str) -> None:
+    code = (
+        "import sys\n"
+        "from mace_exp.cli.ending import ended\n"
+        "with ended('x'):\n"
+        f"    for _ in range(20000): print('a line', file=sys.{stream})\n"
+    )
+    with open("/dev/full", "w") as full:
+        process = in_process(code, **{stream: full})
+        out, said = process.communicate(timeout=60)
+    if stream == "stderr":
+        assert process.returncode == 0
+        return
+    assert process.returncode == 1, "what is lost may be what the command is for"
+    assert said.count("\n") == 1 and "can't be stored, and is left out: [Errno 28]" in said
+
+
+def test_a_terminal_that_is_gone_ends_no_run() -> None:
+    terminal, inner = os.openpty()
+    code = "from mace_exp.cli.ending import ended\nwith ended('x'):\n"
+    code += "    print('begun', flush=True); input()\n    for _ in range(99): print('more')\n"
+    process = in_process(code, stdin=subprocess.PIPE, stdout=inner)
+    os.close(inner)
+    assert os.read(terminal, 5) == b"begun"
+    os.close(terminal)
+    _, said = process.communicate("\n", timeout=60)
+    assert (process.returncode, said) == (0, "")
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", ">&- 2>&- <&-"])
