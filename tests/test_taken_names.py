@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from mace_exp.cli.refusal import Refusal
+from mace_exp.cli.sweep import close_sweep
 from mace_exp.config import explain
 from mace_exp.metrics import remeasure
 from mace_exp.runs.folder import LOCK
@@ -96,3 +98,20 @@ def test_an_error_of_a_temporary_file_names_the_file_that_was_meant(
         raise OSError(number, os.strerror(number), str(temporary))
     said = explain(raised.value)
     assert said.startswith(f"{tmp_path / 'mine.txt'}: ") and remedy in said and "Errno" not in said
+
+
+def test_a_full_disk_is_no_mistake_of_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Exit status 1, with what to do; at the end of a sweep it costs the report alone."""
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert Refusal(full).code == 1 and "make room" in str(Refusal(full))
+    assert Refusal(ValueError("a mistake")).code == 2
+
+    def no_room(_: Path) -> Path:
+        raise full
+
+    monkeypatch.setattr("mace_exp.cli.sweep.write_sweep_report", no_room)
+    make_run(tmp_path / "0", erased=["Amy Adams"], each=1)
+    assert close_sweep(tmp_path), "its job has finished"
+    assert "could not be written: [Errno 28]" in caplog.text and "Traceback" not in caplog.text
