@@ -92,10 +92,16 @@ def test_scores_are_not_measured_again_while_a_run_writes_its_own(tmp_path: Path
 )
 @pytest.mark.parametrize("atomic", [atomic_file, atomic_folder, new_entry])
 def test_an_error_of_a_temporary_file_names_the_file_that_was_meant(
-    tmp_path: Path, atomic: object, number: int, remedy: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, atomic: object, number: int, remedy: str
 ) -> None:
     with pytest.raises(OSError) as raised, atomic(tmp_path / "mine.txt") as temporary:  # type: ignore[operator]
-        raise OSError(number, os.strerror(number), str(temporary))
+        failed = OSError(number, os.strerror(number), str(temporary))
+
+        def unlink(*_: object, **__: object) -> None:  # of nothing, where nothing can be written
+            raise failed
+
+        monkeypatch.setattr(Path, "unlink", unlink)
+        raise failed
     said = explain(raised.value)
     assert said.startswith(f"{tmp_path / 'mine.txt'}: ") and remedy in said and "Errno" not in said
 
