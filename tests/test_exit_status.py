@@ -3,12 +3,8 @@
 import logging
 import os
 import re
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -121,137 +117,6 @@ def test_what_the_loaded_model_refuses_leaves_nothing(
     said = ends(*arguments, long, "hydra.run.dir=run")
     assert "tokens" in str(said) and isinstance(said, str), "exit status 2, with a message"
     assert not (tmp_path / "run").exists()
-
-
-def in_process(code: str, **more: object) -> "subprocess.Popen[str]":
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, "-c", code], **(pipes | more))  # type: ignore[call-overload]
-
-
-WAITS = """
-import signal, sys, time
-signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
-from mace_exp.cli.ending import ended
-with ended("mace_exp"):
-    try:
-        print("begun", flush=True)
-        time.sleep(60)
-    finally:
-        print("closed", flush=True)
-"""
-
-
-@pytest.mark.parametrize(
-    "number, name",
-    [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM"), (signal.SIGHUP, "SIGHUP")],
-)
-def test_signals_end_a_command_in_one_line(number: int, name: str) -> None:
-    process = in_process(WAITS)
-    assert process.stdout is not None and process.stdout.readline() == "begun\n"
-    process.send_signal(number)
-    out, error = process.communicate(timeout=60)
-    assert process.returncode == 128 + number and out == "closed\n"
-    assert error == f"mace_exp: stopped by {name}\n"
-
-
-INTERRUPTED_LIBRARY = """
-import signal, sys, time
-signal.signal(signal.SIGINT, signal.default_int_handler)
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
-from mace_exp.cli.common import run_command
-def library():
-    try:
-        print("begun", flush=True)
-        time.sleep(60)
-    except BaseException:
-        raise ERROR("half of it was done")
-sys.exit(run_command("mace_exp", library))
-"""
-
-
-@pytest.mark.parametrize("error", ["ValueError", "AttributeError"])
-@pytest.mark.parametrize(
-    "number, name",
-    [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM"), (signal.SIGHUP, "SIGHUP")],
-)
-def test_a_signal_is_not_mistaken_for_what_a_library_makes_of_it(
-    number: int, name: str, error: str
-) -> None:
-    """OmegaConf, interrupted while it composes, fails to restore what it had changed."""
-    process = in_process(INTERRUPTED_LIBRARY.replace("ERROR", error))
-    assert process.stdout is not None and process.stdout.readline() == "begun\n"
-    process.send_signal(number)
-    _, said = process.communicate(timeout=60)
-    assert (process.returncode, said) == (128 + number, f"mace_exp: stopped by {name}\n")
-
-
-@pytest.mark.parametrize(
-    "command, works",
-    [
-        ("__main__", "mace_exp.cli.refusal.refuse_early"),
-        ("attack", "mace_exp.attack.attack"),
-        ("cache", "mace_exp.cache.tend"),
-        ("check.__main__", "mace_exp.check.__main__.expand"),
-        ("compare", "mace_exp.compare.compared"),
-        ("convert", "mace_exp.convert.read"),
-        ("export", "mace_exp.export.export"),
-        ("metrics", "mace_exp.metrics.remeasure"),
-        ("preservation.__main__", "mace_exp.preservation.statistics.read_statistics"),
-        ("report.__main__", "mace_exp.report.__main__.report"),
-        ("revise", "mace_exp.cli.revision.read_revision"),
-    ],
-)
-def test_ctrl_c_ends_every_command_in_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, works: str
-) -> None:
-    def interrupted(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    arguments = {
-        "attack": ["run=x", "attack=completion"],
-        "preservation.__main__": ["show", "x"],
-        "export": ["x", "y"],
-        "cache": ["."],
-    }
-    module = import_module(f"mace_exp.{command}")
-    monkeypatch.setattr(works, interrupted)
-    monkeypatch.setattr(sys, "argv", ["x", *arguments.get(command, ["x"])])
-    with pytest.raises(SystemExit) as stop:
-        module.main()
-    said = capsys.readouterr().err
-    assert stop.value.code == 130 and said.count("\n") == 1 and "stopped by Ctrl-C" in said
-
-
-def test_nohup_is_kept() -> None:
-    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with ended("x"):
-            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGHUP, former)
-
-
-def test_ctrl_c_while_a_command_is_imported_shows_no_traceback() -> None:
-    code = (
-        "import sys; sys.argv = ['-m']; import mace_exp; sys.argv = ['x']\nraise KeyboardInterrupt"
-    )
-    process = in_process(code)
-    _, error = process.communicate(timeout=60)
-    assert error == "mace_exp: stopped by Ctrl-C\n" and process.returncode != 0
-
-
-def test_who_reads_no_further_makes_no_error() -> None:
-    code = (
-        "from mace_exp.cli.ending import ended\n"
-        "with ended('x'):\n"
-        "    for _ in range(20000): print('a line that nobody reads \\ud800')\n"
-    )
-    process = in_process(code)
-    assert process.stdout is not None and process.stderr is not None
-    process.stdout.readline()
-    process.stdout.close()
-    assert process.wait(timeout=60) == 0 and process.stderr.read() == ""
 
 
 @pytest.mark.parametrize(

@@ -16,13 +16,18 @@ from hypothesis import strategies as some
 from mace_exp.concepts.captions import read_captions, read_templates
 from mace_exp.concepts.concept import slugify
 from mace_exp.convert import convert, read
+from mace_exp.data.image_captions import captions_beside
 from mace_exp.data.training_images import load_images
+from mace_exp.evaluation.detections import COLUMNS as DETECTED
+from mace_exp.evaluation.detections import read_detections
 from mace_exp.evaluation.neighbours import read_neighbours
+from mace_exp.evaluation.prompt_files import FIELDS, read_prompts
 from mace_exp.evaluation.scores import ABOUT, COLUMNS, read_scores
 from mace_exp.models.tokens import paired_positions, phrase_positions
 from mace_exp.preservation.statistics import PreservationStatistics, read_statistics
 from mace_exp.report.read_run import read_table
 from mace_exp.utils.files import read_json
+from mace_exp.utils.tables import read_table as read_user_table
 from mace_exp.utils.texts import fault_of, shown
 from mace_exp.utils.yaml_files import read_plain
 from tests.tiny import WORDS, tiny_tokenizer
@@ -95,16 +100,25 @@ READERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "templates": (read_templates, "a.txt"),
     "scores": (read_scores, "scores.csv"),
     "neighbours": (read_neighbours, "neighbours.csv"),
+    "boxes": (lambda file: read_detections(file, 2), "detections.csv"),
     "a table": (read_table, "a.csv"),
+    "a user's table": (read_user_table, "a.csv"),
+    "a table with tabs": (read_user_table, "a.tsv"),
+    "a table of JSON": (read_user_table, "a.jsonl"),
+    "prompts": (lambda file: read_prompts(file, {each: [each] for each in FIELDS}), "a.csv"),
+    "captions of images": (lambda file: captions_beside(file.parent, IMAGES), "prompts.csv"),
+    "metadata of images": (lambda file: captions_beside(file.parent, IMAGES), "metadata.csv"),
     "training images": (lambda file: load_images(file.parent), "prompts.csv"),
     "statistics": (read_statistics, "a.safetensors"),
     "YAML": (read_plain, "a.yaml"),
     "a published configuration": (read, "a.yaml"),
     "JSON": (read_json, "a.json"),
 }
+IMAGES = [Path("0.png"), Path("1.png")]
 HEADS = [b"", (",".join((*ABOUT, *COLUMNS)) + "\n").encode(), b"index,file,prompt,seed\n"]
 HEADS += [b'{"annotations": [', b"\xef\xbb\xbf", b"\x08\0\0\0\0\0\0\0{}", b"a: &a [*a, "]
-HEADS += [b"erased,neighbour,kind,similarity,listed\n"]
+HEADS += [b"erased,neighbour,kind,similarity,listed\n", b"prompt,seed,concept,part\n"]
+HEADS += [",".join(DETECTED).encode() + b"\n", b"file,prompt\n0.png,a ship\n", b"sep=;\n"]
 
 
 @few

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from mace_exp.cli.refusal import Refusal
+from mace_exp.cli.sweep import close_sweep
 from mace_exp.config import explain
 from mace_exp.metrics import remeasure
 from mace_exp.runs.folder import LOCK
@@ -90,9 +92,32 @@ def test_scores_are_not_measured_again_while_a_run_writes_its_own(tmp_path: Path
 )
 @pytest.mark.parametrize("atomic", [atomic_file, atomic_folder, new_entry])
 def test_an_error_of_a_temporary_file_names_the_file_that_was_meant(
-    tmp_path: Path, atomic: object, number: int, remedy: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, atomic: object, number: int, remedy: str
 ) -> None:
     with pytest.raises(OSError) as raised, atomic(tmp_path / "mine.txt") as temporary:  # type: ignore[operator]
-        raise OSError(number, os.strerror(number), str(temporary))
+        failed = OSError(number, os.strerror(number), str(temporary))
+
+        def unlink(*_: object, **__: object) -> None:  # of nothing, where nothing can be written
+            raise failed
+
+        monkeypatch.setattr(Path, "unlink", unlink)
+        raise failed
     said = explain(raised.value)
     assert said.startswith(f"{tmp_path / 'mine.txt'}: ") and remedy in said and "Errno" not in said
+
+
+def test_a_full_disk_is_no_mistake_of_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Exit status 1, with what to do; at the end of a sweep it costs the report alone."""
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert Refusal(full).code == 1 and "make room" in str(Refusal(full))
+    assert Refusal(ValueError("a mistake")).code == 2
+
+    def no_room(_: Path) -> Path:
+        raise full
+
+    monkeypatch.setattr("mace_exp.cli.sweep.write_sweep_report", no_room)
+    make_run(tmp_path / "0", erased=["Amy Adams"], each=1)
+    assert close_sweep(tmp_path), "its job has finished"
+    assert "could not be written: [Errno 28]" in caplog.text and "Traceback" not in caplog.text

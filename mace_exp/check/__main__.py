@@ -24,7 +24,7 @@ from mace_exp.check.found import (
 )
 from mace_exp.check.text import file_lines, work_lines
 from mace_exp.cli.arguments import expand, is_sweep
-from mace_exp.cli.common import REFUSALS
+from mace_exp.cli.common import REFUSALS, check_working_folder
 from mace_exp.cli.config_dir import add_folder, flags, folder_of_options
 from mace_exp.cli.ending import ended
 from mace_exp.config import composed_run, explain
@@ -51,6 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _check(chosen: argparse.Namespace) -> int:
     found: dict[str, Any] = {"fits": True, "problems": []}
     try:
+        check_working_folder()
         config, run_dir = _composed(chosen)
         _add(found, _files(config), chosen, file_lines)
         if not chosen.files:

@@ -31,6 +31,17 @@ REFUSALS = (
 """Errors of a wrong command or of another rank: shown as a message, without a traceback."""
 
 
+def check_working_folder() -> None:
+    """Raise ValueError if the working folder was removed: libraries end the process there, or name
+    no file."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise ValueError(
+            "the folder that the command was started in was removed: change to another (cd)"
+        ) from None
+
+
 def add_model_arguments(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
     """Add --model, --device and what `add_file_arguments` adds."""
     parser.add_argument(
@@ -92,6 +103,7 @@ def run_command(name: str, command: Callable[[], None]) -> int:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     with ended(name):
         try:
+            check_working_folder()
             command()
         except REFUSALS as error:
             check_stopped()
@@ -106,6 +118,7 @@ def run_command(name: str, command: Callable[[], None]) -> int:
 def refusing() -> Iterator[None]:
     """Convert the errors of a wrong command to Refusal."""
     try:
+        check_working_folder()
         yield
     except REFUSALS as error:
         check_stopped()

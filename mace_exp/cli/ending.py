@@ -5,6 +5,7 @@ No heavy import, so that this is active while other modules are imported.
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import os
@@ -13,15 +14,25 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, ClassVar, TextIO
 
-from mace_exp.runs.interrupts import INTERRUPTED, check_stopped, exiting_on_signals, stopped_by
+from mace_exp.runs.interrupts import (
+    INTERRUPTED,
+    STOPS,
+    check_stopped,
+    exiting_on_signals,
+    stop_at_once,
+    stopped_by,
+)
+from mace_exp.utils.files import is_out_of_room
 
 
 @contextmanager
 def ended(name: str, *, said: bool = True) -> Iterator[None]:
     """Run a command: a signal or Ctrl-C ends it with one line (if `said`) and the exit status that
-    shells expect; a closed output pipe (`| head`) is no error, nor is a log without room."""
+    shells expect; a closed output pipe (`| head`) is no error, nor is a log without room. Without
+    room for what is printed the command goes on, and ends with status 1."""
+    _PipeStream.lost = False
     with ExitStack() as exits:
         exits.enter_context(_quiet_logs())
         for stream in ("stdout", "stderr"):
@@ -42,6 +53,8 @@ def ended(name: str, *, said: bool = True) -> Iterator[None]:
             if reason:
                 _say(name, reason, said)
             raise
+    if _PipeStream.lost:
+        raise SystemExit(1)
 
 
 @contextmanager
@@ -57,8 +70,12 @@ def _quiet_logs() -> Iterator[None]:
 
 
 def end_on_interrupts() -> None:
-    """Make Ctrl-C end this process with one line, also while a command is being imported."""
+    """Make Ctrl-C, SIGTERM and SIGHUP end this process with one line, also while a command is being
+    imported."""
     usual = sys.excepthook
+    for number in STOPS:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, stop_at_once)
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if issubclass(kind, KeyboardInterrupt):
@@ -80,8 +97,12 @@ def _say(name: str, reason: str, said: bool) -> None:
 
 
 class _PipeStream(io.TextIOWrapper):
-    """A text stream that discards its output once the reader has closed the pipe. Characters that
-    the encoding lacks are written as backslash escapes."""
+    """A text stream that discards its output once the reader has closed the pipe, the terminal is
+    gone, or the disk that it is redirected to is full: a run of hours does not end for it.
+    Characters that the encoding lacks are written as backslash escapes."""
+
+    lost: ClassVar[bool] = False
+    """Whether a disk had no room for what was printed."""
 
     def write(self, text: str) -> int:
         with _closed_reader(self):
@@ -97,17 +118,32 @@ class _PipeStream(io.TextIOWrapper):
 def _closed_reader(stream: io.TextIOWrapper) -> Iterator[None]:
     try:
         yield
-    except BrokenPipeError:
+    except OSError as error:
+        full, gone = is_out_of_room(error), error.errno in (errno.EPIPE, errno.EIO)
+        if not full and not gone:
+            raise
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
+        if full and stream is not sys.stderr:
+            _PipeStream.lost = True
+            sys.stderr.write(f"what is printed can't be stored, and is left out: {error}\n")
 
 
 @contextmanager
 def _unbroken(name: str) -> Iterator[None]:
-    """Replace a standard stream by a `_PipeStream`, unless something else has replaced it."""
+    """Replace a standard stream by a `_PipeStream`, unless something else has replaced it; one that
+    was closed before the command began (`>&-`) by a stream to nowhere."""
     stream: Any = getattr(sys, name)
-    if stream is None or stream is not getattr(sys, f"__{name}__"):
+    if stream is None:
+        with open(os.devnull, "w") as nowhere:
+            setattr(sys, name, nowhere)
+            try:
+                yield
+            finally:
+                setattr(sys, name, None)
+        return
+    if stream is not getattr(sys, f"__{name}__"):
         yield
         return
     stream.flush()

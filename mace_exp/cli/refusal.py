@@ -10,16 +10,18 @@ from mace_exp.config.unknown_keys import unknown_keys
 from mace_exp.config.unknown_options import unknown_options
 from mace_exp.config.wrong_numbers import wrong_numbers
 from mace_exp.runs.ranks import rank_count
+from mace_exp.utils.files import is_out_of_room
 from mace_exp.utils.texts import shown
 
 
 class Refusal(SystemExit):
     """Ends a command with a message instead of a traceback; exit status 2 if no run was started, 1
-    if a run has failed."""
+    if a run has failed, or the disk is full."""
 
     def __init__(self, error: Exception, *, begun: bool = False) -> None:
         super().__init__(f"mace_exp: {_explained(error)}")
-        self.code = 1 if begun else 2
+        full = isinstance(error, OSError) and is_out_of_room(error)
+        self.code = 1 if begun or full else 2
         self.error = error
 
 

@@ -85,6 +85,9 @@ def close_sweep(sweep_dir: Path, console: Console | None = None) -> bool:
         return True
     try:
         report = write_sweep_report(sweep_dir)
+    except OSError as error:
+        log.error("the report of %s could not be written: %s", sweep_dir, error)
+        report = None
     except Exception:  # an error in the report must not mask the state of the jobs
         log.exception("the report of %s could not be written", sweep_dir)
         report = None

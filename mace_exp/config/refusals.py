@@ -26,6 +26,7 @@ from mace_exp.config.run_config import RunConfig
 from mace_exp.config.suggestions import as_typed, suggestion, unknown_key
 from mace_exp.config.unknown_keys import types_of
 from mace_exp.config.unknown_options import no_such_option, options_of
+from mace_exp.utils.files import is_out_of_room
 from mace_exp.utils.ranges import expected
 from mace_exp.utils.texts import cut
 from mace_exp.utils.yaml_files import syntax_problem
@@ -74,6 +75,8 @@ def _explained(error: Exception) -> str:
             return _composition_problem(error)
         case OSError(filename=str() | Path()) if error.errno in _REMEDIES:
             return f"{error.filename}: {error.strerror}: {_REMEDIES[error.errno]}"
+        case OSError() if is_out_of_room(error):
+            return f"{error}: make room on the disks of the folders that are written to"
         case yaml.MarkedYAMLError(problem_mark=yaml.Mark()):
             return syntax_problem(error)
     return str(error)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 INTERRUPTED = 128 + signal.SIGINT
-_STOPS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+STOPS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 """Signals of a scheduler or a shutdown, and of a closed terminal (not on Windows)."""
-_SAID = {INTERRUPTED: "Ctrl-C", **{128 + each: each.name for each in _STOPS}}
+_SAID = {INTERRUPTED: "Ctrl-C", **{128 + each: each.name for each in STOPS}}
 _RECEIVED: list[int] = []
 """Signals of `exiting_on_signals` that this process has received."""
 
@@ -40,8 +42,9 @@ def exiting_on_signals() -> Iterator[None]:
     An existing handler (such as a launcher's, for preemption, or nohup's) is kept.
     """
     main_thread = threading.current_thread() is threading.main_thread()
-    ours = {each: signal.SIG_DFL for each in _STOPS} | {signal.SIGINT: signal.default_int_handler}
-    ours = {k: v for k, v in ours.items() if main_thread and signal.getsignal(k) is v}
+    plain = (signal.SIG_DFL, stop_at_once, signal.default_int_handler)
+    found = {each: signal.getsignal(each) for each in (*STOPS, signal.SIGINT)}
+    ours = {k: v for k, v in found.items() if main_thread and v in plain}
     if ours:
         _RECEIVED.clear()
 
@@ -59,6 +62,12 @@ def exiting_on_signals() -> Iterator[None]:
         for each, former in ours.items():
             if signal.getsignal(each) in (stop, signal.SIG_IGN):
                 signal.signal(each, former)
+
+
+def stop_at_once(number: int, frame: object) -> None:
+    """End this process with one line: the handler of a signal until there is something to close."""
+    sys.stderr.write(f"mace_exp: {stopped_by(SystemExit(128 + number))}\n")
+    os._exit(128 + number)
 
 
 def check_stopped() -> None:

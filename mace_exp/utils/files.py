@@ -51,7 +51,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise _named(error, path, temporary) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # on a disk that can only be read, also of a file that is not there
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -111,7 +112,8 @@ def new_entry(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise _named(error, path, temporary) from error
     finally:
-        remove(temporary)
+        with suppress(OSError):
+            remove(temporary)
 
 
 def _named(error: OSError, path: Path, temporary: Path) -> OSError:
