@@ -21,7 +21,6 @@ from mace_exp.runs.claims import claimed
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.ranks import dismissed_workers, is_worker
 from mace_exp.utils.files import at_home
-from mace_exp.utils.progress import announce_loading
 from mace_exp.utils.texts import shown
 
 NAME = "python -m mace_exp.attack"
@@ -75,6 +74,8 @@ def attack(run: Path, settings: Sequence[str], options: Path | None = None) -> N
     """
     folder, own = folder_of_options(run_settings(run, options))
     config = composed_run(*fitting(own, settings), *expand(settings), config_dir=folder)
+    from mace_exp.utils.progress import announce_loading  # imports rich
+
     announce_loading()
     from mace_exp import pipeline  # imports torch
     from mace_exp.report.attack_view import print_rates

@@ -30,7 +30,6 @@ from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.manifest import check_unchanged
 from mace_exp.utils.errors import naming_setting
 from mace_exp.utils.files import new_entry
-from mace_exp.utils.progress import announce_loading
 
 if TYPE_CHECKING:
     import torch
@@ -85,6 +84,8 @@ def export(
     _check_weights(folder, file)
     if target.exists():
         raise ValueError(f"{target} exists: name a new folder, or remove it")
+
+    from mace_exp.utils.progress import announce_loading  # imports rich
 
     announce_loading()
     from mace_exp.models.editing import check_edit

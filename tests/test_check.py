@@ -14,9 +14,11 @@ import pytest
 from PIL import Image
 
 from mace_exp.check.__main__ import main
+from mace_exp.check.found import settings_found
 from mace_exp.check.text import file_lines, work_lines
 from mace_exp.runs.work import FILE
 from mace_exp.utils.files import write_json
+from tests.composing import composed
 from tests.pictures import disc, save
 from tests.whole_run import PEOPLE, SMALL
 
@@ -136,6 +138,14 @@ def test_files_are_counted_without_torch(tiny_folder: Path, tmp_path: Path) -> N
     assert "work" not in found and not list(tmp_path.glob("outputs"))
     said = "\n".join(file_lines(found))
     assert "1 .png, 1 .jpg" in said and "2 .md:" in said
+
+
+def test_a_name_that_the_judge_does_not_know_is_told_with_a_known_one() -> None:
+    config = composed("concepts=custom", "concepts.names=[Adam Drivr,Amy Adams]")
+    found = settings_found(config)
+    assert found["not_judged"] == {"Adam Drivr": "Adam Driver"}
+    lines = [*file_lines({"settings": found, "model": {}, "images": {}})]
+    assert any("Adam Drivr (did you mean Adam Driver?)" in line for line in lines)
 
 
 def test_masks_that_are_empty_or_cropped_away_are_named(

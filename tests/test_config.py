@@ -70,7 +70,7 @@ def test_the_default_run_is_ten_people_of_the_embedded_model() -> None:
         ("prompts=file", "prompts.path is not set"),
         ("preservation=captions", "preservation.prior.file is not set"),
         ("preservation.prior.file=/nowhere", "preservation.prior.file = /nowhere"),
-        ("model.source=/nowhere", "model.source = /nowhere: model source"),
+        ("model.source=/nowhere/at/all", "model.source = /nowhere/at/all: model source"),
     ],
 )
 def test_wrong_values_are_refused(override: str, message: str) -> None:

@@ -21,6 +21,7 @@ from mace_exp.evaluation.judges.base import (
     PERSON,
     SUBJECT,
     TEXT_IMAGE,
+    unknown_concepts,
     warn_of_unknown,
 )
 from mace_exp.evaluation.metrics import METRICS
@@ -178,6 +179,7 @@ def test_a_concept_that_the_judge_does_not_know_is_warned_of(
     [record] = caplog.records
     assert "judge=mini" in record.getMessage() and "My Dog" in record.getMessage()
     assert "Adam Driver" not in record.getMessage()
+    assert unknown_concepts(JUDGES["mini"](), ["Adam Drivr"]) == [("Adam Drivr", "Adam Driver")]
 
 
 def blocks(language: str) -> list[str]:

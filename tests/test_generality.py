@@ -51,6 +51,14 @@ def test_pictures_of_a_concept_do_not_depend_on_the_others() -> None:
     assert {each.expected for each in many} == {"cat", "Ann Lee"}
 
 
+def test_generality_alone_may_be_drawn() -> None:
+    alone = ("concepts=celebrity_1", "evaluation.parts=[]")
+    assert composed(*alone, "generality=words").measures()
+    for nothing in ((), ("generality=words", "generality.images=0")):
+        with pytest.raises(ValueError, match="leaves nothing to draw"):
+            composed(*alone, *nothing)
+
+
 def test_every_part_is_one_where_less_is_better() -> None:
     assert not set(GENERALITY) & set(PARTS)
     assert set(GENERALITY) <= set(TITLES) and set(GENERALITY) <= LOWER_IS_BETTER

@@ -13,6 +13,7 @@ from mace_exp.config.run_config import RunConfig
 from mace_exp.data.files import UserImage
 from mace_exp.data.folders import images_in, left_out, mask_folder_of, masked_stem, visible
 from mace_exp.data.image_captions import captions_beside
+from mace_exp.evaluation.judges.base import unknown_concepts
 from mace_exp.models.model_folders import ENCODERS, read_index, weight_files
 from mace_exp.models.schema import ModelConfig
 from mace_exp.models.sources import ModelLocation, hub_cached, location_of, native_size
@@ -25,13 +26,15 @@ _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1, 
 
 
 def settings_found(config: RunConfig) -> dict[str, Any]:
-    """Return method, stages, and the numbers of concepts by kind and by anchor."""
+    """Return method, stages, the numbers of concepts by kind and by anchor, and the concepts that
+    the judge does not know, with known names that may be meant."""
     concepts = config.concept_list()
     return {
         "method": config.method.name,
         "stages": config.chosen_stages(),
         "concepts": dict(Counter(each.kind.name for each in concepts)),
         "anchors": dict(Counter(each.anchor for each in concepts)),
+        "not_judged": dict(unknown_concepts(config.judge, (each.name for each in concepts))),
     }
 
 

@@ -18,6 +18,14 @@ def file_lines(facts: Mapping[str, Any]) -> Iterator[str]:
     yield _row("method", f"{settings['method']}: {', '.join(settings['stages'])}")
     yield _row("concepts", _counts(settings["concepts"]))
     yield _row("anchors", _counts(settings["anchors"]))
+    if settings["not_judged"]:
+        named = _first(
+            [
+                f"{name}{f' (did you mean {near}?)' if near else ''}"
+                for name, near in settings["not_judged"].items()
+            ]
+        )
+        yield _row("not judged", f"{named}: can be erased, but accuracy is not measured")
     yield ""
     yield "Model"
     for key, value in model.items():

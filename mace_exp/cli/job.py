@@ -28,7 +28,6 @@ from mace_exp.runs.folder import Contents, RunFolder, check_writable
 from mace_exp.runs.interrupts import check_stopped
 from mace_exp.runs.ranks import dismissed_workers
 from mace_exp.utils.errors import Refused
-from mace_exp.utils.progress import announce_loading
 
 log = logging.getLogger("mace_exp")
 
@@ -128,6 +127,8 @@ def _content(file: Path) -> bytes | None:
 def _run(composed: DictConfig, run_dir: Path) -> None:
     config = _validated(composed, run_dir)
     keep_options(HydraConfig.get().runtime.config_sources, run_dir)
+    from mace_exp.utils.progress import announce_loading  # imports rich
+
     announce_loading()
     from mace_exp import pipeline  # imports torch
 

@@ -128,8 +128,13 @@ class RunConfig:
         """Return whether this run asks the judge about pictures."""
         stages = self.chosen_stages()
         evaluation = self.evaluation.active()
-        drawn = evaluation is not None and evaluation.draws()
+        drawn = evaluation is not None and (evaluation.draws() or self._draws_generality())
         return "attacks" in stages or (drawn and "metrics" in stages)
+
+    def _draws_generality(self) -> bool:
+        """Return whether the evaluation has parts of generality for these concepts."""
+        evaluation = self.evaluation.active()
+        return bool(evaluation and self.generality.sentences(self._concepts, evaluation.templates))
 
     def min_score(self) -> float:
         """Return the least score of the judge's top-1 prediction."""
@@ -266,7 +271,7 @@ class RunConfig:
     def _check_evaluation(self) -> None:
         """Refuse an evaluation without images, and image sizes that the judge can't read."""
         evaluation = self.evaluation.active()
-        if evaluation is not None:
+        if evaluation is not None and not self._draws_generality():
             for problem in evaluation.problems(self.kept, self._erased()):
                 raise ValueError(problem)
         side, sampling = self.judge.side, self.sampling

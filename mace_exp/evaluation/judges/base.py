@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from mace_exp.concepts.concept import Kind
-from mace_exp.concepts.spelling import name_key
+from mace_exp.concepts.spelling import name_key, nearest_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -252,14 +252,20 @@ class JudgeConfig(ABC):
         return [name for name in names if name_key(name) not in known]
 
 
+def unknown_concepts(judge: JudgeConfig, names: Iterable[str]) -> list[tuple[str, str | None]]:
+    """Return the names that the judge does not know, each with the known one that may be meant."""
+    known = judge.known_subjects() or ()
+    return [(name, nearest_name(name, known)) for name in judge.unknown_subjects(names)]
+
+
 def warn_of_unknown(judge: JudgeConfig, names: Iterable[str]) -> None:
     """Log a warning that names the concepts whose accuracy the judge cannot measure."""
-    unknown = judge.unknown_subjects(names)
+    unknown = unknown_concepts(judge, names)
     if unknown:
         log.warning(
             "judge=%s recognises %s, and not %s: this can be erased, but its accuracy is not "
             "measured",
             judge.name,
             judge.scope,
-            ", ".join(unknown),
+            ", ".join(f"{name}{f' (did you mean {m}?)' if m else ''}" for name, m in unknown),
         )
