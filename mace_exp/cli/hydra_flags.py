@@ -26,6 +26,8 @@ def flags_first(arguments: Sequence[str]) -> list[str]:
     Raises:
         ValueError: a flag that is unknown or not taken, or a folder of options without any.
     """
+    if not any(each.startswith("-") for each in arguments):
+        return list(arguments)
     known, found = _known_flags(), list[str]()
     settings: list[str] = []
     rest = iter(arguments)
