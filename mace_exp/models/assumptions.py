@@ -101,7 +101,7 @@ def check_autoencoder(kind: str, where: object) -> None:
     if kind != AUTOENCODER:
         raise ValueError(
             f"{where} is a {kind}; supported is {AUTOENCODER}: put the model's own autoencoder "
-            "back, pipe.vae = AutoencoderKL.from_pretrained(MODEL, subfolder='vae')"
+            "back into pipe.vae, from the model's folder vae"
         )
 
 
