@@ -66,7 +66,7 @@ def test_the_table_has_a_row_per_point_and_side(tmp_path: Path) -> None:
         for each in table(tmp_path / "results.csv")
     )
     assert header == ["attack", "variant", "at", "n", "uce", "original", "control"]
-    assert line == ["tokens", "", "10 step", "8", "50 (10 to 50)", "", "25 (10 to 50)"]
+    assert line == ["tokens", "", "10 steps", "8", "50 (10 to 50)", "", "25 (10 to 50)"]
 
 
 def test_the_full_budget_takes_the_short_one_s_place_and_is_not_made_again(

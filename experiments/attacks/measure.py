@@ -18,7 +18,7 @@ import csv
 import logging
 import shutil
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -181,7 +181,7 @@ def table(path: Path) -> Iterator[str]:
     methods = [each for each in METHODS if any(row["method"] == each for row in found)]
     points: dict[tuple[str, ...], dict[str, dict[str, str]]] = {}
     for row in found:
-        about = (row["attack"], row["variant"], f"{row['at']} {row['unit']}".strip(), row["n"])
+        about = (row["attack"], row["variant"], _point(row), row["n"])
         column = row["method"] if row["side"] == "edited" else row["side"]
         points.setdefault(about, {})[column] = row
     columns = (*methods, *SIDES[1:])
@@ -191,6 +191,12 @@ def table(path: Path) -> Iterator[str]:
     for about in sorted(points, key=lambda each: order[each[0]]):
         cells = [_cell(points[about].get(column)) for column in columns]
         yield "| " + " | ".join((*about, *cells)) + " |"
+
+
+def _point(row: Mapping[str, str]) -> str:
+    """Return where on its curve a row was measured: `60 steps`, `strength 0.5`, or nothing."""
+    at, unit = row["at"], row["unit"]
+    return f"{at} steps" if unit == "step" else f"{unit} {at}" if unit else ""
 
 
 def _cell(row: dict[str, str] | None) -> str:
