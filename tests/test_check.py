@@ -144,7 +144,7 @@ def test_a_name_that_the_judge_does_not_know_is_told_with_a_known_one() -> None:
     config = composed("concepts=custom", "concepts.names=[Adam Drivr,Amy Adams]")
     found = settings_found(config)
     assert found["not_judged"] == {"Adam Drivr": "Adam Driver"}
-    lines = [*file_lines({"settings": found, "model": {}, "images": {}})]
+    lines = [*file_lines({"settings": found, "model": {}, "images": {}, "captions": {}})]
     assert any("Adam Drivr (did you mean Adam Driver?)" in line for line in lines)
 
 

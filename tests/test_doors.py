@@ -182,10 +182,10 @@ LINES: dict[str, dict[tuple[str, ...], str]] = {
     },
     "rerun": {
         (): "the following arguments are required: SWEEP",
-        ("{missing}",): "{missing} is not the folder of a sweep",
+        ("{missing}",): "{missing} is not a folder",
         ("{empty}",): "{empty} is not the folder of a sweep",
-        ("{file}",): "{file} is not the folder of a sweep",
-        ("{run}",): "{run} is not the folder of a sweep",
+        ("{file}",): "{file} is not a folder",
+        ("{run}",): "{run} is the folder of one run: go on with python -m mace_exp resume=",
         ("{odd}",): "{odd}/multirun.yaml holds no overrides",
         ("{sweep}", "lora.rnak=3"): "lora.rnak: there is no such key",
         ("{sweep}", "lora"): "lora: this is not key=value",

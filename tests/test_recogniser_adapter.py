@@ -57,7 +57,7 @@ def test_faces_and_images_without_one_are_answered(tmp_path: Path) -> None:
     [
         (0, (), "neither --line nor --nothing is in its output"),
         (90, (), "ended with code 1: out of memory"),
-        (255, ("--folder", "/nowhere"), "/nowhere"),
+        (255, ("--folder", "/proc/nowhere"), "/proc/nowhere"),
     ],
 )
 def test_silence_and_failures_are_no_answers(

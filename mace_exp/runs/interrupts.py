@@ -86,5 +86,7 @@ def check_stopped() -> None:
 
 
 def stay_on_sigterm() -> None:
-    """Ignore SIGTERM for the rest of the process, which is already ending with an error message."""
+    """Ignore SIGTERM, also one that came already, for the rest of the process: it is ending with
+    an error message."""
+    _RECEIVED.clear()
     signal.signal(signal.SIGTERM, lambda number, frame: None)
