@@ -47,7 +47,9 @@ def compose_once(loader: ConfigLoaderImpl, defaults: list[Any], repo: Any) -> Di
     key = (_sources(repo), repr(defaults), _files(repo, defaults))
     if key not in _composed:
         _keep(_composed, key, _compose(loader, defaults, repo))
-    return copy.deepcopy(_composed[key])
+    copied = copy.deepcopy(_composed[key])
+    OmegaConf.clear_cache(copied)  # a copy shares what resolvers remember, as the time of ${now:}
+    return copied
 
 
 def stored_schema(path: str) -> type | None:
