@@ -46,10 +46,10 @@ def compose_once(loader: ConfigLoaderImpl, defaults: list[Any], repo: Any) -> Di
     composed of these files before."""
     key = (_sources(repo), repr(defaults), _files(repo, defaults))
     if key not in _composed:
-        _keep(_composed, key, _compose(loader, defaults, repo))
-    copied = copy.deepcopy(_composed[key])
-    OmegaConf.clear_cache(copied)  # a copy shares what resolvers remember, as the time of ${now:}
-    return copied
+        composed = _compose(loader, defaults, repo)
+        OmegaConf.clear_cache(composed)  # merging resolves ${now:}, which is the time of one run
+        _keep(_composed, key, composed)
+    return copy.deepcopy(_composed[key])
 
 
 def stored_schema(path: str) -> type | None:
