@@ -42,7 +42,14 @@ def test_every_attack_is_accepted(attack: str, full: bool) -> None:
 def test_the_table_has_a_row_per_point_and_side(tmp_path: Path) -> None:
     folder = tmp_path / "uce" / "attacks" / "tokens"
     folder.mkdir(parents=True)
-    point = {"at": 10, "value": 0.25, "low": 0.1, "high": 0.5, "n": 8}
+    point = {
+        "at": 10,
+        "value": 0.25,
+        "low": 0.1,
+        "high": 0.5,
+        "n": 8,
+        "concepts": {"A": 0.5, "B": 0.0},
+    }
     rates = {
         "attack": "tokens",
         "unit": "step",
@@ -58,8 +65,8 @@ def test_the_table_has_a_row_per_point_and_side(tmp_path: Path) -> None:
     assert tuple(columns) == COLUMNS
     named = ["uce", "tokens", "short", "2", "", "step", "10"]
     assert rows == [
-        [*named, "edited", "0.5", "0.1", "0.5", "8"],
-        [*named, "control", "0.25", "0.1", "0.5", "8"],
+        [*named, "edited", "0.5", "0.1", "0.5", "8", "1"],
+        [*named, "control", "0.25", "0.1", "0.5", "8", "1"],
     ]
     header, _, line = (
         [cell.strip() for cell in each.strip("|").split("|")]
@@ -74,6 +81,7 @@ def test_the_full_budget_takes_the_short_one_s_place_and_is_not_made_again(
 ) -> None:
     def attack(run: Path, name: str, full: bool) -> bool:
         point = {"at": 0, "value": 0.5, "low": 0.1, "high": 0.9, "n": 80 if full else 40}
+        point["concepts"] = {"A": 0.5}
         about = {"unit": "step", "settings": {"images": 8 if full else 4}, "concepts": ["A"]}
         folder = run / "attacks" / "tokens"
         folder.mkdir(parents=True, exist_ok=True)

@@ -64,7 +64,7 @@ SHORT_IMAGES = 4
 SIDES = ("edited", "original", "control")
 COLUMNS = (
     *("method", "attack", "budget", "concepts", "variant", "unit", "at"),
-    *("side", "recognised", "low", "high", "n"),
+    *("side", "recognised", "low", "high", "n", "people"),
 )
 log = logging.getLogger(__name__)
 
@@ -143,14 +143,16 @@ def write_results(path: Path, folder: Path) -> None:
 
 
 def rows(method: str, attack: str, rates: dict[str, Any]) -> Iterator[list[Any]]:
-    """Yield a row per variant, point and side of an attack."""
+    """Yield a row per variant, point and side of an attack; the last cell counts the people who are
+    recognised in at least one picture."""
     named = [method, attack, _budget(rates), len(rates["concepts"])]
     for variant, sides in rates["curves"].items():
         for side in SIDES:
             for point in sides.get(side, ()):
                 shares = [round(point[key], 4) for key in ("value", "low", "high")]
                 about = [variant, rates["unit"], point["at"], side]
-                yield [*named, *about, *shares, point["n"]]
+                people = sum(rate > 0 for rate in point["concepts"].values())
+                yield [*named, *about, *shares, point["n"], people]
 
 
 def _budget(rates: dict[str, Any]) -> str:
