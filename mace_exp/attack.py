@@ -20,7 +20,7 @@ from mace_exp.config import composed_run
 from mace_exp.runs.claims import claimed
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.ranks import dismissed_workers, is_worker
-from mace_exp.utils.files import at_home
+from mace_exp.utils.reading import at_home
 from mace_exp.utils.texts import shown
 
 NAME = "python -m mace_exp.attack"

@@ -12,7 +12,8 @@ import pytest
 from mace_exp.cli.ending import ended
 from mace_exp.runs.folder import Contents
 from mace_exp.utils.errors import OutOfMemory
-from mace_exp.utils.files import atomic_file, read_json, regular
+from mace_exp.utils.files import atomic_file
+from mace_exp.utils.reading import read_json, regular
 from mace_exp.utils.tensors import load_tensors
 from mace_exp.utils.texts import cut
 from tests.full_disk import no_file_over

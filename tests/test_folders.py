@@ -10,8 +10,7 @@ from PIL import Image
 
 from mace_exp.check.found import _left_out
 from mace_exp.concepts.concept import Concept, Kind
-from mace_exp.data import whole_files
-from mace_exp.data.folders import counted, image_files, left_out
+from mace_exp.data.folders import counted, left_out
 from mace_exp.data.image_captions import captions_beside
 from mace_exp.data.images.folder import Crop, FolderImages, masked_files
 from mace_exp.data.prior_images.folder import FolderPriorImages
@@ -300,25 +299,3 @@ def test_what_is_left_out_beside_class_images_is_told(tmp_path: Path) -> None:
     (tmp_path / "2.heic").write_bytes(b"?")
     prior = FolderPriorImages(path=str(tmp_path), prompt="a person", weight=1.0)
     assert prior.left_out() == [tmp_path / "2.heic"]
-
-
-@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp"])
-def test_a_truncated_picture_is_found_without_decoding_the_whole_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
-) -> None:
-    """A file with something after its end, as some cameras leave it, is whole."""
-    decoded: list[Path] = []
-    read = whole_files.read_image
-    monkeypatch.setattr(whole_files, "read_image", lambda file: (decoded.append(file), read(file)))
-    first, second = (tmp_path / f"{name}.{suffix}" for name in "ab")
-    noise = np.random.default_rng(0).integers(0, 256, (64, 48, 3), np.uint8)
-    for file in (first, second):
-        Image.fromarray(noise).save(file)
-    assert image_files(tmp_path) == [first, second] and not decoded
-    whole = second.read_bytes()
-    second.write_bytes(whole + bytes(20))
-    assert image_files(tmp_path) == [first, second]
-    second.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=f"b.{suffix} can't be read"):
-        image_files(tmp_path)
-    assert first not in decoded

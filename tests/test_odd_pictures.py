@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mace_exp.data import whole_files
 from mace_exp.data.folders import image_files
 from mace_exp.data.pixel_modes import image_digest, image_size, read_image, read_mask
 from tests import odd_pictures as odd
@@ -103,3 +104,25 @@ def test_no_program_is_started_for_a_picture(
     for read in (read_image, read_mask, image_size):
         with pytest.raises(ValueError, match=r"0\.png can't be read"):
             read(file)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp"])
+def test_a_truncated_picture_is_found_without_decoding_the_whole_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    """A file with something after its end, as some cameras leave it, is whole."""
+    decoded: list[Path] = []
+    read = whole_files.read_image
+    monkeypatch.setattr(whole_files, "read_image", lambda file: (decoded.append(file), read(file)))
+    first, second = (tmp_path / f"{name}.{suffix}" for name in "ab")
+    noise = np.random.default_rng(0).integers(0, 256, (64, 48, 3), np.uint8)
+    for file in (first, second):
+        Image.fromarray(noise).save(file)
+    assert image_files(tmp_path) == [first, second] and not decoded
+    whole = second.read_bytes()
+    second.write_bytes(whole + bytes(20))
+    assert image_files(tmp_path) == [first, second]
+    second.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=f"b.{suffix} can't be read"):
+        image_files(tmp_path)
+    assert first not in decoded

@@ -26,7 +26,7 @@ from mace_exp.evaluation.scores import ABOUT, COLUMNS, read_scores
 from mace_exp.models.tokens import paired_positions, phrase_positions
 from mace_exp.preservation.statistics import PreservationStatistics, read_statistics
 from mace_exp.report.read_run import read_table
-from mace_exp.utils.files import read_json
+from mace_exp.utils.reading import read_json
 from mace_exp.utils.tables import read_table as read_user_table
 from mace_exp.utils.texts import fault_of, shown
 from mace_exp.utils.yaml_files import read_plain

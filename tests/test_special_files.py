@@ -35,8 +35,9 @@ from mace_exp.report.__main__ import report
 from mace_exp.report.pictures import encode
 from mace_exp.runs.cache import Cache
 from mace_exp.runs.claims import claim, release
-from mace_exp.utils.files import read_json, read_record, read_text, write_text
+from mace_exp.utils.files import write_text
 from mace_exp.utils.hashing import content_digest, file_digest
+from mace_exp.utils.reading import read_json, read_record, read_text
 from mace_exp.utils.tables import read_table
 from mace_exp.utils.tensors import load_tensors
 from mace_exp.utils.yaml_files import read_plain

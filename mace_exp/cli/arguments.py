@@ -18,7 +18,7 @@ from mace_exp.concepts.schema import KeptConfig
 from mace_exp.config import CONF, VARIANTS, named_option, quoted
 from mace_exp.config.open_keys import NO_TEXT, TERMS, is_open
 from mace_exp.runs.ranks import rank_count
-from mace_exp.utils.files import at_home
+from mace_exp.utils.reading import at_home
 
 NAMES = ("concepts.names", *(f"kept.{part.name}" for part in fields(KeptConfig)))
 """Lists of names."""

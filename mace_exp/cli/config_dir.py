@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mace_exp.config import CONF
-from mace_exp.utils.files import at_home, atomic_file
+from mace_exp.utils.files import atomic_file
+from mace_exp.utils.reading import at_home
 
 FLAG = "--config-dir"
 FOLDER = "settings"

@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 
 from mace_exp.config import quoted
 from mace_exp.config.open_keys import NAMED_KEYS, NO_TEXT, encoded, is_open
-from mace_exp.utils.files import at_home
+from mace_exp.utils.reading import at_home
 
 _FLAT = ("concepts.kinds.", "anchors.per_concept.")
 """Mappings to a single value: what follows is the name, whatever dots it has."""

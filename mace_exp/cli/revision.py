@@ -22,7 +22,7 @@ from mace_exp.concepts.spelling import name_key
 from mace_exp.config import quoted
 from mace_exp.config.open_keys import OPEN_KEYS, decoded
 from mace_exp.runs.folder import RunFolder
-from mace_exp.utils.files import at_home
+from mace_exp.utils.reading import at_home
 from mace_exp.utils.texts import plain_text
 from mace_exp.utils.yaml_files import read_plain
 

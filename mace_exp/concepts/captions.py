@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mace_exp.concepts.articles import filled
-from mace_exp.utils.files import read_text
+from mace_exp.utils.reading import read_text
 from mace_exp.utils.tables import DELIMITERS, SUFFIXES, is_table, read_table
 from mace_exp.utils.texts import cut, fault_of, plain_text
 

@@ -15,8 +15,8 @@ from mace_exp.config.suggestions import unknown_key
 from mace_exp.methods.base import OPTIONAL_GROUPS
 from mace_exp.preservation.captions import CaptionSource
 from mace_exp.preservation.schema import TermConfig
-from mace_exp.utils.files import at_home
 from mace_exp.utils.ranges import out_of_range
+from mace_exp.utils.reading import at_home
 from mace_exp.utils.texts import unmeant_texts
 
 

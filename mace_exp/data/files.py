@@ -25,7 +25,7 @@ from mace_exp.data.folders import counted as counted
 from mace_exp.data.image_captions import METADATA, PROMPTS, captions_beside
 from mace_exp.data.pixel_modes import Size as Size
 from mace_exp.data.pixel_modes import image_size
-from mace_exp.utils.files import read_text
+from mace_exp.utils.reading import read_text
 from mace_exp.utils.texts import plain_text
 
 

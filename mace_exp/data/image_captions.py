@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from mace_exp.data.folders import named_file
-from mace_exp.utils.files import read_text
+from mace_exp.utils.reading import read_text
 from mace_exp.utils.tables import Table, read_table
 from mace_exp.utils.texts import fault_of, plain_text
 

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mace_exp.utils.files import regular
+from mace_exp.utils.reading import regular
 
 if TYPE_CHECKING:
     from PIL import Image

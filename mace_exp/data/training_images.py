@@ -17,8 +17,9 @@ from torch import Tensor
 
 from mace_exp.data.pixel_modes import read_image
 from mace_exp.models.sampling import SamplingSettings, sample_with_latents
-from mace_exp.utils.files import atomic_folder, regular, save_png
+from mace_exp.utils.files import atomic_folder, save_png
 from mace_exp.utils.progress import Progress
+from mace_exp.utils.reading import regular
 from mace_exp.utils.tensors import load_tensors, save_tensors
 
 COLUMNS = ("index", "file", "prompt", "seed")

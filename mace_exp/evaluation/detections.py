@@ -15,7 +15,8 @@ from pathlib import Path
 
 from mace_exp.evaluation.judges.base import Boxes, Detection
 from mace_exp.evaluation.scores import PHASES, sample_file
-from mace_exp.utils.files import regular, write_table
+from mace_exp.utils.files import write_table
+from mace_exp.utils.reading import regular
 
 COLUMNS = (
     *("file", "phase", "judge", "class", "confidence"),

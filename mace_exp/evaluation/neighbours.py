@@ -14,7 +14,8 @@ from mace_exp.concepts.spelling import name_key
 from mace_exp.evaluation.bystanders import Neighbour
 from mace_exp.evaluation.prompts import Subject
 from mace_exp.models.text import PromptEncoder
-from mace_exp.utils.files import regular, write_table
+from mace_exp.utils.files import write_table
+from mace_exp.utils.reading import regular
 
 VERSION = 1
 COLUMNS = ("erased", "neighbour", "kind", "similarity", "listed")

@@ -13,7 +13,7 @@ from pathlib import Path
 from mace_exp.concepts.captions import read_captions
 from mace_exp.concepts.concept import slugify
 from mace_exp.evaluation.prompts import check_part_name
-from mace_exp.utils.files import read_text
+from mace_exp.utils.reading import read_text
 from mace_exp.utils.tables import Table, is_table, read_table
 from mace_exp.utils.texts import fault_of, plain_text, shown
 

@@ -19,7 +19,8 @@ import numpy as np
 
 from mace_exp.evaluation.judges.base import LIKELY, PERSON, SCENE, SUBJECT, TEXT_IMAGE
 from mace_exp.evaluation.prompts import EvaluationPrompt
-from mace_exp.utils.files import regular, write_table
+from mace_exp.utils.files import write_table
+from mace_exp.utils.reading import regular
 
 PHASES = ("before", "after")
 ABOUT = ("part", "concept", "prompt", "seed", "expected", "file", "phase", "judge")

@@ -11,7 +11,7 @@ from typing import Any
 
 from mace_exp.models.addresses import HUB_ID, corrected
 from mace_exp.models.sources import hub_cached
-from mace_exp.utils.files import regular
+from mace_exp.utils.reading import regular
 from mace_exp.utils.trusted import check_no_code
 
 

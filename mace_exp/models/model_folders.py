@@ -27,7 +27,7 @@ from mace_exp.models.weight_files import (
     read_header,
     read_object,
 )
-from mace_exp.utils.files import regular
+from mace_exp.utils.reading import regular
 from mace_exp.utils.trusted import check_no_code
 
 LIBRARIES = ("diffusers", "transformers", "stable_diffusion")  # remote code is not run

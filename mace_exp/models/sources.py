@@ -11,7 +11,7 @@ from mace_exp.models.addresses import HUB_ID, corrected
 from mace_exp.models.checkpoints import check_checkpoint, check_description
 from mace_exp.models.model_folders import check_folder
 from mace_exp.models.schema import ModelConfig
-from mace_exp.utils.files import read_record
+from mace_exp.utils.reading import read_record
 
 EMBEDDED = "mini"
 

@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from mace_exp.utils.files import regular
+from mace_exp.utils.reading import regular
 
 STEMS = ("diffusion_pytorch_model", "model")
 """Names of weights in a component's folder: of diffusers, and of transformers."""

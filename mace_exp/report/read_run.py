@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.manifest import changed_files, recorded_files
 from mace_exp.runs.record import ROWS_FILE, ConceptCurves, numbers, read_rows
-from mace_exp.utils.files import inside, regular
-from mace_exp.utils.files import read_json as file_json
+from mace_exp.utils.files import inside
+from mace_exp.utils.reading import read_json as file_json
+from mace_exp.utils.reading import regular
 from mace_exp.utils.yaml_files import read_plain
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from mace_exp.runs.folder import PLAN, RunFolder
-from mace_exp.utils.files import read_json
+from mace_exp.utils.reading import read_json
 from mace_exp.utils.yaml_files import read_plain
 
 log = logging.getLogger(__name__)

@@ -14,8 +14,9 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
-from mace_exp.utils.files import atomic_folder, leftover_of, regular, remove, write_text
+from mace_exp.utils.files import atomic_folder, leftover_of, remove, write_text
 from mace_exp.utils.hashing import content_digest
+from mace_exp.utils.reading import regular
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mace_exp.runs.folder import RunFolder
-from mace_exp.utils.files import read_json
+from mace_exp.utils.reading import read_json
 
 
 def edit_facts(folder: RunFolder) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from mace_exp.runs.folder import RunFolder
-from mace_exp.utils.files import read_record, write_json
+from mace_exp.utils.files import write_json
 from mace_exp.utils.hashing import file_digest
+from mace_exp.utils.reading import read_record
 
 
 def record_files(folder: RunFolder, names: Collection[str]) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.manifest import record_files
-from mace_exp.utils.files import read_record, write_json
+from mace_exp.utils.files import write_json
+from mace_exp.utils.reading import read_record
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,8 @@ from typing import Any
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.interrupts import stopped_by
 from mace_exp.runs.ranks import rank_count
-from mace_exp.utils.files import is_out_of_room, read_json, write_json
+from mace_exp.utils.files import is_out_of_room, write_json
+from mace_exp.utils.reading import read_json
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mace_exp.runs.cache import Cache
-from mace_exp.utils.files import read_record, write_json
+from mace_exp.utils.files import write_json
+from mace_exp.utils.reading import read_record
 
 FILE = "pace.json"
 """In the cache's folder, by model and machine: seconds per unit of work, and the highest memory."""

@@ -35,8 +35,9 @@ from mace_exp.runs.context import Context
 from mace_exp.runs.result import Result, result_key
 from mace_exp.stages.images import draw_training_images
 from mace_exp.utils.errors import naming_setting, noting
-from mace_exp.utils.files import atomic_folder, read_json, save_array, write_json
+from mace_exp.utils.files import atomic_folder, save_array, write_json
 from mace_exp.utils.progress import progress
+from mace_exp.utils.reading import read_json
 
 STAGE = "attacks"
 VERSION = 1

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mace_exp.utils.files import regular
+from mace_exp.utils.reading import regular
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mace_exp.utils.files import read_text
+from mace_exp.utils.reading import read_text
 from mace_exp.utils.texts import plain_text
 
 _JSON_LINES = (".jsonl", ".ndjson")

@@ -11,7 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mace_exp.utils.files import atomic_file, regular
+from mace_exp.utils.files import atomic_file
+from mace_exp.utils.reading import regular
 
 
 def save_tensors(

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mace_exp.utils.files import read_record
+from mace_exp.utils.reading import read_record
 
 WEIGHTS: Mapping[str, Any] = {"use_safetensors": True, "trust_remote_code": False}
 """Options of `from_pretrained` of models and pipelines."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from mace_exp.utils.files import decoded_text, regular
+from mace_exp.utils.reading import decoded_text, regular
 
 LARGEST = 500_000
 """Largest file in bytes: enough for some ten thousand names."""

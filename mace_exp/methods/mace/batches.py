@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from mace_exp.methods.mace.schema import LoraConfig
-from mace_exp.utils.files import read_record
+from mace_exp.utils.reading import read_record
 
 ON_CPU = 8
 """LoRAs per forward pass on a CPU with `lora.concepts_per_batch=auto`: more do not save time."""
