@@ -121,6 +121,19 @@ def test_few_states_of_many_that_lie_among_others_are_given_up() -> None:
     assert float(fit_detectors(states, units, preserved, 3).gaps[0]) <= 0, "four of 100"
 
 
+@pytest.mark.parametrize("strays", [1, 4])
+def test_stray_states_of_made_up_names_take_up_no_gap(strays: int) -> None:
+    """One of 20,000 is left out, and the ramp is where it would be without; four are too many."""
+    states, units, preserved = clusters()
+    made_up = preserved.repeat(20_000 // len(preserved), 1)
+    expected = fit_detectors(states, units, preserved, 3, uncertain=made_up)
+    made_up[:strays] = states[units == 0].mean(0)
+    found = fit_detectors(states, units, preserved, 3, uncertain=made_up)
+    share = float(found.gaps[0] / expected.gaps[0])
+    assert share > 0.9 if strays == 1 else share < 0.6
+    torch.testing.assert_close(found.gaps[1:], expected.gaps[1:], rtol=0.05, atol=0)
+
+
 def test_states_of_its_own_concept_alone_close_no_gate() -> None:
     """Two tokens of a name with equal states: both gates open for both, and for nobody else."""
     states, units, preserved = clusters()

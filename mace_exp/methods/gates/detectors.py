@@ -32,6 +32,9 @@ MISSED = 0.02
 with negatives: they would leave the gate without a gap for all the others."""
 DOUBT = 0.5
 """Share of the gap between negatives and positives that uncertain states can't take up."""
+STRAY = 1e-4
+"""Largest share of the uncertain states that is left out where these few would take up more than
+that: one stray state of tens of thousands says little about where the others end."""
 START, END = 0.6, 0.85
 """Start and end of the ramp, from the highest negative logit (0) to the lowest positive (1). It
 starts far from the negatives, because more negatives than positives are unseen."""
@@ -67,7 +70,7 @@ def fit_detectors(
     `inputs` [r, d] are states of sentences with erased concepts; `units` [r] the unit of each, -1
     where no gate may open. `preserved` [n, d] are states of the retain set, negatives of every
     detector. `uncertain` [k, d] are negatives of lower priority: where they are not separable from
-    the positives, the gate opens for them. So are the other rows of a unit's own concepts, where
+    the positives, or a few stray ones are not (`STRAY`), the gate opens for them. So are the other rows of a unit's own concepts, where
     they alone overlap with its positives: the gates of their own units are open for them, too. A
     few of the positives themselves (`MISSED`) are given up where they alone overlap with negatives.
     `concepts` [r] is the number of each row's concept (None: all of one unit are one concept).
@@ -190,13 +193,22 @@ def _sides(
     without_few = torch.stack([_without_few(each) for each in positives])
     lowest = torch.where(lowest - highest <= MIN_GAP, without_few, lowest)
     if len(unsure):
-        highest = _held_back((unsure @ weight.mT + bias).amax(0), highest, lowest)
+        logits = unsure @ weight.mT + bias
+        highest = _held_back(_without_stray(logits, highest, lowest), highest, lowest)
     return lowest, highest
 
 
 def _without_few(positives: Tensor) -> Tensor:
     """Return the lowest logit of the positives [r] after the share that may be missed."""
     return positives.sort().values[int(MISSED * len(positives))]
+
+
+def _without_stray(uncertain: Tensor, highest: Tensor, lowest: Tensor) -> Tensor:
+    """Return the highest logit of the uncertain states [k, m], without the stray ones of those
+    detectors whose gap they would take up more of than they may."""
+    top = uncertain.topk(int(STRAY * len(uncertain)) + 1, dim=0).values
+    crowded = lowest - top[0] < DOUBT * (lowest - highest)
+    return torch.where(crowded, top[-1], top[0])
 
 
 def _held_back(uncertain: Tensor, highest: Tensor, lowest: Tensor) -> Tensor:

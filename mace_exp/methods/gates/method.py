@@ -39,7 +39,7 @@ from mace_exp.utils.tensors import load_tensors, save_tensors
 log = logging.getLogger(__name__)
 
 STEP = "gates"
-VERSION = 5
+VERSION = 6
 ACTIVATIONS = ("gelu", "quick_gelu")
 """Activations that are nearly 0 for very negative inputs and nearly the identity for large ones."""
 
