@@ -77,6 +77,7 @@ VARIANTS: dict[str, Variant] = {
     "ramp in the middle (0.4 to 0.6)": Variant(constants={"START": 0.4, "END": 0.6}),
     "ramp near the negatives (0.1 to 0.3)": Variant(constants={"START": 0.1, "END": 0.3}),
     "doubtful names count in full (DOUBT 0.05)": Variant(constants={"DOUBT": 0.05}),
+    "no stray state left out (STRAY 0)": Variant(constants={"STRAY": 0.0}),
     "the layer before the last": Variant(earlier_layer=True),
 }
 
