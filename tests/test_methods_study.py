@@ -26,7 +26,7 @@ from experiments.methods.results import (
     written_rows,
 )
 from experiments.methods.study import page
-from experiments.methods.tables import markdown, tables
+from experiments.methods.tables import by_set, markdown, tables
 from experiments.unlisted_names.positions import own_gram
 from mace_exp.concepts.concept import Concept, Kind
 from mace_exp.config import composed_run
@@ -110,6 +110,19 @@ def test_a_table_shows_each_seed_and_then_their_mean_and_range() -> None:
         "uce, seed 0": "20 (15 to 25)",
     }
     assert "| uce, seed 0 | 20 (15 to 25) |" in "\n".join(markdown(runs))
+
+
+def test_sets_of_concepts_stand_side_by_side() -> None:
+    one = replace(run("uce", 0, after=0.2), erase="celebrity_1")
+    other = replace(run("uce", 0, after=0.9), evaluation="quick")
+    runs = [run("uce", 0, after=0.4), run("uce", 1, after=0.6), run("mace", 0, after=0.1)]
+    table = by_set([*runs, one, other])[0]
+    assert table.header == ["", "1 person", "10 people"]
+    assert table.rows == [
+        ["original", "99", "99"],
+        ["mace", "", "10 (5 to 15)"],
+        ["uce", "20 (15 to 25)", "50 (40 to 60)"],
+    ]
 
 
 def test_the_page_says_what_was_not_run(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ from experiments.methods.results import (
     read_runs,
     written_rows,
 )
-from experiments.methods.tables import markdown
+from experiments.methods.tables import by_set, markdown
 from mace_exp.runs.record import read_rows
 
 HERE = Path(__file__).parent
@@ -109,8 +109,11 @@ def main() -> None:
     missing = [] if options.collect else missing
     failed = [job for job in missing if not _run(job, options.folder / job.name)]
     write_results(RESULTS, jobs, options.folder)
-    for runs in groups(read_runs(RESULTS)).values():
-        log.info("\n".join(markdown(runs)))
+    runs = read_runs(RESULTS)
+    for table in by_set(runs):
+        log.info("\n".join(table.markdown()))
+    for each in groups(runs).values():
+        log.info("\n".join(markdown(each)))
     if failed:
         sys.exit("failed: " + ", ".join(job.name for job in failed))
 

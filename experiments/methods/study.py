@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from experiments.methods.figure import PICTURE, draw
 from experiments.methods.results import RESULTS, Group, Run, groups, lacking, read_runs, title
-from experiments.methods.tables import tables
+from experiments.methods.tables import by_set, tables
 from mace_exp.report.page import environment, policy, save, source
 
 HERE = Path(__file__).parent
@@ -44,6 +44,7 @@ def page(runs: Sequence[Run], figure: str) -> str:
     with PAPERS.open(encoding="utf-8", newline="") as file:
         papers = list(csv.DictReader(file))
     return env.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        by_set=by_set(runs),
         sets=[(_anchor(group), title(group), tables(own)) for group, own in groups(runs).items()],
         lacking=list(lacking(runs)),
         papers=papers,

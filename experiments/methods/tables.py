@@ -6,8 +6,21 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from experiments.methods.results import DISTANCES, MEANS, PARTS, Run, title
+from experiments.methods.results import (
+    DISTANCES,
+    EVALUATION,
+    MEANS,
+    METHODS,
+    PARTS,
+    STEPS,
+    TITLES,
+    Run,
+    title,
+)
 
+COMPARED = ("erased", "preserved", "unlisted", "neighbours")
+"""The parts that are shown by the set that is erased."""
+RATE = ("after", "low", "high")
 HEADERS = {"harmonic_mean": "harmonic", "harmonic_mean_unlisted": "with unlisted"}
 
 
@@ -18,6 +31,41 @@ class Table:
     caption: str
     header: list[str]
     rows: list[list[str]]
+
+    def markdown(self) -> Iterator[str]:
+        """Yield the lines in Markdown."""
+        yield from ("", f"{self.caption}:", "")
+        yield "| " + " | ".join(self.header) + " |"
+        yield "|---" * len(self.header) + "|"
+        for row in self.rows:
+            yield "| " + " | ".join(row) + " |"
+
+
+def by_set(runs: Sequence[Run]) -> list[Table]:
+    """Return a table per compared part: methods by the set of concepts that was erased, of the
+    study's own runs. A cell of several seeds has their mean and range, of one its interval."""
+    own = [run for run in runs if (run.evaluation, run.steps) == (EVALUATION, STEPS)]
+    sets = [erase for erase in TITLES if any(run.erase == erase for run in own)]
+    methods = dict.fromkeys(run.method for run in sorted(own, key=_order))
+    header = ["", *(TITLES[erase] for erase in sets)]
+    found = []
+    for part in COMPARED:
+        original = [
+            _one([run.number(part, "original") for run in own if run.erase == erase], percent)
+            for erase in sets
+        ]
+        rows = [["original", *original]]
+        for method in methods:
+            there = [
+                [run for run in own if (run.method, run.erase) == (method, erase)] for erase in sets
+            ]
+            rows.append([method, *(_cell(each, part, RATE, percent) for each in there)])
+        found.append(Table(f"{part}: recognised, %, by what was erased", header, rows))
+    return found
+
+
+def _order(run: Run) -> int:
+    return METHODS.index(run.method)
 
 
 def tables(runs: Sequence[Run]) -> list[Table]:
@@ -34,7 +82,7 @@ def accuracies(runs: Sequence[Run]) -> Table:
     images = [_one([run.number(part, "n") for run in runs], count) for part in PARTS]
     rows = [["original", *original, *empty], ["images", *images, *empty]]
     for label, own in _labelled(runs):
-        rates = [_cell(own, part, ("after", "low", "high"), percent) for part in PARTS]
+        rates = [_cell(own, part, RATE, percent) for part in PARTS]
         means = [_cell(own, name, ("after", "", ""), percent) for name in MEANS]
         seconds = _mean([run.cost("seconds") for run in own], lambda value: f"{value:.0f}")
         memory = _mean([run.cost("peak_memory_gb") for run in own], lambda value: f"{value:.1f}")
@@ -59,11 +107,7 @@ def markdown(runs: Sequence[Run]) -> Iterator[str]:
     """Yield the lines of the tables of one group."""
     yield f"### {title(runs[0].group)}"
     for table in tables(runs):
-        yield from ("", f"{table.caption}:", "")
-        yield "| " + " | ".join(table.header) + " |"
-        yield "|---" * len(table.header) + "|"
-        for label, *cells in table.rows:
-            yield "| " + " | ".join([label, *cells]) + " |"
+        yield from table.markdown()
     yield ""
 
 
