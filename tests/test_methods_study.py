@@ -16,6 +16,7 @@ from experiments.methods.results import (
     EVALUATION,
     METHODS,
     NAMED,
+    ONE_SEED,
     SEEDS,
     STEPS,
     TITLES,
@@ -33,6 +34,7 @@ from mace_exp.config import composed_run
 from mace_exp.methods.gates import fitting, states
 from mace_exp.models.text import stable_diffusion_encoder
 from mace_exp.models.tokens import end_positions
+from tests.recipes import recipe_in
 from tests.tiny import tiny_pipeline
 
 METRICS: dict[str, Any] = {
@@ -121,8 +123,18 @@ def test_sets_of_concepts_stand_side_by_side() -> None:
     assert table.rows == [
         ["original", "99", "99"],
         ["mace", "", "10 (5 to 15)"],
-        ["uce", "20 (15 to 25)", "50 (40 to 60)"],
+        ["uce", "20 (15 to 25)", "50 (35 to 65)"],
     ]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_methods_of_one_seed_are_those_whose_edit_has_none(method: str, tmp_path: Path) -> None:
+    pipeline = tiny_pipeline()
+    keys = {
+        recipe_in(tmp_path, f"method={method}", f"seed={seed}", pipeline=pipeline).edit.key
+        for seed in SEEDS
+    }
+    assert len(keys) == (1 if method in ONE_SEED else len(SEEDS))
 
 
 def test_the_page_says_what_was_not_run(tmp_path: Path) -> None:
@@ -136,8 +148,10 @@ def test_the_page_says_what_was_not_run(tmp_path: Path) -> None:
         for method in METHODS
         for seed in SEEDS
         for erase in TITLES
+        if seed == SEEDS[0] or method not in ONE_SEED
     ]
     assert list(lacking(whole)) == []
+    assert list(lacking(whole[1:])) == [f"{TITLES[whole[0].erase]}, seed 0: not mace"]
 
 
 def test_an_ablation_encodes_the_same_sentences_of_a_layer_once() -> None:

@@ -4,11 +4,11 @@
     python -m experiments.methods.measure --erase celebrity_10 --seeds 0 --evaluation quick
     python -m experiments.methods.measure --collect           # only what is finished
 
-One run per method, set of concepts and seed, each in its own folder below `--folder`; a run that is
-finished is not run again, so that the command can be stopped and started. The largest runs come
-first. Then their rows are written to results.csv beside this file, one per run and part; rows of
-other runs stay. Prints the tables as Markdown; `python -m experiments.methods.study` makes the page
-and the figure.
+One run per method, set of concepts and seed (UCE and RECE have none: one run of each set), each in
+its own folder below `--folder`; a run that is finished is not run again, so that the command can be
+stopped and started. The largest runs come first. Then their rows are written to results.csv beside
+this file, one per run and part; rows of other runs stay. Prints the tables as Markdown;
+`python -m experiments.methods.study` makes the page and the figure.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from experiments.methods.results import (
     ERASED,
     MEANS,
     METHODS,
+    METHODS_OF,
     NAMED,
     PARTS,
     RESULTS,
@@ -104,6 +105,7 @@ def main() -> None:
         for seed in options.seeds
         for erase in options.erase
         for method in options.methods
+        if method in METHODS_OF.get(seed, METHODS)
     ]
     missing = [job for job in jobs if not _finished(options.folder / job.name, job)]
     missing = [] if options.collect else missing

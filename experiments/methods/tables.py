@@ -43,7 +43,7 @@ class Table:
 
 def by_set(runs: Sequence[Run]) -> list[Table]:
     """Return a table per compared part: methods by the set of concepts that was erased, of the
-    study's own runs. A cell of several seeds has their mean and range, of one its interval."""
+    study's own runs. Of several seeds: their mean, and the ends of their intervals farthest out."""
     own = [run for run in runs if (run.evaluation, run.steps) == (EVALUATION, STEPS)]
     sets = [erase for erase in TITLES if any(run.erase == erase for run in own)]
     methods = dict.fromkeys(run.method for run in sorted(own, key=_order))
@@ -59,9 +59,19 @@ def by_set(runs: Sequence[Run]) -> list[Table]:
             there = [
                 [run for run in own if (run.method, run.erase) == (method, erase)] for erase in sets
             ]
-            rows.append([method, *(_cell(each, part, RATE, percent) for each in there)])
+            rows.append([method, *(_outermost(each, part) for each in there)])
         found.append(Table(f"{part}: recognised, %, by what was erased", header, rows))
     return found
+
+
+def _outermost(runs: Sequence[Run], part: str) -> str:
+    """Return the mean of runs with the lowest and the highest end of their intervals."""
+    value, low, high = ([run.number(part, column) for run in runs] for column in RATE)
+    there = [each for each in value if each is not None]
+    if not there:
+        return ""
+    ends = min(each or 0.0 for each in low), max(each or 0.0 for each in high)
+    return f"{percent(mean(there))} ({whole(ends[0])} to {whole(ends[1])})"
 
 
 def _order(run: Run) -> int:
