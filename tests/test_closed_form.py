@@ -10,10 +10,10 @@ import torch
 from mace_exp.methods.closed_form import (
     MAX_CONDITION,
     factorize,
-    fused_weight,
     refinement_transform,
 )
 from mace_exp.preservation.terms import weighted_sum
+from tests.fusing import fused_weight
 
 WIDTH, OUT = 8, 3
 
@@ -233,8 +233,3 @@ def test_weighted_sum():
     assert total is not None and torch.equal(total, 2 * torch.eye(3).double() + 0.5)
     with pytest.raises(ValueError, match="no statistics to weigh"):
         weighted_sum((1.0, None))
-
-
-def test_preserved_needs_the_original(fusion):
-    with pytest.raises(ValueError, match="give original too"):
-        fused_weight(draw(2, 3), draw(2, 3), factorize(torch.eye(3)), preserved=torch.eye(3))

@@ -11,7 +11,7 @@ from diffusers.schedulers.scheduling_pndm import PNDMScheduler
 from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from mace_exp.methods.closed_form import factorize, fused_weight
+from mace_exp.methods.closed_form import factorize
 from mace_exp.methods.mace.attention_loss import AttentionTarget
 from mace_exp.methods.mace.fusion import prompt_gram
 from mace_exp.methods.mace.lora import Factors, Lora, LoraShape
@@ -30,6 +30,7 @@ from mace_exp.models.projections import projection_weights
 from mace_exp.models.text import Branch, PromptEncoder
 from mace_exp.models.tokens import end_positions, paired_positions, phrase_positions
 from mace_exp.preservation.terms import weighted_sum
+from tests.fusing import fused_weight
 
 ORACLE = Path(__file__).parents[2] / "shared" / "oracle"
 pytestmark = pytest.mark.skipif(not ORACLE.exists(), reason="no recorded numbers here")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from mace_exp.report.galleries import Pair
 from mace_exp.report.jobs import Job
-from mace_exp.report.metrics_view import PARTS
+from mace_exp.report.metrics_view import PARTS, part_title
 from mace_exp.report.pictures import Thumbnails, in_turn
 from mace_exp.report.read_run import Sample
 
@@ -135,8 +135,7 @@ def _headings(order: Sequence[Prompt]) -> list[Heading]:
     seen: set[str] = set()
     headings = []
     for part, prompt, seed in order:
-        title = PARTS.get(part, part.replace("_", " ").capitalize())
-        headings.append(Heading(title, prompt, seed, part not in seen, spans[part]))
+        headings.append(Heading(part_title(part), prompt, seed, part not in seen, spans[part]))
         seen.add(part)
     return headings
 
