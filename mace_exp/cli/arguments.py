@@ -55,7 +55,7 @@ def expand(arguments: Sequence[str]) -> list[str]:
             expanded.append(f"++{_of_term(argument.lstrip('+'))}")  # as each key may be new
         elif key == "resume" and value not in ("", "null"):
             value = at_home(value)
-            flags = list(takewhile(_is_no_override, expanded))
+            flags = list(takewhile(lambda each: each.startswith("-") or "=" not in each, expanded))
             settings = _resumed(Path(value), arguments)
             expanded = [*flags, *settings, *expanded[len(flags) :], f"resume={quoted(value)}"]
         else:
@@ -140,10 +140,6 @@ def _check_group(key: str, value: str) -> None:
         raise ValueError(
             f"{key}={value}: {group} takes one option: {names if group == 'kept' else instead}"
         )
-
-
-def _is_no_override(argument: str) -> bool:
-    return argument.startswith("-") or "=" not in argument
 
 
 def _check_launcher(option: str) -> None:

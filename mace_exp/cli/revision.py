@@ -86,9 +86,8 @@ def read_revision(arguments: Sequence[str]) -> Revision:
         )
     for name in drop:
         if name not in before:
-            raise ValueError(
-                f"drop names {name!r}, which {folder} does not erase: it erases {_few(before)}"
-            )
+            few = ", ".join(before[:5]) + ", ..." * (len(before) > 5)
+            raise ValueError(f"drop names {name!r}, which {folder} does not erase: it erases {few}")
     for name in add:
         if name in before:
             raise ValueError(f"add names {name!r}, which {folder} erases already: leave it out")
@@ -159,7 +158,3 @@ def _without(setting: str, dropped: Sequence[str]) -> list[str]:
 
 def _parsed(argument: str) -> Override:
     return OverridesParser.create().parse_override(argument)
-
-
-def _few(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"

@@ -57,7 +57,11 @@ class Sheet:
 
 def sheet(jobs: Sequence[Job]) -> Sheet | None:
     """Choose prompts and encode their images within the budget; None if there are none."""
-    sampled = [(job, _by_prompt(job.run.samples)) for job in jobs if job.run.samples]
+    sampled = [
+        (job, {(s.part, s.prompt, s.seed): s for s in job.run.samples})
+        for job in jobs
+        if job.run.samples
+    ]
     prompts = choose(sampled)
     groups = _groups([job for job, _ in sampled])
     thumbnails = Thumbnails(SHEET_BYTES, edge=EDGE, quality=QUALITY)
@@ -78,10 +82,6 @@ def sheet(jobs: Sequence[Job]) -> Sheet | None:
     order = sorted(columns, key=lambda p: _part_place(p[0]))
     rows = _rows([job for job, _ in sampled], groups, [columns[p] for p in order])
     return Sheet(_headings(order), rows, total)
-
-
-def _by_prompt(samples: Sequence[Sample]) -> dict[Prompt, Sample]:
-    return {(s.part, s.prompt, s.seed): s for s in samples}
 
 
 def choose(sampled: Sequence[tuple[Job, dict[Prompt, Sample]]]) -> list[Prompt]:

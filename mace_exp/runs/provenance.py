@@ -16,16 +16,16 @@ def model_of(facts: Mapping[str, Any]) -> ModelConfig:
     try:
         given = facts["model"] | {"offload": "none"}  # depends on the machine, not on the model
         named = {name: given[name] for name in types}
-        return ModelConfig(**{name: _member(types[name], value) for name, value in named.items()})
+        enums = {
+            n: kind
+            for n, kind in types.items()
+            if isinstance(kind, type) and issubclass(kind, Enum)
+        }
+        return ModelConfig(**named | {name: kind[named[name]] for name, kind in enums.items()})
     except (KeyError, TypeError) as error:
         raise ValueError(
             f"erased.json does not describe a model of this version: {error}"
         ) from error
-
-
-def _member(kind: Any, value: Any) -> Any:
-    """Return a value in the type of its field: the member of an enum by its name."""
-    return kind[value] if isinstance(kind, type) and issubclass(kind, Enum) else value
 
 
 def plain(value: Any) -> Any:

@@ -25,7 +25,7 @@ from mace_exp.methods.base import Edit, NoIntermediateStates
 from mace_exp.methods.gates.config import GatesConfig
 from mace_exp.methods.gates.detectors import MIN_GAP
 from mace_exp.methods.gates.fitting import fit_gates
-from mace_exp.methods.gates.kept import FILE, KeptGates, kept_gates, units_fact
+from mace_exp.methods.gates.kept import FILE, KeptGates, kept_gates
 from mace_exp.methods.gates.names import made_up_names, sentences_of
 from mace_exp.methods.gates.states import gated_layer
 from mace_exp.methods.token_pairs import Tokens, paired_tokens
@@ -141,7 +141,7 @@ class Gates(NoIntermediateStates[GatesConfig]):
         for component, neurons, concepts, units in branches:
             tensors |= {f"{component}.{name}": each for name, each in vars(neurons).items()}
             facts[f"{component}.concepts"] = json.dumps(concepts)
-            facts[f"{component}.units"] = units_fact(units)
+            facts[f"{component}.units"] = json.dumps(units)
         save_tensors(path, tensors, facts)
 
     def _widened(self, neurons: Mapping[str, Tensor]) -> dict[str, Tensor]:
