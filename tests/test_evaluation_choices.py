@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mace_exp.config import composed_run
+from mace_exp.config.composing import composed_run
 from mace_exp.evaluation.evaluate import evaluate
 from mace_exp.evaluation.judges import JUDGES
 from mace_exp.evaluation.judges.base import (

@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
-from mace_exp.config import composed_run
+from mace_exp.config.composing import composed_run
 from mace_exp.methods.mace.stages.lora import timestep_density
 from mace_exp.methods.mace.timesteps import draw_timesteps, focal_density, uniform_density
 

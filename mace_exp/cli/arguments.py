@@ -15,9 +15,12 @@ from mace_exp.cli.hydra_flags import flags_first
 from mace_exp.cli.quoting import as_typed
 from mace_exp.cli.run_settings import kept_options, settings_of
 from mace_exp.concepts.schema import KeptConfig
-from mace_exp.config import CONF, VARIANTS, named_option, quoted
+from mace_exp.config.composing import quoted
 from mace_exp.config.open_keys import NO_TEXT, TERMS, is_open
+from mace_exp.config.options import VARIANTS
+from mace_exp.config.refusals import named_option
 from mace_exp.runs.ranks import rank_count
+from mace_exp.utils.conf import CONF
 from mace_exp.utils.reading import at_home
 
 NAMES = ("concepts.names", *(f"kept.{part.name}" for part in fields(KeptConfig)))

@@ -19,7 +19,7 @@ from mace_exp.cli.arguments import expand
 from mace_exp.cli.config_dir import flags, folder_of_options
 from mace_exp.cli.run_settings import kept_options, settings_of
 from mace_exp.concepts.spelling import name_key
-from mace_exp.config import quoted
+from mace_exp.config.composing import quoted
 from mace_exp.config.open_keys import OPEN_KEYS, decoded
 from mace_exp.runs.folder import RunFolder
 from mace_exp.utils.reading import at_home

@@ -20,12 +20,11 @@ from omegaconf.errors import (
     ValidationError,
 )
 
+from mace_exp.config.early import no_such_option, options_of, types_of
 from mace_exp.config.open_keys import is_open
 from mace_exp.config.options import CONF, VARIANTS
 from mace_exp.config.run_config import RunConfig
 from mace_exp.config.suggestions import as_typed, suggestion, unknown_key
-from mace_exp.config.unknown_keys import types_of
-from mace_exp.config.unknown_options import no_such_option, options_of
 from mace_exp.utils.files import is_out_of_room
 from mace_exp.utils.ranges import expected
 from mace_exp.utils.texts import cut

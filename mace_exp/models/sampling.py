@@ -18,8 +18,8 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor
 
-from mace_exp.models.autoencoder import stable_autoencoder, unscale_latents
 from mace_exp.models.devices import in_batches, is_offloaded
+from mace_exp.models.latents import stable_autoencoder, unscale_latents
 from mace_exp.models.schedulers import swapped_scheduler
 from mace_exp.models.schema import SamplingConfig
 from mace_exp.models.text_states import TextStates

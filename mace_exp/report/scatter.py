@@ -95,10 +95,7 @@ def place_names(
         places[p.job] = None
         for at, box in _name_boxes(x(p.x), y(p.y), NAME_WIDTH * len(p.job)):
             inside = box[0] > x.start and box[2] < x.end and box[1] > y.end - 24
-            if inside and not any(
-                box[0] < o[2] and o[0] < box[2] and box[1] < o[3] and o[1] < box[3]
-                for o in occupied
-            ):
+            if inside and not any(_overlap(box, other) for other in occupied):
                 places[p.job] = at
                 occupied.append(box)
                 break
@@ -117,6 +114,10 @@ def _name_boxes(x: float, y: float, width: float) -> Iterator[tuple[tuple[float,
         anchor = "start" if dx > 0 else "end"
         box = (left, centre - half, left + width, centre + half)
         yield (round(x + dx * gap, 1), round(centre + 4, 1), anchor), box
+
+
+def _overlap(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def _span(values: Sequence[float], start: float, end: float) -> Scale:

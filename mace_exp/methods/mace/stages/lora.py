@@ -36,6 +36,7 @@ from mace_exp.runs.context import Context
 from mace_exp.runs.result import Result, result_key
 from mace_exp.utils.hashing import key_of
 from mace_exp.utils.progress import progress
+from mace_exp.utils.tensors import save_tensors
 
 STAGE = "lora"
 VERSION = 1
