@@ -41,8 +41,6 @@ def factorize(
     Raises ValueError where M is not finite, singular, or so ill-conditioned (`MAX_CONDITION`) that
     its solution would be noise; where `closeness` is negative or not finite.
     """
-    if not 0 <= closeness < float("inf"):
-        raise ValueError(f"closeness is {closeness}: a finite number of at least 0 is allowed")
     system = gram.double() if preserved is None else gram.double() + preserved.double()
     if not torch.isfinite(system).all():
         raise ValueError("the sums of token states hold values that are not finite")

@@ -128,8 +128,8 @@ def sample_batches(
     these digits.
 
     Raises:
-        ValueError: no prompts, not one seed per prompt, an unknown scheduler, a size that the
-            autoencoder can't downsample, or pictures that are not finite.
+        ValueError: no prompts, not one seed per prompt, a size that the autoencoder can't
+            downsample, or pictures that are not finite.
     """
     _check(pipeline, prompts, seeds, settings)
     ends = [*accumulate(pieces or [len(prompts)])]

@@ -176,16 +176,8 @@ def clip_each(factors: Sequence[Tensor], max_norm: float, *, scale: float = 1.0)
 
 
 def prediction_target(noise: Any, latents: Tensor, drawn: Tensor, timesteps: Tensor) -> Tensor:
-    """Return what the UNet should predict of `latents` noised by `drawn`: noise or v.
-
-    Raises ValueError where the scheduler `noise` says that it predicts something else.
-    """
-    match noise.config.prediction_type:
-        case "epsilon":
-            return drawn
-        case "v_prediction":
-            return noise.get_velocity(latents, drawn, timesteps)
-        case other:
-            raise ValueError(
-                f"the scheduler's prediction_type is {other!r}: epsilon or v_prediction is allowed"
-            )
+    """Return what the UNet should predict of `latents` noised by `drawn`: noise, or v where the
+    scheduler `noise` says so."""
+    if noise.config.prediction_type == "v_prediction":
+        return noise.get_velocity(latents, drawn, timesteps)
+    return drawn
