@@ -192,7 +192,8 @@ class MethodConfig(ABC):
         """Return the method for one run; heavy packages are imported here."""
 
 
-C = TypeVar("C", bound=MethodConfig)
+C = TypeVar("C")
+"""The settings of a method."""
 
 
 class NoIntermediateStates(ABC, Generic[C]):
@@ -210,7 +211,7 @@ class NoIntermediateStates(ABC, Generic[C]):
         """The edited weights."""
 
     def step(self, name: str) -> Result[Any]:
-        return {self.config.steps()[0]: self.edit}[name]
+        return self.edit
 
     def files(self) -> Mapping[str, Any]:
         return {}

@@ -12,7 +12,6 @@ from mace_exp.evaluation.judges.base import (
     DETECTIONS,
     PERSON,
     SUBJECT,
-    Judge,
     JudgeConfig,
     JudgeTask,
 )
@@ -115,9 +114,6 @@ class FacesJudge(JudgeConfig):
 
     def min_person_score(self) -> float:
         return self.face_threshold
-
-    def load(self) -> Judge:
-        return self.open(JudgeTask({}, "auto"))
 
     def check(self, task: JudgeTask) -> None:
         """Check that the detector finds a face in every reference photo."""

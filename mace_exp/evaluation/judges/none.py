@@ -10,7 +10,3 @@ class NoJudge(JudgeConfig):
     """No judge: accuracy and text scores are not measured, and metrics.json says so."""
 
     name = "none"
-
-    def load(self) -> None:
-        """Return None: there is no judge."""
-        return None

@@ -15,8 +15,8 @@ import torch
 from mace_exp.concepts.concept import Concept
 from mace_exp.concepts.prompts import anchor_prompt
 from mace_exp.methods.base import Edit, NoIntermediateStates
-from mace_exp.methods.esd.config import NON_DETERMINING_KEYS, EsdConfig, Target, Text
 from mace_exp.methods.esd.guidance import Sampler
+from mace_exp.methods.esd.schema import NON_DETERMINING_KEYS, EsdSettings, Target, Text
 from mace_exp.methods.esd.training import TARGETS, EsdConcept, EsdRow, EsdTrainer, EsdTraining
 from mace_exp.models.conditions import condition_on, unconditional
 from mace_exp.models.devices import on_device
@@ -43,7 +43,7 @@ class ConceptTexts:
     anchor: Sequence[str]
 
 
-class EsdX(NoIntermediateStates[EsdConfig]):
+class EsdX(NoIntermediateStates[EsdSettings]):
     """Cross-attention trained on all concepts, on the first rank only."""
 
     def check(self) -> None:

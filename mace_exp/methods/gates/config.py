@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from mace_exp.methods.base import Method, MethodConfig, MethodInputs, Settings
+from mace_exp.methods.gates.schema import GateSettings
 from mace_exp.preservation.schema import term_weights
-from mace_exp.utils.ranges import NONNEGATIVE, POSITIVE
 
 if TYPE_CHECKING:
     from mace_exp.runs.context import Context
 
 
 @dataclass(kw_only=True)
-class GatesConfig(MethodConfig):
+class GatesConfig(GateSettings, MethodConfig):
     """Hidden neurons that change the token states of erased concepts, and no others.
 
     One neuron per edited fact is the idea of Transformer-Patcher (Huang et al., ICLR 2023, arXiv
@@ -23,11 +23,6 @@ class GatesConfig(MethodConfig):
 
     name: ClassVar[str] = "gates"
     source: ClassVar[str] = "this project; the neuron per edit: Huang et al., ICLR 2023"
-
-    inner_tokens: bool  # also gate the tokens of a name before its last
-    rank: Annotated[int, NONNEGATIVE]  # of the state-dependent part of the change; 0: none
-    random_names: Annotated[int, NONNEGATIVE]  # made-up names that no gate may open for
-    sharpness: Annotated[float, POSITIVE]  # slope of the ramp, in inputs of the activation
 
     def steps(self) -> tuple[str, ...]:
         return ("gates",)

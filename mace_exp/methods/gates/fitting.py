@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from mace_exp.concepts.concept import Concept
-from mace_exp.methods.gates.config import GatesConfig
 from mace_exp.methods.gates.detectors import MIN_GAP, fit_detectors
 from mace_exp.methods.gates.kept import KeptGates, Unit
 from mace_exp.methods.gates.neurons import Neurons, gate_neurons, joined
+from mace_exp.methods.gates.schema import GateSettings
 from mace_exp.methods.gates.states import (
     AFTER,
     Prefix,
@@ -46,7 +46,7 @@ def fit_gates(
     sentences: Mapping[Concept, Sequence[tuple[str, str]]],
     retained: Sequence[str],
     made_up: Sequence[str],
-    config: GatesConfig,
+    config: GateSettings,
     *,
     kept: KeptGates = NO_GATES,
 ) -> Gates:
@@ -133,7 +133,7 @@ class Fitted:
 def _fit_branch(
     data: Fitted,
     units: Mapping[Unit, str],
-    config: GatesConfig,
+    config: GateSettings,
     advance: Callable[[int], object],
 ) -> tuple[Neurons, list[Unit], dict[str, float]]:
     rows, preserved, uncertain = data.rows, data.preserved, data.uncertain

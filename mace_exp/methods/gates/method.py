@@ -22,11 +22,11 @@ from torch import Tensor
 from mace_exp.concepts.concept import Concept
 from mace_exp.concepts.prompts import anchor_prompt, mentions
 from mace_exp.methods.base import Edit, NoIntermediateStates
-from mace_exp.methods.gates.config import GatesConfig
 from mace_exp.methods.gates.detectors import MIN_GAP
 from mace_exp.methods.gates.fitting import fit_gates
 from mace_exp.methods.gates.kept import FILE, KeptGates, kept_gates
 from mace_exp.methods.gates.names import made_up_names, sentences_of
+from mace_exp.methods.gates.schema import GateSettings
 from mace_exp.methods.gates.states import gated_layer
 from mace_exp.methods.token_pairs import Tokens, paired_tokens
 from mace_exp.models.text import TEXT_ENCODERS
@@ -43,7 +43,7 @@ ACTIVATIONS = ("gelu", "quick_gelu")
 """Activations that are nearly 0 for very negative inputs and nearly the identity for large ones."""
 
 
-class Gates(NoIntermediateStates[GatesConfig]):
+class Gates(NoIntermediateStates[GateSettings]):
     """Hidden neurons in the text encoder; the UNet is not changed."""
 
     def check(self) -> None:

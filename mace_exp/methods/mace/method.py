@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mace_exp.concepts.concept import Concept
 from mace_exp.methods.base import Edit, MethodInputs, Phase, Settings, unet_edit
-from mace_exp.methods.mace.config import MaceConfig
+from mace_exp.methods.mace.ablations import ChosenStages
 from mace_exp.methods.mace.grams import GramFile
 from mace_exp.methods.mace.kept import KeptLora, kept_loras, with_kept
 from mace_exp.methods.mace.lora import Lora, check_rank
@@ -33,7 +33,7 @@ class Mace:
     """The three stages of the paper, or those that the settings select."""
 
     def __init__(
-        self, context: Context, stages: MaceConfig, settings: Settings, given: MethodInputs
+        self, context: Context, stages: ChosenStages, settings: Settings, given: MethodInputs
     ) -> None:
         self.context, self.stages, self.settings, self.given = context, stages, settings, given
         self._snapshots: Mapping[str, Snapshots] = {}

@@ -15,7 +15,7 @@ from mace_exp.methods.mace.attention_loss import AttentionLoss, AttentionTarget
 from mace_exp.methods.mace.lora import Lora
 from mace_exp.methods.mace.stacked import StackedLora, stacked_loras
 from mace_exp.methods.optimization import LossScale, optimizer_step
-from mace_exp.models.attention import plain_self_attention, visible_attention
+from mace_exp.models.attention import quick_self_attention, visible_attention
 from mace_exp.models.denoiser import AddedConditions, concatenate, predict
 from mace_exp.models.devices import execution_device
 from mace_exp.models.unet import checkpointing, frozen
@@ -80,8 +80,7 @@ def lora_training(
     with ExitStack() as stack:
         stack.enter_context(frozen(unet))
         stack.enter_context(checkpointing(unet, gradient_checkpointing))
-        if execution_device(unet).type == "cpu":
-            stack.enter_context(plain_self_attention(unet))
+        stack.enter_context(quick_self_attention(unet))
         yield stack.enter_context(stacked_loras(unet, loras, dropout))
 
 
