@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mace_exp.cli.common import run_command
-from mace_exp.evaluation.judges.none import NoJudge
+from mace_exp.evaluation.judges.base import NoJudge
 from mace_exp.evaluation.most_different import most_different
 from mace_exp.evaluation.paired import concept_differences, differences, paired
 from mace_exp.evaluation.scores import ScoredPictures, read_scores

@@ -16,8 +16,7 @@ from mace_exp.config.options import VARIANTS
 from mace_exp.convert import convert, read
 from mace_exp.data.masks.grounded_sam import GroundedSamMasks
 from mace_exp.data.masks.none import NoMasks
-from mace_exp.data.prior_images.base import NoPriorImages
-from mace_exp.data.prior_images.folder import FolderPriorImages
+from mace_exp.data.prior_images.base import FolderPriorImages, NoPriorImages
 from mace_exp.models.schema import Precision
 from mace_exp.runs.schema import NoTracking, WandbTracking
 from mace_exp.utils.conf import CONF

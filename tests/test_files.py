@@ -18,9 +18,7 @@ from mace_exp.data.images.folder import Crop, FolderImages, masked_files
 from mace_exp.data.images.generated import GeneratedImages, generated_masks
 from mace_exp.data.masks.precomputed import PrecomputedMasks
 from mace_exp.data.pixel_modes import image_size, read_image, read_mask
-from mace_exp.data.prior_images.base import NoPriorImages
-from mace_exp.data.prior_images.folder import FolderPriorImages
-from mace_exp.data.prior_images.lists import ListedPriorImages
+from mace_exp.data.prior_images.base import FolderPriorImages, ListedPriorImages, NoPriorImages
 from tests.pictures import own_folder, save
 
 ADAM = Concept("Adam Driver", Kind.person, "a person")

@@ -173,11 +173,8 @@ def check_size(mask: object, size: Size, expected: Size) -> None:
 
 
 def _lines(file: Path) -> list[str]:
-    try:
-        text = read_text(file)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"list {file} can't be read as UTF-8 text: {error}") from error
-    return [line.strip() for line in text.split("\n") if line.strip()]
+    lines = read_text(file, "list").split("\n")
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -163,10 +163,7 @@ def _of_sidecars(images: Sequence[Path]) -> ImageCaptions:
         if file is None:
             continue
         files.append(file)
-        try:
-            text = plain_text(read_text(file))
-        except (OSError, ValueError) as error:
-            raise ValueError(f"caption {file} can't be read as UTF-8 text: {error}") from error
+        text = plain_text(read_text(file, "caption"))
         if text:
             texts[image.name] = text
     return ImageCaptions(texts, tuple(files))

@@ -268,3 +268,10 @@ def warn_of_unknown(judge: JudgeConfig, names: Iterable[str]) -> None:
             judge.scope,
             ", ".join(f"{name}{f' (did you mean {m}?)' if m else ''}" for name, m in unknown),
         )
+
+
+@dataclass(kw_only=True)
+class NoJudge(JudgeConfig):
+    """No judge: accuracy and text scores are not measured, and metrics.json says so."""
+
+    name = "none"
