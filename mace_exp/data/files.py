@@ -15,7 +15,6 @@ from mace_exp.data.folders import (
     image_files,
     images_in,
     left_out,
-    mask_folder_of,
     masked_stem,
     masks_by_stem,
     named_folder,
@@ -137,11 +136,6 @@ def numbered_files(folder: Path, count: int) -> list[Path]:
     if missing:
         raise ValueError(f"mask {folder / f'{missing[0]:04d}.png'} is missing ({count} are needed)")
     return [found[index] for index in range(count)]
-
-
-def mask_folder(files: Sequence[UserImage]) -> Path | None:
-    """Return the folder with the masks of a concept's images, or None (`mask_folder_of`)."""
-    return mask_folder_of(files[0].image.parent)
 
 
 def listed_files(images: Path, prompts: Path) -> list[UserImage]:

@@ -86,7 +86,7 @@ def image_files(folder: Path) -> list[Path]:
     """Return the images of a folder, sorted by name, without masks.
 
     Raises ValueError if there is none, two differ only in their suffix, or one can't be read or is
-    truncated (`whole_files`).
+    truncated (`check_whole`).
     """
     everything = images_in(folder)
     stems = Counter(plain_text(image.stem) for image in everything)
