@@ -64,6 +64,14 @@ class Lora:
         pair = self.factors[path]
         return self.shape.scale * (pair.up @ pair.down)
 
+    def added_to(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return `weights` by parameter name with the LoRA's change of each of its projections."""
+        changed = dict(weights)
+        for path in self.factors:
+            name = f"{path}.weight"
+            changed[name] = weights[name] + self.change(path).to(weights[name])
+        return changed
+
 
 def check_rank(unet: nn.Module, shape: LoraShape) -> None:
     """Raise ValueError for a rank above the full rank of every matrix [d_out, d_in] that the LoRA
