@@ -46,9 +46,14 @@ def open_endpoint(
 
     The function raises ValueError, with a remedy, where the endpoint can't be reached, times out
     (`timeout` seconds, three times), refuses, or returns something other than a completion.
-    """
-    import openai
 
+    Raises:
+        ValueError: the package is not installed.
+    """
+    try:
+        import openai
+    except ImportError as error:
+        raise ValueError(_MISSING) from error
     client = openai.OpenAI(
         base_url=base_url, api_key=key or "none", timeout=timeout, max_retries=RETRIES
     )
