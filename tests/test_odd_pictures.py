@@ -8,7 +8,7 @@ from PIL import Image
 
 from mace_exp.data import folders
 from mace_exp.data.folders import image_files
-from mace_exp.data.pixel_modes import image_size, read_image, read_mask
+from mace_exp.data.pixel_modes import image_digest, image_size, read_image, read_mask
 from tests import odd_pictures as odd
 from tests.no_pictures import POSTSCRIPT, cut_pictures, no_pictures
 
@@ -27,7 +27,7 @@ def distances(folder: Path, table: odd.Table, shown: np.ndarray) -> dict[str, fl
         file.write_bytes(content)
         image = read_image(file)
         assert image.shape == (*SIZE, 3) and image.dtype == np.uint8, name
-        assert image_size(file) == SIZE, name
+        assert image_size(file) == SIZE and image_digest(file), name
         found[name] = float(np.abs(image.astype(float) - shown).mean())
     return found
 

@@ -12,7 +12,9 @@ from PIL import Image
 
 from mace_exp.data.masks.pixels import load_masks
 from mace_exp.data.pixel_modes import (
+    image_digest,
     image_size,
+    mask_digest,
     read_image,
     read_mask,
 )
@@ -263,3 +265,12 @@ def test_a_map_of_labels_is_refused_as_what_it_is(tmp_path: Path, name: str) -> 
 def test_an_empty_mask_is_empty(tmp_path: Path) -> None:
     file = saved(tmp_path / "black.png", np.zeros((8, 16), np.uint8))
     assert not read_mask(file).any() and load_masks([file], (8, 16)).fallbacks == 1
+
+
+def test_only_files_that_were_read_otherwise_before_have_other_keys(tmp_path: Path) -> None:
+    plain = saved(tmp_path / "plain.png", INSIDE.astype(np.uint8) * 255)
+    assert image_digest(plain) == mask_digest(plain)
+    assert image_digest(saved(tmp_path / "rgb.png", Image.new("RGB", (8, 8)))).isalnum()
+    assert not mask_digest(saved(tmp_path / "dark.png", INSIDE.astype(np.uint8))).isalnum()
+    clear = saved(tmp_path / "clear.png", with_alpha(RED, np.where(INSIDE, 255, 0)))
+    assert not image_digest(clear).isalnum()

@@ -20,7 +20,7 @@ from mace_exp.config.refusals import explain
 from mace_exp.convert import read as read_published
 from mace_exp.data.files import concept_files, listed_files, with_masks
 from mace_exp.data.image_captions import captions_beside
-from mace_exp.data.pixel_modes import image_size, read_image, read_mask
+from mace_exp.data.pixel_modes import image_digest, image_size, read_image, read_mask
 from mace_exp.data.training_images import load_images
 from mace_exp.evaluation.detections import read_detections
 from mace_exp.evaluation.neighbours import read_neighbours
@@ -87,6 +87,7 @@ READERS: dict[str, tuple[str, Reader]] = {
     "an image": ("0.png", read_image),
     "a mask": ("0.png", read_mask),
     "the size of an image": ("0.png", image_size),
+    "the digest of an image": ("0.png", image_digest),
     "the digest of a file": ("a", file_digest),
     "a list of images": ("a.txt", lambda path: listed_files(path, path)),
 }

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mace_exp.data.opened_images import AmbiguousPixels, opened
+from mace_exp.utils.hashing import file_digest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +31,8 @@ _TEXTS = (b"eXIf", b"iTXt", b"tEXt", b"zTXt")
 _ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 """Modes of more than eight bits."""
+PLAIN = ("1", "L", "P", "RGB", "CMYK", "YCbCr")
+"""Modes for which Pillow's conversion to RGB is used."""
 _COLOURFUL = 48
 """Difference of the channels above which a pixel is coloured, not grey with the noise of a JPEG."""
 _DARK = 16
@@ -113,6 +116,25 @@ def image_size(path: Path) -> Size:
         exif = BaseImage.getexif(image)
         transposed = exif.get(_ORIENTATION) in TRANSPOSED
         return image.size if transposed else (image.height, image.width)
+
+
+def image_digest(path: Path) -> str:
+    """Return the digest of a file, with a suffix for modes that are not plain: an earlier version
+    clipped such images or put them on black, so that its cache entries must not be reused."""
+    with opened(path) as image:
+        plain = image.mode in PLAIN and not _has_alpha(image)
+    return file_digest(path) + ("" if plain else "-scaled-on-white")
+
+
+def mask_digest(path: Path) -> str:
+    """Return the digest of a mask, with a suffix where the mask differs from a threshold on grey
+    levels."""
+    import numpy as np
+    from PIL import ImageOps
+
+    with opened(path) as image:
+        grey = np.asarray(ImageOps.exif_transpose(image).convert("L"))
+    return file_digest(path) + ("" if np.array_equal(grey > 127, read_mask(path)) else "-shown")
 
 
 def _has_alpha(image: Image.Image) -> bool:

@@ -11,13 +11,13 @@ from typing import Any
 from mace_exp.data.files import Size, UserImage
 from mace_exp.data.images.base import ConceptImages
 from mace_exp.data.images.folder import view_seeds
+from mace_exp.data.pixel_modes import image_digest
 from mace_exp.data.training_images import TrainingImages, load_images, save_images
 from mace_exp.data.user_images import encoded_views
 from mace_exp.data.views import Views
 from mace_exp.runs.cache import seal
 from mace_exp.runs.context import Context
 from mace_exp.runs.result import Result, result_key
-from mace_exp.utils.hashing import file_digest
 from mace_exp.utils.progress import progress
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ def read_prior_images(
     inputs: dict[str, Any] = dict(context.model.computed_by) | {
         "prompts": prompts,
         "seeds": seeds,
-        "files": [file_digest(file.image) for file in files],
+        "files": [image_digest(file.image) for file in files],
         "views": asdict(views),
     }
     key = result_key(PRIOR, VERSION, **inputs)

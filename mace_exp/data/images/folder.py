@@ -22,8 +22,7 @@ from mace_exp.data.files import (
 )
 from mace_exp.data.folders import mask_folder_in, mask_folder_of
 from mace_exp.data.images.base import Drawing, ImagesConfig
-from mace_exp.data.pixel_modes import read_mask
-from mace_exp.utils.hashing import file_digest
+from mace_exp.data.pixel_modes import image_digest, read_mask
 from mace_exp.utils.ranges import NONNEGATIVE, WHOLE, Range, check_pixels
 from mace_exp.utils.seeding import short_seed
 
@@ -179,7 +178,7 @@ class UserImages:
 
     @cached_property
     def _digests(self) -> list[str]:
-        return [file_digest(file.image) for file in self.files]
+        return [image_digest(file.image) for file in self.files]
 
 
 def masked_files(concept: Concept, files: Sequence[UserImage], path: str | None) -> list[UserImage]:

@@ -11,7 +11,7 @@ from mace_exp.concepts.concept import UNMASKED, Concept
 from mace_exp.data.files import Size
 from mace_exp.data.images.base import ImagesConfig
 from mace_exp.data.masks.base import MaskRequest, MasksConfig, SeenImages
-from mace_exp.utils.hashing import file_digest
+from mace_exp.data.pixel_modes import mask_digest
 
 if TYPE_CHECKING:
     from mace_exp.data.masks.pixels import Masks
@@ -54,7 +54,7 @@ class PrecomputedMasks(MasksConfig):
         return request.source.read_masks(request.source.mask_files(self.path))
 
     def inputs(self, request: MaskRequest) -> Mapping[str, Any]:
-        return {"files": [file_digest(file) for file in request.source.mask_files(self.path)]}
+        return {"files": [mask_digest(file) for file in request.source.mask_files(self.path)]}
 
     def find(self, request: MaskRequest, seen: SeenImages, opened: Any) -> Masks:
         return self.given(request)
