@@ -144,8 +144,7 @@ class Recipe:
     def mask_fallbacks(self) -> int:
         """The number of empty masks, among those computed or read in this run."""
         masks = vars(self).get("masks")
-        made = masks is not None and "value" in vars(masks)
-        return masks.value.fallbacks if made else 0
+        return masks.value.fallbacks if masks is not None and "value" in vars(masks) else 0
 
     @property
     def _retain_set(self) -> RetainSet:

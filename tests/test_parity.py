@@ -77,7 +77,7 @@ def preserved(config, scale):
         for weight, each in zip(weights, (prior, domain), strict=True)
         if each is not None
     ]
-    return sum(terms) if terms else None
+    return torch.stack(terms).sum(dim=0) if terms else None
 
 
 def relative_error(actual, expected):
