@@ -12,7 +12,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor
 
 from mace_exp.concepts.concept import Concept
-from mace_exp.config import CONF, composed_run
+from mace_exp.config.composing import composed_run
 from mace_exp.config.run_config import RunConfig
 from mace_exp.methods.base import Method
 from mace_exp.methods.mace.lora import Lora
@@ -29,6 +29,7 @@ from mace_exp.runs.claims import claimed
 from mace_exp.runs.context import Context
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.tracking import TrackerOptions, open_tracker
+from mace_exp.utils.conf import CONF
 from mace_exp.utils.progress import silenced
 
 BASE = (

@@ -16,7 +16,7 @@ from mace_exp.cli.arguments import expand
 from mace_exp.cli.common import run_command
 from mace_exp.cli.config_dir import add_folder, flags, folder_of_options
 from mace_exp.cli.run_settings import fitting
-from mace_exp.config import composed_run
+from mace_exp.config.composing import composed_run
 from mace_exp.runs.claims import claimed
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.ranks import dismissed_workers, is_worker

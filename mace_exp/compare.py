@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mace_exp.cli.common import run_command
-from mace_exp.evaluation.judges.none import NoJudge
+from mace_exp.evaluation.judges.base import NoJudge
 from mace_exp.evaluation.most_different import most_different
 from mace_exp.evaluation.paired import concept_differences, differences, paired
 from mace_exp.evaluation.scores import ScoredPictures, read_scores
@@ -31,10 +31,10 @@ from mace_exp.report.compare_page import (
     Comparison,
     cells,
     differing_settings,
-    part_title,
     write_comparison,
 )
 from mace_exp.report.jobs import is_sweep, job_folders
+from mace_exp.report.metrics_view import part_title
 from mace_exp.report.read_run import group_in, read_config, read_json
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.manifest import check_unchanged

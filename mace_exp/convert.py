@@ -21,7 +21,8 @@ from mace_exp.cli.common import run_command
 from mace_exp.cli.published_keys import ALIASES, ANCHOR_KINDS, DTYPES, RENAMED, UNCONVERTED
 from mace_exp.concepts.concept import UNMASKED, Kind, slugify
 from mace_exp.concepts.prompts import TRAINING_TEMPLATES
-from mace_exp.config import CONF, composed_run
+from mace_exp.config.composing import composed_run
+from mace_exp.utils.conf import CONF
 from mace_exp.utils.texts import shown
 from mace_exp.utils.yaml_files import read_plain
 

@@ -129,7 +129,7 @@ def _original(
 ) -> DiffusionPipeline:
     """Load the model of erased.json with `changes` to its settings; it must be the run's."""
     from mace_exp.models.fingerprints import require_fingerprint
-    from mace_exp.runs.provenance import model_of
+    from mace_exp.runs.edits import model_of
 
     with naming_setting(str(run)):
         chosen = model_of(facts)

@@ -21,8 +21,7 @@ import yaml
 from mace_exp.cli.common import run_command
 from mace_exp.evaluation.detections import read_detections
 from mace_exp.evaluation.evaluate import measure_again
-from mace_exp.evaluation.judges.base import DETECTIONS, JudgeConfig
-from mace_exp.evaluation.judges.none import NoJudge
+from mace_exp.evaluation.judges.base import DETECTIONS, JudgeConfig, NoJudge
 from mace_exp.evaluation.measured import Scored
 from mace_exp.evaluation.metrics import METRICS
 from mace_exp.evaluation.scores import ScoredPictures, read_scores

@@ -30,17 +30,17 @@ from mace_exp.report.terminal import print_result
 from mace_exp.runs.accounting import accounting
 from mace_exp.runs.cache import Cache
 from mace_exp.runs.context import Context
+from mace_exp.runs.edits import plain
 from mace_exp.runs.folder import RunFolder, remove_leftovers
 from mace_exp.runs.interrupts import INTERRUPTED, exiting_on_signals
 from mace_exp.runs.memory import peak_memory, reset_peak
-from mace_exp.runs.provenance import plain
 from mace_exp.runs.ranks import Ranks, connected
 from mace_exp.runs.record import Tracker
 from mace_exp.runs.stale import remove_stale
 from mace_exp.runs.status import Status, recorded_status
 from mace_exp.runs.tracking import open_tracker
 from mace_exp.stage_plan import plan_of, stage_tasks
-from mace_exp.stages.edit_description import safety_checker_state
+from mace_exp.stages.edit import safety_checker_state
 from mace_exp.utils.errors import OutOfMemory, Refused
 from mace_exp.utils.files import write_json, write_text
 from mace_exp.utils.progress import announce, silenced

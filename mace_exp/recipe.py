@@ -38,8 +38,7 @@ from mace_exp.runs.result import Result
 from mace_exp.stages.attacks import attack_edit
 from mace_exp.stages.attempts import AttackPlan, Attempts
 from mace_exp.stages.bystanders import find_bystanders, named_texts
-from mace_exp.stages.edit import keep_edit
-from mace_exp.stages.edit_description import checks_images, describe_edit
+from mace_exp.stages.edit import checks_images, describe_edit, keep_edit
 from mace_exp.stages.images import draw_training_images, read_prior_images
 from mace_exp.stages.masks import ConceptMasks, find_masks
 from mace_exp.stages.metrics import measure
@@ -145,7 +144,7 @@ class Recipe:
     def mask_fallbacks(self) -> int:
         """The number of empty masks, among those computed or read in this run."""
         masks = vars(self).get("masks")
-        return masks.value.fallbacks if masks is not None and masks.is_made else 0
+        return masks.value.fallbacks if masks is not None and "value" in vars(masks) else 0
 
     @property
     def _retain_set(self) -> RetainSet:

@@ -2,7 +2,7 @@
 
 from functools import cache
 
-from mace_exp.config import composed_run
+from mace_exp.config.composing import composed_run
 from mace_exp.config.run_config import RunConfig
 
 

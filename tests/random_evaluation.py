@@ -1,7 +1,13 @@
 """Random pictures and a judge that answers at random, the same ones every time."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
+from mace_exp.evaluation.evaluate import Evaluation, measure_pictures
+from mace_exp.evaluation.judges.base import ANSWERS, Judge, check_answers
+from mace_exp.evaluation.measured import Measured
 from mace_exp.evaluation.prompts import EvaluationPrompt
 
 CLASSES = {
@@ -56,3 +62,20 @@ def random_pictures(count: int = 210) -> tuple[np.ndarray, np.ndarray]:
     """Return pictures [count, 12, 10, 3], uint8, before and after an edit."""
     before, after = np.random.default_rng(0).integers(0, 256, (2, count, 12, 10, 3), np.uint8)
     return before, after
+
+
+def evaluate(
+    prompts: Sequence[EvaluationPrompt],
+    before: np.ndarray,
+    after: np.ndarray,
+    *,
+    judge: Judge | None,
+    supports: frozenset[str] = ANSWERS,
+    metrics: Sequence[str] | None = None,
+    **given: Any,
+) -> Evaluation:
+    """Measure pictures [n, H, W, 3], uint8, drawn for `prompts` before and after an edit."""
+    if judge is not None:
+        check_answers(judge, supports)
+    measured = Measured(prompts, before, after, judge=judge, supports=supports, **given)
+    return measure_pictures(measured, metrics)

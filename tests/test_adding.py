@@ -51,25 +51,21 @@ class FadeConfig(MethodConfig):
         return frozenset()
 
     def build(self, context: Context, settings: Settings, given: MethodInputs) -> Any:
-        return Fade(context, self.factor)
+        return Fade(context, self, settings, given)
 
 
-class Fade(NoIntermediateStates):
-    def __init__(self, context: Context, factor: float) -> None:
-        super().__init__()
-        self.context, self.factor = context, factor
-
+class Fade(NoIntermediateStates[FadeConfig]):
     def check(self) -> None:
         return None
 
     @property
     def edit(self) -> Result[Edit]:
         name, encoder = "final_layer_norm.weight", self.context.model.pipeline.text_encoder
-        key = result_key("fade", 1, factor=self.factor, **self.context.model.computed_by)
+        key = result_key("fade", 1, factor=self.config.factor, **self.context.model.computed_by)
 
         def make() -> Edit:
             parameter = encoder.get_parameter(name).detach()
-            return Edit({f"text_encoder.{name}": self.factor * parameter})
+            return Edit({f"text_encoder.{name}": self.config.factor * parameter})
 
         return Result(key, make)
 

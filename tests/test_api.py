@@ -13,7 +13,7 @@ from rich.progress import Progress
 from safetensors.torch import load_file
 
 from mace_exp import Erasure, api, erase
-from mace_exp.config import composed_run
+from mace_exp.config.composing import composed_run
 from mace_exp.data import training_images
 from mace_exp.models.loading import load_pipeline
 from mace_exp.models.saving import save_pipeline
@@ -211,7 +211,7 @@ def test_it_works_inside_an_application_of_hydra() -> None:
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    from mace_exp.config import CONF
+    from mace_exp.utils.conf import CONF
 
     with initialize_config_dir(str(CONF), version_base="1.3"):
         assert composed_run("lora.rank=3").lora.rank == 3

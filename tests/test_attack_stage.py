@@ -14,7 +14,7 @@ from mace_exp.attacks.base import CONTROL, EDITED, ORIGINAL, SIDES, Attempt, Sho
 from mace_exp.attacks.rates import JudgedPicture, curves
 from mace_exp.attacks.rates import judged as judged_pictures
 from mace_exp.concepts.concept import Kind
-from mace_exp.config import composed_run
+from mace_exp.config.composing import composed_run
 from mace_exp.evaluation.judges.base import SUBJECT, Judge, JudgeError
 from mace_exp.evaluation.judging import RunJudge
 from mace_exp.models.model import Model

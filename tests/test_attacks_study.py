@@ -19,7 +19,7 @@ from experiments.attacks.measure import (
     write_results,
 )
 from mace_exp.attack import split
-from mace_exp.config import composed_run
+from mace_exp.config.composing import composed_run
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -7,7 +7,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from mace_exp.methods.mace.attention_loss import AttentionLoss, AttentionTarget, mask_on_grid
 from mace_exp.models.attention import (
     attention_grid,
-    plain_self_attention,
+    quick_self_attention,
     record_attention,
     visible_attention,
 )
@@ -40,7 +40,7 @@ def processors(unet):
 @torch.no_grad()
 def test_watching_changes_nothing(unet):
     expected = unet(*inputs()).sample
-    with visible_attention(unet, lambda layer, probabilities: None), plain_self_attention(unet):
+    with visible_attention(unet, lambda layer, probabilities: None), quick_self_attention(unet):
         watched = unet(*inputs()).sample
     # Fused and plain attention round differently.
     torch.testing.assert_close(watched, expected, rtol=1e-5, atol=1e-5)
@@ -76,7 +76,7 @@ def test_probabilities_are_those_of_the_layer(unet):
 
 def test_processors_come_back_even_after_an_error(unet):
     before = processors(unet)
-    with pytest.raises(RuntimeError), visible_attention(unet, print), plain_self_attention(unet):
+    with pytest.raises(RuntimeError), visible_attention(unet, print), quick_self_attention(unet):
         assert processors(unet) != before
         assert sum(isinstance(p, AttnProcessor) for p in unet.attn_processors.values()) == 7
         raise RuntimeError

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mace_exp.concepts.captions import NAME_COLUMNS, read_captions
-from mace_exp.config import composed_run
+from mace_exp.config.composing import composed_run
 from mace_exp.utils.tables import read_table
 
 CAPTIONS = ["A cat, asleep.", 'A "red" ship.', "A man\nwith two lines"]

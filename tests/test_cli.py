@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from mace_exp.cli.arguments import expand
-from mace_exp.config import quoted
+from mace_exp.config.composing import quoted
 from mace_exp.config.run_config import RunConfig
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.status import recorded_status

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mace_exp.config import CONF
-from mace_exp.utils.conf import summary
+from mace_exp.utils.conf import CONF, summary
 
 ROOT = Path(__file__).parents[1]
 

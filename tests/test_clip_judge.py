@@ -135,8 +135,8 @@ def test_a_model_that_reads_no_text_fails_by_name(tmp_path: Path) -> None:
 
 def test_without_a_subject_there_is_nothing_to_choose(clip: Path) -> None:
     with pytest.raises(JudgeError, match="name some in judge.others"):
-        judge_of(clip, others={}).load()
-    judge = judge_of(clip).load()
+        judge_of(clip, others={}).open(JudgeTask({}, "auto"))
+    judge = judge_of(clip).open(JudgeTask({}, "auto"))
     assert isinstance(judge, Classifier) and judge.classes == {SUBJECT: ("Person B",)}
 
 

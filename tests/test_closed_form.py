@@ -10,10 +10,9 @@ import torch
 from mace_exp.methods.closed_form import (
     MAX_CONDITION,
     factorize,
-    fused_weight,
     refinement_transform,
 )
-from mace_exp.preservation.terms import weighted_sum
+from tests.fusing import fused_weight
 
 WIDTH, OUT = 8, 3
 
@@ -217,24 +216,3 @@ def test_values_that_are_not_finite_are_refused():
     matrix[3, 3] = float("nan")
     with pytest.raises(ValueError, match="not finite"):
         factorize(matrix)
-
-
-@pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
-def test_weights_are_finite_and_not_negative(weight):
-    with pytest.raises(ValueError, match="finite number of at least 0"):
-        factorize(torch.eye(3), weight)
-    with pytest.raises(ValueError, match="finite number of at least 0"):
-        weighted_sum((weight, torch.eye(3)))
-
-
-def test_weighted_sum():
-    assert weighted_sum((0.0, torch.eye(3)), (0.0, None)) is None
-    total = weighted_sum((2.0, torch.eye(3)), (0.5, torch.ones(3, 3)))
-    assert total is not None and torch.equal(total, 2 * torch.eye(3).double() + 0.5)
-    with pytest.raises(ValueError, match="no statistics to weigh"):
-        weighted_sum((1.0, None))
-
-
-def test_preserved_needs_the_original(fusion):
-    with pytest.raises(ValueError, match="give original too"):
-        fused_weight(draw(2, 3), draw(2, 3), factorize(torch.eye(3)), preserved=torch.eye(3))

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
-from mace_exp.config import VARIANTS, composed_once, composed_run
+from mace_exp.config import composed_once
+from mace_exp.config.composing import composed_run
 from mace_exp.config.hydra_shortcuts import plain_hydra
+from mace_exp.config.options import VARIANTS
 from mace_exp.runs.schema import NoTracking
 
 

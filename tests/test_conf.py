@@ -14,9 +14,11 @@ from PIL import Image
 
 from mace_exp.cli.help import LAUNCHERS, groups
 from mace_exp.concepts.concept import Kind
-from mace_exp.config import CONF, VARIANTS, composed_run, register
+from mace_exp.config.composing import composed_run
 from mace_exp.config.hydra_shortcuts import plain_hydra
+from mace_exp.config.options import VARIANTS, register
 from mace_exp.config.run_config import RunConfig
+from mace_exp.utils.conf import CONF
 from tests.composing import composed
 
 NAMES = Path(__file__).parents[2] / "shared" / "names.csv"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mace_exp.concepts.concept import Kind
-from mace_exp.config import VARIANTS
+from mace_exp.config.options import VARIANTS
 from mace_exp.config.run_config import RunConfig
 from mace_exp.config.suggestions import suggestion
 from mace_exp.data.masks.attention import AttentionMasks

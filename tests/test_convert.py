@@ -10,15 +10,16 @@ import pytest
 from omegaconf import OmegaConf
 
 from mace_exp.cli.published_keys import RENAMED, UNCONVERTED
-from mace_exp.config import CONF, VARIANTS, composed_run
 from mace_exp.config.chosen_options import leave_out
+from mace_exp.config.composing import composed_run
+from mace_exp.config.options import VARIANTS
 from mace_exp.convert import convert, read
 from mace_exp.data.masks.grounded_sam import GroundedSamMasks
 from mace_exp.data.masks.none import NoMasks
-from mace_exp.data.prior_images.base import NoPriorImages
-from mace_exp.data.prior_images.folder import FolderPriorImages
+from mace_exp.data.prior_images.base import FolderPriorImages, NoPriorImages
 from mace_exp.models.schema import Precision
 from mace_exp.runs.schema import NoTracking, WandbTracking
+from mace_exp.utils.conf import CONF
 from tests.theirs import PRIOR, SHIP, THEIRS, composed, concepts, remarks
 
 

@@ -19,7 +19,7 @@ from mace_exp.cli.common import REFUSALS
 from mace_exp.cli.revision import read_revision
 from mace_exp.cli.sweep import close_sweep
 from mace_exp.compare import compared
-from mace_exp.config import explain
+from mace_exp.config.refusals import explain
 from mace_exp.export import export
 from mace_exp.metrics import remeasure
 from mace_exp.report.__main__ import report

@@ -20,9 +20,11 @@ import pytest
 
 from mace_exp.cli.arguments import expand
 from mace_exp.cli.help import groups, help_text
-from mace_exp.config import CONF, VARIANTS, composed_run
 from mace_exp.config import validation as crossing
+from mace_exp.config.composing import composed_run
+from mace_exp.config.options import VARIANTS
 from mace_exp.config.run_config import RunConfig
+from mace_exp.utils.conf import CONF
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "mace_exp"

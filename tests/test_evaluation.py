@@ -6,14 +6,13 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from mace_exp.evaluation.evaluate import evaluate
 from mace_exp.evaluation.metrics.harmonic import harmonic_mean, overall
 from mace_exp.evaluation.metrics.intervals import wilson_interval
 from mace_exp.evaluation.metrics.rates import rate
-from mace_exp.evaluation.pixels import _cells, pixel_features
 from mace_exp.evaluation.prompts import EvaluationPrompt
 from mace_exp.evaluation.scoring import class_rows, pixel_changes, ranks, scene_in
-from tests.random_evaluation import RandomJudge, random_pictures, random_suite
+from mace_exp.evaluation.spaces import _cells, pixel_features
+from tests.random_evaluation import RandomJudge, evaluate, random_pictures, random_suite
 
 CLASSES = {
     "subject": ("Adam", "Eve", "Noah", "cat", "dog", "pixel art", "nobody"),

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mace_exp.config import composed_run
-from mace_exp.evaluation.evaluate import evaluate
+from mace_exp.config.composing import composed_run
 from mace_exp.evaluation.judges import JUDGES
 from mace_exp.evaluation.judges.base import (
     ANSWERS,
@@ -26,7 +25,7 @@ from mace_exp.evaluation.judges.base import (
 )
 from mace_exp.evaluation.metrics import METRICS
 from tests.composing import composed
-from tests.random_evaluation import RandomJudge, random_pictures, random_suite
+from tests.random_evaluation import RandomJudge, evaluate, random_pictures, random_suite
 from tests.whole_run import PEOPLE, Run, read
 
 RECORDED = Path(__file__).parent / "data" / "metrics.json"

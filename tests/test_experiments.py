@@ -9,7 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mace_exp.config import CONF
 from mace_exp.config.run_config import RunConfig
 from mace_exp.data.images.generated import GeneratedImages
 from mace_exp.data.masks.grounded_sam import GroundedSamMasks
@@ -19,6 +18,7 @@ from mace_exp.models.text import stable_diffusion_encoder
 from mace_exp.preservation.statistics import PreservationStatistics, preservation_statistics
 from mace_exp.preservation.terms import Preservation
 from mace_exp.runs.result import Result
+from mace_exp.utils.conf import CONF
 from tests.composing import composed
 from tests.recipes import recipe_in
 from tests.tiny import tiny_pipeline

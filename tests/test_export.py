@@ -18,7 +18,7 @@ from mace_exp.methods.mace.lora import load_lora
 from mace_exp.models.fingerprints import fingerprint
 from mace_exp.models.low_rank import Compact, compact_form
 from mace_exp.models.saving import save_pipeline
-from mace_exp.runs.provenance import model_of
+from mace_exp.runs.edits import model_of
 from tests.tiny import tiny_pipeline
 
 PEOPLE = ("adam-driver", "amy-adams")

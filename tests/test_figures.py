@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mace_exp.report.__main__ import main
-from mace_exp.report.figures import _names_on_front, write_run_figures, write_sweep_figures
+from mace_exp.report.figures import _names_on_front, write_figures
 from mace_exp.report.scatter import Point
 from tests.fake_run import HOSTILE, make_failed_run, make_run
 from tests.fake_sweep import make_sweep
@@ -27,7 +27,7 @@ def named(files: list[Path]) -> set[str]:
 
 
 def test_run_charts_say_what_the_page_says(run_dir: Path) -> None:
-    files = write_run_figures(run_dir)
+    files = write_figures(run_dir)
     parts = ("erased", "preserved", "objects", "styles", "scenes")
     assert named(files) == {
         *("result", "training-loss", "training-grad_norm"),
@@ -41,12 +41,12 @@ def test_run_charts_say_what_the_page_says(run_dir: Path) -> None:
 
 
 def test_drawing_again_changes_nothing(run_dir: Path) -> None:
-    first = {path: path.read_bytes() for path in write_run_figures(run_dir)}
-    assert {path: path.read_bytes() for path in write_run_figures(run_dir)} == first
+    first = {path: path.read_bytes() for path in write_figures(run_dir)}
+    assert {path: path.read_bytes() for path in write_figures(run_dir)} == first
 
 
 def test_sweep_charts(tmp_path: Path) -> None:
-    files = write_sweep_figures(make_sweep(tmp_path))
+    files = write_figures(make_sweep(tmp_path))
     assert named(files) == {"tradeoff", "parallel", "loss", "time"}
     chart = (tmp_path / "figures" / "parallel.svg").read_text(encoding="utf-8")
     assert "domain_weight" in chart and "Harmonic mean" in chart
@@ -62,7 +62,7 @@ def test_jobs_with_equal_rates_share_one_label() -> None:
 
 
 def test_nothing_is_drawn_of_a_run_that_measured_nothing(tmp_path: Path) -> None:
-    assert write_run_figures(make_failed_run(tmp_path)) == []
+    assert write_figures(make_failed_run(tmp_path)) == []
 
 
 def test_command_draws_when_asked(run_dir: Path) -> None:

@@ -11,16 +11,14 @@ from mace_exp.data.files import (
     UserImage,
     concept_files,
     listed_files,
-    mask_folder,
 )
+from mace_exp.data.folders import mask_folder_of
 from mace_exp.data.images.base import ImagesConfig
 from mace_exp.data.images.folder import Crop, FolderImages, masked_files
 from mace_exp.data.images.generated import GeneratedImages, generated_masks
 from mace_exp.data.masks.precomputed import PrecomputedMasks
 from mace_exp.data.pixel_modes import image_size, read_image, read_mask
-from mace_exp.data.prior_images.base import NoPriorImages
-from mace_exp.data.prior_images.folder import FolderPriorImages
-from mace_exp.data.prior_images.lists import ListedPriorImages
+from mace_exp.data.prior_images.base import FolderPriorImages, ListedPriorImages, NoPriorImages
 from tests.pictures import own_folder, save
 
 ADAM = Concept("Adam Driver", Kind.person, "a person")
@@ -73,7 +71,8 @@ def test_masks_may_lie_elsewhere_and_have_another_suffix(tmp_path: Path) -> None
 def test_masks_that_are_not_asked_for_are_not_needed(tmp_path: Path) -> None:
     own_folder(tmp_path, "Adam Driver", masks="none")
     files = folder_images(tmp_path).files(ADAM)
-    assert [file.mask for file in files] == [None] * 3 and mask_folder(files) is None
+    assert [file.mask for file in files] == [None] * 3
+    assert mask_folder_of(files[0].image.parent) is None
 
 
 def test_what_is_missing_or_does_not_fit_is_named(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from mace_exp.concepts.concept import Concept, Kind
 from mace_exp.data.folders import counted, left_out
 from mace_exp.data.image_captions import captions_beside
 from mace_exp.data.images.folder import Crop, FolderImages, masked_files
-from mace_exp.data.prior_images.folder import FolderPriorImages
+from mace_exp.data.prior_images.base import FolderPriorImages
 from tests.pictures import disc, save
 
 MELANIA = Concept("Melania Trump", Kind.person, "a person")

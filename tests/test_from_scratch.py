@@ -19,6 +19,7 @@ from mace_exp.methods.mace.lora import Factors, Lora, initial_lora
 from mace_exp.methods.mace.timesteps import focal_density
 from mace_exp.models.loading import load_pipeline
 from mace_exp.models.projections import projection_weights
+from tests.fusing import added, fusion_sums
 
 NAMES = ["Adam Driver", "Amy Adams"]
 PEOPLE = [Concept(name, Kind.person, "a person") for name in NAMES]
@@ -64,10 +65,10 @@ def test_fusion_is_that_of_the_package(
     loras = [filled(initial_lora(pipeline.unet, mace.SHAPE, 0, each.slug)) for each in prompts]
     grams = [mace.second_moment(encoder, texts) for texts in prompts.values()]
     parts = [
-        fusion.fusion_sums(encoder, texts, lora, transform)
+        fusion_sums(encoder, texts, lora, transform)
         for texts, lora in zip(prompts.values(), loras, strict=True)
     ]
-    total = parts[0] + parts[1]
+    total = added(*parts)
     expected = fusion.fuse(weights, transform, total, closeness=mace.CLOSENESS, preserved=survives)
     found = mace.fuse(weights, transform, loras, grams, survives)
     assert found.keys() == expected.keys()

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from mace_exp.methods.closed_form import factorize, fused_weight
-from mace_exp.methods.mace.fusion import compact_edit, fuse, fusion_sums_of
+from mace_exp.methods.closed_form import factorize
+from mace_exp.methods.mace.fusion import compact_edit, fuse
 from mace_exp.methods.mace.lora import Factors, Lora, LoraShape
+from tests.fusing import added, fused_weight, fusion_sums_of
 
 WIDTH, HEIGHTS = 8, {"attn2.to_k.weight": 3, "attn2.to_v.weight": 5, "attn2.more.weight": 4}
 
@@ -41,7 +42,7 @@ def exact_fusion(exact):
         fusion_sums_of(rows.mT @ rows, lora, refinement)
         for rows, refinement, lora in zip(states, refinements, loras, strict=True)
     ]
-    total = parts[0] + parts[1] + parts[2]
+    total = added(*parts)
     preserved = PRESERVED * kept.mT @ kept
     return fuse(originals, refinements[0], total, closeness=CLOSENESS, preserved=preserved)
 
@@ -88,7 +89,7 @@ def test_one_product_per_layer_is_the_closed_form_of_each_layer(exact, name):
 def test_the_compact_edit_is_one_matrix_and_the_ranks_of_the_loras(exact):
     states, refinements, loras, originals, _ = exact
     sums = fusion_sums_of(states[1].mT @ states[1], loras[1], refinements[1])
-    sums = sums + fusion_sums_of(states[2].mT @ states[2], loras[2], refinements[1])
+    sums = added(sums, fusion_sums_of(states[2].mT @ states[2], loras[2], refinements[1]))
     edit = compact_edit(refinements[1], sums, closeness=CLOSENESS)
     assert edit.right.shape == (WIDTH, WIDTH) and edit.factors.keys() == loras[1].factors.keys()
     for path, terms in edit.factors.items():

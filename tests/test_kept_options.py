@@ -13,7 +13,7 @@ from mace_exp.check.__main__ import main as check
 from mace_exp.cli.arguments import expand
 from mace_exp.cli.config_dir import FOLDER, folder_of_options
 from mace_exp.cli.run_settings import fitting
-from mace_exp.config import composed_run
+from mace_exp.config.composing import composed_run
 from mace_exp.config.run_config import RunConfig
 from mace_exp.rerun import main as rerun
 from mace_exp.revise import main as revise

@@ -12,8 +12,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from mace_exp.config import CONF, register
+from mace_exp.config.options import register
 from mace_exp.models.saving import save_pipeline
+from mace_exp.utils.conf import CONF
 from tests.tiny import tiny_pipeline
 from tests.whole_run import SMALL
 

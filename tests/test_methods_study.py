@@ -30,7 +30,7 @@ from experiments.methods.study import page
 from experiments.methods.tables import by_set, markdown, tables
 from experiments.unlisted_names.positions import own_gram
 from mace_exp.concepts.concept import Concept, Kind
-from mace_exp.config import composed_run
+from mace_exp.config.composing import composed_run
 from mace_exp.methods.gates import fitting, states
 from mace_exp.models.text import stable_diffusion_encoder
 from mace_exp.models.tokens import end_positions

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mace_exp.data import whole_files
+from mace_exp.data import folders
 from mace_exp.data.folders import image_files
 from mace_exp.data.pixel_modes import image_digest, image_size, read_image, read_mask
 from tests import odd_pictures as odd
@@ -112,8 +112,8 @@ def test_a_truncated_picture_is_found_without_decoding_the_whole_ones(
 ) -> None:
     """A file with something after its end, as some cameras leave it, is whole."""
     decoded: list[Path] = []
-    read = whole_files.read_image
-    monkeypatch.setattr(whole_files, "read_image", lambda file: (decoded.append(file), read(file)))
+    read = folders.read_image
+    monkeypatch.setattr(folders, "read_image", lambda file: (decoded.append(file), read(file)))
     first, second = (tmp_path / f"{name}.{suffix}" for name in "ab")
     noise = np.random.default_rng(0).integers(0, 256, (64, 48, 3), np.uint8)
     for file in (first, second):

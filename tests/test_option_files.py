@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from mace_exp.cli.config_dir import keep_options
-from mace_exp.config import composed_run
+from mace_exp.config.composing import composed_run
 from mace_exp.utils.yaml_files import read_plain
 
 HEAD = "# @package _global_\n"

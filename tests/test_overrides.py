@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from mace_exp.cli.arguments import expand
-from mace_exp.config import VARIANTS, composed_run
+from mace_exp.config.composing import composed_run
+from mace_exp.config.options import VARIANTS
 from mace_exp.config.run_config import RunConfig
 from mace_exp.data.images.folder import Crop, FolderImages
 from mace_exp.data.masks.none import NoMasks, WholeMasks

@@ -11,7 +11,7 @@ from diffusers.schedulers.scheduling_pndm import PNDMScheduler
 from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from mace_exp.methods.closed_form import factorize, fused_weight
+from mace_exp.methods.closed_form import factorize
 from mace_exp.methods.mace.attention_loss import AttentionTarget
 from mace_exp.methods.mace.fusion import prompt_gram
 from mace_exp.methods.mace.lora import Factors, Lora, LoraShape
@@ -29,7 +29,7 @@ from mace_exp.models.editing import edited_weights
 from mace_exp.models.projections import projection_weights
 from mace_exp.models.text import Branch, PromptEncoder
 from mace_exp.models.tokens import end_positions, paired_positions, phrase_positions
-from mace_exp.preservation.terms import weighted_sum
+from tests.fusing import fused_weight
 
 ORACLE = Path(__file__).parents[2] / "shared" / "oracle"
 pytestmark = pytest.mark.skipif(not ORACLE.exists(), reason="no recorded numbers here")
@@ -71,11 +71,13 @@ def statistics(path):
 def preserved(config, scale):
     prior = statistics(config["prior_preservation_cache_path"])
     domain = statistics(config["domain_preservation_cache_path"])
-    weights = {"prior": scale, "domain": scale * config["preserve_weight"]}
-    return weighted_sum(
-        (0 if prior is None else weights["prior"], prior),
-        (0 if domain is None else weights["domain"], domain),
-    )
+    weights = scale, scale * config["preserve_weight"]
+    terms = [
+        weight * each.double()
+        for weight, each in zip(weights, (prior, domain), strict=True)
+        if each is not None
+    ]
+    return torch.stack(terms).sum(dim=0) if terms else None
 
 
 def relative_error(actual, expected):

@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from mace_exp.cli.arguments import expand
 from mace_exp.concepts.concept import Kind
-from mace_exp.config import composed_run
+from mace_exp.config.composing import composed_run
 from mace_exp.preservation.captions import CaptionSource
 from mace_exp.preservation.schema import TermConfig
 

@@ -182,8 +182,6 @@ def test_size_can_be_chosen(pipeline):
 def test_wrong_requests_are_refused(pipeline):
     with pytest.raises(ValueError, match="1 prompts and 2 seeds"):
         sample(pipeline, ["a cat"], [1, 2], settings())
-    with pytest.raises(ValueError, match="sampling.scheduler = 'heun'"):
-        sample(pipeline, ["a cat"], [1], settings(scheduler="heun"))
 
 
 def test_progress_bar_setting_comes_back(pipeline):

@@ -15,7 +15,8 @@ from mace_exp.cli.config_dir import keep_options
 from mace_exp.cli.revision import read_revision
 from mace_exp.compare import compared
 from mace_exp.concepts.captions import read_captions, read_templates
-from mace_exp.config import composed_run, explain
+from mace_exp.config.composing import composed_run
+from mace_exp.config.refusals import explain
 from mace_exp.convert import read as read_published
 from mace_exp.data.files import concept_files, listed_files, with_masks
 from mace_exp.data.image_captions import captions_beside

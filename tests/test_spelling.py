@@ -14,7 +14,7 @@ from mace_exp.concepts.prompts import (
     training_prompts,
 )
 from mace_exp.concepts.spelling import name_key, nearest_name, other_spelling, read_name
-from mace_exp.config import composed_run
+from mace_exp.config.composing import composed_run
 from mace_exp.evaluation.bystanders import unnamed
 from mace_exp.preservation.captions import CaptionSource, names_of
 from mace_exp.utils.texts import plain_text

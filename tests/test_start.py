@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mace_exp.config import composed_run
-from mace_exp.config.unknown_keys import unknown_keys
-from mace_exp.config.unknown_options import unknown_options
-from mace_exp.config.wrong_numbers import wrong_numbers
+from mace_exp.config.composing import composed_run
+from mace_exp.config.early import unknown_keys, unknown_options, wrong_numbers
 from mace_exp.utils.threads import SPINS, limit_spinning
 
 ROOT = Path(__file__).parents[1]

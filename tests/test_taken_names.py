@@ -11,7 +11,7 @@ from filelock import FileLock
 
 from mace_exp.cli.refusal import Refusal
 from mace_exp.cli.sweep import close_sweep
-from mace_exp.config import explain
+from mace_exp.config.refusals import explain
 from mace_exp.metrics import remeasure
 from mace_exp.runs.folder import LOCK
 from mace_exp.utils.files import atomic_file, atomic_folder, new_entry, write_text

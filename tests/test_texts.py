@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 import yaml
 
-from mace_exp.config import composed_run
+from mace_exp.config.composing import composed_run
 from mace_exp.utils.conf import CONF
 from mace_exp.utils.texts import LONGEST, ShownFormatter, fault_of, shown
 

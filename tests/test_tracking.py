@@ -298,8 +298,3 @@ def test_missing_wandb_is_named_when_it_was_asked_for(monkeypatch: pytest.Monkey
     assert resolve_mode("auto") == "disabled"
     with pytest.raises(ModuleNotFoundError, match="pip install wandb"):
         resolve_mode("online")
-
-
-def test_unknown_mode_names_what_is_allowed() -> None:
-    with pytest.raises(ValueError, match="tracking.mode is 'of'; allowed: auto, offline"):
-        TrackerOptions(mode="of")

@@ -20,7 +20,6 @@ from tests.lora_training import (
     CONCEPTS,
     LENGTH,
     SHAPE,
-    SHAPES,
     TRAINING,
     assert_same,
     concept,
@@ -81,11 +80,6 @@ def test_checkpointing_of_the_caller_comes_back(pipeline, before, wanted):
         after = {key: value for key, value in vars(module).items() if "checkpointing" in key}
         assert after == {key: kept[name][key] for key in kept[name] if "checkpointing" in key}
     assert unet.is_gradient_checkpointing == before
-
-
-def test_dropout_and_checkpointing_exclude_each_other(pipeline):
-    with pytest.raises(ValueError, match="gradient checkpointing with dropout 0.3"):
-        train(pipeline, CONCEPTS, SHAPES["dropout"], CHECKPOINTED)
 
 
 @pytest.mark.parametrize("gradient_checkpointing", [False, True])

@@ -65,12 +65,6 @@ def test_boxes_have_the_right_shape_and_stay_inside() -> None:
     assert Views(size=(16, 32), crop="none").draw((64, 64), 0).box == (0, 0, 64, 64)
 
 
-def test_views_that_there_are_not_are_refused() -> None:
-    for crop, share in (("middle", 1.0), ("random", 0.0), ("random", 1.5)):
-        with pytest.raises(ValueError, match="center, random, none"):
-            Views(size=(8, 8), crop=crop, share=share)
-
-
 def files_in(root: Path) -> list[UserImage]:
     own_folder(root, "cat")
     return [

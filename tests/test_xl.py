@@ -10,11 +10,10 @@ from safetensors.torch import load_file
 
 from mace_exp.cli.edit_files import Work, kohya_file, lora_file
 from mace_exp.data.masks.cross_attention import Described, concept_maps
-from mace_exp.models.autoencoder import scale_latents, unscale_latents
 from mace_exp.models.denoiser import AddedConditions, added_conditions, concatenate, predict
 from mace_exp.models.editing import edited_weights
 from mace_exp.models.fingerprints import fingerprint
-from mace_exp.models.latents import encode_images
+from mace_exp.models.latents import encode_images, scale_latents, unscale_latents
 from mace_exp.models.probe import Probe, attended
 from mace_exp.models.projections import projection_weights
 from mace_exp.models.sampling import SamplingSettings, decode, sample

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from mace_exp.config import composed_run
+from mace_exp.config.composing import composed_run
 from mace_exp.config.run_config import RunConfig
 from mace_exp.convert import convert
 

@@ -18,7 +18,7 @@ import numpy as np
 from experiments.mini_world.world import Picture, World
 from mace_exp.concepts.concept import Concept, Kind
 from mace_exp.concepts.prompts import anchor_prompt
-from mace_exp.config import composed_run
+from mace_exp.config.composing import composed_run
 from mace_exp.data.masks.cross_attention import TIMESTEPS, Described, gathered_evidence
 from mace_exp.data.masks.pixels import filled, intersection_over_union, mask_of_map
 from mace_exp.mini import captions

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mace_exp.config import composed_run
+from mace_exp.config.composing import composed_run
 from mace_exp.mini import captions
 from mace_exp.mini.judge import MiniJudge
 from mace_exp.models.loading import load_pipeline

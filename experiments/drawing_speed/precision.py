@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mace_exp.config import composed_run
+from mace_exp.config.composing import composed_run
 from mace_exp.mini import captions
 from mace_exp.mini.judge import MiniJudge
 from mace_exp.models.loading import load_pipeline

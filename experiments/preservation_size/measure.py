@@ -23,7 +23,7 @@ from mace_exp.concepts.prompts import (
     prior_captions,
     training_prompts,
 )
-from mace_exp.config import composed_run
+from mace_exp.config.composing import composed_run
 from mace_exp.config.run_config import RunConfig
 from mace_exp.methods.mace.refinement import PairSums, PromptPair, pair_sums, refine
 from mace_exp.models.loading import load_pipeline

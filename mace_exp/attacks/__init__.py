@@ -1,9 +1,8 @@
 """Attacks on an edited model: one module per option of `attack=`."""
 
-from mace_exp.attacks.base import AttackConfig
+from mace_exp.attacks.base import AttackConfig, NoAttack
 from mace_exp.attacks.completion import CompletionAttack
 from mace_exp.attacks.inversion import InversionAttack
-from mace_exp.attacks.none import NoAttack
 from mace_exp.attacks.paraphrase import LlmParaphraseAttack, ParaphraseAttack
 from mace_exp.attacks.relearning import RelearningAttack
 from mace_exp.attacks.tokens import TokensAttack

@@ -269,3 +269,10 @@ def _name_problems(name: str, known: Collection[str]) -> Iterator[str]:
             f"attack.unknown_name = {name!r} is a name that the model knows: the control needs an "
             "invented one"
         )
+
+
+@dataclass(kw_only=True)
+class NoAttack(AttackConfig):
+    """Attack nothing."""
+
+    name = "none"

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from mace_exp.attacks.base import Aim, Attempt, Shot
 from mace_exp.methods.mace.step import noise_scheduler, prediction_target
-from mace_exp.methods.optimization import LossScale, optimizer_step
-from mace_exp.models.attention import plain_self_attention
+from mace_exp.methods.optimization import LossScale, gradient_norm, optimizer_step
+from mace_exp.models.attention import quick_self_attention
 from mace_exp.models.conditions import Condition
 from mace_exp.models.denoiser import predict
 from mace_exp.models.devices import execution_device
@@ -68,20 +68,13 @@ def descend(
 
     Raises ValueError if no loss scale gives finite gradients.
     """
-    parameters = [each for group in optimizer.param_groups for each in group["params"]]
 
     def backward(factor: float) -> float:
         value = loss()
         (factor * value).backward()
         return value.item()
 
-    def norm(factor: float) -> Tensor:
-        gradients = [each.grad for each in parameters if each.grad is not None]
-        for gradient in gradients:
-            gradient.div_(factor)
-        return torch.stack([gradient.norm() for gradient in gradients]).norm()
-
-    value, _ = optimizer_step(optimizer, backward, norm, scale)
+    value, _ = optimizer_step(optimizer, backward, gradient_norm(optimizer), scale)
     return value
 
 
@@ -92,14 +85,13 @@ def loss_scale(pipeline: Any, key: str) -> LossScale:
 
 @contextmanager
 def frozen_weights(pipeline: Any) -> Iterator[None]:
-    """Freeze the model's weights inside the block; on a CPU also use faster self-attention."""
+    """Freeze the model's weights inside the block, and use `quick_self_attention`."""
     parts = (pipeline.unet, pipeline.text_encoder, getattr(pipeline, "text_encoder_2", None))
     with ExitStack() as stack:
         for module in parts:
             if isinstance(module, nn.Module):
                 stack.enter_context(frozen(module))
-        if execution_device(pipeline.unet).type == "cpu":
-            stack.enter_context(plain_self_attention(pipeline.unet))
+        stack.enter_context(quick_self_attention(pipeline.unet))
         yield
 
 

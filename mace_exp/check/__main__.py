@@ -27,7 +27,8 @@ from mace_exp.cli.arguments import expand, is_sweep
 from mace_exp.cli.common import REFUSALS, check_working_folder
 from mace_exp.cli.config_dir import add_folder, flags, folder_of_options
 from mace_exp.cli.ending import ended
-from mace_exp.config import composed_run, explain
+from mace_exp.config.composing import composed_run
+from mace_exp.config.refusals import explain
 from mace_exp.config.run_config import RunConfig
 from mace_exp.runs.folder import check_may_write
 from mace_exp.runs.interrupts import check_stopped

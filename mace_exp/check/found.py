@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mace_exp.config import VARIANTS
+from mace_exp.config.options import VARIANTS
 from mace_exp.config.preflight import drawn_size
 from mace_exp.config.run_config import RunConfig
 from mace_exp.data.files import UserImage

@@ -103,7 +103,8 @@ def work_lines(facts: Mapping[str, Any]) -> Iterator[str]:
         made, reused = (sum(each[key] for each in entries) for key in ("made", "reused"))
         counts = f"{made:>10}{reused:>10}" if entries else " " * 20
         things = ", ".join(dict.fromkeys(THINGS.get(each["kind"], "") for each in entries))
-        time = _time(stage, bool(entries) and not made)
+        is_reused = entries and not made
+        time = "-" if is_reused else total_time([stage["seconds"]]) or "unknown"
         yield f"  {stage['stage']:<{LABEL}}{counts}  {things:<{LABEL}}{time}"
     times = [each["seconds"] for each in facts["work"] if each["seconds"] != 0]
     unknown = "unknown: no stage was timed here" if times else "-"
@@ -117,10 +118,6 @@ def work_lines(facts: Mapping[str, Any]) -> Iterator[str]:
 
 
 _MEMORY = {"peak_memory_mb": "of the process", "peak_gpu_memory_mb": "of the GPU"}
-
-
-def _time(stage: Mapping[str, Any], is_reused: bool) -> str:
-    return "-" if is_reused else total_time([stage["seconds"]]) or "unknown"
 
 
 def _size(count: int) -> str:

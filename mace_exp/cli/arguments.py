@@ -15,9 +15,12 @@ from mace_exp.cli.hydra_flags import flags_first
 from mace_exp.cli.quoting import as_typed
 from mace_exp.cli.run_settings import kept_options, settings_of
 from mace_exp.concepts.schema import KeptConfig
-from mace_exp.config import CONF, VARIANTS, named_option, quoted
+from mace_exp.config.composing import quoted
 from mace_exp.config.open_keys import NO_TEXT, TERMS, is_open
+from mace_exp.config.options import VARIANTS
+from mace_exp.config.refusals import named_option
 from mace_exp.runs.ranks import rank_count
+from mace_exp.utils.conf import CONF
 from mace_exp.utils.reading import at_home
 
 NAMES = ("concepts.names", *(f"kept.{part.name}" for part in fields(KeptConfig)))
@@ -55,7 +58,7 @@ def expand(arguments: Sequence[str]) -> list[str]:
             expanded.append(f"++{_of_term(argument.lstrip('+'))}")  # as each key may be new
         elif key == "resume" and value not in ("", "null"):
             value = at_home(value)
-            flags = list(takewhile(_is_no_override, expanded))
+            flags = list(takewhile(lambda each: each.startswith("-") or "=" not in each, expanded))
             settings = _resumed(Path(value), arguments)
             expanded = [*flags, *settings, *expanded[len(flags) :], f"resume={quoted(value)}"]
         else:
@@ -140,10 +143,6 @@ def _check_group(key: str, value: str) -> None:
         raise ValueError(
             f"{key}={value}: {group} takes one option: {names if group == 'kept' else instead}"
         )
-
-
-def _is_no_override(argument: str) -> bool:
-    return argument.startswith("-") or "=" not in argument
 
 
 def _check_launcher(option: str) -> None:

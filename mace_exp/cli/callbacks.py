@@ -15,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mace_exp.cli.common import refusing
 from mace_exp.cli.config_dir import keep_options
-from mace_exp.config import are_numbered, check_jobs, planned_jobs, quoted
+from mace_exp.config.composing import quoted
+from mace_exp.config.sweeps import are_numbered, check_jobs, planned_jobs
 from mace_exp.runs.claims import claim, claim_new, release
 from mace_exp.runs.folder import PLAN
 from mace_exp.utils.files import write_json

@@ -14,7 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mace_exp.cli.ending import ended
 from mace_exp.cli.refusal import Refusal, end
-from mace_exp.config import explain, model_named, quoted
+from mace_exp.config.composing import model_named, quoted
+from mace_exp.config.refusals import explain
 from mace_exp.models.schema import Device, ModelConfig, Precision
 from mace_exp.runs.interrupts import check_stopped
 from mace_exp.runs.ranks import RankError

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mace_exp.config import CONF
+from mace_exp.utils.conf import CONF
 from mace_exp.utils.files import atomic_file
 from mace_exp.utils.reading import at_home
 

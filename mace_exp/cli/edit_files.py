@@ -59,7 +59,7 @@ class Work:
 
 def edit_file(work: Work, target: Path) -> None:
     """Write only the edited weights, in the requested dtype."""
-    _write(target, {name: each.to(work.dtype) for name, each in work.edit.items()})
+    save_tensors(target, {name: each.to(work.dtype) for name, each in work.edit.items()})
 
 
 def lora_file(work: Work, target: Path) -> None:
@@ -91,7 +91,7 @@ def compact_file(work: Work, target: Path) -> None:
             f"the ranks of all LoRAs add up to {max(up.shape[1] for up in stacked.values())}: such "
             "a term is not of low rank; take --format edit"
         )
-    _write(target, compact_form(work.originals, edited, most).tensors(work.dtype))
+    save_tensors(target, compact_form(work.originals, edited, most).tensors(work.dtype))
 
 
 def checkpoint_file(work: Work, target: Path) -> None:
@@ -99,7 +99,9 @@ def checkpoint_file(work: Work, target: Path) -> None:
     work.unet_edit  # noqa: B018 -- refuses a text encoder with more neurons
     apply_edit(work.pipeline, work.edit)
     found = original_names(work.pipeline)
-    _write(target, {n: t.to(work.dtype) if t.is_floating_point() else t for n, t in found.items()})
+    save_tensors(
+        target, {n: t.to(work.dtype) if t.is_floating_point() else t for n, t in found.items()}
+    )
 
 
 FORMATS: dict[str, Callable[[Work, Path], None]] = {
@@ -116,11 +118,5 @@ def _write_lora(work: Work, target: Path, names: Callable[[Any], dict[str, Tenso
     changes = {name: edited[name].double() - originals[name].double() for name in edited}
     found = best_factors(changes, work.rank)
     facts = {"rank": str(work.rank), "relative_error": f"{found.error:.6g}"}
-    _write(target, {name: each.to(work.dtype) for name, each in names(found).items()}, facts)
+    save_tensors(target, {name: each.to(work.dtype) for name, each in names(found).items()}, facts)
     log.info("a LoRA of rank %d misses %.2f %% of the edit", work.rank, 100 * found.error)
-
-
-def _write(
-    target: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str] | None = None
-) -> None:
-    save_tensors(target, tensors, facts)

@@ -45,7 +45,9 @@ def ended(name: str, *, said: bool = True) -> Iterator[None]:
                     check_stopped()
                     raise
         except KeyboardInterrupt:
-            _ignore_interrupts()  # a second one would print a traceback at interpreter shutdown
+            # A second one would print a traceback at interpreter shutdown.
+            with suppress(ValueError):  # not the main thread
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
             _say(name, "stopped by Ctrl-C", said)
             raise SystemExit(INTERRUPTED) from None
         except SystemExit as stop:
@@ -84,11 +86,6 @@ def end_on_interrupts() -> None:
             usual(kind, error, trace)
 
     sys.excepthook = hook
-
-
-def _ignore_interrupts() -> None:
-    with suppress(ValueError):  # not the main thread
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _say(name: str, reason: str, said: bool) -> None:

@@ -55,7 +55,9 @@ def answer(arguments: Sequence[str]) -> str | None:
     if not {"--help", "-h"}.isdisjoint(arguments):
         asked = [group for group in groups() if group.name in arguments]
         return "\n".join(map(options_text, asked)) or help_text()
-    return version_line() if "--version" in arguments else None
+    if "--version" not in arguments:
+        return None
+    return f"mace_exp {_version_of('mace-exp')}, Hydra {_version_of('hydra-core')}\n"
 
 
 def help_text() -> str:
@@ -112,11 +114,6 @@ def _table(texts: Mapping[str, str]) -> str:
         for name, text in texts.items()
     )
     return "\n".join(rows) + "\n"
-
-
-def version_line() -> str:
-    """Return the versions of this package and of Hydra."""
-    return f"mace_exp {_version_of('mace-exp')}, Hydra {_version_of('hydra-core')}\n"
 
 
 def _version_of(package: str) -> str:

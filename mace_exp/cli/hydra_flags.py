@@ -28,7 +28,7 @@ def flags_first(arguments: Sequence[str]) -> list[str]:
     """
     if not any(each.startswith("-") for each in arguments):
         return list(arguments)
-    known, found = _known_flags(), list[str]()
+    known, found = get_args_parser()._option_string_actions, list[str]()
     settings: list[str] = []
     rest = iter(arguments)
     for each in rest:
@@ -38,7 +38,7 @@ def flags_first(arguments: Sequence[str]) -> list[str]:
         name, equals, value = each.partition("=")
         if name not in known:
             raise ValueError(_unknown_flag(name, value if equals else next(rest, ""), known))
-        if not equals and _takes_value(known[name]):
+        if not equals and known[name].nargs is None:
             value = next(rest, "")
         elif not equals and known[name].nargs == "?":
             value, more = _optional(rest, known[name])
@@ -49,14 +49,6 @@ def flags_first(arguments: Sequence[str]) -> list[str]:
             check_names(Path(value))
         found += [name, value] if value else [name]
     return [*found, *settings]
-
-
-def _known_flags() -> Mapping[str, Action]:
-    return get_args_parser()._option_string_actions
-
-
-def _takes_value(flag: Action) -> bool:
-    return flag.nargs is None
 
 
 def _optional(rest: Iterator[str], flag: Action) -> tuple[str, list[str]]:

@@ -21,12 +21,15 @@ from mace_exp.cli.callbacks import NewFolders, closed_sweep
 from mace_exp.cli.common import REFUSALS, refusals_shown
 from mace_exp.cli.config_dir import keep_options
 from mace_exp.cli.refusal import Refusal
-from mace_exp.config import CONF, quick_hydra, register, to_run_config
+from mace_exp.config.hydra_shortcuts import quick_hydra
+from mace_exp.config.options import register
 from mace_exp.config.run_config import RunConfig
+from mace_exp.config.validation import to_run_config
 from mace_exp.runs.claims import claimed, release
 from mace_exp.runs.folder import Contents, RunFolder, check_writable
 from mace_exp.runs.interrupts import check_stopped
 from mace_exp.runs.ranks import dismissed_workers
+from mace_exp.utils.conf import CONF
 from mace_exp.utils.errors import Refused
 
 log = logging.getLogger("mace_exp")

@@ -12,7 +12,7 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from mace_exp.config import quoted
+from mace_exp.config.composing import quoted
 from mace_exp.config.open_keys import NAMED_KEYS, NO_TEXT, encoded, is_open
 from mace_exp.utils.reading import at_home
 

@@ -6,9 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from mace_exp.config.unknown_keys import unknown_keys
-from mace_exp.config.unknown_options import unknown_options
-from mace_exp.config.wrong_numbers import wrong_numbers
+from mace_exp.config.early import unknown_keys, unknown_options, wrong_numbers
 from mace_exp.runs.ranks import rank_count
 from mace_exp.utils.files import is_out_of_room
 from mace_exp.utils.texts import shown

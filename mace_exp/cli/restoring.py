@@ -17,9 +17,8 @@ from mace_exp.models.editing import current_weights
 from mace_exp.models.fingerprints import require_fingerprint
 from mace_exp.models.loading import loaded
 from mace_exp.runs.claims import claim, claim_new, release
-from mace_exp.runs.edits import edit_facts
+from mace_exp.runs.edits import edit_facts, model_of
 from mace_exp.runs.folder import RunFolder
-from mace_exp.runs.provenance import model_of
 from mace_exp.runs.result import result_key
 from mace_exp.runs.stale import record_key
 from mace_exp.utils.errors import naming_setting

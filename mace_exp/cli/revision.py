@@ -19,7 +19,7 @@ from mace_exp.cli.arguments import expand
 from mace_exp.cli.config_dir import flags, folder_of_options
 from mace_exp.cli.run_settings import kept_options, settings_of
 from mace_exp.concepts.spelling import name_key
-from mace_exp.config import quoted
+from mace_exp.config.composing import quoted
 from mace_exp.config.open_keys import OPEN_KEYS, decoded
 from mace_exp.runs.folder import RunFolder
 from mace_exp.utils.reading import at_home
@@ -86,9 +86,8 @@ def read_revision(arguments: Sequence[str]) -> Revision:
         )
     for name in drop:
         if name not in before:
-            raise ValueError(
-                f"drop names {name!r}, which {folder} does not erase: it erases {_few(before)}"
-            )
+            few = ", ".join(before[:5]) + ", ..." * (len(before) > 5)
+            raise ValueError(f"drop names {name!r}, which {folder} does not erase: it erases {few}")
     for name in add:
         if name in before:
             raise ValueError(f"add names {name!r}, which {folder} erases already: leave it out")
@@ -159,7 +158,3 @@ def _without(setting: str, dropped: Sequence[str]) -> list[str]:
 
 def _parsed(argument: str) -> Override:
     return OverridesParser.create().parse_override(argument)
-
-
-def _few(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"

@@ -14,10 +14,11 @@ from dataclasses import fields
 from pathlib import Path
 
 from mace_exp.cli.config_dir import FOLDER, flags
-from mace_exp.config import CONF, VARIANTS
 from mace_exp.config.option_files import REACHING, RESOLVER, checked_options
+from mace_exp.config.options import VARIANTS
 from mace_exp.config.run_config import RunConfig
 from mace_exp.runs.arguments import run_arguments
+from mace_exp.utils.conf import CONF
 from mace_exp.utils.yaml_files import read_plain
 
 _REACHES = re.compile(rf"\b({'|'.join(REACHING)})\b['\"]?\s*[=:](?!\s*(?:false|null)\b)", re.I)

@@ -45,7 +45,7 @@ def read_captions(
     elif column is not None:
         raise ValueError(f"captions {path} has no columns: {column!r} is one of a {_TABLES} file")
     else:
-        text = _text("captions", path)
+        text = read_text(path, "captions")
         lines = _coco(path, text) if path.suffix.lower() == ".json" else _lines(path, text, known)
     captions = [caption for line in lines if (caption := plain_text(line))]
     if not captions:
@@ -128,7 +128,7 @@ def read_templates(path: Path) -> dict[int, str]:
         ValueError: the file is missing, not UTF-8, without templates, or has a line that does not
             contain `{}` exactly once.
     """
-    lines = enumerate(_text("templates", path).split("\n"), start=1)
+    lines = enumerate(read_text(path, "templates").split("\n"), start=1)
     templates = {number: text for number, line in lines if (text := plain_text(line))}
     for number, template in templates.items():
         fault = fault_of(template)
@@ -146,13 +146,6 @@ _TEMPLATE_RULE = "write {} once, in place of the name, and no other brace"
 
 def _is_template(line: str) -> bool:
     return line.count("{}") == 1 and not set(line.replace("{}", "")) & set("{}")
-
-
-def _text(what: str, path: Path) -> str:
-    try:
-        return read_text(path)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{what} {path} can't be read as UTF-8 text: {error}") from error
 
 
 def _coco(path: Path, text: str) -> Iterable[str]:

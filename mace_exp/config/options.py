@@ -10,12 +10,10 @@ from mace_exp.data.masks.attention import AttentionMasks
 from mace_exp.data.masks.grounded_sam import GroundedSamMasks
 from mace_exp.data.masks.none import NoMasks, WholeMasks
 from mace_exp.data.masks.precomputed import PrecomputedMasks
-from mace_exp.data.prior_images.base import NoPriorImages
-from mace_exp.data.prior_images.folder import FolderPriorImages
-from mace_exp.data.prior_images.lists import ListedPriorImages
+from mace_exp.data.prior_images.base import FolderPriorImages, ListedPriorImages, NoPriorImages
+from mace_exp.data.prompts.base import TemplatePrompts
 from mace_exp.data.prompts.file import FilePrompts
 from mace_exp.data.prompts.llm import LlmPrompts
-from mace_exp.data.prompts.templates import TemplatePrompts
 from mace_exp.evaluation.judges import JUDGES
 from mace_exp.evaluation.schema import NoEvaluation, SampledEvaluation
 from mace_exp.methods.esd.config import EsdConfig

@@ -20,12 +20,11 @@ from omegaconf.errors import (
     ValidationError,
 )
 
+from mace_exp.config.early import no_such_option, options_of, types_of
 from mace_exp.config.open_keys import is_open
 from mace_exp.config.options import CONF, VARIANTS
 from mace_exp.config.run_config import RunConfig
 from mace_exp.config.suggestions import as_typed, suggestion, unknown_key
-from mace_exp.config.unknown_keys import types_of
-from mace_exp.config.unknown_options import no_such_option, options_of
 from mace_exp.utils.files import is_out_of_room
 from mace_exp.utils.ranges import expected
 from mace_exp.utils.texts import cut
@@ -230,7 +229,7 @@ def _wrong_shape(problem: str, cause: OmegaConfBaseException) -> str:
 def _no_group(schema: str, given: str) -> str:
     """Explain a single value in place of a group's keys; `schema` is the name of its class."""
     options = [(g, each) for g, known in VARIANTS.items() for each in known.values()]
-    groups = [*_hints_of(RunConfig).items(), *options]
+    groups = [*get_type_hints(RunConfig, include_extras=True).items(), *options]
     group = next((name for name, each in groups if getattr(each, "__name__", "") == schema), schema)
     return (
         f"{group} = {given[:60]}: it takes keys with values. An option is chosen in the file's "
@@ -238,12 +237,9 @@ def _no_group(schema: str, given: str) -> str:
     )
 
 
-def _hints_of(schema: type) -> dict[str, Any]:
-    return get_type_hints(schema, include_extras=True)
-
-
 def _hints(cause: OmegaConfBaseException) -> dict[str, Any]:
-    return _hints_of(cause.object_type) if cause.object_type else {}
+    schema = cause.object_type
+    return get_type_hints(schema, include_extras=True) if schema else {}
 
 
 def _wrong_value(key: str, problem: str, cause: ValidationError, *, typed: bool) -> str:

@@ -15,7 +15,6 @@ from mace_exp.data.folders import (
     image_files,
     images_in,
     left_out,
-    mask_folder_of,
     masked_stem,
     masks_by_stem,
     named_folder,
@@ -139,11 +138,6 @@ def numbered_files(folder: Path, count: int) -> list[Path]:
     return [found[index] for index in range(count)]
 
 
-def mask_folder(files: Sequence[UserImage]) -> Path | None:
-    """Return the folder with the masks of a concept's images, or None (`mask_folder_of`)."""
-    return mask_folder_of(files[0].image.parent)
-
-
 def listed_files(images: Path, prompts: Path) -> list[UserImage]:
     """Return images and prompts from two text files, one path and one prompt per line.
 
@@ -173,11 +167,8 @@ def check_size(mask: object, size: Size, expected: Size) -> None:
 
 
 def _lines(file: Path) -> list[str]:
-    try:
-        text = read_text(file)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"list {file} can't be read as UTF-8 text: {error}") from error
-    return [line.strip() for line in text.split("\n") if line.strip()]
+    lines = read_text(file, "list").split("\n")
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from mace_exp.concepts.concept import slugify
 from mace_exp.concepts.spelling import name_key
-from mace_exp.data.pixel_modes import image_size
-from mace_exp.data.whole_files import check_whole
+from mace_exp.data.pixel_modes import image_size, read_image
 from mace_exp.utils.texts import plain_text
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -87,7 +86,7 @@ def image_files(folder: Path) -> list[Path]:
     """Return the images of a folder, sorted by name, without masks.
 
     Raises ValueError if there is none, two differ only in their suffix, or one can't be read or is
-    truncated (`whole_files`).
+    truncated (`check_whole`).
     """
     everything = images_in(folder)
     stems = Counter(plain_text(image.stem) for image in everything)
@@ -167,3 +166,39 @@ def counted(paths: Iterable[Path]) -> str:
 
 def _kind(path: Path) -> str:
     return "folder" if path.is_dir() else path.suffix.lower() or path.name
+
+
+_HEAD = 12
+_PNG_END = b"\0\0\0\0IEND\xaeB\x60\x82"
+_JPEG_END = b"\xff\xd9"
+
+
+def check_whole(path: Path) -> None:
+    """Check that an image file is not truncated; for ten thousand files this takes seconds.
+
+    Pixels are decoded only if the file does not end as its format says: many readable files have
+    something after their end. Damage within a file is found when its pixels are read.
+
+    Raises:
+        ValueError: it can't be read, as `read_image` says.
+    """
+    if not _ends_whole(path):
+        read_image(path)
+
+
+def _ends_whole(path: Path) -> bool:
+    """Return whether a PNG, JPEG, WebP or BMP file ends as its format says."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+        size = file.seek(0, 2)
+        file.seek(max(0, size - len(_PNG_END)))
+        tail = file.read()
+    if head.startswith(b"\x89PNG"):
+        return tail == _PNG_END
+    if head.startswith(b"\xff\xd8"):
+        return tail.endswith(_JPEG_END)
+    if head.startswith(b"RIFF"):
+        return size >= 8 + int.from_bytes(head[4:8], "little")
+    if head.startswith(b"BM"):
+        return size >= int.from_bytes(head[2:6], "little") > 0
+    return False

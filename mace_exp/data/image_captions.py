@@ -120,16 +120,16 @@ def _found(keys: Mapping[str, str], by_path: Mapping[str, str]) -> dict[str, str
     for name, key in keys.items():
         depth, stem = key.count("/") + 1, key.removesuffix(PurePosixPath(key).suffix)
         ends = (key.casefold(), stem.casefold())
-        texts = {t for path, t in by_path.items() if _ending(path, depth).casefold() in ends}
+        texts = {
+            text
+            for path, text in by_path.items()
+            if "/".join(path.split("/")[-depth:]).casefold() in ends
+        }
         if key in by_path:
             found[name] = by_path[key]
         elif len(texts) == 1:
             found[name] = texts.pop()
     return found
-
-
-def _ending(path: str, depth: int) -> str:
-    return "/".join(path.split("/")[-depth:])
 
 
 def _no_image(file: Path, image: Path, named: Sequence[str]) -> str:
@@ -163,10 +163,7 @@ def _of_sidecars(images: Sequence[Path]) -> ImageCaptions:
         if file is None:
             continue
         files.append(file)
-        try:
-            text = plain_text(read_text(file))
-        except (OSError, ValueError) as error:
-            raise ValueError(f"caption {file} can't be read as UTF-8 text: {error}") from error
+        text = plain_text(read_text(file, "caption"))
         if text:
             texts[image.name] = text
     return ImageCaptions(texts, tuple(files))

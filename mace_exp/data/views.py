@@ -9,8 +9,6 @@ from PIL import Image
 
 from mace_exp.data.files import Size
 
-CROPS = ("center", "random", "none")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Views:
@@ -20,21 +18,12 @@ class Views:
     the largest centred box of that aspect ratio, "random" a box whose sides are at least `share`
     times as long, anywhere, and "none" the whole image, without keeping its aspect ratio. `flip`
     mirrors an image with probability 1/2.
-
-    Raises ValueError if crop or share is not allowed.
     """
 
     size: Size
     crop: str = "center"
     share: float = 1.0
     flip: bool = False
-
-    def __post_init__(self) -> None:
-        if self.crop not in CROPS or not 0 < self.share <= 1:
-            raise ValueError(
-                f"crop is {self.crop!r} with a share of {self.share:g}: crop is one of "
-                f"{', '.join(CROPS)}, and share is above 0 and at most 1"
-            )
 
     def draw(self, image: Size, seed: int) -> View:
         """Return the view of an image of size (height, width) that is determined by a seed."""

@@ -18,13 +18,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from mace_exp.evaluation.judges.base import ANSWERS, Judge, check_answers
 from mace_exp.evaluation.measured import Measured, Scored
 from mace_exp.evaluation.metrics import METRICS, check_metrics, load_metric
 from mace_exp.evaluation.metrics.base import Metric, Metrics
-from mace_exp.evaluation.prompts import PRESERVED, EvaluationPrompt
 from mace_exp.evaluation.scores import Scores
 
 COLUMNS = ("part", "concept", "after", "low", "high", "n", "before")
@@ -73,34 +69,6 @@ class Evaluation:
                 named += [(each["name"], each) for each in values.get("concepts", {}).values()]
                 rows += [[part, name, *(rate[key] for key in keys)] for name, rate in named]
         return rows
-
-
-def evaluate(
-    prompts: Sequence[EvaluationPrompt],
-    before: np.ndarray,
-    after: np.ndarray,
-    *,
-    judge: Judge | None,
-    supports: frozenset[str] = ANSWERS,
-    metrics: Sequence[str] | None = None,
-    specificity: str = PRESERVED,
-) -> Evaluation:
-    """Measure pictures [n, H, W, 3], uint8, drawn for `prompts` before and after an edit.
-
-    `supports` are the answers that the judge gives (`JudgeConfig.supports`). `specificity` is the
-    part whose accuracy enters the harmonic mean (`suite.SPECIFICITY` gives it by kind); if it was
-    not drawn, the first retained part that was. `metrics` are as in `measure_pictures`.
-
-    Raises:
-        ValueError: no prompts, a different number of pictures, an unknown metric, or a judge that
-            lacks one of the answers.
-    """
-    if judge is not None:
-        check_answers(judge, supports)
-    measured = Measured(
-        prompts, before, after, judge=judge, supports=supports, specificity=specificity
-    )
-    return measure_pictures(measured, metrics)
 
 
 def measure_pictures(

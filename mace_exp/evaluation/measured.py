@@ -22,12 +22,17 @@ from mace_exp.evaluation.judges.base import (
     Counting,
     Judge,
 )
-from mace_exp.evaluation.pixels import pixel_features
 from mace_exp.evaluation.predictions import Predictions
 from mace_exp.evaluation.prompts import POOLED, PRESERVED, EvaluationPrompt, parts_of
 from mace_exp.evaluation.scores import Scores
 from mace_exp.evaluation.scoring import scores_of
-from mace_exp.evaluation.spaces import Space, encoder_space, real_features, unit_distances
+from mace_exp.evaluation.spaces import (
+    Space,
+    encoder_space,
+    pixel_features,
+    real_features,
+    unit_distances,
+)
 
 if TYPE_CHECKING:
     from mace_exp.evaluation.recognisers.vision import VisionEncoder

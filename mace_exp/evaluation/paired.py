@@ -109,21 +109,18 @@ def differences(
     first: ScoredPictures,
     second: ScoredPictures,
     *,
-    threshold: float = 0.0,
     specificity: str = PRESERVED,
 ) -> list[Difference]:
     """Return the difference of every part and measure that both runs know, and of the harmonic
-    means with the part `specificity`. A top-1 prediction counts from the larger of `threshold` and
-    the threshold of the run's judge. Raises as `paired`."""
-    pairs = _common(first, second, threshold)
+    means with the part `specificity`. A top-1 prediction counts from the threshold of the run's
+    judge. Raises as `paired`."""
+    pairs = _common(first, second)
     return [*_by_part(pairs), *_of_means(pairs, specificity)]
 
 
-def concept_differences(
-    first: ScoredPictures, second: ScoredPictures, *, threshold: float = 0.0
-) -> list[ConceptDifference]:
+def concept_differences(first: ScoredPictures, second: ScoredPictures) -> list[ConceptDifference]:
     """Return the difference of each concept and measure that both know; raises as `paired`."""
-    pairs = _common(first, second, threshold)
+    pairs = _common(first, second)
     return [
         _of_concept(place, name, values)
         for part in parts_of(pairs.prompts)
@@ -155,13 +152,13 @@ def _place(prompt: EvaluationPrompt) -> Place:
     return prompt.part, prompt.concept, prompt.prompt, prompt.seed
 
 
-def _common(first: ScoredPictures, second: ScoredPictures, threshold: float) -> Pairs:
+def _common(first: ScoredPictures, second: ScoredPictures) -> Pairs:
     rows = np.array(paired(first, second))
     one, two = (_rows(run.after, own) for run, own in zip((first, second), rows.T, strict=True))
     return Pairs(
         [first.prompts[row] for row in rows[:, 0]],
         (one, two),
-        thresholds=(max(threshold, first.min_score), max(threshold, second.min_score)),
+        thresholds=(first.min_score, second.min_score),
         persons=(first.min_person_score, second.min_person_score),
     )
 

@@ -107,10 +107,6 @@ class SampledEvaluation(EvaluationConfig):
         """Return what is measured, and how."""
         return Choice(self.metrics, self.threshold, self.distances)
 
-    def images_of_bystanders(self) -> int:
-        """Return the number of images of `unlisted`, and of `neighbours`."""
-        return self.bystander_images or max(1, self.images_per_part // 2)
-
     def nearest_count(self) -> int:
         """Return the number of neighbours per erased concept."""
         return self.neighbours if self.draws(Part.neighbours) else 0
@@ -138,7 +134,9 @@ class SampledEvaluation(EvaluationConfig):
             {ERASED: erased, **kept_subjects(kept), **bystanders},
             scene_prompts(self.images_per_part),
             images_per_part=self.images_per_part,
-            images=dict.fromkeys(BYSTANDERS, self.images_of_bystanders()),
+            images=dict.fromkeys(
+                BYSTANDERS, self.bystander_images or max(1, self.images_per_part // 2)
+            ),
             templates=self.templates,
             seed=self.seed,
         )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from mace_exp.concepts.concept import Concept
 from mace_exp.concepts.schema import KeptConfig
@@ -42,13 +42,6 @@ def unet_edit(weights: Mapping[str, Tensor]) -> Edit:
     return Edit({f"unet.{name}": weight for name, weight in weights.items()})
 
 
-class Masks(Protocol):
-    """Masks [n, H, W], bool, by concept slug; None where the whole image is the mask."""
-
-    @property
-    def masks(self) -> Mapping[str, Tensor | None]: ...
-
-
 class MethodInputs(Protocol):
     """What a method may read of a run. A result is computed only if the method accesses it."""
 
@@ -72,7 +65,7 @@ class MethodInputs(Protocol):
 
     @cached_property
     def masks(self) -> Result[Any]:
-        """The regions of the training images that show the concepts: `Masks`."""
+        """The regions of the training images that show the concepts (`stages.masks`)."""
         ...
 
     @cached_property
@@ -199,14 +192,29 @@ class MethodConfig(ABC):
         """Return the method for one run; heavy packages are imported here."""
 
 
-@dataclass(frozen=True)
-class NoIntermediateStates:
-    """Defaults for methods without intermediate states between original model and edit."""
+C = TypeVar("C")
+"""The settings of a method."""
 
-    extra: Mapping[str, Any] = field(default_factory=dict)
+
+class NoIntermediateStates(ABC, Generic[C]):
+    """A method of one step without states between the original model and the edit, which a subclass
+    computes in `edit`."""
+
+    def __init__(
+        self, context: Context, config: C, settings: Settings, given: MethodInputs
+    ) -> None:
+        self.context, self.config, self.settings, self.given = context, config, settings, given
+
+    @property
+    @abstractmethod
+    def edit(self) -> Result[Edit]:
+        """The edited weights."""
+
+    def step(self, name: str) -> Result[Any]:
+        return self.edit
 
     def files(self) -> Mapping[str, Any]:
-        return self.extra
+        return {}
 
     def attention_phases(self, concept: Concept) -> Iterator[tuple[str, Phase]]:
         return iter(())

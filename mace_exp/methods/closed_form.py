@@ -41,8 +41,6 @@ def factorize(
     Raises ValueError where M is not finite, singular, or so ill-conditioned (`MAX_CONDITION`) that
     its solution would be noise; where `closeness` is negative or not finite.
     """
-    if not 0 <= closeness < float("inf"):
-        raise ValueError(f"closeness is {closeness}: a finite number of at least 0 is allowed")
     system = gram.double() if preserved is None else gram.double() + preserved.double()
     if not torch.isfinite(system).all():
         raise ValueError("the sums of token states hold values that are not finite")
@@ -88,8 +86,12 @@ def fused_right_factor(
         R = T + (drift + (I - T) preserved) M^-1
         W* = W_l R + sum_c B_c (A_c S_c M^-1),  drift = sum_c (T_c - T) S_c
 
-    This is `fused_weight` with W_l' = W_l T, rearranged so that each layer needs one product with R
-    and a low-rank product.
+    W* minimises, for each layer, with W_l' = W_l T (paper, section 4.3),
+
+        sum_c sum_e ||W e - (W_l T_c + B_c A_c) e||^2 + closeness ||W - W_l'||^2
+            + preserved ||W e - W_l e||^2,  M = sum_c S_c + closeness I + preserved
+
+    and is rearranged so that a layer needs one product with R and a low-rank product.
     """
     wide = transform.double()
     numerator = drift.double()
@@ -97,35 +99,6 @@ def fused_right_factor(
         identity = torch.eye(len(wide), dtype=torch.float64, device=wide.device)
         numerator = numerator + (identity - wide) @ preserved.double()
     return wide + system.solve_right(numerator)
-
-
-def fused_weight(
-    refined: Tensor,
-    pull: Tensor,
-    system: System,
-    *,
-    original: Tensor | None = None,
-    preserved: Tensor | None = None,
-) -> Tensor:
-    """Return W* [d_out, d], which acts like each LoRA on the prompts of its concept (section 4.3).
-
-        min_W sum_c sum_e ||W e - (W_l T_c + B_c A_c) e||^2 + closeness ||W - W_l'||^2
-              + preserved ||W e - W_l e||^2
-        W* = W_l' + [pull + (W_l - W_l') preserved] M^-1
-        pull = sum_c (W_l T_c + B_c A_c - W_l') S_c,  M = sum_c S_c + closeness I + preserved
-
-    `refined` is W_l' and `original` W_l, both [d_out, d]; `pull` is [d_out, d], `preserved` [d, d],
-    `system` the factorised M, the same for every layer. Where all LoRAs were trained under one T,
-    W_l' = W_l T and pull = sum_c B_c (A_c S_c).
-
-    Raises ValueError where `preserved` is given without `original`.
-    """
-    numerator = pull.double()
-    if preserved is not None:
-        if original is None:
-            raise ValueError("preserved pulls towards the original weight: give original too")
-        numerator = numerator + (original.double() - refined.double()) @ preserved.double()
-    return refined.double() + system.solve_right(numerator)
 
 
 def _extreme_eigenvalues(system: Tensor, factor: Tensor | None) -> tuple[float, float]:

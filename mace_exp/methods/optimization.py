@@ -66,3 +66,16 @@ def optimizer_step(
         scale.lower()
     optimizer.step()
     return made, norms
+
+
+def gradient_norm(optimizer: torch.optim.Optimizer) -> Callable[[float], Tensor]:
+    """Return a `norm` for `optimizer_step`: that of all gradients together, unclipped."""
+    parameters = [each for group in optimizer.param_groups for each in group["params"]]
+
+    def norm(scale: float) -> Tensor:
+        gradients = [each.grad for each in parameters if each.grad is not None]
+        for gradient in gradients:
+            gradient.div_(scale)
+        return torch.stack([gradient.norm() for gradient in gradients]).norm()
+
+    return norm

@@ -7,24 +7,21 @@ drawn and nothing is trained.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from mace_exp.concepts.concept import Concept
 from mace_exp.concepts.prompts import anchor_prompt
-from mace_exp.methods.base import Edit, MethodConfig, MethodInputs, NoIntermediateStates, Settings
+from mace_exp.methods.base import MethodConfig, NoIntermediateStates
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from mace_exp.methods.mace.refinement import PairSums
     from mace_exp.models.text import PromptEncoder
-    from mace_exp.runs.context import Context
-    from mace_exp.runs.result import Result
 
 
 class Tokens(Enum):
@@ -49,14 +46,8 @@ class TokenConfig(MethodConfig):
 C = TypeVar("C", bound=TokenConfig)
 
 
-class TokenMethod(NoIntermediateStates, ABC, Generic[C]):
+class TokenMethod(NoIntermediateStates[C]):
     """A closed form on pairs of tokens in a run; a subclass solves it in `edit`."""
-
-    def __init__(
-        self, context: Context, config: C, settings: Settings, given: MethodInputs
-    ) -> None:
-        super().__init__()
-        self.context, self.config, self.settings, self.given = context, config, settings, given
 
     @cached_property
     def pairs(self) -> TokenPairs:
@@ -71,14 +62,6 @@ class TokenMethod(NoIntermediateStates, ABC, Generic[C]):
     def check(self) -> None:
         """Refuse a sentence in which the concept or its anchor is not found."""
         self.pairs.check(self.context.model.encoder)
-
-    def step(self, name: str) -> Result[Any]:
-        return {self.config.name: self.edit}[name]
-
-    @property
-    @abstractmethod
-    def edit(self) -> Result[Edit]:
-        """The edited projections."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 
+from mace_exp.models.devices import execution_device
 from mace_exp.models.unet import attention_layers, replaced_processors
 
 Grid = tuple[int, int]
@@ -62,9 +63,12 @@ def visible_attention(unet: nn.Module, consume: Consumer) -> Iterator[None]:
 
 
 @contextmanager
-def plain_self_attention(unet: nn.Module) -> Iterator[None]:
-    """Compute self-attention by plain matrix products inside the block: faster on a CPU."""
-    with replaced_processors(attention_layers(unet, cross=False), lambda _: AttnProcessor()):
+def quick_self_attention(unet: nn.Module) -> Iterator[None]:
+    """On a CPU compute self-attention by plain matrix products inside the block, which is faster
+    there."""
+    on_cpu = execution_device(unet).type == "cpu"
+    layers = attention_layers(unet, cross=False) if on_cpu else {}
+    with replaced_processors(layers, lambda _: AttnProcessor()):
         yield
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
+from mace_exp.models.model_folders import ENCODERS, TOKENIZERS
 from mace_exp.models.projections import cross_attention_projections
 from mace_exp.models.schedulers import noise_schedule_config
 
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
     from torch import Tensor, nn
 
-ENCODERS = ("text_encoder", "text_encoder_2")
-TOKENIZERS = ("tokenizer", "tokenizer_2")
 _LATENT_SCALING = ("scaling_factor", "shift_factor", "latents_mean", "latents_std")
 """Keys of the VAE's configuration that scale its latents for the UNet."""
 _OFF = ("null", "false", "0", "0.0")

@@ -85,7 +85,8 @@ def _check_module(module: nn.Module, part: str) -> None:
             f"a LoRA is loaded into pipe.{part}: call pipe.unload_lora_weights() to erase without "
             "it, or before that pipe.fuse_lora() to erase from the model with it"
         )
-    hooks = {name for each in parts for name in _hook_names(each)}
+    registries = [getattr(each, "_diffusers_hook", None) for each in parts]
+    hooks = {name for each in registries for name in getattr(each, "hooks", ())}
     if "group_offloading" in hooks or any(each.is_meta for each in module.parameters()):
         raise ValueError(
             f"the weights of pipe.{part} are offloaded layer by layer (sequential or group "
@@ -93,10 +94,6 @@ def _check_module(module: nn.Module, part: str) -> None:
             "pipe.enable_model_cpu_offload() works"
         )
     _check_weights(module, part, is_cast="layerwise_casting" in hooks)
-
-
-def _hook_names(module: nn.Module) -> Iterable[str]:
-    return getattr(getattr(module, "_diffusers_hook", None), "hooks", {})
 
 
 def _check_weights(module: nn.Module, part: str, *, is_cast: bool) -> None:

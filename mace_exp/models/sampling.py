@@ -18,8 +18,8 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor
 
-from mace_exp.models.autoencoder import stable_autoencoder, unscale_latents
 from mace_exp.models.devices import in_batches, is_offloaded
+from mace_exp.models.latents import stable_autoencoder, unscale_latents
 from mace_exp.models.schedulers import swapped_scheduler
 from mace_exp.models.schema import SamplingConfig
 from mace_exp.models.text_states import TextStates
@@ -128,8 +128,8 @@ def sample_batches(
     these digits.
 
     Raises:
-        ValueError: no prompts, not one seed per prompt, an unknown scheduler, a size that the
-            autoencoder can't downsample, or pictures that are not finite.
+        ValueError: no prompts, not one seed per prompt, a size that the autoencoder can't
+            downsample, or pictures that are not finite.
     """
     _check(pipeline, prompts, seeds, settings)
     ends = [*accumulate(pieces or [len(prompts)])]

@@ -57,14 +57,12 @@ def original_names(pipeline: Any) -> dict[str, Tensor]:
     text = pipeline.text_encoder.state_dict()
     prefix = "cond_stage_model.transformer.text_model."
     tensors = {f"{prefix}{name.removeprefix('text_model.')}": each for name, each in text.items()}
-    tensors |= {f"model.diffusion_model.{n}": t for n, t in _unet(pipeline.unet)}
+    unet = pipeline.unet
+    tensors |= {
+        f"model.diffusion_model.{unet_name(n, unet)}": t for n, t in unet.state_dict().items()
+    }
     tensors |= {f"first_stage_model.{n}": t for n, t in _vae(pipeline.vae)}
     return {name: each.clone().contiguous() for name, each in tensors.items()}
-
-
-def _unet(unet: Any) -> Iterator[tuple[str, Tensor]]:
-    for name, tensor in unet.state_dict().items():
-        yield unet_name(name, unet), tensor
 
 
 def unet_name(name: str, unet: Any) -> str:

@@ -55,7 +55,7 @@ class PreservationStatistics:
             self.total + other.total,
             self.count + other.count,
             self.fingerprint,
-            _add_hashes(self.prompts_hash, other.prompts_hash),
+            _hex(int(self.prompts_hash, 16) + int(other.prompts_hash, 16)),
         )
 
     def require(self, fingerprint: str, where: str = "") -> None:
@@ -207,10 +207,6 @@ def hash_prompts(prompts: Sequence[str]) -> str:
         for prompt in prompts
     )
     return _hex(total)
-
-
-def _add_hashes(first: str, second: str) -> str:
-    return _hex(int(first, 16) + int(second, 16))
 
 
 def _hex(total: int) -> str:

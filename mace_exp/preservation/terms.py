@@ -23,14 +23,14 @@ class Preservation:
     units: Mapping[str, int]
 
     def weighted(self, weights: Mapping[str, float]) -> Tensor | None:
-        """Return the sum over the terms of weight x unit x mean, [d, d]; None where all are 0."""
-        return weighted_sum(
-            *(
-                (weight * self.units[name], self.terms[name].value.mean)
-                for name, weight in weights.items()
-                if weight
-            )
-        )
+        """Return the sum over the terms of weight x unit x mean, [d, d], float64; None where all
+        are 0."""
+        parts = [
+            weight * self.units[name] * self.terms[name].value.mean.double()
+            for name, weight in weights.items()
+            if weight
+        ]
+        return sum(parts[1:], parts[0]) if parts else None
 
     def inputs(self, weights: Mapping[str, float]) -> dict[str, Any]:
         """Return what determines the weighted sum; part of the key of a closed form."""
@@ -39,22 +39,3 @@ class Preservation:
             for name, weight in weights.items()
             if weight
         }
-
-
-def weighted_sum(*terms: tuple[float, Tensor | None]) -> Tensor | None:
-    """Return the sum of weight * matrix in float64; None if nothing has weight.
-
-    Raises ValueError for a weight that is not a finite number of at least zero, and for a positive
-    weight without a matrix.
-    """
-    total: Tensor | None = None
-    for weight, matrix in terms:
-        if not 0 <= weight < float("inf"):
-            raise ValueError(f"weight is {weight}: a finite number of at least 0 is allowed")
-        if weight == 0:
-            continue
-        if matrix is None:
-            raise ValueError(f"weight is {weight}, but there are no statistics to weigh")
-        term = weight * matrix.double()
-        total = term if total is None else total + term
-    return total

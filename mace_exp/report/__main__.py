@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from mace_exp.cli.common import run_command
-from mace_exp.report.figures import write_run_figures, write_sweep_figures
+from mace_exp.report.figures import write_figures
 from mace_exp.report.jobs import SWEEP_MARKS, is_sweep
 from mace_exp.report.read_run import RUN_MARKS, is_run
 from mace_exp.report.run_page import write_report
@@ -52,17 +52,7 @@ def report(folder: Path, *, figures: bool = False) -> None:
     with reading(folder):
         log.info("wrote %s", write(folder))
         if figures:
-            draw(folder)
-
-
-def draw(folder: Path) -> None:
-    """Write the charts of one folder. Raises ValueError without matplotlib."""
-    write = write_sweep_figures if is_sweep(folder) else write_run_figures
-    try:
-        written = write(folder)
-    except RuntimeError as error:
-        raise ValueError(str(error)) from error
-    log.info("wrote %d charts to %s", len(written), folder / "figures")
+            log.info("wrote %d charts to %s", len(write_figures(folder)), folder / "figures")
 
 
 if __name__ == "__main__":

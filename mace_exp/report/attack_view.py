@@ -9,12 +9,12 @@ from typing import Any
 
 from markupsafe import Markup
 from rich.console import Console
-from rich.table import Table
 
 from mace_exp.report import charts, formatting
 from mace_exp.report.galleries import Pair
 from mace_exp.report.pictures import Thumbnails
 from mace_exp.report.read_run import Sample, image_in, read_json, read_table
+from mace_exp.report.terminal import plain_table
 
 SIDES = {"edited": "Edited", "original": "Original", "control": "Control"}
 TITLES = {
@@ -94,11 +94,8 @@ def attack_rows(rates: Mapping[str, Any]) -> list[AttackRow]:
 
 def print_rates(rates: Mapping[str, Any], console: Console | None = None) -> None:
     """Print the table of one attack."""
-    table = Table(box=None, pad_edge=True, header_style="dim", padding=(0, 1))
-    table.add_column(f"{rates['attack']}: recognised, %", no_wrap=True)
-    table.add_column(str(rates["unit"]), justify="right", no_wrap=True)
-    for name in (*SIDES.values(), "n"):
-        table.add_column(name, justify="right", no_wrap=True)
+    numbers = (str(rates["unit"]), *SIDES.values(), "n")
+    table = plain_table(f"{rates['attack']}: recognised, %", *numbers)
     for row in attack_rows(rates):
         shares = (" ".join(filter(None, row.cells.get(side, ("", "")))) for side in SIDES)
         table.add_row(row.variant, row.at, *shares, str(row.n))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from mace_exp.report.formatting import percent, quantity
+from mace_exp.report.formatting import interval, percent, quantity
 from mace_exp.report.metrics_view import Estimate
 
 STRIP_WIDTH, STRIP_HEIGHT = 220, 26
@@ -67,9 +67,7 @@ def svg_tick(x: float, y: float, text: object, anchor: str = "middle") -> Markup
 def describe(estimate: Estimate) -> str:
     """Return an estimate as text, for the tooltip and for screen readers."""
     before = "" if estimate.original is None else f"; original {percent(estimate.original)} %"
-    spread = ""
-    if estimate.low is not None and estimate.high is not None:
-        spread = f" ({percent(estimate.low)} to {percent(estimate.high)} %)"
+    spread = f" ({interval(*estimate.ends)} %)" if estimate.ends else ""
     count = "" if estimate.n is None else f", n = {estimate.n}"
     return f"{estimate.name}: {percent(estimate.value)} %{spread}{before}{count}"
 
@@ -80,8 +78,9 @@ def marks(estimate: Estimate, x: Scale, y: float, tone: str) -> Markup:
     drawn = []
     if estimate.original is not None:
         drawn.append(svg_line("move", (x(estimate.original), at), (y, y)))
-    if estimate.low is not None and estimate.high is not None:
-        drawn.append(svg_line(f"spread {tone}", (x(estimate.low), x(estimate.high)), (y, y)))
+    if estimate.ends:
+        low, high = map(x, estimate.ends)
+        drawn.append(svg_line(f"spread {tone}", (low, high), (y, y)))
     if estimate.original is not None:
         drawn.append(
             Markup('<circle class="was" cx="{}" cy="{}" r="4"/>').format(x(estimate.original), y)

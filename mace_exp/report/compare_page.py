@@ -11,7 +11,7 @@ from mace_exp.evaluation.most_different import PicturePair
 from mace_exp.evaluation.paired import OVERALL, RATES, ConceptDifference, Difference
 from mace_exp.report import formatting
 from mace_exp.report.jobs import REDUNDANT_SETTINGS, job_settings, setting_text
-from mace_exp.report.metrics_view import PARTS
+from mace_exp.report.metrics_view import part_title
 from mace_exp.report.page import render, save
 from mace_exp.report.pictures import Thumbnails
 from mace_exp.report.read_run import image_in
@@ -53,11 +53,6 @@ class Comparison:
                 for each in pairs
             ],
         }
-
-
-def part_title(part: str) -> str:
-    """Return a part's title in tables."""
-    return PARTS.get(part, part.replace("_", " ").capitalize())
 
 
 def differing_settings(
@@ -102,7 +97,10 @@ def write_comparison(path: Path, comparisons: Sequence[Comparison]) -> Path:
         {
             "names": each.names,
             "settings": each.settings,
-            "rows": [(part_title(d.part), d, cells(d), _is_sure(d)) for d in each.differences],
+            "rows": [
+                (part_title(d.part), d, cells(d), d.low > 0 or d.high < 0)  # zero is left out
+                for d in each.differences
+            ],
             "pictures": [
                 (part_title(part), _shown(each, pairs, thumbnails))
                 for part, pairs in each.pictures.items()
@@ -111,11 +109,6 @@ def write_comparison(path: Path, comparisons: Sequence[Comparison]) -> Path:
         for each in comparisons
     ]
     return save(path, render("compare", {"views": views, "first": comparisons[0].names[0]}))
-
-
-def _is_sure(found: Difference) -> bool:
-    """Return whether the interval leaves zero out."""
-    return found.low > 0 or found.high < 0
 
 
 def _shown(

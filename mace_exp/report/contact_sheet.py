@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from mace_exp.report.galleries import Pair
 from mace_exp.report.jobs import Job
-from mace_exp.report.metrics_view import PARTS
+from mace_exp.report.metrics_view import PARTS, part_title
 from mace_exp.report.pictures import Thumbnails, in_turn
 from mace_exp.report.read_run import Sample
 
@@ -57,7 +57,11 @@ class Sheet:
 
 def sheet(jobs: Sequence[Job]) -> Sheet | None:
     """Choose prompts and encode their images within the budget; None if there are none."""
-    sampled = [(job, _by_prompt(job.run.samples)) for job in jobs if job.run.samples]
+    sampled = [
+        (job, {(s.part, s.prompt, s.seed): s for s in job.run.samples})
+        for job in jobs
+        if job.run.samples
+    ]
     prompts = choose(sampled)
     groups = _groups([job for job, _ in sampled])
     thumbnails = Thumbnails(SHEET_BYTES, edge=EDGE, quality=QUALITY)
@@ -78,10 +82,6 @@ def sheet(jobs: Sequence[Job]) -> Sheet | None:
     order = sorted(columns, key=lambda p: _part_place(p[0]))
     rows = _rows([job for job, _ in sampled], groups, [columns[p] for p in order])
     return Sheet(_headings(order), rows, total)
-
-
-def _by_prompt(samples: Sequence[Sample]) -> dict[Prompt, Sample]:
-    return {(s.part, s.prompt, s.seed): s for s in samples}
 
 
 def choose(sampled: Sequence[tuple[Job, dict[Prompt, Sample]]]) -> list[Prompt]:
@@ -135,8 +135,7 @@ def _headings(order: Sequence[Prompt]) -> list[Heading]:
     seen: set[str] = set()
     headings = []
     for part, prompt, seed in order:
-        title = PARTS.get(part, part.replace("_", " ").capitalize())
-        headings.append(Heading(title, prompt, seed, part not in seen, spans[part]))
+        headings.append(Heading(part_title(part), prompt, seed, part not in seen, spans[part]))
         seen.add(part)
     return headings
 

@@ -10,21 +10,24 @@ from typing import Any
 from markupsafe import Markup
 
 from mace_exp.report import charts
-from mace_exp.report.metrics_view import PARTS, Estimate, read_estimate
+from mace_exp.report.metrics_view import Estimate, part_title, read_estimate
 from mace_exp.runs.record import number
 
 
 def detection_figures(metrics: Mapping[str, Any]) -> list[Markup]:
-    """Return one chart per part: the number of boxes by the confidence threshold."""
-    return [
-        charts.curves(
-            {"all classes, original model": each.original, **each.classes},
-            each.after,
-            label=f"{each.title}: boxes of the counted classes",
-            unit="from this confidence on",
-        )
-        for each in read_detection_curves(metrics)
-    ]
+    """Return one chart per part with a curve: the number of boxes by the confidence threshold, of
+    all classes after the edit and in the original, and of each class after the edit."""
+    found = []
+    for title, values in _of_parts(metrics):
+        curve = values.get("curve")
+        if not isinstance(curve, Mapping) or not (after := _points(curve, curve)):
+            continue
+        lines = {"all classes, original model": _points(curve, curve, "original")}
+        if isinstance(classes := curve.get("classes"), Mapping):
+            lines |= {str(name): _points(curve, each) for name, each in classes.items()}
+        label = f"{title}: boxes of the counted classes"
+        found.append(charts.curves(lines, after, label=label, unit="from this confidence on"))
+    return found
 
 
 @dataclass(frozen=True)
@@ -55,37 +58,12 @@ def read_detection_counts(metrics: Mapping[str, Any]) -> list[DetectionCounts]:
     return found
 
 
-@dataclass(frozen=True)
-class DetectionCurve:
-    """Number of boxes in a part's pictures by the confidence threshold, as points (confidence,
-    boxes): of all classes after the edit and in the original, and of each class after the edit."""
-
-    title: str
-    after: list[tuple[float, float]]
-    original: list[tuple[float, float]]
-    classes: dict[str, list[tuple[float, float]]]
-
-
-def read_detection_curves(metrics: Mapping[str, Any]) -> list[DetectionCurve]:
-    """Return the curves of the parts that have one."""
-    found = []
-    for title, values in _of_parts(metrics):
-        curve = values.get("curve")
-        if isinstance(curve, Mapping):
-            classes = curve.get("classes")
-            named = classes.items() if isinstance(classes, Mapping) else ()
-            of_class = {str(name): _points(curve, each) for name, each in named}
-            after, original = (_points(curve, curve, key) for key in ("after", "original"))
-            found.append(DetectionCurve(title, after, original, of_class))
-    return [curve for curve in found if curve.after]
-
-
 def _of_parts(metrics: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield the title of each part with detections, and these."""
     for part, values in metrics.items():
         detections = values.get("detections") if isinstance(values, Mapping) else None
         if isinstance(detections, Mapping):
-            yield PARTS.get(part, part.replace("_", " ").capitalize()), detections
+            yield part_title(part), detections
 
 
 def _points(curve: Mapping[str, Any], values: Any, key: str = "after") -> list[tuple[float, float]]:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mace_exp.report.charts import Curve, finite_points, thinned
-from mace_exp.report.jobs import Job, label, varying_settings
+from mace_exp.report.jobs import Job, is_sweep, label, varying_settings
 from mace_exp.report.metrics_view import Estimate, PartResult, read_parts
 from mace_exp.report.parallel import axes_of
 from mace_exp.report.read_run import RunContents, median_curve, read_curves, read_run
@@ -43,22 +44,15 @@ Chart = tuple[str, float, float, "Callable[[Axes], None]"]
 """Name, width and height in inches, and the function that draws the chart."""
 
 
-def write_run_figures(run_dir: Path) -> list[Path]:
-    """Write figures/ into a run's folder and return the files.
+def write_figures(folder: Path) -> list[Path]:
+    """Write figures/ into the folder of a run or of a sweep, and return the files.
 
     Raises:
-        RuntimeError: matplotlib is not installed.
+        ValueError: matplotlib is not installed.
     """
-    return write_charts(run_dir / "figures", run_charts(read_run(run_dir)))
-
-
-def write_sweep_figures(sweep_dir: Path) -> list[Path]:
-    """Write figures/ into a sweep's folder and return the files.
-
-    Raises:
-        RuntimeError: matplotlib is not installed.
-    """
-    return write_charts(sweep_dir / "figures", sweep_charts(read_sweep(sweep_dir)))
+    swept = is_sweep(folder)
+    charts = sweep_charts(read_sweep(folder)) if swept else run_charts(read_run(folder))
+    return write_charts(folder / "figures", charts)
 
 
 def run_charts(run: RunContents) -> Iterator[Chart]:
@@ -68,12 +62,9 @@ def run_charts(run: RunContents) -> Iterator[Chart]:
         yield "result", COLUMN, _rows_height(len(parts)), lambda axes: draw_result(axes, parts)
     for part in (part for part in parts if part.concepts):
         height = _rows_height(len(part.concepts))
-        yield (
-            f"concepts-{_safe(part.key)}",
-            COLUMN,
-            height,
-            lambda axes, p=part: draw_members(axes, p),
-        )
+        # The key is read from a file, and may be no name of one.
+        name = "".join(letter if letter.isalnum() else "-" for letter in part.key)
+        yield f"concepts-{name}", COLUMN, height, lambda axes, p=part: draw_members(axes, p)
     curves = read_curves(run.rows)
     for measure in ("loss", "attention", "grad_norm"):
         lines = [
@@ -109,18 +100,13 @@ def _rows_height(count: int) -> float:
     return 0.5 + 0.17 * max(count, 3)
 
 
-def _safe(name: str) -> str:
-    """Return a safe file name for a part's key, which is read from a file."""
-    return "".join(letter if letter.isalnum() else "-" for letter in name)
-
-
 def write_charts(folder: Path, charts: Iterator[Chart]) -> list[Path]:
     """Write every chart as .pdf and .svg, without dates, so that the files are reproducible."""
     try:
         from matplotlib import rc_context
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise RuntimeError(INSTALL) from error
+        raise ValueError(INSTALL) from error
     logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of each table of a font
     written = []
     for name, width, height, draw in charts:
@@ -150,8 +136,8 @@ def draw_estimates(axes: Axes, estimates: Sequence[Estimate], tones: Sequence[st
         if e.original is not None:
             axes.plot([100 * e.original, 100 * e.value], [row, row], color="#dddddd", zorder=1)
             axes.plot(100 * e.original, row, "o", mfc="white", mec=GREY, ms=4, zorder=2)
-        if e.low is not None and e.high is not None:
-            axes.plot([100 * e.low, 100 * e.high], [row, row], color=tone, lw=3, alpha=0.3)
+        if e.ends:
+            axes.plot([100 * end for end in e.ends], [row, row], color=tone, lw=3, alpha=0.3)
         axes.plot(100 * e.value, row, "o", color=tone, ms=4, zorder=3)
     axes.set_yticks(range(len(estimates)), [plain(e.name) for e in estimates])
     axes.set_ylim(len(estimates) - 0.5, -0.5)
@@ -163,7 +149,7 @@ def draw_estimates(axes: Axes, estimates: Sequence[Estimate], tones: Sequence[st
 def draw_result(axes: Axes, parts: Sequence[PartResult]) -> None:
     """Draw the accuracy of every part."""
     found = [(p, p.accuracy) for p in parts if p.accuracy]
-    named = [Estimate(p.title, a.value, a.low, a.high, a.n, a.original) for p, a in found]
+    named = [replace(a, name=p.title) for p, a in found]
     draw_estimates(axes, named, [_tone(p) for p, _ in found])
 
 

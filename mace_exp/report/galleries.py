@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mace_exp.concepts.spelling import name_key
-from mace_exp.report.metrics_view import LOWER_IS_BETTER, PARTS
+from mace_exp.report.metrics_view import LOWER_IS_BETTER, PARTS, part_title
 from mace_exp.report.pictures import Thumbnails, in_turn
 from mace_exp.report.read_run import Overlay, Sample
 
@@ -78,7 +78,6 @@ def _place(order: Sequence[str], key: str) -> int:
 
 def gallery(key: str, samples: Sequence[Sample], limit: int, *, budget: int) -> Gallery:
     """Encode pairs until `limit` or the budget (base64 bytes) is reached."""
-    title = PARTS.get(key, key.replace("_", " ").capitalize())
     thumbnails, pairs = Thumbnails(budget), []
     for sample in in_turn(samples, by="concept"):
         if len(pairs) == limit or thumbnails.spent:
@@ -86,7 +85,7 @@ def gallery(key: str, samples: Sequence[Sample], limit: int, *, budget: int) -> 
         pair = Pair(sample, thumbnails.uri(sample.before), thumbnails.uri(sample.after))
         if pair.before or pair.after:
             pairs.append(pair)
-    return Gallery(key, title, len(samples), pairs)
+    return Gallery(key, part_title(key), len(samples), pairs)
 
 
 @dataclass(frozen=True)
@@ -107,15 +106,11 @@ def attention_strips(overlays: Sequence[Overlay]) -> dict[str, Any]:
     for (concept, caption), phases in grouped.items():
         if shown >= OVERLAYS or thumbnails.spent:
             break
-        encoded = [(o.phase, thumbnails.uri(o.path)) for o in sorted(phases, key=_phase_place)]
+        phases.sort(key=lambda o: {"before": 0, "after": 2}.get(o.phase, 1))
+        encoded = [(o.phase, thumbnails.uri(o.path)) for o in phases]
         strips.append(Strip(concept, caption, [(phase, uri) for phase, uri in encoded if uri]))
         shown += len(phases)
     return {"strips": strips, "total": len(grouped)} if strips else {}
-
-
-def _phase_place(overlay: Overlay) -> int:
-    """Sort key: before first, after last, the others in the order of the table."""
-    return {"before": 0, "after": 2}.get(overlay.phase, 1)
 
 
 def mask_groups(overlays: Sequence[Overlay]) -> dict[str, Any]:

@@ -87,9 +87,7 @@ def _estimate_cell(
     """Return a measure and its interval, formatted by `text`; the sort key is `factor * value`."""
     if estimate is None:
         return Cell(formatting.NONE, "")
-    spread = ""
-    if estimate.low is not None and estimate.high is not None:
-        spread = f"{text(estimate.low)}–{text(estimate.high)}"
+    spread = "–".join(map(text, estimate.ends or ()))
     return Cell(text(estimate.value), _key(estimate.value, factor), spread)
 
 

@@ -34,8 +34,8 @@ from mace_exp.runs.record import number
 LONG = 40  # maximum characters of a setting's value in the table
 SWEEP_MARKS = (PLAN, "multirun.yaml")
 REDUNDANT_SETTINGS = frozenset({"resume", "revises", "reads", "arguments", "overrides"})
-"""Keys that repeat other settings, or follow from them: the values of `arguments` (called overrides
-in runs of earlier versions) and of per-concept settings have separate keys."""
+"""Keys that repeat other settings, or follow from them: the values of `arguments`, and the settings
+of single concepts, have keys of their own."""
 OPTIONS = "options."
 
 

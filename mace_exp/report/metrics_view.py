@@ -23,6 +23,13 @@ PARTS = {
     "possessives": "Possessives",
     "misspellings": "Misspellings",
 }
+
+
+def part_title(part: str) -> str:
+    """Return a part's title in tables."""
+    return PARTS.get(part, part.replace("_", " ").capitalize())
+
+
 WITH_UNLISTED = "harmonic_mean_unlisted"
 """The harmonic mean over erased, kept and unlisted people."""
 WITH_GENERALITY = "harmonic_mean_generality"
@@ -46,6 +53,11 @@ class Estimate:
     def difference(self) -> float | None:
         return None if self.original is None else self.value - self.original
 
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """The two ends of the interval, None without one."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
 
 @dataclass(frozen=True)
 class PartResult:
@@ -65,11 +77,7 @@ class PartResult:
         """Return the concepts' estimates, those farthest from the intended result first."""
         if self.lower_is_better:
             return sorted(self.concepts, key=lambda c: (-c.value, c.name))
-        return sorted(self.concepts, key=lambda c: (_change(c), c.value, c.name))
-
-
-def _change(estimate: Estimate) -> float:
-    return estimate.difference if estimate.difference is not None else 0.0
+        return sorted(self.concepts, key=lambda c: (c.difference or 0.0, c.value, c.name))
 
 
 def read_estimate(name: str, values: Any) -> Estimate | None:
@@ -101,7 +109,7 @@ def _read_part(key: str, values: Mapping[str, Any]) -> PartResult:
     others = {k: v for k, v in values.items() if k not in ("accuracy", "concepts")}
     return PartResult(
         key=key,
-        title=PARTS.get(key, key.replace("_", " ").capitalize()),
+        title=part_title(key),
         accuracy=read_estimate("accuracy", values.get("accuracy")),
         concepts=[concept for concept in concepts if concept is not None],
         further=list(_further(others)),

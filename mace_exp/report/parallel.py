@@ -55,14 +55,11 @@ def setting_axis(key: str, jobs: Sequence[Job]) -> Axis:
         numbers = [k if isinstance(k, float) else None for k in keys]
         return Axis(name, group + dot, *_measured(numbers))
     order = sorted(known, key=lambda k: (isinstance(k, str), k))
-    place = {k: _even(index, len(order)) for index, k in enumerate(order)}
+    last = len(order) - 1
+    place = {k: index / last if last else 0.5 for index, k in enumerate(order)}
     marks = [(place[k], shortened(known[k], 14)) for k in order]
     at = [None if k is None else place[k] for k in keys]
     return Axis(name, group + dot, at, marks)
-
-
-def _even(index: int, count: int) -> float:
-    return 0.5 if count == 1 else index / (count - 1)
 
 
 def _measured(values: Sequence[float | None]) -> tuple[list[float | None], list[tuple[float, str]]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +157,7 @@ def model_name(config: Mapping[str, Any]) -> str:
 def method(config: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     """Return the method, if it is not the default one, and its most important settings as text."""
     flat, reads = formatting.settings(config), config.get("reads")
+    read = (*reads, "seed") if isinstance(reads, list) else {key.partition(".")[0] for key in flat}
     texts = {
         "lora.rank": "LoRA of rank {}",
         "lora.steps": "{} steps",
@@ -174,40 +175,33 @@ def method(config: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     general = [
         text.format(formatting.quantity(flat[key]))
         for key, text in texts.items()
-        if flat.get(key) is not None and _is_read(key, reads)
+        if flat.get(key) is not None and key.partition(".")[0] in read
     ]
     return [*lead, *general, *_overridden_concepts(config)]
-
-
-def _is_read(key: str, reads: object) -> bool:
-    """Return whether the run's method reads the group of a key (None: an earlier version's run)."""
-    return key == "seed" or not isinstance(reads, list) or key.split(".")[0] in reads
 
 
 def _overridden_concepts(config: Mapping[str, Any]) -> list[str]:
     """Return which concepts have overrides, as text; empty if none."""
     overrides = config.get("overrides")
-    if not isinstance(overrides, Mapping) or not overrides:  # a list in earlier versions
+    if not isinstance(overrides, Mapping) or not overrides:
         return []
     named = formatting.listed([str(name) for name in overrides])
     few = len(overrides) <= FEW_NAMES
     return [f"overrides for {named if few else f'{len(overrides)} concepts'}"]
 
 
-def tone(part: PartResult) -> str:
-    return "gone" if part.lower_is_better else "kept"
-
-
 def part_view(part: PartResult) -> dict[str, Any]:
     """Return a part's row of the result table, and its chart by concept, worst first."""
-    members = part.worst_first()
+    members, accuracy = part.worst_first(), part.accuracy
+    assert accuracy is not None  # `read_parts` keeps only parts that have one
+    tone = "gone" if part.lower_is_better else "kept"
     rest, tail = members[FIRST_MEMBERS:DRAWN_MEMBERS], members[DRAWN_MEMBERS:]
     return {
         "part": part,
-        "tone": tone(part),
-        "strip": charts.strip(_renamed(part.accuracy, part.title), tone(part)),
-        "first": charts.intervals(members[:FIRST_MEMBERS], tone(part)) if members else None,
-        "rest": charts.intervals(rest, tone(part)) if rest else None,
+        "tone": tone,
+        "strip": charts.strip(replace(accuracy, name=part.title), tone),
+        "first": charts.intervals(members[:FIRST_MEMBERS], tone) if members else None,
+        "rest": charts.intervals(rest, tone) if rest else None,
         "tail": [(each.name, formatting.percent(each.value)) for each in tail],
         "rest_count": len(rest) + len(tail),
         "first_count": min(len(members), FIRST_MEMBERS),
@@ -228,13 +222,6 @@ def further(metrics: Mapping[str, Any], parts: Sequence[PartResult]) -> list[tup
     """Return all other measures with the titles of their parts."""
     of_parts = [(part.title, estimate) for part in parts for estimate in part.further]
     return of_parts + [("All", estimate) for estimate in read_overall(metrics)]
-
-
-def _renamed(estimate: Estimate | None, name: str) -> Estimate:
-    """Return the estimate under another name."""
-    assert estimate is not None  # read_parts keeps only parts that have one
-    e = estimate
-    return Estimate(name, e.value, e.low, e.high, e.n, e.original)
 
 
 def stages(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

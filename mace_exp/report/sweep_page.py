@@ -10,8 +10,15 @@ from typing import Any
 from markupsafe import Markup
 
 from mace_exp.report import formatting
+from mace_exp.report.charts import (
+    curve_scales,
+    finite_points,
+    joined,
+    points_of,
+    thinned,
+    with_axes,
+)
 from mace_exp.report.contact_sheet import sheet
-from mace_exp.report.job_curves import job_curves
 from mace_exp.report.job_table import job_columns, stage_table
 from mace_exp.report.jobs import (
     Job,
@@ -25,11 +32,11 @@ from mace_exp.report.jobs import (
     read_job,
     varying_settings,
 )
-from mace_exp.report.metrics_view import PARTS, Estimate
+from mace_exp.report.metrics_view import PARTS
 from mace_exp.report.page import render, save
 from mace_exp.report.parallel import parallel
 from mace_exp.report.run_page import command
-from mace_exp.report.scatter import Point, Range, pareto, scatter
+from mace_exp.report.scatter import Point, pareto, scatter
 
 SECTIONS = {
     "jobs": "Jobs",
@@ -40,6 +47,8 @@ SECTIONS = {
     "time": "Time",
     "origin": "How it was made",
 }
+LOSS_WIDTH = 540
+LOSS_LABEL = "Loss: attention to the concepts inside their masks, median"
 
 
 def write_sweep_report(sweep_dir: Path) -> Path:
@@ -113,7 +122,7 @@ def pareto_points(jobs: Sequence[Job], varying: Sequence[str]) -> list[Point]:
     for job in jobs:
         erased, kept = job.accuracies.get(PARTS["erased"]), job.accuracies.get(kept_title)
         if erased and kept:
-            low, high = _range(erased) or (erased.value, erased.value)
+            low, high = erased.ends or (erased.value, erased.value)
             points.append(
                 Point(
                     job.name,
@@ -121,16 +130,10 @@ def pareto_points(jobs: Sequence[Job], varying: Sequence[str]) -> list[Point]:
                     x=1 - erased.value,
                     y=kept.value,
                     x_range=(1 - high, 1 - low),
-                    y_range=_range(kept),
+                    y_range=kept.ends,
                 )
             )
     return pareto(points)
-
-
-def _range(estimate: Estimate) -> Range | None:
-    if estimate.low is None or estimate.high is None:
-        return None
-    return estimate.low, estimate.high
 
 
 def scatter_labels(jobs: Sequence[Job]) -> tuple[str, str]:
@@ -144,6 +147,23 @@ def scatter_figure(jobs: Sequence[Job], points: Sequence[Point]) -> Markup | Non
         return None
     x_label, y_label = scatter_labels(jobs)
     return scatter(points, x_label=x_label, y_label=y_label)
+
+
+def job_curves(jobs: Sequence[Job], varying: Sequence[str]) -> Markup | None:
+    """Return the losses in one chart, a line per job; None if no job has trained."""
+    lines = {job.name: thinned(finite_points(job.loss)) for job in jobs if job.loss}
+    scales = curve_scales(lines.values(), LOSS_WIDTH)
+    if scales is None:
+        return None
+    drawn = joined(
+        Markup(
+            '<g class="job" data-job="{0}" aria-label="{1}"><title>{1}</title>'
+            '<polyline class="reach" points="{2}"/><polyline class="line" points="{2}"/></g>'
+        ).format(job.name, label(job, varying), points_of(lines[job.name], *scales))
+        for job in jobs
+        if job.name in lines
+    )
+    return with_axes(drawn, *scales, label=LOSS_LABEL, unit="step")
 
 
 def origin(jobs: Sequence[Job]) -> dict[str, Any]:

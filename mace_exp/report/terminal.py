@@ -69,12 +69,18 @@ def result(run_dir: Path) -> RenderableType:
     return Padding(Group(*lines), (1, 0, 0, 0))
 
 
+def plain_table(first: str, *numbers: str) -> Table:
+    """Return an empty table without borders: a column of names and columns of numbers."""
+    table = Table(box=None, pad_edge=True, header_style="dim", padding=(0, 1))
+    table.add_column(first, no_wrap=True)
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
 def result_table(parts: list[PartResult]) -> Table:
     """Return accuracies in percent: after the edit with interval, original, and difference."""
-    table = Table(box=None, pad_edge=True, header_style="dim", padding=(0, 1))
-    table.add_column("recognised, %", no_wrap=True)
-    for name in ("after", "interval", "original", "difference", "n"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = plain_table("recognised, %", "after", "interval", "original", "difference", "n")
     for part in parts:
         found = part.accuracy
         if found is not None:
@@ -92,10 +98,7 @@ def result_table(parts: list[PartResult]) -> Table:
 def detection_table(parts: Sequence[DetectionCounts]) -> Table:
     """Return the number of boxes of each part and class that was found, and the share of pictures
     with one in percent: after the edit and in the original."""
-    table = Table(box=None, pad_edge=True, header_style="dim", padding=(0, 1))
-    table.add_column("boxes found", no_wrap=True)
-    for name in ("after", "original", "n"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = plain_table("boxes found", "after", "original", "n")
     for part in parts:
         title = f"{texts.shown(part.title)}, from confidence {formatting.quantity(part.threshold)}"
         rows = [(title, part.total), *((f"  {each.name}", each) for each in part.classes)]
@@ -113,10 +116,7 @@ def detection_table(parts: Sequence[DetectionCounts]) -> Table:
 
 def costs_table(costs: Mapping[str, Any]) -> Table:
     """Return seconds, share, peak memory and cache entries of each stage (`accounting`)."""
-    table = Table(box=None, pad_edge=True, header_style="dim", padding=(0, 1))
-    table.add_column("stage", no_wrap=True)
-    for name in ("time", "share, %", "peak memory"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = plain_table("stage", "time", "share, %", "peak memory")
     table.add_column("results", no_wrap=True)
     for row in costs["stages"]:
         table.add_row(

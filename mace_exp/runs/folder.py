@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import tempfile
@@ -10,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mace_exp.utils.files import atomic_file, leftover_of, remove
-
-log = logging.getLogger(__name__)
 
 LOCK = ".lock"
 """Lock file of the process that writes to the folder."""

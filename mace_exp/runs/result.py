@@ -35,11 +35,6 @@ class Result(Generic[T]):
         """The value: made or read on first access."""
         return self.make()
 
-    @property
-    def is_made(self) -> bool:
-        """Return whether the value was made or read already."""
-        return "value" in vars(self)
-
 
 def all_stored(*results: Result[Any]) -> dict[str, dict[str, int]]:
     """Return what holds several results: their `stored` together."""

@@ -52,10 +52,6 @@ class TrackerOptions:
     tags: tuple[str, ...] = ()
     name: str | None = None
 
-    def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise ValueError(f"tracking.mode is {self.mode!r}; allowed: {', '.join(MODES)}")
-
 
 def open_tracker(
     run_dir: Path,

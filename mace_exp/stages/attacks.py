@@ -17,7 +17,7 @@ from mace_exp.attacks.base import EDITED, Attempt
 from mace_exp.attacks.rates import COLUMNS, JudgedPicture, curves, judged, summary
 from mace_exp.evaluation.judges.base import Classifier, JudgeError
 from mace_exp.runs.context import Context
-from mace_exp.runs.provenance import plain
+from mace_exp.runs.edits import plain
 from mace_exp.runs.record import Picture
 from mace_exp.runs.result import Result, result_key
 from mace_exp.runs.stale import record_key

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,17 +55,16 @@ def draw_training_images(
                 "show explicit content; all other pictures are drawn with it, and the model keeps "
                 "it"
             )
-        entries = context.entries(stage, "images", keys, partial(_make_missing, context, sources))
+
+        def draw(missing: Mapping[str, Path]) -> None:
+            jobs = [(sources[slug], path) for slug, path in missing.items()]
+            context.ranks.map(_draw_share, context, jobs)
+
+        entries = context.entries(stage, "images", keys, draw)
         return {slug: load_images(path) for slug, path in entries.items()}
 
     stored = {STAGE: {keys[slug]: len(each.prompts) for slug, each in sources.items()}}
     return Result(result_key(STAGE, VERSION, parts=keys), make, keys, stored)
-
-
-def _make_missing(
-    context: Context, sources: Mapping[str, ConceptImages], missing: Mapping[str, Path]
-) -> None:
-    context.ranks.map(_draw_share, context, [(sources[s], path) for s, path in missing.items()])
 
 
 def _draw_share(context: Context, jobs: Sequence[Job]) -> None:

@@ -43,7 +43,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
         mode = temporary.stat().st_mode
         yield temporary
         copy_permissions(temporary, mode)
-        _sync(temporary)
+        with temporary.open("rb+") as written, suppress(OSError):  # a file system that can't
+            os.fsync(written.fileno())
         os.replace(temporary, path)
     except OSError as error:
         raise _named(error, path, temporary) from error
@@ -120,11 +121,6 @@ def _named(error: OSError, path: Path, temporary: Path) -> OSError:
         return error
     number = error.errno or errno.ENOSPC
     return OSError(number, os.strerror(number), str(path))
-
-
-def _sync(file: Path) -> None:
-    with file.open("rb+") as opened, suppress(OSError):  # a file system that can't
-        os.fsync(opened.fileno())
 
 
 def inside(folder: Path, path: Path) -> bool:

@@ -53,26 +53,30 @@ _NO_TEXT = {
 _PAGE = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html\b)", re.IGNORECASE)
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, what: str = "") -> str:
     """Read a text file of the user: UTF-8, or what begins with the byte order mark of UTF-16, as
     spreadsheets and editors on Windows write it.
 
     Raises:
-        OSError: it can't be opened.
-        ValueError: it is no regular file, something else than text, or in another encoding.
+        ValueError: it can't be opened, is no regular file, something else than text, or in another
+            encoding. The message begins with `what` and the path.
     """
-    content = regular(path).read_bytes()
+    try:
+        return _text_in(regular(path).read_bytes())
+    except UnicodeDecodeError as error:
+        fault = f"{error.reason} at byte {error.start}: save it in UTF-8 (in Excel: CSV UTF-8)"
+    except (OSError, ValueError) as error:
+        fault = str(error)
+    raise ValueError(f"{what} {path} can't be read as UTF-8 text: {fault}".lstrip())
+
+
+def _text_in(content: bytes) -> str:
     what = next((said for begin, said in _NO_TEXT.items() if content.startswith(begin)), None)
     if what is None and _PAGE.match(content):
         what = "a web page, not the file: the download asked for a login, or found nothing"
     if what is not None:
         raise ValueError(f"it is {what}")
-    try:
-        text = decoded_text(content)
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{error.reason} at byte {error.start}: save it in UTF-8 (in Excel: CSV UTF-8)"
-        ) from error
+    text = decoded_text(content)
     if text.count("\0") * 3 > len(text):
         raise ValueError("it is in UTF-16 or UTF-32 without a byte order mark: save it in UTF-8")
     return text

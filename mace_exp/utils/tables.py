@@ -76,10 +76,7 @@ def read_table(path: Path) -> Table:
     Raises:
         ValueError: the file is missing, no text (`files.read_text`), or has an invalid line.
     """
-    try:
-        text = read_text(path)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} can't be read as UTF-8 text: {error}") from error
+    text = read_text(path)
     return _json_table(path, text) if is_json_lines(path) else _separated(path, text)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -131,9 +130,6 @@ def _count(node: Any, known: dict[int, int], file: Path) -> int:
             raise ValueError(f"{file}: a value holds itself, by an alias")
         return known[id(node)]
     known[id(node)] = -1
-    known[id(node)] = 1 + sum(_count(each, known, file) for each in _children(node))
+    inner = node.values() if isinstance(node, dict) else node
+    known[id(node)] = 1 + sum(_count(each, known, file) for each in inner)
     return known[id(node)]
-
-
-def _children(node: dict[Any, Any] | list[Any]) -> Iterator[Any]:
-    return iter(node.values() if isinstance(node, dict) else node)

@@ -95,7 +95,8 @@ def sentences_of(answer: str) -> list[str]:
     text = _THOUGHTS.sub("", answer)
     lines = [line for line in text.splitlines() if not line.strip().startswith("```")]
     listed = _json_list("\n".join(lines))
-    stripped = (_strip_markup(line) for line in (lines if listed is None else listed))
+    bare = (_MARKS.sub("", each.strip()) for each in (lines if listed is None else listed))
+    stripped = (" ".join(each.strip(_EDGES).split()) for each in bare)
     return [line for line in stripped if line]
 
 
@@ -121,10 +122,6 @@ def _json_list(text: str) -> Sequence[str] | None:
     if not isinstance(value, list):
         return None
     return [each for each in value if isinstance(each, str)]
-
-
-def _strip_markup(line: str) -> str:
-    return " ".join(_MARKS.sub("", line.strip()).strip(_EDGES).split())
 
 
 def _normalized(sentence: str) -> str:

@@ -34,11 +34,6 @@ def endpoint_problems(base_url: str, key_env: str | None) -> Iterator[str]:
         yield _MISSING
 
 
-def key_of_endpoint(key_env: str | None) -> str | None:
-    """Return the API key from the environment; it is stored nowhere else."""
-    return None if key_env is None else os.environ.get(key_env)
-
-
 def open_endpoint(
     base_url: str,
     model: str,

@@ -17,11 +17,10 @@ from mace_exp.data.files import (
     UserImage,
     concept_files,
     concept_folder,
-    mask_folder,
     remarks_on,
     with_masks,
 )
-from mace_exp.data.folders import mask_folder_in
+from mace_exp.data.folders import mask_folder_in, mask_folder_of
 from mace_exp.data.images.base import Drawing, ImagesConfig
 from mace_exp.data.pixel_modes import image_digest, read_mask
 from mace_exp.utils.ranges import NONNEGATIVE, WHOLE, Range, check_pixels
@@ -175,7 +174,7 @@ class UserImages:
         return read_mask_views(masked, self.seeds, self.views)
 
     def unread_masks(self) -> Path | None:
-        return mask_folder(self.files)
+        return mask_folder_of(self.files[0].image.parent)
 
     @cached_property
     def _digests(self) -> list[str]:
@@ -189,7 +188,8 @@ def masked_files(concept: Concept, files: Sequence[UserImage], path: str | None)
         ValueError: no folder of masks, a missing mask, or one of another size than its image.
     """
     if path is None:
-        folder, place = mask_folder(files), f"'{files[0].image.parent.name} mask' beside it"
+        images = files[0].image.parent
+        folder, place = mask_folder_of(images), f"'{images.name} mask' beside it"
     else:
         names = (concept.name, concept.slug)
         folder, place = mask_folder_in(Path(path), names), f"{path}/{concept.name}"

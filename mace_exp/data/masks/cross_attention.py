@@ -49,7 +49,6 @@ from mace_exp.models.denoiser import (
 from mace_exp.models.devices import execution_device, in_batches, on_device
 from mace_exp.models.text import stable_diffusion_encoder
 from mace_exp.models.unet import attention_layers, halvings_before_attention, replaced_processors
-from mace_exp.utils.progress import Progress
 
 TIMESTEPS = (200, 400, 600)
 """In thousandths of the noise schedule: late enough in denoising for the layout to be fixed, early
@@ -80,7 +79,6 @@ def attention_masks(
     *,
     seed: int,
     threshold: float | None = None,
-    progress: Progress | None = None,
 ) -> Masks:
     """Return masks [n, H, W] of `size` (height, width).
 
@@ -89,7 +87,7 @@ def attention_masks(
     Raises:
         ValueError: a prompt that does not name the concept.
     """
-    maps = concept_maps(pipeline, images, seed=seed, progress=progress).numpy()
+    maps = concept_maps(pipeline, images, seed=seed).numpy()
     found = [mask_of_map(each, size, threshold=threshold) for each in maps]
     return filled(np.stack(found), [f"{prompt!r}" for prompt in images.prompts])
 
@@ -100,19 +98,14 @@ def concept_maps(
     *,
     seed: int,
     timesteps: Sequence[int] = TIMESTEPS,
-    progress: Progress | None = None,
 ) -> Tensor:
     """Return one map per image, [n, h, w], high where the concept is, on the UNet's working grid.
 
     Raises:
         ValueError: a prompt that does not name the concept.
     """
-    maps = []
-    for evidence in gathered_evidence(pipeline, images, seed=seed, timesteps=timesteps):
-        maps.append(evidence.maps())
-        if progress is not None:
-            progress(len(maps[-1]))
-    return torch.cat(maps)
+    found = gathered_evidence(pipeline, images, seed=seed, timesteps=timesteps)
+    return torch.cat([evidence.maps() for evidence in found])
 
 
 @torch.no_grad()

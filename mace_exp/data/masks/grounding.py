@@ -20,7 +20,6 @@ from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor, Sam
 
 from mace_exp.data.masks.pixels import Masks, filled
 from mace_exp.models.auxiliary import local_path
-from mace_exp.utils.progress import Progress
 from mace_exp.utils.trusted import WEIGHTS, WORDS
 
 log = logging.getLogger(__name__)
@@ -55,8 +54,6 @@ class GroundedSam:
         images: np.ndarray,
         words: Sequence[str],
         names: Sequence[str],
-        *,
-        progress: Progress | None = None,
     ) -> Masks:
         """Return the masks of `words` in images [n, H, W, 3], uint8; `names` are for warnings.
 
@@ -68,8 +65,6 @@ class GroundedSam:
             boxes = self.boxes(image, words)
             found.append(self.union(image, boxes))
             labels.append(name if len(boxes) else f"{name}, which shows no {' or '.join(words)},")
-            if progress is not None:
-                progress(1)
         return filled(np.stack(found), labels)
 
     @torch.inference_mode()

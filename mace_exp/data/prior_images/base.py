@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from mace_exp.data.files import UserImage
+from mace_exp.data.files import UserImage, listed_files
+from mace_exp.data.folders import image_files, left_out
 from mace_exp.utils.ranges import POSITIVE
 
 
@@ -59,3 +60,30 @@ class GivenPriorImages(PriorImagesConfig):
 
     def loss_weight(self) -> float:
         return self.weight
+
+
+@dataclass(kw_only=True)
+class FolderPriorImages(GivenPriorImages):
+    """All images of a folder, under one prompt."""
+
+    path: str
+    prompt: str
+
+    def files(self) -> list[UserImage]:
+        if not Path(self.path).is_dir():
+            raise ValueError(f"prior_images.path = {self.path} is not a folder")
+        return [UserImage(image, self.prompt) for image in image_files(Path(self.path))]
+
+    def left_out(self) -> list[Path]:
+        return left_out(Path(self.path), image_files(Path(self.path)))
+
+
+@dataclass(kw_only=True)
+class ListedPriorImages(GivenPriorImages):
+    """Two text files: one path per line, relative to the list, and one prompt per line."""
+
+    images: str
+    prompts: str
+
+    def files(self) -> list[UserImage]:
+        return listed_files(Path(self.images), Path(self.prompts))

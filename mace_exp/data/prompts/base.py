@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from mace_exp.concepts.concept import Concept
-from mace_exp.concepts.prompts import TRAINING_TEMPLATES
+from mace_exp.concepts.prompts import TRAINING_TEMPLATES, training_prompts
 from mace_exp.utils.ranges import WHOLE
 
 if TYPE_CHECKING:
@@ -56,3 +56,11 @@ class PromptsConfig(ABC):
     @abstractmethod
     def sentences(self, context: Context, concept: Concept, opened: Any) -> Sentences:
         """Return the training prompts of a concept; `opened` is what `open` returned."""
+
+
+@dataclass(kw_only=True)
+class TemplatePrompts(PromptsConfig):
+    """The built-in templates."""
+
+    def sentences(self, context: Context, concept: Concept, opened: Any) -> Sentences:
+        return Sentences(training_prompts(concept, self.count), "template")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache, partial
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from mace_exp.concepts.concept import Concept
 from mace_exp.concepts.llm.answers import Ask, Collected, collect
-from mace_exp.concepts.llm.endpoint import endpoint_problems, key_of_endpoint, open_endpoint
+from mace_exp.concepts.llm.endpoint import endpoint_problems, open_endpoint
 from mace_exp.concepts.llm.instructions import instruction
 from mace_exp.data.prompts.base import PromptsConfig, Sentences
 from mace_exp.models.auxiliary import auxiliary_identity, check_auxiliary
@@ -113,7 +114,7 @@ class LlmPrompts(PromptsConfig):
             ask = open_endpoint(
                 self.base_url,
                 self.model,
-                key=key_of_endpoint(self.key_env),
+                key=os.environ.get(self.key_env) if self.key_env else None,  # stored nowhere else
                 timeout=self.timeout,
                 temperature=self.temperature,
             )

@@ -1,11 +1,10 @@
 """The judges that a run can choose from, by the names of conf/judge."""
 
-from mace_exp.evaluation.judges.base import JudgeConfig
+from mace_exp.evaluation.judges.base import JudgeConfig, NoJudge
 from mace_exp.evaluation.judges.clip import ClipJudge
 from mace_exp.evaluation.judges.command import CommandJudge
 from mace_exp.evaluation.judges.faces import FacesJudge
 from mace_exp.evaluation.judges.mini import MiniWorldJudge
-from mace_exp.evaluation.judges.none import NoJudge
 from mace_exp.evaluation.judges.nudenet import NudenetJudge
 
 JUDGES: dict[str, type[JudgeConfig]] = {

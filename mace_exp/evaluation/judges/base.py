@@ -9,7 +9,6 @@ judge needs before a run starts.
 from __future__ import annotations
 
 import logging
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
@@ -165,7 +164,7 @@ def check_answers(judge: Judge, answers: Iterable[str]) -> None:
 
 
 @dataclass(kw_only=True)
-class JudgeConfig(ABC):
+class JudgeConfig:
     """Settings of a judge; each subclass is an option of conf/judge."""
 
     name: ClassVar[str]
@@ -183,9 +182,9 @@ class JudgeConfig(ABC):
     afterwards: ClassVar[frozenset[str]] = frozenset()
     """Keys that can be changed for stored scores, without running the judge again."""
 
-    @abstractmethod
     def load(self) -> Judge | None:
-        """Import and load the judge; None if there is none."""
+        """Import and load a judge that need not know the subjects of a run; None without any."""
+        return None
 
     def open(self, task: JudgeTask) -> Judge | None:
         """Load the judge for the subjects of a run; by default `load`, which ignores them.
@@ -269,3 +268,10 @@ def warn_of_unknown(judge: JudgeConfig, names: Iterable[str]) -> None:
             judge.scope,
             ", ".join(f"{name}{f' (did you mean {m}?)' if m else ''}" for name, m in unknown),
         )
+
+
+@dataclass(kw_only=True)
+class NoJudge(JudgeConfig):
+    """No judge: accuracy and text scores are not measured, and metrics.json says so."""
+
+    name = "none"

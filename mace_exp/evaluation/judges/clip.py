@@ -12,7 +12,6 @@ from mace_exp.evaluation.judges.base import (
     FEATURES,
     SUBJECT,
     TEXT_IMAGE,
-    Judge,
     JudgeConfig,
     JudgeTask,
 )
@@ -82,9 +81,6 @@ class ClipJudge(JudgeConfig):
         settings = without(super().inputs(subjects), "batch_size", "allow_download", "others")
         classes = {name: kind.name for name, kind in self.candidates(subjects).items()}
         return settings | {"source": auxiliary_identity(self.source), "classes": classes}
-
-    def load(self) -> Judge:
-        return self.open(JudgeTask({}, "auto"))
 
     def open(self, task: JudgeTask) -> ZeroShotJudge:
         from mace_exp.evaluation.recognisers.vision import VisionEncoder

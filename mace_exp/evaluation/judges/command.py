@@ -16,7 +16,6 @@ from mace_exp.concepts.concept import Kind
 from mace_exp.evaluation.judges.base import (
     PERSON,
     SUBJECT,
-    Judge,
     JudgeConfig,
     JudgeError,
     JudgeTask,
@@ -96,9 +95,6 @@ class CommandJudge(JudgeConfig):
 
     def metrics(self) -> Sequence[str]:
         return ("faces",) if self.finds_faces else ()
-
-    def load(self) -> Judge:
-        return self.open(JudgeTask({}, "auto"))
 
     def open(self, task: JudgeTask) -> CommandRecogniser:
         from mace_exp.evaluation.recognisers.process import CommandRecogniser

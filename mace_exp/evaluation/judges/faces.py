@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from mace_exp.concepts.concept import Kind
+from mace_exp.concepts.spelling import name_key
+from mace_exp.data.files import image_files
 from mace_exp.evaluation.judges.base import (
     DETECTIONS,
     PERSON,
     SUBJECT,
-    Judge,
     JudgeConfig,
     JudgeTask,
 )
@@ -22,14 +23,8 @@ from mace_exp.evaluation.judges.packages import (
     onnx_problems,
     without,
 )
-from mace_exp.evaluation.judges.references import (
-    people_of,
-    person_folders,
-    photos,
-    reference_problems,
-    references_identity,
-)
 from mace_exp.models.auxiliary import auxiliary_identity, check_auxiliary
+from mace_exp.utils.hashing import file_digest
 from mace_exp.utils.ranges import PROPORTION, WHOLE, Range
 
 if TYPE_CHECKING:
@@ -116,9 +111,6 @@ class FacesJudge(JudgeConfig):
     def min_person_score(self) -> float:
         return self.face_threshold
 
-    def load(self) -> Judge:
-        return self.open(JudgeTask({}, "auto"))
-
     def check(self, task: JudgeTask) -> None:
         """Check that the detector finds a face in every reference photo."""
         from mace_exp.evaluation.recognisers.identities import reference_faces
@@ -143,3 +135,63 @@ class FacesJudge(JudgeConfig):
             ),
             {name: photos(folder) for name, folder in people.items()},
         )
+
+
+def person_folders(root: Path) -> dict[str, Path]:
+    """Return the folder of each person by `name_key`; empty if `root` is missing."""
+    if not root.is_dir():
+        return {}
+    found = sorted(each for each in root.iterdir() if each.is_dir())
+    return {name_key(each.name): each for each in found if not each.name.startswith(".")}
+
+
+def people_of(root: Path, subjects: Mapping[str, Kind]) -> dict[str, Path]:
+    """Return the folder of each person by name: spelled as in the run's subjects, or else as the
+    folder."""
+    spelling = {name_key(name): name for name in subjects}
+    return {
+        spelling.get(plain, folder.name): folder for plain, folder in person_folders(root).items()
+    }
+
+
+def reference_problems(key: str, root: Path, people: Sequence[str], *, least: int) -> Iterator[str]:
+    """Yield a message if the folder is missing, a person of `people` has no folder in it, or a
+    folder holds no readable photo or fewer than `least`."""
+    if not root.is_dir():
+        yield f"{key} = {root} is not a folder: give one with a folder of photos for each person"
+        return
+    folders = person_folders(root)
+    for name in people:
+        if name_key(name) not in folders:
+            found = ", ".join(each.name for each in list(folders.values())[:5])
+            yield (
+                f"{key} = {root} has no folder for {name!r}, who is erased; found: "
+                f"{found or 'none'}{', ...' if len(folders) > 5 else ''}"
+            )
+    for folder in folders.values():
+        try:
+            count = len(image_files(folder))
+        except ValueError as error:
+            yield f"{key}: {error}"
+            continue
+        if count < least:
+            yield (
+                f"{key}: {folder} holds {count} photo{'s' if count != 1 else ''}, and "
+                f"judge.photos_per_person = {least} are needed"
+            )
+
+
+def references_identity(root: Path) -> dict[str, list[str]]:
+    """Return the checksums of each person's photos, by folder."""
+    return {
+        folder.name: sorted(file_digest(file) for file in photos(folder))
+        for folder in person_folders(root).values()
+    }
+
+
+def photos(folder: Path) -> list[Path]:
+    """Return the photos of a folder; empty if it holds none, which `reference_problems` reports."""
+    try:
+        return image_files(folder)
+    except ValueError:
+        return []

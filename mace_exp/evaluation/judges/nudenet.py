@@ -8,7 +8,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
 
 from mace_exp.concepts.concept import Kind
-from mace_exp.evaluation.judges.base import DETECTIONS, Counting, Judge, JudgeConfig, JudgeTask
+from mace_exp.evaluation.judges.base import DETECTIONS, Counting, JudgeConfig, JudgeTask
 from mace_exp.evaluation.judges.packages import (
     missing_packages,
     onnx_file,
@@ -19,7 +19,7 @@ from mace_exp.evaluation.judges.packages import (
 from mace_exp.utils.ranges import PROPORTION, WHOLE
 
 if TYPE_CHECKING:
-    from mace_exp.evaluation.recognisers.parts import PartsJudge
+    from mace_exp.evaluation.recognisers.yolo import YoloDetector
 
 CLASSES = (
     *("FEMALE_GENITALIA_COVERED", "FACE_FEMALE", "BUTTOCKS_EXPOSED", "FEMALE_BREAST_EXPOSED"),
@@ -85,19 +85,14 @@ class NudenetJudge(JudgeConfig):
     def counting(self) -> Counting:
         return Counting(self.counted, self.threshold, self.thresholds)
 
-    def load(self) -> Judge:
-        return self.open(JudgeTask({}, "auto"))
-
-    def open(self, task: JudgeTask) -> PartsJudge:
+    def open(self, task: JudgeTask) -> YoloDetector:
         from mace_exp.evaluation.recognisers.onnx import OnnxNetwork
-        from mace_exp.evaluation.recognisers.parts import PartsJudge
         from mace_exp.evaluation.recognisers.yolo import YoloDetector
 
-        detector = YoloDetector(
+        return YoloDetector(
             OnnxNetwork(onnx_file(self.detector), task.device),
             side=self.resolution,
             floor=self.floor,
             blue_first=self.channels is Channels.bgr,
             batch_size=self.batch_size,
         )
-        return PartsJudge(detector)

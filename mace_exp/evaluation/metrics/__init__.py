@@ -12,11 +12,13 @@ METRICS: dict[str, Metric | str] = {
     name: f"{__name__}.{name}"
     for name in (
         *("pixel_change", "text_image", "accuracy", "scenes", "persons", "harmonic"),
-        *("distances", "part_distances", "fid", "kid", "cmmd", "perceptual"),
+        *("distances", "part_distances"),
     )
 }
-"""Each metric by name: a `Metric`, or the module whose `METRIC` it is. Entries added before conf/
-is composed can be selected, too."""
+METRICS |= {name: f"{__name__}.compared_sets:{name.upper()}" for name in ("fid", "kid", "cmmd")}
+METRICS["perceptual"] = f"{__name__}.perceptual"
+"""Each metric by name: a `Metric`, or its module, with its name there if that is not `METRIC`.
+Entries added before conf/ is composed can be selected, too."""
 
 JUDGE_METRICS: dict[str, Metric | str] = {
     name: f"{__name__}.{name}" for name in ("detections", "faces")
@@ -41,4 +43,7 @@ def check_metrics(names: Sequence[str]) -> None:
 def load_metric(name: str) -> Metric:
     """Return a registered metric; imports its module."""
     found = METRICS.get(name) or JUDGE_METRICS[name]
-    return import_module(found).METRIC if isinstance(found, str) else found
+    if not isinstance(found, str):
+        return found
+    module, _, attribute = found.partition(":")
+    return getattr(import_module(module), attribute or "METRIC")

@@ -9,11 +9,17 @@ comparable. `original` is the distance of the original model's pictures to the r
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import partial
 
 from mace_exp.evaluation.measured import Measured
 from mace_exp.evaluation.metrics.base import Metric, Metrics
-from mace_exp.evaluation.metrics.set_distances import Distance, estimate
+from mace_exp.evaluation.metrics.set_distances import (
+    Distance,
+    cmmd_distance,
+    estimate,
+    frechet_distance,
+    kernel_distance,
+)
 from mace_exp.evaluation.spaces import Space
 
 
@@ -22,18 +28,21 @@ def too_few(part: str) -> str:
     return f"the part {part} has one picture: a distance between sets needs two"
 
 
-@dataclass(frozen=True)
-class SetDistance:
-    """A distance between sets of features: `real` for real pictures, `of_pairs` for the original
-    model's pictures of the same prompts and seeds."""
+def set_metric(name: str, real: Distance, of_pairs: Distance) -> Metric:
+    """Return the metric of a distance between sets of features: `real` for real pictures,
+    `of_pairs` for the original model's pictures of the same prompts and seeds."""
 
-    name: str
-    real: Distance
-    of_pairs: Distance
-
-
-def set_metric(distance: SetDistance) -> Metric:
-    """Return the metric of a distance."""
+    def of_part(measured: Measured, space: Space, part: str) -> Metrics:
+        rows = measured.rows(part)
+        before, after = space.before[rows], space.after[rows]
+        clusters = list(measured.concepts[rows])
+        own = estimate(of_pairs, before, after, clusters, paired=True)
+        found: Metrics = {name: own | {"features": space.name}}
+        if space.real is not None:
+            facts = {"original": real(space.real, before), "n_real": len(space.real)}
+            theirs = estimate(real, space.real, after, clusters, paired=False)
+            found[f"{name}_real"] = theirs | facts | {"features": space.name}
+        return found
 
     def measure(measured: Measured) -> Metrics:
         try:
@@ -45,19 +54,12 @@ def set_metric(distance: SetDistance) -> Metric:
             if len(measured.rows(part)) < 2:
                 found["missing"].append(too_few(part))
             else:
-                found[part] = _of_part(distance, measured, space, part)
+                found[part] = of_part(measured, space, part)
         return found
 
-    return Metric(label=distance.name, measure=measure)
+    return Metric(label=name, measure=measure)
 
 
-def _of_part(distance: SetDistance, measured: Measured, space: Space, part: str) -> Metrics:
-    rows = measured.rows(part)
-    before, after, clusters = space.before[rows], space.after[rows], list(measured.concepts[rows])
-    own = estimate(distance.of_pairs, before, after, clusters, paired=True)
-    found: Metrics = {distance.name: own | {"features": space.name}}
-    if space.real is not None:
-        real = estimate(distance.real, space.real, after, clusters, paired=False)
-        facts = {"original": distance.real(space.real, before), "n_real": len(space.real)}
-        found[f"{distance.name}_real"] = real | facts | {"features": space.name}
-    return found
+FID = set_metric("fid", frechet_distance, frechet_distance)
+KID = set_metric("kid", kernel_distance, partial(kernel_distance, paired=True))
+CMMD = set_metric("cmmd", cmmd_distance, partial(cmmd_distance, paired=True))

@@ -19,12 +19,8 @@ def resized(image: np.ndarray, side: int) -> np.ndarray:
     Without Pillow's antialiasing: the detectors were trained and evaluated with OpenCV's plain
     interpolation.
     """
-    return sampled(image, *np.meshgrid(*[_centres(image.shape[0], side)] * 2))
-
-
-def _centres(size: int, side: int) -> np.ndarray:
-    """Return the centres of `side` pixels in coordinates of `size` pixels, [side]."""
-    return (np.arange(side) + 0.5) * size / side - 0.5
+    centres = (np.arange(side) + 0.5) * image.shape[0] / side - 0.5
+    return sampled(image, *np.meshgrid(centres, centres))
 
 
 def sampled(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:

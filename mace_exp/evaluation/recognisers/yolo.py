@@ -19,7 +19,8 @@ OVERLAP = 0.45
 
 
 class YoloDetector:
-    """Finds boxes of named classes with a confidence of at least `floor`.
+    """Finds boxes of named classes with a confidence of at least `floor`. Implements `BoxDetector`
+    of `evaluation.judges.base`.
 
     `blue_first` gives the network BGR channels, as NudeNet's package does, so that counts are
     comparable with published ones.

@@ -14,7 +14,7 @@ import torch
 
 from mace_exp.concepts.concept import Concept
 from mace_exp.concepts.prompts import anchor_prompt
-from mace_exp.methods.base import Edit, MethodInputs, NoIntermediateStates, Settings
+from mace_exp.methods.base import Edit, NoIntermediateStates
 from mace_exp.methods.esd.guidance import Sampler
 from mace_exp.methods.esd.schema import NON_DETERMINING_KEYS, EsdSettings, Target, Text
 from mace_exp.methods.esd.training import TARGETS, EsdConcept, EsdRow, EsdTrainer, EsdTraining
@@ -22,7 +22,6 @@ from mace_exp.models.conditions import condition_on, unconditional
 from mace_exp.models.devices import on_device
 from mace_exp.models.projections import cross_attention_projections
 from mace_exp.models.schedulers import scheduler_for
-from mace_exp.runs.context import Context
 from mace_exp.runs.record import read_rows
 from mace_exp.runs.result import Result, result_key
 from mace_exp.utils.files import atomic_folder
@@ -44,14 +43,8 @@ class ConceptTexts:
     anchor: Sequence[str]
 
 
-class EsdX(NoIntermediateStates):
+class EsdX(NoIntermediateStates[EsdSettings]):
     """Cross-attention trained on all concepts, on the first rank only."""
-
-    def __init__(
-        self, context: Context, config: EsdSettings, settings: Settings, given: MethodInputs
-    ) -> None:
-        super().__init__()
-        self.context, self.config, self.settings, self.given = context, config, settings, given
 
     def check(self) -> None:
         """Refuse cross-attention that can't be trained, more sampling steps than the noise schedule
@@ -66,9 +59,6 @@ class EsdX(NoIntermediateStates):
             )
         for each in self._texts:
             model.encoder.token_ids([*each.concept, *each.anchor])
-
-    def step(self, name: str) -> Result[Any]:
-        return {STAGE: self.edit}[name]
 
     @cached_property
     def edit(self) -> Result[Edit]:

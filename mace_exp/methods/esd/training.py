@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -11,11 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mace_exp.methods.esd.guidance import Sampler, negatively_guided
-from mace_exp.methods.optimization import LossScale, optimizer_step
-from mace_exp.models.attention import plain_self_attention
+from mace_exp.methods.optimization import LossScale, gradient_norm, optimizer_step
+from mace_exp.models.attention import quick_self_attention
 from mace_exp.models.conditions import Condition, joined
 from mace_exp.models.denoiser import predict
-from mace_exp.models.devices import execution_device
 from mace_exp.models.projections import cross_attention_projections
 from mace_exp.models.unet import frozen, replaced_modules
 from mace_exp.utils.seeding import generator
@@ -112,7 +110,7 @@ class EsdTrainer:
 
         Raises ValueError where no loss scale gives finite gradients.
         """
-        with _frozen(self.unet):
+        with frozen(self.unet), quick_self_attention(self.unet):
             while self.step < min(until, self.training.steps):
                 row = self._update(
                     draw_update(self.step, self.concepts, self.sampler, self.training)
@@ -157,7 +155,9 @@ class EsdTrainer:
                 (factor * loss).backward()
             return loss.detach()
 
-        loss, norm = optimizer_step(self._optimizer, backward, self._norm, self._scale)
+        loss, norm = optimizer_step(
+            self._optimizer, backward, gradient_norm(self._optimizer), self._scale
+        )
         return EsdRow(draw.slug, self.step, float(loss), float(norm), draw.timestep)
 
     def _noised(self, draw: Draw) -> Tensor:
@@ -173,13 +173,6 @@ class EsdTrainer:
         kind = torch.promote_types(predicted.dtype, torch.float32)
         concept, target = predicted.to(kind).chunk(2)
         return negatively_guided(concept, target, self.training.eta)
-
-    @torch.no_grad()
-    def _norm(self, factor: float) -> Tensor:
-        gradients = [each.grad for each in self._parameters.values() if each.grad is not None]
-        for gradient in gradients:
-            gradient.div_(factor)
-        return torch.stack([gradient.norm() for gradient in gradients]).norm()
 
     def _named(self) -> Iterator[tuple[str, nn.Parameter]]:
         for path, layer in self.layers.items():
@@ -218,13 +211,3 @@ def draw_update(
         done=done,
         timestep=sampler.timestep(done),
     )
-
-
-@contextmanager
-def _frozen(unet: nn.Module) -> Iterator[None]:
-    """Evaluation mode, no gradients for the UNet's weights, and faster attention on a CPU."""
-    with ExitStack() as stack:
-        stack.enter_context(frozen(unet))
-        if execution_device(unet).type == "cpu":
-            stack.enter_context(plain_self_attention(unet))
-        yield

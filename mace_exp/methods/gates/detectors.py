@@ -190,17 +190,13 @@ def _sides(
     of_others = torch.maximum(logits.masked_fill(own, -torch.inf).amax(0), negatives)
     overlap = lowest - highest <= MIN_GAP
     highest = torch.where(overlap, _held_back(highest, of_others, lowest), highest)
-    without_few = torch.stack([_without_few(each) for each in positives])
+    few = [int(MISSED * len(each)) for each in positives]  # that may be missed
+    without_few = torch.stack([p.sort().values[n] for p, n in zip(positives, few, strict=True)])
     lowest = torch.where(lowest - highest <= MIN_GAP, without_few, lowest)
     if len(unsure):
         logits = unsure @ weight.mT + bias
         highest = _held_back(_without_stray(logits, highest, lowest), highest, lowest)
     return lowest, highest
-
-
-def _without_few(positives: Tensor) -> Tensor:
-    """Return the lowest logit of the positives [r] after the share that may be missed."""
-    return positives.sort().values[int(MISSED * len(positives))]
 
 
 def _without_stray(uncertain: Tensor, highest: Tensor, lowest: Tensor) -> Tensor:

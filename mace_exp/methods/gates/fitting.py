@@ -74,7 +74,8 @@ def fit_gates(
             own = {slug: each[branch] for slug, each in rows.items()}
             fitted = Fitted(own, preserved, uncertain, kept.of_branch(branch))
             found.append(_fit_branch(fitted, units, config, advance))
-    gaps = _smallest([gaps for _, _, gaps in found])
+    fitted_gaps = [gaps for _, _, gaps in found]
+    gaps = {n: min(each[n] for each in fitted_gaps if n in each) for n in fitted_gaps[0]}
     gaps |= {slug: min(gap, gaps.get(slug, gap)) for slug, gap in kept.gaps.items() if slug in rows}
     return Gates(
         [neurons for neurons, _, _ in found],
@@ -190,7 +191,3 @@ def _labels(rows: Mapping[str, Rows], units: Sequence[Unit]) -> Tensor:
 def _whole(rows: Mapping[str, Rows]) -> dict[str, Prefix]:
     """Return all tokens of each name, by slug."""
     return {slug: max(each.prefixes, key=len) for slug, each in rows.items()}
-
-
-def _smallest(gaps: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {slug: min(each[slug] for each in gaps if slug in each) for slug in gaps[0]}

@@ -38,11 +38,6 @@ class KeptGates:
         return self.branches[number] if self.branches else {}
 
 
-def units_fact(units: Sequence[Unit]) -> str:
-    """Return the unit of each neuron as JSON, for a file's header."""
-    return json.dumps([[slug, list(prefix)] for slug, prefix in units])
-
-
 def kept_gates(earlier: RunFolder, text_fingerprint: str) -> KeptGates:
     """Return the gates in an earlier run's folder.
 

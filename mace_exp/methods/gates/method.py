@@ -21,16 +21,15 @@ from torch import Tensor
 
 from mace_exp.concepts.concept import Concept
 from mace_exp.concepts.prompts import anchor_prompt, mentions
-from mace_exp.methods.base import Edit, MethodInputs, NoIntermediateStates, Settings
+from mace_exp.methods.base import Edit, NoIntermediateStates
 from mace_exp.methods.gates.detectors import MIN_GAP
 from mace_exp.methods.gates.fitting import fit_gates
-from mace_exp.methods.gates.kept import FILE, KeptGates, kept_gates, units_fact
+from mace_exp.methods.gates.kept import FILE, KeptGates, kept_gates
 from mace_exp.methods.gates.names import made_up_names, sentences_of
 from mace_exp.methods.gates.schema import GateSettings
 from mace_exp.methods.gates.states import gated_layer
 from mace_exp.methods.token_pairs import Tokens, paired_tokens
 from mace_exp.models.text import TEXT_ENCODERS
-from mace_exp.runs.context import Context
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.result import Result, result_key
 from mace_exp.utils.hashing import key_of
@@ -44,14 +43,8 @@ ACTIVATIONS = ("gelu", "quick_gelu")
 """Activations that are nearly 0 for very negative inputs and nearly the identity for large ones."""
 
 
-class Gates(NoIntermediateStates):
+class Gates(NoIntermediateStates[GateSettings]):
     """Hidden neurons in the text encoder; the UNet is not changed."""
-
-    def __init__(
-        self, context: Context, config: GateSettings, settings: Settings, given: MethodInputs
-    ) -> None:
-        super().__init__()
-        self.context, self.config, self.settings, self.given = context, config, settings, given
 
     def check(self) -> None:
         """Refuse text encoders other than CLIP, and sentences that do not name their concept."""
@@ -68,9 +61,6 @@ class Gates(NoIntermediateStates):
             for old, new in pairs:
                 paired_tokens(encoder, concept, old, new, Tokens.all)
         self.given.retained  # noqa: B018 -- refuses sums without captions
-
-    def step(self, name: str) -> Result[Any]:
-        return {STEP: self.edit}[name]
 
     def files(self) -> Mapping[str, Any]:
         return {"gates": self.context.folder.name_of(self._file)}
@@ -151,7 +141,7 @@ class Gates(NoIntermediateStates):
         for component, neurons, concepts, units in branches:
             tensors |= {f"{component}.{name}": each for name, each in vars(neurons).items()}
             facts[f"{component}.concepts"] = json.dumps(concepts)
-            facts[f"{component}.units"] = units_fact(units)
+            facts[f"{component}.units"] = json.dumps(units)
         save_tensors(path, tensors, facts)
 
     def _widened(self, neurons: Mapping[str, Tensor]) -> dict[str, Tensor]:

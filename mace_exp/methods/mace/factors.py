@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -26,14 +26,11 @@ class LowRank:
         """Return up @ down, [d_out, d], float64."""
         return self.up.double() @ self.down
 
-    def __neg__(self) -> LowRank:
-        return LowRank(self.up, -self.down)
-
 
 @dataclass(frozen=True)
 class StoredLowRank:
     """Low-rank factors from byte `place` of a file on: `up.mT` [r, d_out] in `dtype`, then `down`
-    [r, d] in float64, which is read times `sign`."""
+    [r, d] in float64."""
 
     file: ScratchFile
     place: int
@@ -41,7 +38,6 @@ class StoredLowRank:
     outputs: int
     inputs: int
     dtype: torch.dtype
-    sign: int = 1
 
     def load(self) -> LowRank:
         """Read the factors."""
@@ -49,10 +45,7 @@ class StoredLowRank:
         data = self.file.read(self.place, split + self.rank * self.inputs * 8)
         up = torch.frombuffer(data, dtype=self.dtype, count=self.rank * self.outputs)
         down = torch.frombuffer(data, dtype=torch.float64, offset=split)
-        return LowRank(up.view(self.rank, -1).mT, self.sign * down.view(self.rank, -1))
-
-    def __neg__(self) -> StoredLowRank:
-        return replace(self, sign=-self.sign)
+        return LowRank(up.view(self.rank, -1).mT, down.view(self.rank, -1))
 
 
 Term = LowRank | StoredLowRank

@@ -54,56 +54,17 @@ class CompactEdit:
 
 @dataclass(frozen=True)
 class FusionSums:
-    """Sufficient statistics of a set of concepts for fusion; those of disjoint sets add up.
+    """Sufficient statistics of a set of concepts for fusion.
 
     With S_c = sum e e^T over all L tokens of concept c's prompts: `gram` = sum_c S_c and `mapped` =
     sum_c T_c S_c, both [d, d], float64, on the CPU. `factors` holds, by the path of a projection,
     terms that add up to sum_c B_c (A_c S_c) (`down` is A_c S_c times the LoRA's alpha / rank), in
-    memory or in a file. They are kept factored because the rank is far below d; subtracting a
-    concept appends its terms negated, so that they cancel.
+    memory or in a file. They are kept factored because the rank is far below d.
     """
 
     gram: Tensor
     mapped: Tensor
     factors: Mapping[str, tuple[Term, ...]]
-
-    def learned(self, path: str) -> Tensor | None:
-        """Return sum_c B_c (A_c S_c) of one projection, [d_out, d], float64; None where no LoRA
-        reaches it."""
-        products = (term.load().product() for term in self.factors.get(path, ()))
-        first = next(products, None)
-        return None if first is None else sum(products, first)
-
-    def __add__(self, other: FusionSums) -> FusionSums:
-        factors = dict(self.factors)
-        for path, terms in other.factors.items():
-            factors[path] = factors.get(path, ()) + terms
-        return FusionSums(self.gram + other.gram, self.mapped + other.mapped, factors)
-
-    def __neg__(self) -> FusionSums:
-        factors = {path: tuple(-term for term in terms) for path, terms in self.factors.items()}
-        return FusionSums(-self.gram, -self.mapped, factors)
-
-    def __sub__(self, other: FusionSums) -> FusionSums:
-        """Remove concepts that were added before."""
-        return self + -other
-
-
-def fusion_sums(
-    encoder: PromptEncoder,
-    prompts: Sequence[str],
-    lora: Lora,
-    transform: Tensor,
-    *,
-    batch_size: int = 64,
-) -> FusionSums:
-    """Return the sums of one concept from its prompts, its LoRA, and the refinement T_c [d, d]
-    under which that LoRA was trained.
-
-    Raises ValueError where there is no prompt, or the LoRA changes projections that do not read
-    text.
-    """
-    return fusion_sums_of(prompt_gram(encoder, prompts, batch_size=batch_size), lora, transform)
 
 
 def prompt_gram(encoder: PromptEncoder, prompts: Sequence[str], *, batch_size: int = 64) -> Tensor:
@@ -117,15 +78,6 @@ def prompt_gram(encoder: PromptEncoder, prompts: Sequence[str], *, batch_size: i
     for states in encoder.stream(prompts, batch_size=batch_size):
         total += gram(states).cpu()
     return total
-
-
-def fusion_sums_of(total: Tensor, lora: Lora, transform: Tensor) -> FusionSums:
-    """Return the sums of one concept from S_c = `total` [d, d], float64, its LoRA, and T_c [d, d].
-
-    Raises ValueError where the LoRA changes projections that do not read text.
-    """
-    _require_text_projections(lora)
-    return FusionSums(total, transform.double() @ total, _factors(total, lora))
 
 
 class FusionAccumulator:
@@ -146,12 +98,12 @@ class FusionAccumulator:
 
         Concepts with the same T_c should pass the same tensor object, so that their S_c are summed.
 
-        Raises ValueError as `fusion_sums_of`.
+        Raises ValueError where the LoRA changes projections that do not read text.
         """
         _require_text_projections(lora)
         _, gram = self._grams.setdefault(id(transform), (transform, self._empty.clone()))
         gram += total
-        for path, (pair,) in _factors(total, lora).items():
+        for path, pair in _factors(total, lora).items():
             if path not in self._stacks:
                 self._stacks[path] = FactorStack(pair, self._most_rank, self._file)
             self._stacks[path].add(pair)
@@ -166,7 +118,7 @@ class FusionAccumulator:
         return FusionSums(gram, mapped, factors)
 
 
-def _factors(total: Tensor, lora: Lora) -> dict[str, tuple[LowRank, ...]]:
+def _factors(total: Tensor, lora: Lora) -> dict[str, LowRank]:
     """Return the factors B_c and A_c S_c of every projection."""
     downs = torch.cat([pair.down for pair in lora.factors.values()]).double()
     # One product for all layers: many small tensors between large ones fragment the heap.
@@ -174,7 +126,7 @@ def _factors(total: Tensor, lora: Lora) -> dict[str, tuple[LowRank, ...]]:
         [len(pair.down) for pair in lora.factors.values()]
     )
     return {
-        path: (LowRank(pair.up, product),)
+        path: LowRank(pair.up, product)
         for (path, pair), product in zip(lora.factors.items(), products, strict=True)
     }
 

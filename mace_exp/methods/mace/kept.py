@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from mace_exp.methods.mace.lora_inputs import LoraFiles, Loras
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.manifest import changed_files
 from mace_exp.runs.result import Result, result_key
-from mace_exp.utils.tensors import load_tensors, save_tensors
+from mace_exp.utils.tensors import load_tensors
 
 VERSION = 1
 KEY, REFINEMENT = "key", "refinement"
@@ -82,11 +81,6 @@ def with_kept(
 
     parts = {**trained.parts, **{slug: each.key for slug, each in kept.items()}}
     return Result(key, make, parts, trained.stored)
-
-
-def save_transforms(folder: RunFolder, transforms: Mapping[str, Tensor]) -> None:
-    """Write every T [d, d], float64, that a LoRA of the run was trained under, by its key."""
-    save_tensors(folder.transforms, transforms)
 
 
 def _kept(file: Path, model: str) -> KeptLora:

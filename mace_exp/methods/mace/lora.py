@@ -30,8 +30,6 @@ class LoraShape:
     `init` of A is "gaussian" (A ~ N(0, 1 / rank^2), as published) or "kaiming" (peft's default); B
     starts at zero in both. `dropout` is the probability that an input feature of a projection is
     dropped on the LoRA's path in training.
-
-    Raises ValueError where rank, dropout or init is out of range.
     """
 
     rank: int
@@ -39,14 +37,6 @@ class LoraShape:
     dropout: float = 0.0
     targets: tuple[str, ...] = TEXT_PROJECTIONS
     init: str = "gaussian"
-
-    def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ValueError(f"rank is {self.rank}: at least 1 is allowed")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is {self.dropout}: 0 <= dropout < 1 is allowed")
-        if self.init not in ("gaussian", "kaiming"):
-            raise ValueError(f"init is {self.init!r}: gaussian or kaiming is allowed")
 
     @property
     def scale(self) -> float:
@@ -73,6 +63,14 @@ class Lora:
         """Return scale B A [d_out, d_in], which the LoRA adds to the weight of one projection."""
         pair = self.factors[path]
         return self.shape.scale * (pair.up @ pair.down)
+
+    def added_to(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return `weights` by parameter name with the LoRA's change of each of its projections."""
+        changed = dict(weights)
+        for path in self.factors:
+            name = f"{path}.weight"
+            changed[name] = weights[name] + self.change(path).to(weights[name])
+        return changed
 
 
 def check_rank(unet: nn.Module, shape: LoraShape) -> None:

@@ -171,14 +171,7 @@ class Mace:
             return
         for step, maps in self._snapshots.get(concept.slug, {}).items():
             yield f"step {step}", Phase(maps=maps)
-        yield "trained", Phase(weights=self._with_lora(refined, self._lora_of(concept)))
-
-    def _with_lora(self, refined: Mapping[str, Tensor], lora: Lora) -> dict[str, Tensor]:
-        trained = dict(refined)  # projections outside lora.targets stay refined
-        for path in lora.factors:
-            name = f"{path}.weight"
-            trained[name] = refined[name] + lora.change(path).to(refined[name])
-        return trained
+        yield "trained", Phase(weights=self._lora_of(concept).added_to(refined))
 
     def _lora_of(self, concept: Concept) -> Lora:
         loras = self.loras.value.loras

@@ -26,7 +26,7 @@ class CfrConfig(WeightedConfig):
 
 LORA_TARGETS = ("to_k", "to_v", "to_q", "to_out")
 IMAGE_TARGETS = ("to_q", "to_out")
-"""Projections that read the image: the closed form cannot fuse them, see `fusion_sums`."""
+"""Projections that read the image: the closed form cannot fuse them, see `FusionAccumulator`."""
 
 
 class LoraInit(Enum):

@@ -15,7 +15,7 @@ from mace_exp.methods.mace.attention_loss import AttentionLoss, AttentionTarget
 from mace_exp.methods.mace.lora import Lora
 from mace_exp.methods.mace.stacked import StackedLora, stacked_loras
 from mace_exp.methods.optimization import LossScale, optimizer_step
-from mace_exp.models.attention import plain_self_attention, visible_attention
+from mace_exp.models.attention import quick_self_attention, visible_attention
 from mace_exp.models.denoiser import AddedConditions, concatenate, predict
 from mace_exp.models.devices import execution_device
 from mace_exp.models.unet import checkpointing, frozen
@@ -80,8 +80,7 @@ def lora_training(
     with ExitStack() as stack:
         stack.enter_context(frozen(unet))
         stack.enter_context(checkpointing(unet, gradient_checkpointing))
-        if execution_device(unet).type == "cpu":
-            stack.enter_context(plain_self_attention(unet))
+        stack.enter_context(quick_self_attention(unet))
         yield stack.enter_context(stacked_loras(unet, loras, dropout))
 
 
@@ -176,16 +175,8 @@ def clip_each(factors: Sequence[Tensor], max_norm: float, *, scale: float = 1.0)
 
 
 def prediction_target(noise: Any, latents: Tensor, drawn: Tensor, timesteps: Tensor) -> Tensor:
-    """Return what the UNet should predict of `latents` noised by `drawn`: noise or v.
-
-    Raises ValueError where the scheduler `noise` says that it predicts something else.
-    """
-    match noise.config.prediction_type:
-        case "epsilon":
-            return drawn
-        case "v_prediction":
-            return noise.get_velocity(latents, drawn, timesteps)
-        case other:
-            raise ValueError(
-                f"the scheduler's prediction_type is {other!r}: epsilon or v_prediction is allowed"
-            )
+    """Return what the UNet should predict of `latents` noised by `drawn`: noise, or v where the
+    scheduler `noise` says so."""
+    if noise.config.prediction_type == "v_prediction":
+        return noise.get_velocity(latents, drawn, timesteps)
+    return drawn

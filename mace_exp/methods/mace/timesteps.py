@@ -14,13 +14,7 @@ def focal_density(
     The content of an image is decided between t1 and t2, so that is where the attention to the
     concept is trained most. k (1 / timestep), t1 and t2 refer to a noise schedule of 1000 timesteps
     and are rescaled to `train_timesteps`.
-
-    Raises ValueError unless 0 <= t1 < t2 and k > 0.
     """
-    if not 0 <= t1 < t2:
-        raise ValueError(f"t1 = {t1} and t2 = {t2}: 0 <= t1 < t2 is needed")
-    if k <= 0:
-        raise ValueError(f"k = {k}: a positive slope is needed")
     t = torch.arange(train_timesteps, dtype=torch.float64) * (1000 / train_timesteps)
     density = torch.sigmoid(k * (t - t1)) - torch.sigmoid(k * (t - t2))
     return density / density.sum()

@@ -148,15 +148,10 @@ def train_loras(
     UNet is restored afterwards.
 
     Raises ValueError where two entries have the same slug, their latents differ in size, or they
-    differ in the number of probes or in having images for prior preservation; for dropout with
-    gradient checkpointing, whose second forward pass would drop other features; where no loss scale
+    differ in the number of probes or in having images for prior preservation; where no loss scale
     gives finite gradients.
     """
     _check_together(concepts)
-    if training.gradient_checkpointing and shape.dropout:
-        raise ValueError(
-            f"gradient checkpointing with dropout {shape.dropout:g}: only one of them is allowed"
-        )
     with on_device(unet), edited_weights(unet, weights or {}):
         group = _Group(unet, concepts, noise_scheduler(scheduler), shape, training)
         return group.train(on_step or (lambda row: None))

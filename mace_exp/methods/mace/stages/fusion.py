@@ -80,9 +80,7 @@ def sum_loras(context: Context, refinement: Result[Tensor], loras: Result[Loras]
     def make() -> Edit:
         weights = transformed_weights(context.model.projections, refinement.value)
         for lora in loras.value.loras.values():
-            for path in lora.factors:
-                name = f"{path}.weight"
-                weights[name] = weights[name] + lora.change(path).to(weights[name])
+            weights = lora.added_to(weights)
         return unet_edit(weights)
 
     return Result(key, make)

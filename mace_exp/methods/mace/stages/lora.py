@@ -14,7 +14,7 @@ from mace_exp.concepts.concept import Concept
 from mace_exp.data.training_images import TrainingImages
 from mace_exp.methods.mace.batches import most_at_once, save_batch, units
 from mace_exp.methods.mace.curves import CurveLog, log_again, log_layers, save_curve
-from mace_exp.methods.mace.kept import KEY, REFINEMENT, save_transforms
+from mace_exp.methods.mace.kept import KEY, REFINEMENT
 from mace_exp.methods.mace.lora import Lora, LoraShape, save_lora
 from mace_exp.methods.mace.lora_inputs import LoraFiles, LoraRequest, Loras, TrainingInputs
 from mace_exp.methods.mace.refinement import transformed_weights
@@ -36,6 +36,7 @@ from mace_exp.runs.context import Context
 from mace_exp.runs.result import Result, result_key
 from mace_exp.utils.hashing import key_of
 from mace_exp.utils.progress import progress
+from mace_exp.utils.tensors import save_tensors
 
 STAGE = "lora"
 VERSION = 1
@@ -94,7 +95,7 @@ def keep_loras(
         }
         save_lora(context.folder.lora(slug), lora, facts)
     used = {key: loras.transforms[key] for key in set(loras.refinements.values())}
-    save_transforms(context.folder, {**used, refinement.key: refinement.value})
+    save_tensors(context.folder.transforms, {**used, refinement.key: refinement.value})
 
 
 @dataclass(frozen=True, kw_only=True)
