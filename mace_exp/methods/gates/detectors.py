@@ -70,10 +70,11 @@ def fit_detectors(
     `inputs` [r, d] are states of sentences with erased concepts; `units` [r] the unit of each, -1
     where no gate may open. `preserved` [n, d] are states of the retain set, negatives of every
     detector. `uncertain` [k, d] are negatives of lower priority: where they are not separable from
-    the positives, or a few stray ones are not (`STRAY`), the gate opens for them. So are the other rows of a unit's own concepts, where
-    they alone overlap with its positives: the gates of their own units are open for them, too. A
-    few of the positives themselves (`MISSED`) are given up where they alone overlap with negatives.
-    `concepts` [r] is the number of each row's concept (None: all of one unit are one concept).
+    the positives, or a few stray ones are not (`STRAY`), the gate opens for them. So are the other
+    rows of a unit's own concepts, where they alone overlap with its positives: the gates of their
+    own units are open for them, too. A few of the positives themselves (`MISSED`) are given up
+    where they alone overlap with negatives. `concepts` [r] is the number of each row's concept
+    (None: all of one unit are one concept).
     """
     unsure = preserved[:0] if uncertain is None else uncertain
     space = _Whitened.of(torch.cat([inputs, preserved, unsure]))
