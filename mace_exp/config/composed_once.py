@@ -52,6 +52,7 @@ def compose_once(loader: ConfigLoaderImpl, defaults: list[Any], repo: Any) -> Di
         composed = _compose(loader, defaults, repo)
         OmegaConf.clear_cache(composed)  # merging resolves ${now:}, which is the time of one run
         _keep(_composed, key, _copies(composed))
+        return composed
     return _composed[key]()
 
 
@@ -60,7 +61,7 @@ def _copies(composed: DictConfig) -> Callable[[], DictConfig]:
     try:
         stored = pickle.dumps(composed)
     except (pickle.PicklingError, AttributeError, TypeError):  # a schema inside a function
-        return partial(copy.deepcopy, composed)
+        return partial(copy.deepcopy, copy.deepcopy(composed))
     return partial(pickle.loads, stored)
 
 
