@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import types
@@ -94,11 +95,13 @@ def stand_in(
 
 
 @pytest.fixture
-def jobs(stand_in: Callable[[Callable[..., object]], None]) -> Jobs:
+def jobs(stand_in: Callable[[Callable[..., object]], None]) -> Iterator[Jobs]:
     """Let the jobs of sweeps be stand-ins."""
     fake = Jobs()
     stand_in(fake.run)
-    return fake
+    gc.freeze()  # each job ends by a collection, which would go through all that is imported
+    yield fake
+    gc.unfreeze()
 
 
 @pytest.fixture
