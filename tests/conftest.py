@@ -41,6 +41,12 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(os.cpu_count() or 1, 4)
 
 
+def pytest_collection_finish() -> None:
+    """Keep what the tests' modules have imported out of all later collections of garbage, such as
+    those at the end of each job of a sweep: it stays, and is most of what there is."""
+    gc.freeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def quick() -> Iterator[None]:
     """Save what Hydra does again at every command, and do not wait for the disk: a run writes a
@@ -95,13 +101,11 @@ def stand_in(
 
 
 @pytest.fixture
-def jobs(stand_in: Callable[[Callable[..., object]], None]) -> Iterator[Jobs]:
+def jobs(stand_in: Callable[[Callable[..., object]], None]) -> Jobs:
     """Let the jobs of sweeps be stand-ins."""
     fake = Jobs()
     stand_in(fake.run)
-    gc.freeze()  # each job ends by a collection, which would go through all that is imported
-    yield fake
-    gc.unfreeze()
+    return fake
 
 
 @pytest.fixture
