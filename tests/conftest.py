@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import types
@@ -38,6 +39,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # torch's threads of several processes 
 def pytest_xdist_auto_num_workers() -> int:
     """Take a process for each processor, and four at most: each needs a gigabyte or more."""
     return min(os.cpu_count() or 1, 4)
+
+
+def pytest_collection_finish() -> None:
+    """Keep what the tests' modules have imported out of all later collections of garbage, such as
+    those at the end of each job of a sweep: it stays, and is most of what there is."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,17 +2,24 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from omegaconf import OmegaConf
 
 from mace_exp.config import composed_once
 from mace_exp.config.composing import composed_run
 from mace_exp.config.hydra_shortcuts import plain_hydra
 from mace_exp.config.options import VARIANTS
 from mace_exp.runs.schema import NoTracking
+
+
+@dataclass
+class Named:
+    steps: int = 1
 
 
 @pytest.fixture(autouse=True)
@@ -100,4 +107,18 @@ def test_what_is_kept_remembers_nothing_that_was_resolved() -> None:
     """Such as the time, which would name the folder of the next run in this process."""
     composed_run("masks=whole")
     [kept] = composed_once._composed.values()
-    assert not kept._metadata.resolver_cache
+    assert not kept()._metadata.resolver_cache
+
+
+def test_copies_are_apart_also_of_a_schema_inside_a_function() -> None:
+    """Which no pickle can name."""
+
+    @dataclass
+    class Local:
+        steps: int = 1
+
+    for schema in (Local, Named):
+        copies = composed_once._copies(OmegaConf.structured(schema))
+        first, second = copies(), copies()
+        first.steps = 7
+        assert OmegaConf.get_type(second) is schema and second.steps == copies().steps == 1

@@ -133,11 +133,18 @@ def test_every_experiment_fits_every_option_of_every_group() -> None:
                     node = node[part]
 
 
-@pytest.mark.parametrize("masks", ["attention", "precomputed", "none", "whole", "grounded_sam_hub"])
+OTHER_MASKS = ("attention", "precomputed", "none", "whole", "grounded_sam_hub")
+
+
+@pytest.mark.parametrize("masks", OTHER_MASKS)
 def test_published_experiments_take_other_masks(masks: str) -> None:
+    """Each option with a third of the experiments, of people and of objects: each is composed.
+
+    That the keys which an experiment sets fit all options is checked above.
+    """
     names = sorted(file.stem for file in (CONF / "experiment" / "published").glob("*.yaml"))
     assert len(names) == 9
-    for name in (f"published/{each}" for each in names):
+    for name in (f"published/{each}" for each in names[OTHER_MASKS.index(masks) % 3 :: 3]):
         composed = composed_run(
             f"experiment={name}",
             f"masks={masks}",

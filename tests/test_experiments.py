@@ -1,4 +1,4 @@
-"""The published settings: their numbers, and that each of them runs on a tiny random model."""
+"""The published settings: their numbers, and that they run on a tiny random model."""
 
 import json
 from collections.abc import Callable
@@ -17,7 +17,9 @@ from mace_exp.models.fingerprints import text_fingerprint
 from mace_exp.models.text import stable_diffusion_encoder
 from mace_exp.preservation.statistics import PreservationStatistics, preservation_statistics
 from mace_exp.preservation.terms import Preservation
+from mace_exp.recipe import Recipe
 from mace_exp.runs.result import Result
+from mace_exp.stage_plan import stage_works
 from mace_exp.utils.conf import CONF
 from tests.composing import composed
 from tests.recipes import recipe_in
@@ -28,6 +30,8 @@ PUBLISHED = sorted(
     file.stem for file in (CONF / "experiment").glob("*.yaml") if not file.stem.startswith("mini_")
 )
 IMPORTED = sorted(file.stem for file in (CONF / "experiment" / "published").glob("*.yaml"))
+OF_EACH_SORT = ("artist_100", "celebrity_1", "celebrity_5", "explicit_4", "object_ship")
+"""One setting of each kind of concept, of one person and of several: they are run as a whole."""
 SMALL = (
     "sampling.steps=1",
     "sampling.batch_size=16",
@@ -80,11 +84,32 @@ def assert_finished(folder: Path) -> None:
     assert not any(torch.equal(edit[n], original[n.removeprefix("unet.")]) for n in edit)
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_every_published_setting_runs(run: Command, name: str) -> None:
+def smaller(name: str) -> list[str]:
+    """Return what makes a published setting small: two of a hundred names, and few captions."""
     more = [TWO_OF_MANY[name]] if name in TWO_OF_MANY else []
-    few = FEW_CAPTIONS if weights(composed(f"experiment={name}"))[1] else ()
-    assert_finished(run(f"experiment={name}", *more, *few))
+    few = FEW_CAPTIONS if weights(composed(f"experiment={name}"))[1] != (0, 0) else ()
+    return [*more, *few]
+
+
+@pytest.mark.parametrize("name", OF_EACH_SORT)
+def test_published_settings_run(run: Command, name: str) -> None:
+    assert_finished(run(f"experiment={name}", *smaller(name)))
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if name not in OF_EACH_SORT])
+def test_every_published_setting_fits_the_model_and_refines_it(name: str, tmp_path: Path) -> None:
+    """Those that differ from a setting which is run above in names and numbers alone."""
+    recipe = recipe_in(
+        tmp_path, f"experiment={name}", *smaller(name), *SMALL, pipeline=tiny_pipeline()
+    )
+    assert_fits(recipe)
+
+
+def assert_fits(recipe: Recipe) -> None:
+    recipe.check()
+    assert {"images", "masks", "cfr", "lora", "fusion", "samples"} <= {*stage_works(recipe)}
+    transform = recipe.method.refinement.value  # type: ignore[attr-defined]
+    assert transform.isfinite().all() and not torch.equal(transform, torch.eye(len(transform)))
 
 
 @pytest.fixture(scope="module")
@@ -105,16 +130,32 @@ def imported(name: str, cache: Path) -> list[str]:
     return [f"preservation.{part}.cache={cache}" for part in parts]
 
 
-@pytest.mark.parametrize("name", IMPORTED)
+def with_imports(name: str, raw_sums: Path, detectors: tuple[str, ...]) -> list[str]:
+    """Return the arguments of a published experiment that has its caches and its detectors."""
+    more = [TWO_OF_MANY[name]] if name in TWO_OF_MANY else []
+    more += [*imported(name, raw_sums), *(detectors if is_masked(name) else ())]
+    return [f"experiment=published/{name}", *more]
+
+
+def is_masked(name: str) -> bool:
+    return name.startswith(("celebrity_", "object_"))
+
+
+@pytest.mark.parametrize("name", [name for name in IMPORTED if name in OF_EACH_SORT])
 def test_imported_caches_run(
     run: Command, raw_sums: Path, detectors: tuple[str, ...], name: str
 ) -> None:
-    masked = name.startswith(("celebrity_", "object_"))
-    more = [TWO_OF_MANY[name]] if name in TWO_OF_MANY else []
-    more += [*imported(name, raw_sums), *(detectors if masked else ())]
-    folder = run(f"experiment=published/{name}", *more)
+    folder = run(*with_imports(name, raw_sums, detectors))
     assert_finished(folder)
-    assert bool(list((folder / "masks").glob("*.png"))) == masked
+    assert bool(list((folder / "masks").glob("*.png"))) == is_masked(name)
+
+
+@pytest.mark.parametrize("name", [name for name in IMPORTED if name not in OF_EACH_SORT])
+def test_imported_caches_fit_the_model_and_refine_it(
+    raw_sums: Path, detectors: tuple[str, ...], name: str, tmp_path: Path
+) -> None:
+    given = with_imports(name, raw_sums, detectors)
+    assert_fits(recipe_in(tmp_path, *given, *SMALL, pipeline=tiny_pipeline()))
 
 
 @pytest.mark.parametrize("name", IMPORTED)
@@ -242,7 +283,7 @@ def test_closeness_zero_is_enough_at_the_width_of_stable_diffusion(
 ) -> None:
     """The words of thirty prompts fill 768 directions, however little the captions weigh; those of
     one prompt a concept do not, and closeness is named."""
-    pipeline = tiny_pipeline(width=768)
+    pipeline = tiny_pipeline(width=768, context_length=40)
 
     def refined(*more: str) -> torch.Tensor:
         few = ("preservation.prior.count=50", "preservation.domain.count=50")

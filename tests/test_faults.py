@@ -30,9 +30,9 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     ("fault", "numbers"),
     [
         ("SIGKILL at a write boundary", (75, 110)),
-        ("SIGKILL at a random time", (0, 1)),
+        ("SIGKILL at a random time", (1,)),
         ("disk full", (0, 25)),
-        ("memory used up", (0, 3)),
+        ("memory used up", (3,)),
         ("two at once", (0, 1)),
         ("cache entry damaged", (10, 13)),
     ],

@@ -141,6 +141,8 @@ def test_ray_runs_the_jobs(tmp_path: Path) -> None:
     more = ("hydra.launcher.ray.remote.num_gpus=0", "hydra.launcher.ray.remote.num_cpus=1")
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     env |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ADDRESS": "local"}
+    # A process of its own for each job would import torch once more.
+    more += ("hydra.launcher.ray.remote.max_calls=0", "+hydra.launcher.ray.init.num_cpus=1")
     code, said = sweep(tmp_path, "ray_gpu", *more, env=env)
     assert code == 1 and told(tmp_path) == ["failed", "finished"], said
     assert "1 of 2 jobs finished" in said

@@ -1,5 +1,7 @@
 """Methods side by side: what each one's equation says, and that a run makes only what it reads."""
 
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import torch
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from safetensors.torch import load_file
 
+from mace_exp.__main__ import main
 from mace_exp.concepts.concept import Concept, Kind
 from mace_exp.concepts.prompts import anchor_prompt
 from mace_exp.export import export
@@ -22,7 +25,7 @@ from mace_exp.preservation.statistics import gram
 from tests.recipes import FEW, recipe_in
 from tests.tiny import tiny_pipeline
 from tests.tiny_xl import tiny_xl_pipeline
-from tests.whole_run import PEOPLE, SMALL, Run, read, rows
+from tests.whole_run import PEOPLE, SMALL, read, rows
 
 ADAM = Concept("Adam Driver", Kind.person, "a person")
 TWO = ("concepts=custom", "concepts.names=[Adam Driver,Amy Adams]", "judge=none")
@@ -45,17 +48,15 @@ def pipeline() -> Any:
     return tiny_pipeline()
 
 
-@pytest.fixture
-def arguments(tiny_folder: Path, cache: Path, tmp_path: Path) -> list[str]:
-    """Of the fixture `run`: keys that not every method reads are in a file, and refused by none."""
-    file = tmp_path / "mine" / "experiment" / "small.yaml"
+def small_settings(folder: Path) -> list[str]:
+    """Return arguments that make a run small: keys that not every method reads are in a file, and
+    refused by none."""
+    file = folder / "mine" / "experiment" / "small.yaml"
     file.parent.mkdir(parents=True)
     file.write_text(f"# @package _global_\n{EXPERIMENT}", encoding="utf-8")
-    place = f"hydra.searchpath=['file://{tmp_path / 'mine'}']"
     unread = ("lora", "images.", "preservation.")
     small = [each for each in SMALL if not each.startswith(unread)]
-    model = ["model=path", f"model.source={tiny_folder}", f"cache_dir={cache}"]
-    return [*model, place, "experiment=small", *small]
+    return [f"hydra.searchpath=['file://{folder / 'mine'}']", "experiment=small", *small]
 
 
 @pytest.mark.parametrize("tokens", Tokens)
@@ -130,9 +131,27 @@ def test_token_sums_are_those_of_single_tokens(pipeline: Any) -> None:
     torch.testing.assert_close(sums.cross, anchor.mT @ concept, rtol=1e-5, atol=1e-6)
 
 
+METHODS = ("mace", *UNTRAINED)
+
+
+@pytest.fixture(scope="module")
+def swept(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep over the methods: the folder of job i is that of METHODS[i]."""
+    root = tmp_path_factory.mktemp("swept")
+    model = ("model=path", f"model.source={tiny_folder}", f"cache_dir={root / 'cache'}")
+    given = (*model, *small_settings(root), PEOPLE, "evaluation.parts=[erased]")
+    with pytest.MonkeyPatch.context() as patch:
+        choice = (f"method={','.join(METHODS)}", f"hydra.sweep.dir={root / 'sweep'}")
+        patch.setattr(sys, "argv", ["mace_exp", "-m", *given, *choice])
+        main()
+    return root / "sweep"
+
+
 @pytest.mark.parametrize("name", UNTRAINED)
-def test_without_training_no_image_and_no_lora(run: Run, tmp_path: Path, name: str) -> None:
-    folder = run(name, PEOPLE, f"method={name}")
+def test_without_training_no_image_and_no_lora(
+    swept: Path, command: Callable[..., None], tmp_path: Path, name: str
+) -> None:
+    folder = swept / str(METHODS.index(name))
     holds = name in HOLDING
     made = set(read(folder / "summary.json")["made"])
     own = {"gates"} if name == "gates" else set()
@@ -153,18 +172,16 @@ def test_without_training_no_image_and_no_lora(run: Run, tmp_path: Path, name: s
         for each, weight in edit.items():
             component, _, parameter = each.partition(".")
             assert torch.equal(getattr(loaded, component).get_parameter(parameter), weight)
-    run(name, PEOPLE, f"method={name}", "stages=[samples,metrics]")
-    assert read(folder / "summary.json")["made"] == {}, "the edit of the folder is read"
+    again = shutil.copytree(folder, tmp_path / "again")
+    command(f"resume={again}", "stages=[samples,metrics]")
+    assert read(again / "summary.json")["made"] == {}, "the edit of the folder is read"
 
 
-def test_methods_stand_side_by_side_in_a_sweep(run: Run) -> None:
-    names = ["mace", *UNTRAINED]
-    choice = f"method={','.join(names)}"
-    folder = run("sweep", "-m", PEOPLE, choice, "evaluation.parts=[erased]", "save=weights")
-    jobs = [read(folder / str(number) / "erased.json") for number in range(len(names))]
-    assert [job["method"] for job in jobs] == names
-    for number in range(1, len(names)):
-        made = read(folder / str(number) / "summary.json")["made"]
+def test_methods_stand_side_by_side_in_a_sweep(swept: Path) -> None:
+    jobs = [read(swept / str(number) / "erased.json") for number in range(len(METHODS))]
+    assert [job["method"] for job in jobs] == [*METHODS]
+    for number in range(1, len(METHODS)):
+        made = read(swept / str(number) / "summary.json")["made"]
         assert "samples" not in made, "the original's pictures serve all"
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from experiments.mini_world.linear_ceiling import linear_ceiling
+from experiments.mini_world.linear_ceiling import linear_ceilings
 from mace_exp.mini import captions
 from mace_exp.mini.judge import WEIGHTS, MiniJudge
 from mace_exp.models.loading import load_pipeline
@@ -65,12 +65,12 @@ def test_a_judge_that_lacks_weights_is_refused(judge: MiniJudge, tmp_path: Path)
         MiniJudge.load(tmp_path)
 
 
-@pytest.mark.parametrize("count", [10, 100])
-def test_a_linear_edit_can_erase_names_and_keep_the_others(pipeline, count: int) -> None:
-    rates = linear_ceiling(pipeline.text_encoder, pipeline.tokenizer, count)
-    for place in ("name", "end", "last"):
-        assert rates[f"erased_{place}"] <= 0.05
-        assert rates[f"preserved_{place}"] >= 0.95
+def test_a_linear_edit_can_erase_names_and_keep_the_others(pipeline) -> None:
+    found = linear_ceilings(pipeline.text_encoder, pipeline.tokenizer, (10, 100))
+    for rates in found.values():
+        for place in ("name", "end", "last"):
+            assert rates[f"erased_{place}"] <= 0.05
+            assert rates[f"preserved_{place}"] >= 0.95
 
 
 def test_latents_are_standardised(pipeline) -> None:

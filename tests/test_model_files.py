@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from mace_exp.cli.common import add_model_arguments, chosen_model
 from mace_exp.models.fingerprints import fingerprint
 from mace_exp.models.loading import load_pipeline
 from mace_exp.models.sources import find_model
+from mace_exp.models.weight_files import read_object
 from tests.saved import LFS_POINTER
 from tests.saved import pipeline as pipeline
 from tests.saved import saved as saved
@@ -290,3 +292,27 @@ def test_files_that_lack_weights_are_refused(
 def test_the_list_of_a_folder_is_given_for_the_folder(saved: Path) -> None:
     with pytest.raises(ValueError, match=f"give its folder, {saved}$"):
         find_model(saved / "model_index.json")
+
+
+def test_a_tokenizer_is_read_again_when_it_has_changed_and_only_then(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one of the same size, time and name."""
+    folder = shutil.copytree(saved, tmp_path / "model")
+    find_model(folder)
+    parsed: list[str] = []
+
+    def noted(file: Path) -> dict[str, Any]:
+        parsed.append(file.parent.name)
+        return read_object(file)
+
+    monkeypatch.setattr("mace_exp.models.weight_files.read_object", noted)
+    find_model(folder)
+    assert "tokenizer" not in parsed
+    file = next((folder / "tokenizer").glob("*.json"))
+    before, content = file.stat(), bytearray(file.read_bytes())
+    content[len(content) // 2] = 0xFF
+    file.write_bytes(content)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(ValueError, match=f"{file} can't be read"):
+        find_model(folder)

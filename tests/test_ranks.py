@@ -15,9 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from mace_exp.models.devices import take_device
-from mace_exp.models.saving import save_pipeline
 from mace_exp.runs.ranks import Ranks, is_worker, rank_count
-from tests.tiny import tiny_pipeline
 from tests.whole_run import SMALL, read, rows
 
 ROOT = Path(__file__).parents[1]
@@ -72,13 +70,6 @@ else:
 """
 
 
-@pytest.fixture(scope="module")
-def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny") / "model"
-    save_pipeline(tiny_pipeline(), folder)
-    return folder
-
-
 Start = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -131,12 +122,20 @@ def test_every_job_is_done_once_and_a_worker_that_fails_is_reported(tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_two_ranks_leave_what_one_process_leaves(start: Start, tmp_path: Path) -> None:
-    done = [
-        start("one", ["mace_exp"], THREE),
-        start("two", [*TORCHRUN, "-m", "mace_exp"], THREE),
-    ]
-    assert [each.returncode for each in done] == [0, 0], done[1].stderr
+def test_two_ranks_leave_what_one_process_leaves(
+    start: Start,
+    tmp_path: Path,
+    command: Callable[..., None],
+    tiny_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    done = start("two", [*TORCHRUN, "-m", "mace_exp"], THREE)
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "one").mkdir()
+    monkeypatch.chdir(tmp_path / "one")
+    command("model=path", f"model.source={tiny_folder}", "cache_dir=cache", *SMALL, THREE)
+    said = capsys.readouterr().out
     folders = [list((tmp_path / name / "outputs").glob("*/*")) for name in ("one", "two")]
     assert [len(each) for each in folders] == [1, 1], "the ranks agree on one folder"
     one, two = folders[0][0], folders[1][0]
@@ -153,7 +152,7 @@ def test_two_ranks_leave_what_one_process_leaves(start: Start, tmp_path: Path) -
             pixels = [np.asarray(Image.open(f / "samples" / phase / path.name)) for f in (one, two)]
             assert np.abs(pixels[0].astype(int) - pixels[1]).max() <= 2, path
     assert len(rows(two, "lora")) == len(rows(one, "lora")) == 3 * 3
-    assert done[1].stdout.count("report.html") == done[0].stdout.count("report.html") > 0
+    assert done.stdout.count("report.html") == said.count("report.html") > 0
 
 
 @pytest.mark.slow

@@ -1,8 +1,5 @@
 """What whole runs share: nothing is made twice, and nothing is taken for what it is not."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from mace_exp.models.sampling import Samples
+from tests.forked import begun, ended
 from tests.whole_run import PEOPLE, SMALL, UP_TO_FUSION, Run, read, rows
 
 
@@ -110,17 +108,17 @@ def test_pictures_are_kept_as_they_are_drawn(
 
 def test_two_jobs_at_once_make_what_they_share_once(tiny_folder: Path, tmp_path: Path) -> None:
     stages = UP_TO_FUSION.replace("]", ",samples]")
-    shared = [f"model.source={tiny_folder}", f"cache_dir={tmp_path / 'cache'}", *SMALL, PEOPLE]
-    shared += [f"stages={stages}", "evaluation.parts=[erased]", "save=weights"]
-    jobs = [
-        subprocess.Popen(
-            [sys.executable, "-m", "mace_exp", "model=path", *shared]
-            + [f"hydra.run.dir={tmp_path / str(weight)}", f"fusion.prior_weight={weight}"],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
+    shared = ["model=path", f"model.source={tiny_folder}", f"cache_dir={tmp_path / 'cache'}"]
+    shared += [*SMALL, PEOPLE, f"stages={stages}", "evaluation.parts=[erased]", "save=weights"]
+    jobs = {
+        weight: begun(
+            [*shared, f"hydra.run.dir={tmp_path / str(weight)}", f"fusion.prior_weight={weight}"],
+            tmp_path / f"printed-{weight}.txt",
         )
         for weight in (1, 100)
-    ]
-    assert [job.wait(timeout=600) for job in jobs] == [0, 0]
+    }
+    for weight, job in jobs.items():
+        assert ended(job) == 0, (tmp_path / f"printed-{weight}.txt").read_text()
     summaries = [read(tmp_path / str(weight) / "summary.json") for weight in (1, 100)]
     for kind in ("images", "masks", "statistics", "loras", "samples"):
         counts = [(each["made"].get(kind, 0), each["reused"].get(kind, 0)) for each in summaries]

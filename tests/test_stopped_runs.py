@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 import weakref
 from pathlib import Path
@@ -14,6 +12,7 @@ import pytest
 from mace_exp.runs.context import Context
 from mace_exp.runs.result import Result
 from mace_exp.stages.masks import ConceptMasks
+from tests.forked import begun, ended
 from tests.whole_run import PEOPLE, UP_TO_FUSION, Run, read, rows
 
 
@@ -52,26 +51,16 @@ def test_a_job_that_failed_lets_go_of_its_model(
 
 def test_a_killed_run_says_so_and_goes_on(arguments: list[str], tmp_path: Path) -> None:
     folder = tmp_path / "killed"
-    command = [sys.executable, "-m", "mace_exp"]
     more = [PEOPLE, f"hydra.run.dir={folder}", "lora.steps=4000", "lora.learning_rate=1e-5"]
-    process = subprocess.Popen(
-        [*command, *arguments, *more], env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
-    try:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and not (
-            (folder / "metrics.jsonl").exists() and rows(folder, "lora")
-        ):
-            time.sleep(0.2)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 143
-    finally:
-        process.kill()
+    process = begun([*arguments, *more], tmp_path / "printed.txt")
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (
+        (folder / "metrics.jsonl").exists() and rows(folder, "lora")
+    ):
+        time.sleep(0.05)
+    os.kill(process, signal.SIGTERM)
+    assert ended(process) == 143, (tmp_path / "printed.txt").read_text()
     assert read(folder / "status.json")["status"] == "failed"
-    done = subprocess.run(
-        [*command, f"resume={folder}", "lora.steps=2", f"cache_dir={tmp_path / 'cache'}"],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-    assert done.returncode == 0
+    again = [f"resume={folder}", "lora.steps=2", f"cache_dir={tmp_path / 'cache'}"]
+    assert ended(begun(again, tmp_path / "again.txt")) == 0, (tmp_path / "again.txt").read_text()
     assert read(folder / "status.json")["status"] == "finished"

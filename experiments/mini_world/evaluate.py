@@ -22,7 +22,7 @@ from experiments.mini_world import card
 from experiments.mini_world.autoencoder import decode, posterior, psnr
 from experiments.mini_world.draw_and_judge import draw_and_judge
 from experiments.mini_world.export import PIPELINE
-from experiments.mini_world.linear_ceiling import effective_rank, linear_ceiling
+from experiments.mini_world.linear_ceiling import effective_rank, linear_ceilings
 from experiments.mini_world.training import CHECKPOINTS
 from experiments.mini_world.world import World
 from mace_exp.mini import captions
@@ -101,9 +101,9 @@ def _reconstructed(vae: AutoencoderKL, images: np.ndarray) -> np.ndarray:
 
 def _ceilings(pipeline: StableDiffusionPipeline) -> dict[str, float]:
     values = {}
-    for count in (10, 100):
-        found = linear_ceiling(pipeline.text_encoder, pipeline.tokenizer, count)
-        values |= {f"ceiling_{key}_{count}": value for key, value in found.items()}
+    found = linear_ceilings(pipeline.text_encoder, pipeline.tokenizer, (10, 100))
+    for count, rates in found.items():
+        values |= {f"ceiling_{key}_{count}": value for key, value in rates.items()}
     ranks = effective_rank(pipeline.text_encoder, pipeline.tokenizer)
     return values | {f"effective_rank_{key}": value for key, value in ranks.items()}
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from experiments.mini_world.caption_sampling import Caption, draw_caption, pick
-from experiments.mini_world.linear_ceiling import linear_ceiling
+from experiments.mini_world.linear_ceiling import linear_ceilings
 from experiments.mini_world.training import Losses, Schedule, Stage
 from mace_exp.mini import captions
 from mace_exp.mini.judge import WEIGHTS
@@ -187,8 +187,6 @@ def _probe(model: nn.Module, words: CLIPTokenizer) -> dict[str, float]:
         for name in ("subject", "scene", "hair"):
             right = model.heads[name](states[rows, at]).argmax(-1) == batch.labels[name]
             values[f"{name}_{place}"] = float(right.float().mean())
-    for count in (10, 100):
-        values |= {
-            f"{key}_{count}": v for key, v in linear_ceiling(model.encoder, words, count).items()
-        }
+    for count, rates in linear_ceilings(model.encoder, words, (10, 100)).items():
+        values |= {f"{key}_{count}": value for key, value in rates.items()}
     return values

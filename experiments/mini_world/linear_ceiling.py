@@ -5,7 +5,7 @@ transform of the states that maps the erased names to "a person" and the others 
 on other templates, classify the transformed states by name with a linear reader.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -30,10 +30,11 @@ PLACES = ("name", "end", "last")
 """Positions that are read: the last token of the name, end-of-text, and the last padding token."""
 
 
-def linear_ceiling(
-    encoder: CLIPTextModel, tokenizer: CLIPTokenizer, count: int
-) -> dict[str, float]:
-    """Return the rates of the best linear edit that erases the first `count` names, by place.
+def linear_ceilings(
+    encoder: CLIPTextModel, tokenizer: CLIPTokenizer, counts: Sequence[int]
+) -> dict[int, dict[str, float]]:
+    """Return for each count the rates of the best linear edit that erases so many names, the first
+    ones, by place.
 
     `erased_<place>` is the share of erased names that the reader, fitted by least squares on the
     original states, still recognises; `preserved_<place>` that of the other names, among those
@@ -43,18 +44,22 @@ def linear_ceiling(
     fit, fit_places = _states(encoder, tokenizer, names, _FIT)
     read, places = _states(encoder, tokenizer, names, _READ)
     anchor, anchor_places = _states(encoder, tokenizer, ["a person"], _FIT)
-    transform = _best_transform(fit, anchor, (fit_places, anchor_places), count)
-    values = {}
+    transforms = {
+        count: _best_transform(fit, anchor, (fit_places, anchor_places), count) for count in counts
+    }
+    values: dict[int, dict[str, float]] = {count: {} for count in counts}
+    truth = torch.arange(len(names)).repeat_interleave(len(_READ))
     for place in PLACES:
         before = _states_at(read, places[place])
         taught = _states_at(fit, fit_places[place])
         reader = _reader(taught, torch.arange(len(names)).repeat_interleave(len(_FIT)))
-        truth = torch.arange(len(names)).repeat_interleave(len(_READ))
         right_before = reader(before) == truth
-        right = reader(before @ transform.T) == truth
-        erased = truth < count
-        values[f"erased_{place}"] = float(right[erased].float().mean())
-        values[f"preserved_{place}"] = float(right[~erased & right_before].float().mean())
+        for count, transform in transforms.items():
+            right = reader(before @ transform.T) == truth
+            erased = truth < count
+            values[count][f"erased_{place}"] = float(right[erased].float().mean())
+            kept = right[~erased & right_before]
+            values[count][f"preserved_{place}"] = float(kept.float().mean())
     return values
 
 

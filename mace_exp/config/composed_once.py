@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import copy
 import os
+import pickle
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,7 @@ MOST = 64
 
 _compose = ConfigLoaderImpl._compose_config_from_defaults_list
 _listed: dict[Any, tuple[Any, Any]] = {}
-_composed: dict[Any, DictConfig] = {}
+_composed: dict[Any, Callable[[], DictConfig]] = {}
 
 
 def list_once(repo: Any, overrides_list: list[Any], **given: Any) -> Any:
@@ -48,8 +51,18 @@ def compose_once(loader: ConfigLoaderImpl, defaults: list[Any], repo: Any) -> Di
     if key not in _composed:
         composed = _compose(loader, defaults, repo)
         OmegaConf.clear_cache(composed)  # merging resolves ${now:}, which is the time of one run
-        _keep(_composed, key, composed)
-    return copy.deepcopy(_composed[key])
+        _keep(_composed, key, _copies(composed))
+        return composed
+    return _composed[key]()
+
+
+def _copies(composed: DictConfig) -> Callable[[], DictConfig]:
+    """Return what makes copies: a pickle is read in half the time of a deep copy."""
+    try:
+        stored = pickle.dumps(composed)
+    except (pickle.PicklingError, AttributeError, TypeError):  # a schema inside a function
+        return partial(copy.deepcopy, copy.deepcopy(composed))
+    return partial(pickle.loads, stored)
 
 
 def stored_schema(path: str) -> type | None:

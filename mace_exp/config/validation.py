@@ -37,10 +37,7 @@ def to_run_config(
     _refuse(_unknown_keys(composed))
     _complete_terms(composed)
     _refuse(f"{key} is not set: give {key}=..." for key in sorted(OmegaConf.missing_keys(composed)))
-    general = copy.deepcopy(composed)
-    general.overrides = {}
-    config = OmegaConf.to_object(general)
-    assert isinstance(config, RunConfig)
+    config = _general(composed)
     _refuse(out_of_range(config))
     _refuse(unmeant_texts(replace(config, resume=config.resume or None)))
     _refuse(_unread(config, given))
@@ -49,6 +46,18 @@ def to_run_config(
     config = replace(config, overrides=overrides)
     if files:
         _refuse(missing_files(config))
+    return config
+
+
+def _general(composed: DictConfig) -> RunConfig:
+    """Return the typed configuration without settings of single concepts."""
+    given = copy.deepcopy(composed.overrides)  # a copy of everything takes as long as the rest
+    composed.overrides = {}
+    try:
+        config = OmegaConf.to_object(composed)
+    finally:
+        composed.overrides = given
+    assert isinstance(config, RunConfig)
     return config
 
 

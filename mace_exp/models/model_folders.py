@@ -23,6 +23,7 @@ from mace_exp.models.assumptions import (
 from mace_exp.models.weight_files import (
     by_variant,
     check_downloaded,
+    check_object,
     component_weights,
     read_header,
     read_object,
@@ -92,7 +93,7 @@ def _check_tokenizer(folder: Path) -> None:
     if not any(all((folder / file).is_file() for file in files) for files in _VOCABULARY):
         raise ValueError(f"{folder} has no vocabulary: vocab.json and merges.txt")
     for file in sorted(folder.glob("*.json")):
-        read_object(file)
+        check_object(file)
     merges = folder / "merges.txt"
     if merges.is_file():
         check_downloaded(merges)

@@ -11,7 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from mace_exp.models.devices import execution_device, in_batches, on_device
-from mace_exp.models.tokens import Tokenizer, end_positions, phrase_positions, plain_ids, token_ids
+from mace_exp.models.tokens import (
+    Tokenizer,
+    end_positions,
+    ids_and_positions,
+    plain_ids,
+    token_ids,
+)
 
 if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
@@ -121,11 +127,11 @@ class PromptEncoder:
 
         Raises ValueError if the phrase is not in the prompt, or the prompt is longer than L.
         """
-        ids = self.token_ids([prompt])[0].tolist()
+        ids, own = ids_and_positions(self.tokenizer, prompt, phrase, self.context_length)
         mask = torch.zeros(self.context_length, dtype=torch.bool)
-        mask[phrase_positions(self.tokenizer, prompt, phrase)] = True
+        mask[own] = True
         if include_end:
-            mask[end_positions(ids, self.tokenizer.eos_token_id)] = True
+            mask[end_positions(ids.tolist(), self.tokenizer.eos_token_id)] = True
         return mask
 
 

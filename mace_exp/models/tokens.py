@@ -30,7 +30,13 @@ def token_ids(tokenizer: Tokenizer, prompts: Sequence[str], context_length: int)
     Raises ValueError, with the prompt and its tokens, for a prompt that is too long: truncated
     words would silently be missing from every statistic.
     """
-    rows = [plain_ids(tokenizer, prompt) for prompt in prompts]
+    rows = plain_ids(tokenizer, list(prompts)) if prompts else []
+    return _padded(tokenizer, prompts, rows, context_length)
+
+
+def _padded(
+    tokenizer: Tokenizer, prompts: Sequence[str], rows: Sequence[list[int]], context_length: int
+) -> Tensor:
     for prompt, row in zip(prompts, rows, strict=True):
         if len(row) > context_length:
             raise ValueError(
@@ -51,8 +57,25 @@ def phrase_positions(tokenizer: Tokenizer, prompt: str, phrase: str) -> list[int
 
     Raises ValueError, with the prompt and its tokens, if the phrase does not occur.
     """
-    sought = phrase_ids(tokenizer, phrase)
-    row = plain_ids(tokenizer, prompt)
+    row, named = plain_ids(tokenizer, [prompt, phrase])
+    return _positions(tokenizer, prompt, phrase, row=row, sought=named[1:-1])
+
+
+def ids_and_positions(
+    tokenizer: Tokenizer, prompt: str, phrase: str, context_length: int
+) -> tuple[Tensor, list[int]]:
+    """Return `token_ids` of one prompt, [context_length], and `phrase_positions` in it.
+
+    A call of a tokenizer takes as long for one text as for several: here it is one call.
+    """
+    row, named = plain_ids(tokenizer, [prompt, phrase])
+    ids = _padded(tokenizer, [prompt], [row], context_length)[0]
+    return ids, _positions(tokenizer, prompt, phrase, row=row, sought=named[1:-1])
+
+
+def _positions(
+    tokenizer: Tokenizer, prompt: str, phrase: str, *, row: list[int], sought: list[int]
+) -> list[int]:
     found = list(occurrences(row, sought))
     if not found:
         raise ValueError(

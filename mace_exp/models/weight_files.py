@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from mace_exp.utils.hashing import file_digest
 from mace_exp.utils.reading import regular
 
 STEMS = ("diffusion_pytorch_model", "model")
@@ -182,6 +183,26 @@ def read_object(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{file} holds no settings: it must be a JSON object")
     return content
+
+
+_WHOLE: set[str] = set()
+"""Digests of the files that `check_object` found to hold an object."""
+
+
+def check_object(file: Path) -> None:
+    """Check that `read_object` can read a file; raises as it does.
+
+    Content that was read before is not parsed again. A tokenizer takes many milliseconds, and each
+    composed configuration checks its model more than once.
+    """
+    try:
+        digest = file_digest(file)
+    except (OSError, ValueError):
+        read_object(file)  # says what is wrong
+        return
+    if digest not in _WHOLE:
+        read_object(file)
+        _WHOLE.add(digest)
 
 
 def check_downloaded(file: Path) -> None:
