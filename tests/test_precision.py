@@ -10,6 +10,7 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import Stabl
 from safetensors.torch import load_file
 
 from mace_exp.methods.mace.stages import cfr, fusion, lora
+from tests.fusing import learned
 from tests.whole_run import SMALL, UP_TO_FUSION, Run, read
 
 LITTLE = ("concepts=[Adam Driver]", "evaluation.parts=[erased]", "evaluation.images_per_part=1")
@@ -40,7 +41,7 @@ def test_a_half_precision_model_is_erased_in_full_precision(
 
     def fused(weights: Any, transform: Any, sums: Any, **more: Any) -> Any:
         solved.extend([sums.gram, sums.mapped, more["preserved"]])
-        solved.extend(sums.learned(path) for path in sums.factors)
+        solved.extend(learned(sums).values())
         return fuse(weights, transform, sums, **more)
 
     monkeypatch.setattr(cfr, "refine", refined)
