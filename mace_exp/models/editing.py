@@ -3,6 +3,10 @@
 Weights of a pipeline are named by component and parameter, as in
 "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight"; those of a module by
 parameter only.
+
+An edit may add hidden neurons to one MLP of a text encoder. transformers knows one hidden width for
+all layers (`intermediate_size`), so the others are padded with neurons of zeros, which change
+nothing: such a folder loads like any other.
 """
 
 from __future__ import annotations
