@@ -8,6 +8,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from PIL import Image
 
 from experiments.methods import gates_ablation, unseen_sentences
 from experiments.methods.measure import Job, write_results
@@ -78,6 +79,7 @@ def test_the_table_has_a_row_per_finished_run_and_part(tmp_path: Path) -> None:
         **{"part": "erased", "after": "0.25", "low": "0.1", "high": "0.5", "n": "40"},
         **{"original": "1.0", "frechet": "7.5", "frechet_low": "6.5", "frechet_high": "9.0"},
         **{"kernel": "0.0123", "top5": "0.5", "pixel_change": "0.2"},
+        **{"identical": "1", "largest_change": "3"},
     }
     write_results(path, jobs[1:], tmp_path)  # none of these is finished
     assert written_rows(path) == rows
@@ -203,3 +205,11 @@ def finish(folder: Path, metrics: dict[str, Any]) -> None:
     (folder / "metrics.jsonl").write_text("\n".join(lines), encoding="utf-8")
     (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
     (folder / "status.json").write_text(json.dumps({"status": "finished"}), encoding="utf-8")
+    scores = ["part,phase,file"]
+    for number, levels in enumerate(((0, 0), (40, 43))):
+        for phase, level in zip(("before", "after"), levels, strict=True):
+            file = f"samples/{phase}/{number:04}.png"
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (2, 2), (level, 0, 0)).save(folder / file)
+            scores.append(f"erased,{phase},{file}")
+    (folder / "scores.csv").write_text("\n".join(scores) + "\n", encoding="utf-8")

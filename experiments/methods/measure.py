@@ -22,6 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from experiments.jobs import is_finished, read_json, run_module
 from experiments.methods.results import (
     COLUMNS,
@@ -136,10 +139,16 @@ def rows(job: Job, run: Path) -> Iterator[dict[str, Any]]:
     """Yield a row per part of a run, then its harmonic means."""
     metrics = read_json(run / "metrics.json")
     shared = dict(zip(NAMED, job.key, strict=True)) | _cost(run)
+    changes = _changes(run)
     for part in PARTS:
         measured = metrics.get(IMAGES.get(part, part), {}) | metrics.get(part, {})
         if "accuracy" in measured:
-            yield shared | {"part": part} | _values(measured)
+            yield (
+                shared
+                | {"part": part}
+                | _values(measured)
+                | changes.get(IMAGES.get(part, part), {})
+            )
     for mean in MEANS:
         if mean in metrics:
             yield shared | {"part": mean, "after": round(metrics[mean], 4)}
@@ -159,6 +168,27 @@ def _values(measured: Mapping[str, Any]) -> dict[str, Any]:
     if "pixel_change" in measured:
         found["pixel_change"] = measured["pixel_change"]
     return {name: round(value, 4) for name, value in found.items()}
+
+
+def _changes(run: Path) -> dict[str, dict[str, int]]:
+    """Return, by part, how many images are identical to the original's to the bit, and the largest
+    difference of a pixel in the others, in grey levels."""
+    files: dict[str, list[str]] = {}
+    with (run / "scores.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if row["phase"] == "after":
+                files.setdefault(row["part"], []).append(row["file"])
+    found = {}
+    for part, names in files.items():
+        largest = [_largest_change(run / name) for name in names]
+        found[part] = {"identical": largest.count(0), "largest_change": max(largest)}
+    return found
+
+
+def _largest_change(after: Path) -> int:
+    before = after.parent.parent / "before" / after.name
+    images = [np.asarray(Image.open(file), np.int16) for file in (before, after)]
+    return int(np.abs(images[1] - images[0]).max())
 
 
 def _cost(run: Path) -> dict[str, float]:

@@ -39,7 +39,7 @@ COLUMNS = (
     "part",
     *("after", "low", "high", "n", "original", "seconds", "peak_memory_gb"),
     *(f"{name}{end}" for name in DISTANCES for end in ("", "_low", "_high")),
-    *("top5", "persons", "pixel_change"),
+    *("top5", "persons", "pixel_change", "identical", "largest_change"),
 )
 
 Row = Mapping[str, str]

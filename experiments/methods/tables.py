@@ -81,7 +81,29 @@ def _order(run: Run) -> int:
 def tables(runs: Sequence[Run]) -> list[Table]:
     """Return the tables of runs of one group; distances only where they were measured."""
     measured = [name for name in DISTANCES if any(_has(run, name) for run in runs)]
-    return [accuracies(runs), *(distances(runs, name) for name in measured)]
+    found = [accuracies(runs), *(distances(runs, name) for name in measured)]
+    return [*found, changes(runs)] if any(_has(run, "identical") for run in runs) else found
+
+
+def changes(runs: Sequence[Run]) -> Table:
+    """Return the table of images that are identical to the original's, for the runs that say it."""
+    parts = [
+        part for part in PARTS if any(run.number(part, "identical") is not None for run in runs)
+    ]
+    rows = []
+    for run in runs:
+        cells = [
+            f"{same:.0f} ({run.number(part, 'largest_change'):.0f})"
+            if (same := run.number(part, "identical")) is not None
+            else ""
+            for part in parts
+        ]
+        if any(cells):
+            rows.append([f"{run.method}, seed {run.seed}", *cells])
+    caption = (
+        "images identical to the original's to the bit (largest change of a pixel, grey levels)"
+    )
+    return Table(caption, ["", *parts], rows)
 
 
 def accuracies(runs: Sequence[Run]) -> Table:
