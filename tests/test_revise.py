@@ -109,20 +109,21 @@ def test_closed_forms_are_solved_again_as_for_the_joint_list(make: Make, method:
     assert revised.edit.key == together.edit.key and difference(revised, together) == 0
 
 
-def test_gates_are_added_beside_those_that_are_there(make: Make, root: Path) -> None:
-    """And dropped without a trace, whatever the others: nothing is fitted again."""
-    gates = ("method=gates", "method.random_names=5")
-    few = make("gates", TWO, *gates)
-    make("more-gates", THREE, *gates, revises="gates")
-    before, after = (
-        read_gates(root / each / FILE, None).branches[0] for each in ("gates", "more-gates")
-    )
+@pytest.mark.parametrize("inner", ["true", "false"])
+def test_gates_are_added_beside_those_that_are_there(make: Make, root: Path, inner: str) -> None:
+    """And dropped without a trace, whatever the others: nothing is fitted again. Without gates of
+    inner tokens, others make up for these."""
+    gates = ("method=gates", "method.random_names=5", f"method.inner_tokens={inner}")
+    few, more, less = (f"{name}-gates-{inner}" for name in ("few", "more", "less"))
+    first = make(few, TWO, *gates)
+    make(more, THREE, *gates, revises=few)
+    before, after = (read_gates(root / each / FILE, None).branches[0] for each in (few, more))
     assert before.keys() < after.keys()
     for unit, neurons in before.items():
         assert torch.equal(after[unit].read, neurons.read)
         assert torch.equal(after[unit].write, neurons.write)
     assert any(slug == "bruce-lee" for slug, _ in after.keys() - before.keys())
-    assert difference(make("less-gates", TWO, *gates, revises="more-gates"), few) == 0
+    assert difference(make(less, TWO, *gates, revises=more), first) == 0
 
 
 def test_a_lora_that_was_changed_or_is_of_another_model_is_not_kept(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,8 @@ from torch import Tensor
 from mace_exp.concepts.concept import Concept
 from mace_exp.concepts.prompts import anchor_prompt, mentions
 from mace_exp.methods.base import Edit, NoIntermediateStates
+from mace_exp.methods.gates.attention import AttentionLayer, read_attention
+from mace_exp.methods.gates.compensation import compensated
 from mace_exp.methods.gates.detectors import MIN_GAP
 from mace_exp.methods.gates.fitting import fit_gates
 from mace_exp.methods.gates.kept import FILE, KeptGates, kept_gates
@@ -29,6 +31,7 @@ from mace_exp.methods.gates.names import made_up_names, sentences_of
 from mace_exp.methods.gates.schema import GateSettings
 from mace_exp.methods.gates.states import gated_layer
 from mace_exp.methods.token_pairs import Tokens, paired_tokens
+from mace_exp.models.projections import cross_attention_projections
 from mace_exp.models.text import TEXT_ENCODERS
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.result import Result, result_key
@@ -38,7 +41,8 @@ from mace_exp.utils.tensors import load_tensors, save_tensors
 log = logging.getLogger(__name__)
 
 STEP = "gates"
-VERSION = 6
+VERSION = 8
+TARGETS = ("to_q", "to_k", "to_v", "to_out")
 ACTIVATIONS = ("gelu", "quick_gelu")
 """Activations that are nearly 0 for very negative inputs and nearly the identity for large ones."""
 
@@ -60,6 +64,8 @@ class Gates(NoIntermediateStates[GateSettings]):
         for concept, pairs in self._sentences.items():
             for old, new in pairs:
                 paired_tokens(encoder, concept, old, new, Tokens.all)
+        if self.config.compensation_images:
+            cross_attention_projections(self.context.model.pipeline.unet, TARGETS)
         self.given.retained  # noqa: B018 -- refuses sums without captions
 
     def files(self) -> Mapping[str, Any]:
@@ -79,7 +85,7 @@ class Gates(NoIntermediateStates[GateSettings]):
             method=asdict(self.config),
             seed=self.settings.seed,
             **({"kept": self.kept.key} if self.kept.key else {}),
-            **model.precision,
+            **(model.computed_by if self.config.compensation_images else model.precision),
         )
 
         def make() -> Edit:
@@ -129,6 +135,16 @@ class Gates(NoIntermediateStates[GateSettings]):
         gates = fit_gates(
             encoder, self._sentences, self.given.retained, made_up, self.config, kept=self.kept
         )
+        facts = {"gaps": json.dumps(gates.gaps)}
+        if self.config.compensation_images:
+            gates, mismatch = compensated(
+                encoder=encoder,
+                gates=gates,
+                sentences=self._sentences,
+                attention=self._attention,
+                kept=self.kept,
+            )
+            facts["mismatch"] = json.dumps(mismatch)
         unclear = [slug for slug, gap in gates.gaps.items() if gap <= MIN_GAP]
         if unclear:
             log.warning(
@@ -136,13 +152,29 @@ class Gates(NoIntermediateStates[GateSettings]):
                 "gates may open for these",
                 ", ".join(unclear),
             )
-        tensors, facts = {}, {"gaps": json.dumps(gates.gaps)}
+        tensors = {}
         branches = zip(TEXT_ENCODERS, gates.branches, gates.concepts, gates.units, strict=False)
         for component, neurons, concepts, units in branches:
             tensors |= {f"{component}.{name}": each for name, each in vars(neurons).items()}
             facts[f"{component}.concepts"] = json.dumps(concepts)
             facts[f"{component}.units"] = json.dumps(units)
         save_tensors(path, tensors, facts)
+
+    def _attention(self, concept: Concept) -> Sequence[AttentionLayer]:
+        """Return the cross-attention layers with queries of images of the concept's anchor."""
+        if concept.anchor not in self._read:
+            sentences = [new for _, new in self._sentences[concept]]
+            count = self.config.compensation_images
+            prompts = [sentences[i % len(sentences)] for i in range(count)]
+            self._read[concept.anchor] = read_attention(
+                self.context.model.pipeline, prompts, self.settings.seed
+            )
+        return self._read[concept.anchor]
+
+    @cached_property
+    def _read(self) -> dict[str, Sequence[AttentionLayer]]:
+        """Cross-attention layers by anchor."""
+        return {}
 
     def _widened(self, neurons: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the parameters of the MLPs that the neurons are added to."""

@@ -14,3 +14,6 @@ class GateSettings:
     rank: Annotated[int, NONNEGATIVE]  # of the state-dependent part of the change; 0: none
     random_names: Annotated[int, NONNEGATIVE]  # made-up names that no gate may open for
     sharpness: Annotated[float, POSITIVE]  # slope of the ramp, in inputs of the activation
+    compensation_images: Annotated[
+        int, NONNEGATIVE
+    ]  # of the anchor, for tokens without gates; 0: none

@@ -141,14 +141,19 @@ def _places(
     """Return the positions in `old` that change, the positions in `new` that they are mapped to,
     and the tokens of the name up to each."""
     at, to = paired_tokens(encoder, concept, old, new, Tokens.all)
-    name = encoder.positions(old, concept.name).nonzero().flatten().tolist()
     last = encoder.context_length - 1
     at, to = [*at, *range(at[-1] + 1, last + 1)], [*to, *[last] * (last - at[-1])]
-    ids = encoder.token_ids([old])[0].tolist()
-    tokens = [tuple(ids[name[0] : position + 1]) for position in name]
-    after = _spread(range(len(name), len(at)), MAX_AFTER)
-    chosen = [*range(len(name)), *after]
+    tokens = name_prefixes(encoder, concept, old)
+    after = _spread(range(len(tokens), len(at)), MAX_AFTER)
+    chosen = [*range(len(tokens)), *after]
     return [at[i] for i in chosen], [to[i] for i in chosen], [*tokens, *[AFTER] * len(after)]
+
+
+def name_prefixes(encoder: PromptEncoder, concept: Concept, sentence: str) -> list[Prefix]:
+    """Return the tokens of the name up to each of them, as in the sentence."""
+    name = encoder.positions(sentence, concept.name).nonzero().flatten().tolist()
+    ids = encoder.token_ids([sentence])[0].tolist()
+    return [tuple(ids[name[0] : position + 1]) for position in name]
 
 
 def retained_rows(
