@@ -2,10 +2,10 @@
 
     python -m experiments.methods.rotation
 
-No image is drawn: the states of the text encoder are compared, on the evaluation's templates, which
-no gate was fitted on. Of the embedded model's 200 people ten are erased, a hundred are listed in
-`kept` and ninety are unlisted; every draw makes another choice. Writes rotation.csv beside this
-file.
+No image is drawn, and nothing makes up for tokens without a gate: the states of the text encoder
+are compared, on the evaluation's templates, which no gate was fitted on. Of the embedded model's
+200 people ten are erased, a hundred are listed in `kept` and ninety are unlisted; every draw makes
+another choice. Writes rotation.csv beside this file.
 """
 
 from __future__ import annotations
@@ -98,7 +98,9 @@ class Draw:
     def measure(self, settings: Mapping[str, object]) -> list[Any]:
         """Return the row of gates with these settings; the pipeline is left as it was."""
         encoder, texts = self.encoder, self.texts
-        given = {"method": "gates", "kept": "mini_world"} | dict(settings)
+        given: dict[str, object] = {"method": "gates", "kept": "mini_world"}
+        # States are compared with the anchor's, token by token: no token makes up for another.
+        given |= {"method.compensation_images": 0, **settings}
         done = erase(self.pipeline, self.erased, preserve=self.kept, settings=given, progress=False)
         moved = {part: _largest(encoder.encode(texts[part]), self.before[part]) for part in texts}
         after = encoder.encode([old for _, old, _ in self.pairs])
