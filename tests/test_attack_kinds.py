@@ -15,8 +15,8 @@ from mace_exp.attacks.editing import INPAINTING, TO_IMAGE, Completion, Pictures,
 from mace_exp.attacks.paraphrase import ParaphraseAttack
 from mace_exp.attacks.prefix import PrefixSearch, Word, whole_words
 from mace_exp.attacks.rates import COLUMNS, JudgedPicture, curves
-from mace_exp.methods.esd.guidance import Sampler
 from mace_exp.models.conditions import condition_on, unconditional
+from mace_exp.models.latent_sampling import Sampler
 from mace_exp.models.sampling import sample
 from mace_exp.models.schedulers import scheduler_for
 from mace_exp.models.tokens import phrase_ids

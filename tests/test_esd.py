@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mace_exp.export import export
-from mace_exp.methods.esd.guidance import Sampler, negatively_guided
+from mace_exp.methods.esd.guidance import negatively_guided
 from mace_exp.methods.esd.training import (
     TARGETS,
     EsdConcept,
@@ -24,6 +24,7 @@ from mace_exp.methods.esd.training import (
     draw_update,
 )
 from mace_exp.models.conditions import condition_on, unconditional
+from mace_exp.models.latent_sampling import Sampler
 from mace_exp.models.projections import cross_attention_projections
 from mace_exp.models.schedulers import scheduler_for
 from tests.recipes import recipe_in

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from mace_exp.attacks.base import Aim, Attempt, steps_taken
 from mace_exp.attacks.denoising import Recorder
-from mace_exp.methods.esd.guidance import Sampler
 from mace_exp.models.conditions import Condition, condition_on, unconditional
 from mace_exp.models.devices import execution_device
+from mace_exp.models.latent_sampling import Sampler
 from mace_exp.models.sampling import decode
 from mace_exp.models.schedulers import scheduler_for
 from mace_exp.utils.seeding import generator

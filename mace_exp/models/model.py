@@ -76,3 +76,9 @@ class Model:
     def native_size(self) -> tuple[int, int]:
         """Default height and width of generated images, in pixels."""
         return native_size(self.pipeline)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the latents of such images."""
+        height, width = (side // self.pipeline.vae_scale_factor for side in self.native_size)
+        return self.pipeline.unet.config.in_channels, height, width

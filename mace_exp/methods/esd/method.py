@@ -15,11 +15,11 @@ import torch
 from mace_exp.concepts.concept import Concept
 from mace_exp.concepts.prompts import anchor_prompt
 from mace_exp.methods.base import Edit, NoIntermediateStates
-from mace_exp.methods.esd.guidance import Sampler
 from mace_exp.methods.esd.schema import NON_DETERMINING_KEYS, EsdSettings, Target, Text
 from mace_exp.methods.esd.training import TARGETS, EsdConcept, EsdRow, EsdTrainer, EsdTraining
 from mace_exp.models.conditions import condition_on, unconditional
 from mace_exp.models.devices import on_device
+from mace_exp.models.latent_sampling import Sampler
 from mace_exp.models.projections import cross_attention_projections
 from mace_exp.models.schedulers import scheduler_for
 from mace_exp.runs.record import read_rows
@@ -108,7 +108,7 @@ class EsdX(NoIntermediateStates[EsdSettings]):
         interrupted training is resumed."""
         unet = self.context.model.pipeline.unet
         checkpoint = _Checkpoint(entry.with_suffix(".partial"))
-        shape = self._latent_shape()
+        shape = self.context.model.latent_shape
         sampler, concepts = self._conditions(shape)
         with on_device(unet):
             trainer = EsdTrainer(unet, concepts, sampler, self._training(shape))
@@ -164,11 +164,6 @@ class EsdX(NoIntermediateStates[EsdSettings]):
             shape=shape,
             seed=self.settings.seed,
         )
-
-    def _latent_shape(self) -> tuple[int, int, int]:
-        model = self.context.model
-        height, width = (side // model.pipeline.vae_scale_factor for side in model.native_size)
-        return model.pipeline.unet.config.in_channels, height, width
 
 
 @dataclass(frozen=True)

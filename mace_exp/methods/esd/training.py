@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mace_exp.methods.esd.guidance import Sampler, negatively_guided
+from mace_exp.methods.esd.guidance import negatively_guided
 from mace_exp.methods.optimization import LossScale, gradient_norm, optimizer_step
 from mace_exp.models.attention import quick_self_attention
 from mace_exp.models.conditions import Condition, joined
 from mace_exp.models.denoiser import predict
+from mace_exp.models.latent_sampling import Sampler
 from mace_exp.models.projections import cross_attention_projections
 from mace_exp.models.unet import frozen, replaced_modules
 from mace_exp.utils.seeding import generator

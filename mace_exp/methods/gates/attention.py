@@ -8,14 +8,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
-from mace_exp.models.devices import on_device
-from mace_exp.models.sampling import SamplingSettings, sample
+from mace_exp.models.conditions import condition_on
+from mace_exp.models.devices import execution_device, on_device
+from mace_exp.models.latent_sampling import Sampler
+from mace_exp.models.model import Model
+from mace_exp.models.schedulers import scheduler_for
 from mace_exp.models.unet import attention_layers
+from mace_exp.utils.seeding import generator
 
-SAMPLING = SamplingSettings(steps=8, guidance=1.0, scheduler="ddim", batch_size=4)
+STEPS = 8
+"""DDIM steps in which an image is drawn, without guidance."""
 QUERIES = 256
 """Queries of each layer, of all images and steps together."""
 MAX_LAYERS = 16
@@ -23,44 +27,93 @@ MAX_LAYERS = 16
 
 
 @dataclass(frozen=True)
-class AttentionLayer:
-    """One cross-attention layer and queries of images, [heads, q, c], float32."""
+class Weights:
+    """Key, value and output projections [out, in] of a cross-attention layer, float32."""
 
-    queries: Tensor
     key: Tensor
     value: Tensor
     out: Tensor
     scale: float
 
+
+@dataclass(frozen=True)
+class AttentionLayer:
+    """A cross-attention layer at queries [heads, q, c] of images, float32."""
+
+    weights: Weights
+    queries: Tensor
+
     def outputs(self, states: Tensor) -> Tensor:
-        """Return the layer's outputs [n, q, width] for text states [n, L, d], without its bias."""
+        """Return what the layer adds for text states [n, L, d], without its bias: [n, q, width]."""
         keys, values = (
             (states @ weight.mT).unflatten(-1, (len(self.queries), -1)).transpose(1, 2)
-            for weight in (self.key, self.value)
+            for weight in (self.weights.key, self.weights.value)
         )
-        probabilities = (self.scale * self.queries @ keys.mT).softmax(-1)
-        return (probabilities @ values).transpose(1, 2).flatten(2) @ self.out.mT
+        probabilities = (self.weights.scale * self.queries @ keys.mT).softmax(-1)
+        return (probabilities @ values).transpose(1, 2).flatten(2) @ self.weights.out.mT
 
 
-def read_attention(pipeline: Any, prompts: Sequence[str], seed: int) -> list[AttentionLayer]:
-    """Return cross-attention layers with random queries of one image for each of the prompts."""
-    layers = list(attention_layers(pipeline.unet).values())
-    layers = [layers[i] for i in _evenly(len(layers), MAX_LAYERS)]
-    batches = -(-len(prompts) // SAMPLING.batch_size)
-    most = -(-QUERIES // (batches * SAMPLING.steps))  # of one forward pass
-    draw = torch.Generator().manual_seed(seed)
-    with _recorded(layers, most, draw) as queries:
-        sample(pipeline, prompts, range(seed, seed + len(prompts)), SAMPLING)
-    with on_device(pipeline.unet):
-        return [_layer(*each) for each in zip(layers, queries, strict=True)]
+class AnchorAttention:
+    """Cross-attention layers of a model at queries of images of anchors.
+
+    The images of the same prompts are drawn once; the autoencoder is not needed.
+    """
+
+    def __init__(self, model: Model, *, seed: int) -> None:
+        layers: list[Any] = list(attention_layers(model.pipeline.unet).values())
+        count = min(len(layers), MAX_LAYERS)
+        self._model, self._seed = model, seed
+        self._modules = [layers[i * len(layers) // count] for i in range(count)]
+        self._weights: list[Weights] = []
+        self._drawn: dict[tuple[str, ...], list[AttentionLayer]] = {}
+
+    def layers(self, prompts: Sequence[str]) -> list[AttentionLayer]:
+        """Return the layers with random queries of one image of each prompt."""
+        key = tuple(prompts)
+        if key not in self._drawn:
+            with on_device(self._model.pipeline.unet):
+                self._weights = self._weights or [_weights(module) for module in self._modules]
+                queries = self._queries(prompts)
+            layers = zip(self._weights, queries, strict=True)
+            self._drawn[key] = [AttentionLayer(*each) for each in layers]
+        return self._drawn[key]
+
+    def _queries(self, prompts: Sequence[str]) -> list[Tensor]:
+        pipeline, shape = self._model.pipeline, self._model.latent_shape
+        device = execution_device(pipeline.unet)
+        scheduler = scheduler_for(pipeline, "ddim")
+        condition = condition_on(pipeline, prompts, torch.empty(shape, device=device))
+        sampler = Sampler(scheduler, condition, guidance=1)
+        most = -(-QUERIES // (STEPS * len(prompts)))
+        draw = generator(self._seed, "queries")
+        with _recorded(self._modules, most, draw) as records:
+            for number in range(len(prompts)):
+                scheduler.set_timesteps(STEPS)
+                noise = torch.randn((1, *shape), generator=generator(self._seed, "anchor", number))
+                row = condition.rows(torch.tensor([number]))
+                sampler.partly_denoised(pipeline.unet, noise, row, STEPS)
+        chosen = torch.randperm(most * STEPS * len(prompts), generator=draw)[:QUERIES]
+        return [
+            torch.cat(record)[chosen.to(device)].unflatten(-1, (module.heads, -1)).transpose(0, 1)
+            for module, record in zip(self._modules, records, strict=True)
+        ]
+
+
+def _weights(module: Any) -> Weights:
+    """Return copies: an offloaded model leaves the device again."""
+    key, value, out = (
+        each.weight.detach().float().clone()
+        for each in (module.to_k, module.to_v, module.to_out[0])
+    )
+    return Weights(key, value, out, module.scale)
 
 
 @contextmanager
 def _recorded(
-    layers: Sequence[Attention], most: int, draw: torch.Generator
+    modules: Sequence[Any], most: int, draw: torch.Generator
 ) -> Iterator[list[list[Tensor]]]:
     """Yield a list per layer that fills with `most` random queries of every forward pass."""
-    records: list[list[Tensor]] = [[] for _ in layers]
+    records: list[list[Tensor]] = [[] for _ in modules]
 
     def watch(record: list[Tensor]) -> Any:
         def keep(module: nn.Module, given: Any, output: Tensor) -> None:
@@ -71,23 +124,11 @@ def _recorded(
         return keep
 
     hooks = [
-        layer.to_q.register_forward_hook(watch(record))
-        for layer, record in zip(layers, records, strict=True)
+        module.to_q.register_forward_hook(watch(record))
+        for module, record in zip(modules, records, strict=True)
     ]
     try:
         yield records
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def _layer(layer: Any, queries: list[Tensor]) -> AttentionLayer:
-    own = torch.cat(queries).unflatten(-1, (layer.heads, -1)).transpose(0, 1)
-    weights = (
-        module.weight.detach().float() for module in (layer.to_k, layer.to_v, layer.to_out[0])
-    )
-    return AttentionLayer(own, *weights, scale=layer.scale)
-
-
-def _evenly(count: int, most: int) -> list[int]:
-    return [i * count // most for i in range(most)] if count > most else list(range(count))

@@ -30,64 +30,75 @@ from mace_exp.methods.gates.states import (
     name_prefixes,
 )
 from mace_exp.models.text import Branch, PromptEncoder
+from mace_exp.utils.errors import naming_setting
 from mace_exp.utils.progress import progress
 
+Pairs = Sequence[tuple[str, str]]
+"""Sentences with a concept and with its anchor."""
+Mismatch = tuple[float, float]
+"""The first term above, without the changes and with them."""
 SENTENCES = 4
 """Most training sentences of a concept that its changes are fitted on."""
-ITERATIONS = 60
+ITERATIONS = 100
 RIDGE = 1e-5
 """Of changes in units of the standard deviation of the layer's outputs."""
-Pairs = Sequence[tuple[str, str]]
 
 
 def compensated(
     gates: Gates,
     encoder: PromptEncoder,
     sentences: Mapping[Concept, Pairs],
-    attention: Callable[[Concept], Sequence[AttentionLayer]],
+    attention: Callable[[Pairs], Sequence[AttentionLayer]],
     *,
     kept: KeptGates = NO_GATES,
-) -> tuple[Gates, dict[str, tuple[float, float]]]:
-    """Return the gates with the changes added, and by slug what is left to explain, the first term
-    above, before and after. Gates in `kept` are not changed.
+) -> tuple[Gates, dict[str, Mismatch]]:
+    """Return the gates with the changes added, and the mismatch by slug of the concepts that have
+    such tokens. Gates in `kept` are not changed, and their mismatch is that of the earlier run.
 
-    `sentences` are pairs, with the concept and with its anchor. `attention` gives the layers with
-    queries of images of a concept's anchor.
+    `attention` gives the layers at queries of images of the anchor in these sentences. The changes
+    of a concept do not depend on those of others.
+
+    Raises:
+        ValueError: numbers that are not finite.
     """
-    found = _incomplete(gates, encoder, sentences)
-    branches, mismatch = list(gates.branches), {}
-    fixed = {unit for known in kept.branches for unit in known}
-    with progress("gates: compensation", len(found), "concept") as advance:
-        for concept, units in found.items():
-            units = [unit for unit in units if unit not in fixed]
-            if units:
-                pairs = sentences[concept][:: -(-len(sentences[concept]) // SENTENCES)]
-                places = [[owners.index(unit) for unit in units] for owners in gates.units]
-                states = _EditedStates.of(encoder, pairs, branches, places)
-                changes, *left = _fit(states, attention(concept))
-                branches = [_moved(*each) for each in zip(branches, places, changes, strict=True)]
-                mismatch[concept.slug] = (left[0], left[1])
+    movable = _movable_units(gates, encoder, sentences, kept)
+    branches = list(gates.branches)
+    slugs = {concept.slug for concept in sentences}
+    mismatch = {slug: each for slug, each in kept.mismatch.items() if slug in slugs}
+    with progress("gates: compensation", len(movable), "concept") as advance:
+        for concept, units in movable.items():
+            pairs = sentences[concept]
+            places = [[owners.index(unit) for unit in units] for owners in gates.units]
+            some = pairs[:: -(-len(pairs) // SENTENCES)]
+            states = _EditedStates.of(encoder, some, gates.branches, places)
+            with naming_setting(f"method.compensation_images, for {concept.name!r}"):
+                changes, before, after = _fit(states, attention(pairs))
+            branches = [_moved(*each) for each in zip(branches, places, changes, strict=True)]
+            mismatch[concept.slug] = (before, after)
             advance(1)
     return replace(gates, branches=branches), mismatch
 
 
-def _incomplete(
-    gates: Gates, encoder: PromptEncoder, sentences: Mapping[Concept, Pairs]
+def _movable_units(
+    gates: Gates, encoder: PromptEncoder, sentences: Mapping[Concept, Pairs], kept: KeptGates
 ) -> dict[Concept, list[Unit]]:
-    """Return the concepts with tokens that have no gate in some branch, and the units whose change
-    may be moved: of no other concept's name."""
+    """Return, of every concept with tokens that have no gate in some branch, the gates that its
+    changes are added to: none of another name, and none of an earlier run."""
     prefixes = {
         concept: name_prefixes(encoder, concept, pairs[0][0])
         for concept, pairs in sentences.items()
     }
+    fixed = {unit for known in kept.branches for unit in known}
+    there = [set(owners) - fixed for owners in gates.units]
     found = {}
     for concept, own in prefixes.items():
-        if all(("", prefix) in owners for owners in map(set, gates.units) for prefix in own):
+        if all(("", prefix) in owners for owners in gates.units for prefix in own):
             continue
         others = {p for other, each in prefixes.items() if other != concept for p in each}
         last: list[Unit] = [("", own[-1])] if own[-1] not in others else []
-        units = [*last, (concept.slug, AFTER)]
-        found[concept] = [u for u in units if all(u in owners for owners in gates.units)]
+        units = [unit for unit in (*last, (concept.slug, AFTER)) if all(unit in o for o in there)]
+        if units:
+            found[concept] = units
     return found
 
 
@@ -96,13 +107,13 @@ class _EditedStates:
     """What the denoiser reads of the sentences with the concept, as a function of changes.
 
     For every branch: the gated layer's outputs with the gates [n, L, d], how far the gates of the
-    units are open [n, L, u] (their first neurons are at `places`), and what the encoder computes
-    after that layer. `wanted` [n, L, D] are the states with the anchor.
+    units are open [n, L, u], and what the encoder computes after that layer. `wanted` [n, L, D] are
+    the states with the anchor.
     """
 
     outputs: Sequence[Tensor]
     opened: Sequence[Tensor]
-    finish: Sequence[Callable[[Tensor], Tensor]]
+    after_layer: Sequence[Callable[[Tensor], Tensor]]
     wanted: Tensor
 
     @classmethod
@@ -113,6 +124,7 @@ class _EditedStates:
         branches: Sequence[Neurons],
         places: Sequence[Sequence[int]],
     ) -> _EditedStates:
+        """`places` are the first neurons of the units' gates in each branch."""
         recorded = layer_states(encoder, [old for old, _ in pairs])
         outputs, opened = [], []
         for branch, states, neurons, own in zip(
@@ -132,10 +144,8 @@ class _EditedStates:
 
     def with_changes(self, changes: Sequence[Tensor]) -> Tensor:
         """Return the states [n, L, D] with changes [u, d] of every branch."""
-        parts = zip(self.outputs, self.opened, self.finish, changes, strict=True)
-        return torch.cat(
-            [finish(outputs + opened @ each) for outputs, opened, finish, each in parts], dim=-1
-        )
+        parts = zip(self.outputs, self.opened, self.after_layer, changes, strict=True)
+        return torch.cat([after(out + opened @ each) for out, opened, after, each in parts], dim=-1)
 
 
 def _after_layer(branch: Branch) -> Callable[[Tensor], Tensor]:
@@ -154,9 +164,10 @@ def _after_layer(branch: Branch) -> Callable[[Tensor], Tensor]:
 def _fit(
     states: _EditedStates, attention: Sequence[AttentionLayer]
 ) -> tuple[list[Tensor], float, float]:
-    """Return the changes [u, d] of every branch, and the mismatch before and after."""
+    """Return the changes [u, d] of every branch, and the mismatch without and with them."""
     device = attention[0].queries.device
     wanted = [layer.outputs(states.wanted.to(device)) for layer in attention]
+    variances = [each.var().clamp(min=torch.finfo(torch.float32).tiny) for each in wanted]
     scales = [float(each.std()) for each in states.outputs]
     steps = [
         torch.zeros(opened.shape[-1], outputs.shape[-1], requires_grad=True)
@@ -166,8 +177,8 @@ def _fit(
     def mismatch() -> Tensor:
         edited = states.with_changes([s * each for s, each in zip(scales, steps, strict=True)])
         given = [layer.outputs(edited.to(device)) for layer in attention]
-        errors = [(a - b).square().mean() / b.var() for a, b in zip(given, wanted, strict=True)]
-        return torch.stack(errors).mean().cpu()
+        errors = [(a - b).square().mean() for a, b in zip(given, wanted, strict=True)]
+        return torch.stack([e / v for e, v in zip(errors, variances, strict=True)]).mean().cpu()
 
     solver = torch.optim.LBFGS(
         steps, max_iter=ITERATIONS, history_size=10, line_search_fn="strong_wolfe"
@@ -180,13 +191,21 @@ def _fit(
         return value
 
     with torch.no_grad():
-        before = float(mismatch())
+        before = _finite(mismatch())
     with torch.enable_grad():
         solver.step(loss)
     with torch.no_grad():
-        after = float(mismatch())
+        after = _finite(mismatch())
     changes = [scale * each.detach() for scale, each in zip(scales, steps, strict=True)]
     return changes, before, after
+
+
+def _finite(value: Tensor) -> float:
+    if not value.isfinite():
+        raise ValueError(
+            "the outputs of cross-attention are not finite; 0 leaves the compensation out"
+        )
+    return float(value)
 
 
 def _moved(neurons: Neurons, places: Sequence[int], changes: Tensor) -> Neurons:

@@ -159,7 +159,7 @@ def _fit_branch(
         (_, prefix), slug = unit, units[unit]
         gap = float(detectors.gaps[number])
         apart = gap > MIN_GAP
-        if prefix not in (AFTER, whole[slug]) and not apart:
+        if prefix not in (AFTER, *whole.values()) and not apart:
             continue  # no gate for an inner prefix that is not separable
         gaps[slug] = min(gap, gaps.get(slug, gap))
         part = gate_neurons(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mace_exp.methods.gates.neurons import Neurons
 from mace_exp.methods.gates.states import Prefix
+from mace_exp.models.model import Model
 from mace_exp.models.text import TEXT_ENCODERS
 from mace_exp.runs.edits import edit_facts
 from mace_exp.runs.folder import RunFolder
@@ -27,35 +28,44 @@ FILE = "gates.safetensors"
 
 @dataclass(frozen=True)
 class KeptGates:
-    """The gates of each branch by unit, the smallest gap of each concept, and the key of the edit
-    that they come from; no gates by default."""
+    """The gates of each branch by unit, the smallest gap of each concept, the key of the edit that
+    they come from, and the mismatch before and after compensation; no gates by default."""
 
     branches: Sequence[Mapping[Unit, Neurons]] = ()
     gaps: Mapping[str, float] = field(default_factory=dict)
     key: str | None = None
+    mismatch: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def of_branch(self, number: int) -> Mapping[Unit, Neurons]:
         return self.branches[number] if self.branches else {}
 
 
-def kept_gates(earlier: RunFolder, text_fingerprint: str) -> KeptGates:
+def kept_gates(earlier: RunFolder, model: Model) -> KeptGates:
     """Return the gates in an earlier run's folder.
 
     Raises:
-        ValueError: the file is missing or modified, or belongs to another text encoder.
+        ValueError: the file is missing or modified, or belongs to another text encoder or, if it
+            has compensation, to another UNet.
     """
     if changed_files(earlier, [FILE]):
         raise ValueError(
             f"revises = {earlier.root}: {FILE} is missing, or not what the run wrote; "
             f"resume={earlier.root} writes it again"
         )
-    found = edit_facts(earlier)["model"].get("text_fingerprint")
-    if found != text_fingerprint:
+    facts = edit_facts(earlier)["model"]
+    found = facts.get("text_fingerprint")
+    if found != model.text_fingerprint:
         raise ValueError(
             f"the gates of {earlier.root} belong to the text encoder {found}, not to "
-            f"{text_fingerprint} of this model: give the model of that run"
+            f"{model.text_fingerprint} of this model: give the model of that run"
         )
-    return read_gates(earlier.root / FILE, recorded_keys(earlier).get("edit"))
+    gates = read_gates(earlier.root / FILE, recorded_keys(earlier).get("edit"))
+    if gates.mismatch and facts.get("fingerprint") != model.fingerprint:
+        raise ValueError(
+            f"the gates of {earlier.root} were fitted for the UNet of {facts.get('fingerprint')}, "
+            f"not of {model.fingerprint} (method.compensation_images): give the model of that run"
+        )
+    return gates
 
 
 def read_gates(file: Path, key: str | None) -> KeptGates:
@@ -71,6 +81,7 @@ def read_gates(file: Path, key: str | None) -> KeptGates:
         [_branch(tensors, component, facts[f"{component}.units"]) for component in there],
         json.loads(facts["gaps"]),
         key,
+        {slug: tuple(each) for slug, each in json.loads(facts.get("mismatch", "{}")).items()},
     )
 
 

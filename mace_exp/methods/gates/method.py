@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -22,9 +22,10 @@ from torch import Tensor
 from mace_exp.concepts.concept import Concept
 from mace_exp.concepts.prompts import anchor_prompt, mentions
 from mace_exp.methods.base import Edit, NoIntermediateStates
-from mace_exp.methods.gates.attention import AttentionLayer, read_attention
-from mace_exp.methods.gates.compensation import compensated
+from mace_exp.methods.gates.attention import AnchorAttention, AttentionLayer
+from mace_exp.methods.gates.compensation import Mismatch, Pairs, compensated
 from mace_exp.methods.gates.detectors import MIN_GAP
+from mace_exp.methods.gates.fitting import Gates as FittedGates
 from mace_exp.methods.gates.fitting import fit_gates
 from mace_exp.methods.gates.kept import FILE, KeptGates, kept_gates
 from mace_exp.methods.gates.names import made_up_names, sentences_of
@@ -35,20 +36,21 @@ from mace_exp.models.projections import cross_attention_projections
 from mace_exp.models.text import TEXT_ENCODERS
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.result import Result, result_key
+from mace_exp.utils.errors import naming_setting
 from mace_exp.utils.hashing import key_of
 from mace_exp.utils.tensors import load_tensors, save_tensors
 
 log = logging.getLogger(__name__)
 
 STEP = "gates"
-VERSION = 8
+VERSION = 9
 TARGETS = ("to_q", "to_k", "to_v", "to_out")
 ACTIVATIONS = ("gelu", "quick_gelu")
 """Activations that are nearly 0 for very negative inputs and nearly the identity for large ones."""
 
 
 class Gates(NoIntermediateStates[GateSettings]):
-    """Hidden neurons in the text encoder; the UNet is not changed."""
+    """Hidden neurons in the text encoder; the UNet is read, and not changed."""
 
     def check(self) -> None:
         """Refuse text encoders other than CLIP, and sentences that do not name their concept."""
@@ -65,7 +67,8 @@ class Gates(NoIntermediateStates[GateSettings]):
             for old, new in pairs:
                 paired_tokens(encoder, concept, old, new, Tokens.all)
         if self.config.compensation_images:
-            cross_attention_projections(self.context.model.pipeline.unet, TARGETS)
+            with naming_setting(f"method.compensation_images = {self.config.compensation_images}"):
+                cross_attention_projections(self.context.model.pipeline.unet, TARGETS)
         self.given.retained  # noqa: B018 -- refuses sums without captions
 
     def files(self) -> Mapping[str, Any]:
@@ -85,7 +88,8 @@ class Gates(NoIntermediateStates[GateSettings]):
             method=asdict(self.config),
             seed=self.settings.seed,
             **({"kept": self.kept.key} if self.kept.key else {}),
-            **(model.computed_by if self.config.compensation_images else model.precision),
+            **self._drawn_by,
+            **model.precision,
         )
 
         def make() -> Edit:
@@ -103,7 +107,16 @@ class Gates(NoIntermediateStates[GateSettings]):
         if not self.settings.revises:
             return KeptGates()
         earlier = RunFolder(Path(self.settings.revises))
-        return kept_gates(earlier, self.context.model.text_fingerprint)
+        return kept_gates(earlier, self.context.model)
+
+    @property
+    def _drawn_by(self) -> dict[str, Any]:
+        """What determines the queries of the compensation; part of the key. Whether it is needed is
+        only known when the detectors are fitted."""
+        if not self.config.compensation_images:
+            return {}
+        model = self.context.model
+        return {"unet": model.fingerprint, "latents": model.latent_shape}
 
     @property
     def _file(self) -> Path:
@@ -137,13 +150,7 @@ class Gates(NoIntermediateStates[GateSettings]):
         )
         facts = {"gaps": json.dumps(gates.gaps)}
         if self.config.compensation_images:
-            gates, mismatch = compensated(
-                encoder=encoder,
-                gates=gates,
-                sentences=self._sentences,
-                attention=self._attention,
-                kept=self.kept,
-            )
+            gates, mismatch = self._compensated(gates)
             facts["mismatch"] = json.dumps(mismatch)
         unclear = [slug for slug, gap in gates.gaps.items() if gap <= MIN_GAP]
         if unclear:
@@ -160,21 +167,14 @@ class Gates(NoIntermediateStates[GateSettings]):
             facts[f"{component}.units"] = json.dumps(units)
         save_tensors(path, tensors, facts)
 
-    def _attention(self, concept: Concept) -> Sequence[AttentionLayer]:
-        """Return the cross-attention layers with queries of images of the concept's anchor."""
-        if concept.anchor not in self._read:
-            sentences = [new for _, new in self._sentences[concept]]
-            count = self.config.compensation_images
-            prompts = [sentences[i % len(sentences)] for i in range(count)]
-            self._read[concept.anchor] = read_attention(
-                self.context.model.pipeline, prompts, self.settings.seed
-            )
-        return self._read[concept.anchor]
+    def _compensated(self, gates: FittedGates) -> tuple[FittedGates, dict[str, Mismatch]]:
+        model, count = self.context.model, self.config.compensation_images
+        attention = AnchorAttention(model, seed=self.settings.seed)
 
-    @cached_property
-    def _read(self) -> dict[str, Sequence[AttentionLayer]]:
-        """Cross-attention layers by anchor."""
-        return {}
+        def layers(pairs: Pairs) -> list[AttentionLayer]:
+            return attention.layers([pairs[i % len(pairs)][1] for i in range(count)])
+
+        return compensated(gates, model.encoder, self._sentences, layers, kept=self.kept)
 
     def _widened(self, neurons: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the parameters of the MLPs that the neurons are added to."""
