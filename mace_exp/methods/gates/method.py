@@ -1,9 +1,10 @@
 """Concept gates in a run.
 
 Every gate reads the input h of the gated layer's MLP, opens only on the states of one concept, and
-adds the change that maps them to those of its anchor (`neurons`, `detectors`). All other states are
-computed as before. This spares names that are not in the retain set, whereas a linear edit of keys
-and values changes all states that are similar to those of an erased concept.
+adds the change that maps them to those of its anchor (`neurons`, `detectors`), or makes up for
+tokens of the name that have no gate (`compensation`). All other states are computed as before. This
+spares names that are not in the retain set, whereas a linear edit of keys and values changes all
+states that are similar to those of an erased concept.
 """
 
 from __future__ import annotations
