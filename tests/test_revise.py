@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from mace_exp.export import export
-from mace_exp.methods.gates.kept import FILE, read_gates
+from mace_exp.methods.gates.kept import FILE, kept_gates, read_gates
 from mace_exp.methods.mace.kept import kept_loras
 from mace_exp.recipe import Recipe
 from mace_exp.revise import main
@@ -117,13 +118,21 @@ def test_gates_are_added_beside_those_that_are_there(make: Make, root: Path, inn
     few, more, less = (f"{name}-gates-{inner}" for name in ("few", "more", "less"))
     first = make(few, TWO, *gates)
     make(more, THREE, *gates, revises=few)
-    before, after = (read_gates(root / each / FILE, None).branches[0] for each in (few, more))
+    kept, added = (read_gates(root / each / FILE, None) for each in (few, more))
+    assert dict(added.mismatch) | dict(kept.mismatch) == added.mismatch
+    assert "bruce-lee" in added.mismatch.keys() - kept.mismatch.keys()
+    before, after = kept.branches[0], added.branches[0]
     assert before.keys() < after.keys()
     for unit, neurons in before.items():
         assert torch.equal(after[unit].read, neurons.read)
         assert torch.equal(after[unit].write, neurons.write)
     assert any(slug == "bruce-lee" for slug, _ in after.keys() - before.keys())
     assert difference(make(less, TWO, *gates, revises=more), first) == 0
+    if kept.mismatch:
+        model = first.context.model
+        other: Any = SimpleNamespace(text_fingerprint=model.text_fingerprint, fingerprint="other")
+        with pytest.raises(ValueError, match=r"UNet.*compensation_images"):
+            kept_gates(RunFolder(root / few), other)
 
 
 def test_a_lora_that_was_changed_or_is_of_another_model_is_not_kept(
