@@ -16,7 +16,6 @@ from torch import Tensor
 from mace_exp.export import export
 from mace_exp.methods.esd.guidance import negatively_guided
 from mace_exp.methods.esd.training import (
-    TARGETS,
     EsdConcept,
     EsdRow,
     EsdTrainer,
@@ -25,7 +24,7 @@ from mace_exp.methods.esd.training import (
 )
 from mace_exp.models.conditions import condition_on, unconditional
 from mace_exp.models.latent_sampling import Sampler
-from mace_exp.models.projections import cross_attention_projections
+from mace_exp.models.projections import ALL_PROJECTIONS, cross_attention_projections
 from mace_exp.models.schedulers import scheduler_for
 from tests.recipes import recipe_in
 from tests.tiny import tiny_pipeline
@@ -213,7 +212,7 @@ def test_sdxl_is_edited(tmp_path: Path, target: str, text: str) -> None:
     recipe = recipe_in(tmp_path, *TWO, *of_text, *chosen, pipeline=tiny_xl_pipeline())
     recipe.check()
     edit = recipe.edit.value.weights
-    found = cross_attention_projections(recipe.context.model.pipeline.unet, TARGETS)
+    found = cross_attention_projections(recipe.context.model.pipeline.unet, ALL_PROJECTIONS)
     assert {name.rpartition(".")[0] for name in edit} == {f"unet.{path}" for path in found}
     assert all(weight.isfinite().all() for weight in edit.values())
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 
 TEXT_PROJECTIONS = ("to_k", "to_v")
+ALL_PROJECTIONS = ("to_q", "to_k", "to_v", "to_out")
 
 
 def cross_attention_projections(

@@ -16,11 +16,11 @@ from mace_exp.concepts.concept import Concept
 from mace_exp.concepts.prompts import anchor_prompt
 from mace_exp.methods.base import Edit, NoIntermediateStates
 from mace_exp.methods.esd.schema import NON_DETERMINING_KEYS, EsdSettings, Target, Text
-from mace_exp.methods.esd.training import TARGETS, EsdConcept, EsdRow, EsdTrainer, EsdTraining
+from mace_exp.methods.esd.training import EsdConcept, EsdRow, EsdTrainer, EsdTraining
 from mace_exp.models.conditions import condition_on, unconditional
 from mace_exp.models.devices import on_device
 from mace_exp.models.latent_sampling import Sampler
-from mace_exp.models.projections import cross_attention_projections
+from mace_exp.models.projections import ALL_PROJECTIONS, cross_attention_projections
 from mace_exp.models.schedulers import scheduler_for
 from mace_exp.runs.record import read_rows
 from mace_exp.runs.result import Result, result_key
@@ -50,7 +50,7 @@ class EsdX(NoIntermediateStates[EsdSettings]):
         """Refuse cross-attention that can't be trained, more sampling steps than the noise schedule
         has timesteps, and texts longer than the context."""
         model, steps = self.context.model, self.config.sampling_steps
-        cross_attention_projections(model.pipeline.unet, TARGETS)
+        cross_attention_projections(model.pipeline.unet, ALL_PROJECTIONS)
         most = model.pipeline.scheduler.config.num_train_timesteps
         if steps > most:
             raise ValueError(

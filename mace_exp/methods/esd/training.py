@@ -15,11 +15,10 @@ from mace_exp.models.attention import quick_self_attention
 from mace_exp.models.conditions import Condition, joined
 from mace_exp.models.denoiser import predict
 from mace_exp.models.latent_sampling import Sampler
-from mace_exp.models.projections import cross_attention_projections
+from mace_exp.models.projections import ALL_PROJECTIONS, cross_attention_projections
 from mace_exp.models.unet import frozen, replaced_modules
 from mace_exp.utils.seeding import generator
 
-TARGETS = ("to_q", "to_k", "to_v", "to_out")
 """The layers that ESD-x trains: all linear layers of cross-attention, with their biases."""
 LEARNING_RATE = "method.learning_rate"
 
@@ -99,7 +98,7 @@ class EsdTrainer:
     ) -> None:
         self.unet, self.concepts, self.sampler = unet, concepts, sampler
         self.training, self.step = training, 0
-        found = cross_attention_projections(unet, TARGETS)
+        found = cross_attention_projections(unet, ALL_PROJECTIONS)
         self.layers = {path: TrainedLinear(base) for path, base in found.items()}
         self._parameters = dict(self._named())
         values = list(self._parameters.values())

@@ -35,8 +35,6 @@ from mace_exp.utils.progress import progress
 
 Pairs = Sequence[tuple[str, str]]
 """Sentences with a concept and with its anchor."""
-Mismatch = tuple[float, float]
-"""The first term above, without the changes and with them."""
 SENTENCES = 4
 """Most training sentences of a concept that its changes are fitted on."""
 ITERATIONS = 100
@@ -51,9 +49,9 @@ def compensated(
     attention: Callable[[Pairs], Sequence[AttentionLayer]],
     *,
     kept: KeptGates = NO_GATES,
-) -> tuple[Gates, dict[str, Mismatch]]:
-    """Return the gates with the changes added, and the mismatch by slug of the concepts that have
-    such tokens. Gates in `kept` are not changed, and their mismatch is that of the earlier run.
+) -> Gates:
+    """Return the gates with the changes added, and the mismatch (the first term above) without and
+    with them of each concept that has such tokens. Gates in `kept` are not changed.
 
     `attention` gives the layers at queries of images of the anchor in these sentences. The changes
     of a concept do not depend on those of others.
@@ -63,8 +61,7 @@ def compensated(
     """
     movable = _movable_units(gates, encoder, sentences, kept)
     branches = list(gates.branches)
-    slugs = {concept.slug for concept in sentences}
-    mismatch = {slug: each for slug, each in kept.mismatch.items() if slug in slugs}
+    mismatch = dict(gates.mismatch)
     with progress("gates: compensation", len(movable), "concept") as advance:
         for concept, units in movable.items():
             pairs = sentences[concept]
@@ -76,7 +73,7 @@ def compensated(
             branches = [_moved(*each) for each in zip(branches, places, changes, strict=True)]
             mismatch[concept.slug] = (before, after)
             advance(1)
-    return replace(gates, branches=branches), mismatch
+    return replace(gates, branches=branches, mismatch=mismatch)
 
 
 def _movable_units(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mace_exp.concepts.concept import Concept
 from mace_exp.methods.gates.detectors import MIN_GAP, fit_detectors
-from mace_exp.methods.gates.kept import KeptGates, Unit
+from mace_exp.methods.gates.kept import KeptGates, Mismatch, Unit
 from mace_exp.methods.gates.neurons import Neurons, gate_neurons, joined
 from mace_exp.methods.gates.schema import GateSettings
 from mace_exp.methods.gates.states import (
@@ -32,13 +32,14 @@ class Gates:
 
     `concepts` has the slug of each neuron's concept (the first, where names share a token prefix),
     `units` what its gate opens for. `gaps` has the smallest gap of each concept's detectors, in
-    logits.
+    logits; `mismatch` what `compensation` leaves, of the concepts that it was needed for.
     """
 
     branches: list[Neurons]
     concepts: list[list[str]]
     units: list[list[Unit]]
     gaps: dict[str, float]
+    mismatch: Mapping[str, Mismatch]
 
 
 def fit_gates(
@@ -82,6 +83,7 @@ def fit_gates(
         [[units[unit] for unit in owners] for _, owners, _ in found],
         [owners for _, owners, _ in found],
         gaps,
+        {slug: each for slug, each in kept.mismatch.items() if slug in rows},
     )
 
 

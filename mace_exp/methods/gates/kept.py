@@ -23,6 +23,8 @@ from mace_exp.utils.tensors import load_tensors
 Unit = tuple[str, Prefix]
 """What a gate opens for: ("", prefix) for the last token of a prefix of a name, or (slug, `AFTER`)
 for the positions after the name of this concept."""
+Mismatch = tuple[float, float]
+"""How far cross-attention is from what it gives for the anchor, before and after `compensation`."""
 FILE = "gates.safetensors"
 
 
@@ -34,7 +36,7 @@ class KeptGates:
     branches: Sequence[Mapping[Unit, Neurons]] = ()
     gaps: Mapping[str, float] = field(default_factory=dict)
     key: str | None = None
-    mismatch: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    mismatch: Mapping[str, Mismatch] = field(default_factory=dict)
 
     def of_branch(self, number: int) -> Mapping[Unit, Neurons]:
         return self.branches[number] if self.branches else {}

@@ -24,7 +24,7 @@ from mace_exp.concepts.concept import Concept
 from mace_exp.concepts.prompts import anchor_prompt, mentions
 from mace_exp.methods.base import Edit, NoIntermediateStates
 from mace_exp.methods.gates.attention import AnchorAttention, AttentionLayer
-from mace_exp.methods.gates.compensation import Mismatch, Pairs, compensated
+from mace_exp.methods.gates.compensation import Pairs, compensated
 from mace_exp.methods.gates.detectors import MIN_GAP
 from mace_exp.methods.gates.fitting import Gates as FittedGates
 from mace_exp.methods.gates.fitting import fit_gates
@@ -33,7 +33,7 @@ from mace_exp.methods.gates.names import made_up_names, sentences_of
 from mace_exp.methods.gates.schema import GateSettings
 from mace_exp.methods.gates.states import gated_layer
 from mace_exp.methods.token_pairs import Tokens, paired_tokens
-from mace_exp.models.projections import cross_attention_projections
+from mace_exp.models.projections import ALL_PROJECTIONS, cross_attention_projections
 from mace_exp.models.text import TEXT_ENCODERS
 from mace_exp.runs.folder import RunFolder
 from mace_exp.runs.result import Result, result_key
@@ -45,7 +45,6 @@ log = logging.getLogger(__name__)
 
 STEP = "gates"
 VERSION = 9
-TARGETS = ("to_q", "to_k", "to_v", "to_out")
 ACTIVATIONS = ("gelu", "quick_gelu")
 """Activations that are nearly 0 for very negative inputs and nearly the identity for large ones."""
 
@@ -69,7 +68,7 @@ class Gates(NoIntermediateStates[GateSettings]):
                 paired_tokens(encoder, concept, old, new, Tokens.all)
         if self.config.compensation_images:
             with naming_setting(f"method.compensation_images = {self.config.compensation_images}"):
-                cross_attention_projections(self.context.model.pipeline.unet, TARGETS)
+                cross_attention_projections(self.context.model.pipeline.unet, ALL_PROJECTIONS)
         self.given.retained  # noqa: B018 -- refuses sums without captions
 
     def files(self) -> Mapping[str, Any]:
@@ -149,10 +148,9 @@ class Gates(NoIntermediateStates[GateSettings]):
         gates = fit_gates(
             encoder, self._sentences, self.given.retained, made_up, self.config, kept=self.kept
         )
-        facts = {"gaps": json.dumps(gates.gaps)}
         if self.config.compensation_images:
-            gates, mismatch = self._compensated(gates)
-            facts["mismatch"] = json.dumps(mismatch)
+            gates = self._compensated(gates)
+        facts = {"gaps": json.dumps(gates.gaps), "mismatch": json.dumps(gates.mismatch)}
         unclear = [slug for slug, gap in gates.gaps.items() if gap <= MIN_GAP]
         if unclear:
             log.warning(
@@ -168,7 +166,7 @@ class Gates(NoIntermediateStates[GateSettings]):
             facts[f"{component}.units"] = json.dumps(units)
         save_tensors(path, tensors, facts)
 
-    def _compensated(self, gates: FittedGates) -> tuple[FittedGates, dict[str, Mismatch]]:
+    def _compensated(self, gates: FittedGates) -> FittedGates:
         model, count = self.context.model, self.config.compensation_images
         attention = AnchorAttention(model, seed=self.settings.seed)
 
